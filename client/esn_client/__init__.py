@@ -1,0 +1,1 @@
+"""One hospital: from its scans to answers that may leave."""

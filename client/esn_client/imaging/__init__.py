@@ -1,0 +1,1 @@
+"""From raw diffusion MRI to a connectome, one subject at a time."""

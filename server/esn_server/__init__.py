@@ -1,0 +1,1 @@
+"""The coordinating centre: the study, the link to the sites, the report."""

@@ -1,0 +1,1 @@
+"""What a study found, as data and as a page."""
