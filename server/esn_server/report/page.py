@@ -1,0 +1,85 @@
+"""The page: report.html, one self-contained file for a methods reviewer and a coordinator."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from esn_core.atlas import Atlas
+from esn_server.report.artefact import write_artefact
+from esn_server.report.brain import connectogram, glass_brain
+from esn_server.report.figures import learning_curve, predicted_against_clinical, price_by_phase
+from esn_server.report.result import NetworkEdge, StudyResult
+from esn_server.report.verdict import interval_with_noise, prediction_in_words, privacy_in_words
+from esn_server.report.wording import fixed, interval, signed
+
+STRONGEST = 12
+"""Edges in the table that is always open; the table below it, folded, holds all of them."""
+
+_PHASES = {
+    "roll-call": "readiness, versions and cohort band; no sum over children",
+    "centre": "number of training children and sum of their severity",
+    "association": "for each candidate connection, the sum of strength times severity",
+    "gradient": "clipped gradient of the model and clipped loss, one sum a round",
+    "calibration": "sums of prediction, score, their squares and product",
+    "evaluation": "by step of clinical GASE: count, sum and squares of predictions, and absolute error",
+}
+
+
+def write_page(result: StudyResult, atlas: Atlas, path: Path, *, no_noise: StudyResult | None = None) -> None:
+    """Write report.html.
+
+    Parameters
+    ----------
+    result : StudyResult
+        What the page tells.
+    atlas : Atlas
+        Holds every region that the severity network names.
+    path : Path
+        The file; it is replaced in one step once the new content is on disk.
+    no_noise : StudyResult, optional
+        The same study run without privacy noise, set beside `result` to show what privacy costs.
+
+    Raises
+    ------
+    ProtocolError
+        The severity network names a region that `atlas` does not have.
+
+    """
+    write_artefact(page_text(result, atlas, no_noise=no_noise), path)
+
+
+def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None = None) -> str:
+    """Return the HTML that `write_page` writes; see there."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["fixed"] = fixed
+    environment.filters["signed"] = signed
+    environment.filters["interval"] = interval
+    edges = sorted(result.severity_network.edges, key=lambda edge: -abs(edge.weight))
+    return environment.get_template("page.html.j2").render(
+        result=result,
+        no_noise=no_noise,
+        phases_in_words=_PHASES,
+        edges=edges,
+        strongest=edges[:STRONGEST],
+        widened=interval_with_noise(result.evaluation),
+        verdict=prediction_in_words(result.evaluation),
+        privacy_sentence=privacy_in_words(result.privacy),
+        prediction=predicted_against_clinical(result.evaluation),
+        brain=glass_brain(result.severity_network, atlas),
+        circle=connectogram(result.severity_network, atlas),
+        learning=learning_curve(result.learning_curve),
+        price=price_by_phase(result.privacy),
+        exact_prediction=predicted_against_clinical(no_noise.evaluation, name="exact") if no_noise else None,
+        shared=_shared(result.severity_network.edges, no_noise.severity_network.edges) if no_noise else 0,
+    )
+
+
+def _shared(edges: list[NetworkEdge], others: list[NetworkEdge]) -> int:
+    pairs = {frozenset((edge.region_a, edge.region_b)) for edge in edges}
+    return len(pairs & {frozenset((edge.region_a, edge.region_b)) for edge in others})

@@ -1,0 +1,16 @@
+"""Wording: how the report writes a number."""
+
+
+def fixed(value: float | None, digits: int = 3, absent: str = "undefined") -> str:
+    """Return a number with so many decimals and a true minus sign, or a word where there is none."""
+    return absent if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """Return a number with its sign, plus included."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def interval(pair: tuple[float, float] | None) -> str:
+    """Return both ends of an interval, or a word where there is none."""
+    return "undefined" if pair is None else f"{fixed(pair[0])} to {fixed(pair[1])}"
