@@ -1,0 +1,187 @@
+"""What a site answers: one plain function per question of a protocol."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from esn_client.cohort import Cohort, Split
+from esn_client.egress import Gate, Rows
+from esn_client.training import gradients
+from esn_core import releases
+from esn_core.atlas import load_atlas
+from esn_core.connectome import load_template
+from esn_core.errors import EsnError, ProtocolError
+from esn_core.learning.severity_model import as_matrices, predict
+from esn_core.learning.weights import from_vector
+from esn_core.protocol import Protocol
+from esn_core.questions import Phase, Question, SiteFacts, size_band
+from esn_core.severity_network import masked_input
+
+_log = logging.getLogger(__name__)
+
+_REPORTED_SOFTWARE = ("esn-federated", "dipy", "flwr", "numpy", "opacus", "opendp", "torch")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One approved protocol and the site's children for it."""
+
+    protocol: Protocol
+    cohort: Cohort
+    device: torch.device
+
+
+class Hospital:
+    """Answers the questions of the protocols that a site approved.
+
+    Parameters
+    ----------
+    gate : Gate
+    load : callable
+        Returns the `Study` of an approved protocol by its hash, or raises
+        `ProtocolError`; called once per protocol.
+
+    """
+
+    def __init__(self, *, gate: Gate, load: Callable[[str], Study]) -> None:
+        self._gate = gate
+        self._load = load
+        self._studies: dict[str, Study] = {}
+
+    def reply(self, body: bytes) -> bytes:
+        """Answer one question, or refuse it with the class of the error.
+
+        Raises
+        ------
+        ProtocolError
+            The message is no question at all; there is no id to answer under.
+
+        """
+        question = Question.from_bytes(body)
+        try:
+            return self._answer(question)
+        except EsnError as error:
+            _log.warning("refused %s: %s: %s", question.id, type(error).__name__, error)
+            return self._gate.refuse(question, error)
+
+    def _answer(self, question: Question) -> bytes:
+        digest = question.id.protocol_sha256
+        study = self._studies.get(digest)
+        if study is None:
+            study = self._studies[digest] = self._load(digest)
+        _check_round(question, study.protocol)
+        if question.id.phase == "roll-call":
+            return self._gate.disclose(question, roll_call(study))
+        before = self._gate.answered(question)
+        if before is not None:
+            return before
+        return self._gate.release(question, _ROWS[question.id.phase](question, study), study.protocol)
+
+
+def roll_call(study: Study) -> SiteFacts:
+    """Say what the site runs, with which recipe, and roughly how many children it has."""
+    imaging = study.protocol.imaging
+    cohort = study.cohort
+    return SiteFacts(
+        software={name: version(name) for name in _REPORTED_SOFTWARE},
+        recipe_sha256=imaging.sha256,
+        atlas_sha256=load_atlas(imaging.atlas).sha256,
+        template_sha256=load_template(imaging.atlas).sha256,
+        cohort_band=size_band(len(cohort.training.participants) + len(cohort.held_out.participants)),
+    )
+
+
+def centre(_question: Question, study: Study) -> Rows:
+    """Count the training children and sum their severity."""
+    split = study.cohort.training
+    return Rows(releases.CENTRE, releases.centre_rows(split.gase), split.participants)
+
+
+def association(question: Question, study: Study) -> Rows:
+    """Sum edge score times severity over the training children."""
+    (mean,) = _array(question, "mean_severity", 1)
+    split = study.cohort.training
+    scores = split.scores[:, _candidates(study)]
+    values = releases.association_rows(scores, split.gase, mean_severity=float(mean))
+    return Rows(releases.association(scores.shape[1]), values, split.participants)
+
+
+def gradient(question: Question, study: Study) -> Rows:
+    """Sum the clipped gradients of one full-batch step over the training children."""
+    split = study.cohort.training
+    bound = study.protocol.training.max_gradient_norm
+    model = from_vector(_array(question, "weights"), device=study.device)
+    per_child, losses = gradients(model, _connectomes(question, study, split), split.gase)
+    values = releases.gradient_rows(per_child, losses, max_gradient_norm=bound)
+    kind = releases.gradient(per_child.shape[1], max_gradient_norm=bound)
+    return Rows(kind, values, split.participants)
+
+
+def calibration(question: Question, study: Study) -> Rows:
+    """Sum the moments of raw prediction and severity over the training children."""
+    split = study.cohort.training
+    values = releases.calibration_rows(_raw_predictions(question, study, split), split.gase)
+    return Rows(releases.CALIBRATION, values, split.participants)
+
+
+def evaluation(question: Question, study: Study) -> Rows:
+    """Sum the moments of calibrated prediction and clinical score over the held-out children."""
+    split = study.cohort.held_out
+    intercept, slope = _array(question, "calibration", 2)
+    raw = np.clip(
+        _raw_predictions(question, study, split), -releases.PREDICTION_CLIP, releases.PREDICTION_CLIP
+    )
+    gase = releases.GASE_MIDDLE + releases.GASE_UNIT * (intercept + slope * raw)
+    return Rows(releases.EVALUATION, releases.evaluation_rows(gase, split.gase), split.participants)
+
+
+_ROWS: Mapping[Phase, Callable[[Question, Study], Rows]] = {
+    "centre": centre,
+    "association": association,
+    "gradient": gradient,
+    "calibration": calibration,
+    "evaluation": evaluation,
+}
+
+
+def _check_round(question: Question, protocol: Protocol) -> None:
+    rounds = protocol.training.rounds if question.id.phase == "gradient" else 1
+    if question.id.round >= rounds:
+        raise ProtocolError(
+            f"the protocol has {rounds} rounds of {question.id.phase}, numbered from 0; "
+            f"round {question.id.round} was asked"
+        )
+
+
+def _array(question: Question, name: str, length: int | None = None) -> NDArray[np.float64]:
+    array = question.arrays.get(name)
+    if array is None or (length is not None and len(array) != length):
+        found = "nothing" if array is None else f"{len(array)} numbers"
+        raise ProtocolError(f"a {question.id.phase} question needs the array '{name}', not {found}")
+    return array
+
+
+def _candidates(study: Study) -> NDArray[np.int64]:
+    return np.flatnonzero(load_template(study.protocol.imaging.atlas).present)
+
+
+def _connectomes(question: Question, study: Study, split: Split) -> torch.Tensor:
+    candidates = _candidates(study)
+    weight = _array(question, "edge_weights", len(candidates))
+    atlas = load_atlas(study.protocol.imaging.atlas)
+    return as_matrices(
+        masked_input(split.scores[:, candidates], weight),
+        candidates,
+        ends=atlas.edges,
+        regions=len(atlas.regions),
+    )
+
+
+def _raw_predictions(question: Question, study: Study, split: Split) -> NDArray[np.float64]:
+    model = from_vector(_array(question, "weights"), device=study.device)
+    return predict(model, _connectomes(question, study, split))

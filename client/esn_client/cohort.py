@@ -1,0 +1,211 @@
+"""The site's children: who they are, which split they are in, and their edge scores."""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from esn_client.imaging.pipeline import load_connectome
+from esn_core.connectome import Template, edge_scores, edge_strengths, load_template
+from esn_core.errors import DataError
+from esn_core.protocol import CohortRules, Protocol
+from esn_core.releases import GASE_LEVELS, Children
+
+_log = logging.getLogger(__name__)
+
+_COLUMNS = ("participant_id", "age", "sex", "group", "gase")
+_SEX = {"F": 0.0, "M": 1.0}
+_GROUPS = ("dre", "control")
+
+# An offset estimated from n controls is shrunk by n / (n + 6) (METHOD).
+_SHRINKAGE_CONTROLS = 6.0
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One line of participants.tsv.
+
+    Attributes
+    ----------
+    label : str
+        BIDS participant label with its prefix, such as 'sub-012'.
+    age_years : float
+    sex : float
+        0 female, 1 male.
+    group : {'dre', 'control'}
+    gase : int or None
+        1 to 7; None for controls.
+
+    """
+
+    label: str
+    age_years: float
+    sex: float
+    group: str
+    gase: int | None
+
+
+@dataclass(frozen=True)
+class Split:
+    """Children with drug-resistant epilepsy of one split.
+
+    Attributes
+    ----------
+    participants : tuple of n str
+    scores : (n, E) float64
+        Edge z-scores against the public template and the site's own controls.
+    gase : (n,) float64
+
+    """
+
+    participants: tuple[str, ...]
+    scores: NDArray[np.float64]
+    gase: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A site's children with DRE, split once and for all.
+
+    Attributes
+    ----------
+    training, held_out : Split
+    controls : int
+        How many controls the site's offsets were estimated from.
+
+    """
+
+    training: Split
+    held_out: Split
+    controls: int
+
+    def split(self, children: Children) -> Split:
+        """Return one of the two splits."""
+        return self.training if children == "training" else self.held_out
+
+
+def read_participants(dataset: Path) -> tuple[Participant, ...]:
+    """Read and check participants.tsv.
+
+    Raises
+    ------
+    DataError
+        The table is missing or has faults; the message lists all of them, with their lines.
+
+    """
+    path = dataset / "participants.tsv"
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    except FileNotFoundError as cause:
+        raise DataError(f"{path}: there is no such file") from cause
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as cause:
+        raise DataError(f"{path}: cannot be read as a table of tab-separated values") from cause
+    missing = [c for c in _COLUMNS if c not in table.columns]
+    if missing:
+        raise DataError(f"{path}: missing column {', '.join(repr(c) for c in missing)}")
+    participants, faults = [], []
+    for number, row in enumerate(table.to_dict("records"), start=2):
+        try:
+            participants.append(_participant({str(k): str(v) for k, v in row.items()}))
+        except DataError as fault:
+            faults.append(f"line {number}: {fault}")
+    labels = [p.label for p in participants]
+    faults += [f"{label} is listed twice" for label in sorted({x for x in labels if labels.count(x) > 1})]
+    if faults:
+        raise DataError(f"{path}: {'; '.join(faults)}")
+    return tuple(participants)
+
+
+def is_held_out(label: str, *, site: str, rules: CohortRules) -> bool:
+    """Decide whether a child is held out.
+
+    The decision depends on the child's own label alone, so that adding a child
+    moves no other from one split to the other: without that, the sums of the
+    two splits would have no bounded sensitivity.
+    """
+    digest = hashlib.sha256(f"{rules.split_salt}\n{site}\n{label}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < rules.held_out_fraction * 2**64
+
+
+def load_cohort(
+    participants: tuple[Participant, ...], *, site: str, derivatives: Path, protocol: Protocol
+) -> Cohort:
+    """Score every participant that has a connectome.
+
+    A child's scores depend on the child's own scan, the public template, and
+    the site's controls; never on another child with epilepsy. A participant
+    without a usable connectome is left out, and the log says how many were.
+
+    Raises
+    ------
+    DataError
+        No child with epilepsy has a connectome.
+
+    """
+    template = load_template(protocol.imaging.atlas)
+    scored: list[tuple[Participant, NDArray[np.float64]]] = []
+    left_out = 0
+    for participant in participants:
+        try:
+            scored.append((participant, _scores(participant, derivatives, protocol, template)))
+        except DataError:
+            left_out += 1
+    if left_out:
+        _log.warning("site %s: %d participants have no usable connectome and are left out", site, left_out)
+    controls = [scores for p, scores in scored if p.group == "control"]
+    offset = np.zeros(len(template.mean))
+    if controls:
+        shrunk = len(controls) / (len(controls) + _SHRINKAGE_CONTROLS)
+        offset = shrunk * np.mean(controls, axis=0)
+    children = [(p, scores - offset) for p, scores in scored if p.group == "dre"]
+    if not children:
+        raise DataError(f"site {site}: no child with DRE has a connectome; run 'esn-client prepare' first")
+    held = [is_held_out(p.label, site=site, rules=protocol.cohort) for p, _ in children]
+    return Cohort(
+        training=_split([c for c, h in zip(children, held, strict=True) if not h], len(offset)),
+        held_out=_split([c for c, h in zip(children, held, strict=True) if h], len(offset)),
+        controls=len(controls),
+    )
+
+
+def _scores(
+    participant: Participant, derivatives: Path, protocol: Protocol, template: Template
+) -> NDArray[np.float64]:
+    connectome = load_connectome(derivatives, participant.label, protocol.imaging)
+    return edge_scores(
+        edge_strengths(connectome), template, age_years=participant.age_years, sex=participant.sex
+    )
+
+
+def _split(children: list[tuple[Participant, NDArray[np.float64]]], edges: int) -> Split:
+    return Split(
+        participants=tuple(p.label for p, _ in children),
+        scores=np.array([s for _, s in children]).reshape(-1, edges),
+        gase=np.array([p.gase for p, _ in children], dtype=np.float64),
+    )
+
+
+def _participant(row: dict[str, str]) -> Participant:
+    label = row["participant_id"]
+    if not (label.startswith("sub-") and label[4:].isalnum()):
+        raise DataError(f"participant_id must be 'sub-' and letters or digits, not {label!r}")
+    if row["sex"] not in _SEX:
+        raise DataError(f"{label}: sex must be F or M, not {row['sex']!r}")
+    if row["group"] not in _GROUPS:
+        raise DataError(f"{label}: group must be dre or control, not {row['group']!r}")
+    try:
+        age = float(row["age"])
+    except ValueError:
+        age = float("nan")
+    if not 0 <= age <= 120:
+        raise DataError(f"{label}: age must be in years, not {row['age']!r}")
+    gase = None
+    if row["group"] == "dre":
+        if row["gase"] not in {str(level) for level in GASE_LEVELS}:
+            raise DataError(f"{label}: gase must be a whole number from 1 to 7, not {row['gase']!r}")
+        gase = int(row["gase"])
+    return Participant(label, age, _SEX[row["sex"]], row["group"], gase)

@@ -1,0 +1,98 @@
+"""A site's own settings: where its data are, where the centre is, and what the site will never exceed."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from esn_core.protocol import SiteName, read_toml
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CentreSettings(_Table):
+    """How the coordinating centre is reached."""
+
+    address: str = Field(pattern=r"^[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5}$")
+    ca_certificate: Path
+    connect_timeout_s: float = Field(gt=0)
+    """How long `join` waits for the centre before it gives up."""
+
+
+class Limits(_Table):
+    """What the site allows, whatever a protocol asks."""
+
+    epsilon_cap: float = Field(gt=0)
+    """Largest epsilon that any one patient may spend, over all studies."""
+    delta: float = Field(gt=0, lt=0.1)
+    """Delta at which the cap is read."""
+    minimum_children: int = Field(ge=3)
+    """A sum over fewer children does not leave."""
+    exact_sums: bool
+    """Consent to releases without noise. They have no epsilon."""
+
+
+class ComputeSettings(_Table):
+    """What the site computes with."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    processes: int = Field(ge=1, le=256)
+
+
+class SiteSettings(_Table):
+    """One site, as its own file describes it; relative paths are relative to that file."""
+
+    site: SiteName
+    dataset: Path
+    derivatives: Path
+    state: Path
+    """Keys, ledger, audit log and approved protocols; nobody else may read it."""
+    centre: CentreSettings
+    limits: Limits
+    compute: ComputeSettings
+
+    def under(self, directory: Path) -> Self:
+        """Return the same settings with relative paths taken from `directory`."""
+        centre = self.centre.model_copy(
+            update={"ca_certificate": directory / self.centre.ca_certificate}
+        )
+        return self.model_copy(
+            update={
+                "dataset": directory / self.dataset,
+                "derivatives": directory / self.derivatives,
+                "state": directory / self.state,
+                "centre": centre,
+            }
+        )
+
+    @property
+    def ledger_path(self) -> Path:
+        """The privacy ledger."""
+        return self.state / "ledger.sqlite"
+
+    @property
+    def audit_path(self) -> Path:
+        """One line for everything that left or was refused."""
+        return self.state / "audit.jsonl"
+
+    @property
+    def node_key_path(self) -> Path:
+        """Private key by which the centre's link knows this site."""
+        return self.state / "node_key"
+
+    @property
+    def salt_path(self) -> Path:
+        """Secret that turns participant labels into the ledger's identifiers."""
+        return self.state / "patient_salt"
+
+    @property
+    def approved_path(self) -> Path:
+        """Directory of approved protocols, each under its hash."""
+        return self.state / "approved"
+
+
+def load_site(path: Path) -> SiteSettings:
+    """Read a site's settings; `ConfigError` names every fault at once."""
+    return read_toml(path, SiteSettings).under(path.resolve().parent)

@@ -1,0 +1,1 @@
+"""The DCNN+RN: networks in torch, their weights, and what comes before training."""

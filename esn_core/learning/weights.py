@@ -1,0 +1,70 @@
+"""A model's weights as one vector, and the pre-trained weights that ship with the software."""
+
+import json
+from importlib.resources import files
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from esn_core.errors import ConfigError, ProtocolError
+from esn_core.learning.severity_model import SeverityModel
+
+
+def parameter_count(model: torch.nn.Module) -> int:
+    """Return the number of parameters of `model`."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def to_vector(model: torch.nn.Module) -> NDArray[np.float64]:
+    """Return all parameters of `model` as (P,) float64, in the order of their definition."""
+    return torch.cat([p.detach().flatten().cpu().double() for p in model.parameters()]).numpy()
+
+
+def from_vector(vector: NDArray[np.float64], *, device: torch.device | None = None) -> SeverityModel:
+    """Build the model whose parameters are the (P,) `vector`.
+
+    Raises
+    ------
+    ProtocolError
+        The vector has another length than the model, or is not finite.
+
+    """
+    model = SeverityModel()
+    expected = parameter_count(model)
+    if vector.shape != (expected,) or not np.isfinite(vector).all():
+        raise ProtocolError(f"the model's weights are {expected} finite numbers, not {vector.shape}")
+    at = 0
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.from_numpy(vector[at : at + p.numel()]).reshape(p.shape))
+            at += p.numel()
+    return model.to(device) if device is not None else model
+
+
+def pretrained(name: str) -> SeverityModel:
+    """Return the model with the shipped weights `name`.
+
+    Raises
+    ------
+    ConfigError
+        This version ships no such weights.
+
+    """
+    resource = files("esn_core.learning") / "pretrained" / f"{name}.safetensors"
+    try:
+        state = load(resource.read_bytes())
+    except (FileNotFoundError, SafetensorError) as cause:
+        raise ConfigError(f"this version ships no weights named '{name}'") from cause
+    model = SeverityModel()
+    model.load_state_dict(state)
+    return model
+
+
+def pretrained_card(name: str) -> dict[str, object]:
+    """Return how the shipped weights `name` were made: command, seed, figures, hash."""
+    resource = files("esn_core.learning") / "pretrained" / f"{name}.json"
+    card: dict[str, object] = json.loads(resource.read_text(encoding="utf-8"))
+    return card

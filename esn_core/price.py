@@ -1,0 +1,112 @@
+"""What a protocol costs each child: the noise of every release, and the epsilon of all of them."""
+
+import math
+from dataclasses import dataclass
+
+from esn_core import releases
+from esn_core.privacy import (
+    NO_NOISE,
+    GaussianRelease,
+    compose,
+    epsilon_of,
+    mu_for,
+    noise_multiplier_for,
+    replace_one_epsilon_of,
+)
+from esn_core.protocol import Protocol
+from esn_core.questions import Phase
+
+
+@dataclass(frozen=True)
+class PhasePrice:
+    """The price of one phase of a study.
+
+    Attributes
+    ----------
+    phase : str
+    children : {'training', 'held-out'}
+        Whose data the phase touches.
+    releases : int
+        How many sums leave each site.
+    noise_multiplier : float
+        Of each of these releases, over the L2 sensitivity of one child; 0 without noise.
+
+    """
+
+    phase: Phase
+    children: releases.Children
+    releases: int
+    noise_multiplier: float
+
+    @property
+    def mu(self) -> float:
+        """Gaussian-DP parameter of the phase alone."""
+        return compose([GaussianRelease(self.noise_multiplier)] * self.releases)
+
+
+@dataclass(frozen=True)
+class Price:
+    """The price of a study.
+
+    Attributes
+    ----------
+    phases : tuple of PhasePrice
+        In the order of the study.
+    delta : float
+
+    """
+
+    phases: tuple[PhasePrice, ...]
+    delta: float
+
+    def of(self, phase: Phase) -> PhasePrice:
+        """Return the price of `phase`."""
+        return next(price for price in self.phases if price.phase == phase)
+
+    def mu(self, children: releases.Children) -> float:
+        """Gaussian-DP parameter of all that touches one child of a split."""
+        squares = sum(p.mu**2 for p in self.phases if p.children == children)
+        return math.sqrt(squares)
+
+    def epsilon(self, children: releases.Children) -> float:
+        """Epsilon of one child of a split, add/remove adjacency; infinite without noise."""
+        return epsilon_of(self.mu(children), self.delta)
+
+    def epsilon_alone(self, phase: PhasePrice) -> float:
+        """Epsilon of one phase, were it the only one."""
+        return epsilon_of(phase.mu, self.delta)
+
+    def replace_one_epsilon(self, children: releases.Children) -> float:
+        """Epsilon of one child of a split, replace-one adjacency."""
+        return replace_one_epsilon_of(self.mu(children), self.delta)
+
+
+def price_of(protocol: Protocol) -> Price:
+    """Work out the noise and the price of every phase of `protocol`.
+
+    Under trust `local` each site adds the whole noise to its own sum, so a
+    child is protected against everybody but its own hospital. Training and
+    held-out children are different children: the evaluation may spend the
+    whole budget again, and no child pays twice.
+    """
+    privacy = protocol.privacy
+    shares = privacy.shares
+    plan: list[tuple[Phase, releases.Children, int, float]] = [
+        ("centre", "training", 1, shares.centre),
+        ("association", "training", 1, shares.association),
+        ("gradient", "training", protocol.training.rounds, shares.gradient),
+        ("calibration", "training", 1, shares.calibration),
+        ("evaluation", "held-out", 1, 1.0),
+    ]
+    budget = mu_for(privacy.epsilon, privacy.delta)
+    phases = []
+    for phase, children, count, share in plan:
+        if count == 0:
+            continue
+        noise = (
+            NO_NOISE
+            if privacy.noise == "none"
+            else noise_multiplier_for(budget, share=share, releases=count)
+        )
+        phases.append(PhasePrice(phase, children, count, noise))
+    return Price(tuple(phases), privacy.delta)

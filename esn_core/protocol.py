@@ -1,0 +1,198 @@
+"""The study as data: who takes part, what is asked, and what it may cost.
+
+A protocol is one TOML file. Its hash is taken over a canonical form, so that
+comments and the order of tables do not matter; a site answers only questions
+that carry the hash of the protocol it approved.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from esn_core.errors import ConfigError, EsnError, ProtocolError
+from esn_core.recipe import ImagingRecipe
+
+SiteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RosterEntry(_Table):
+    """One site of the study."""
+
+    site: SiteName
+    node_key: str = Field(pattern=r"^ecdsa-sha2-nistp(256|384|521) [A-Za-z0-9+/=]+$")
+    """Public key of the site's SuperNode, in OpenSSH form without a comment."""
+
+
+class CohortRules(_Table):
+    """Who is in the study, and who is held out."""
+
+    held_out_fraction: float = Field(gt=0, lt=0.9)
+    split_salt: str = Field(min_length=1, max_length=80)
+    """Mixed into the hash that decides, for each child alone, whether it is held out."""
+    minimum_children: int = Field(ge=3)
+    """A sum over fewer children than this does not leave a site."""
+
+
+class SelectionRules(_Table):
+    """How the severity network is found."""
+
+    candidates: Literal["template"]
+    """Public list of edges that may belong to the network: those present in the atlas's template."""
+
+
+class ModelRules(_Table):
+    """The network and where it starts from."""
+
+    name: Literal["compact"]
+    initial_weights: Literal["compact-1"]
+    """Weights pre-trained on simulated children, shipped with this software."""
+
+
+class TrainingRules(_Table):
+    """DP-SGD: full batches, one step a round."""
+
+    rounds: int = Field(ge=0, le=1000)
+    learning_rate: float = Field(gt=0, le=1)
+    max_gradient_norm: float = Field(gt=0)
+
+
+class BudgetShares(_Table):
+    """How a training child's budget is divided; the parts of mu squared sum to 1."""
+
+    centre: Share
+    association: Share
+    gradient: Share
+    calibration: Share
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.centre + self.association + self.gradient + self.calibration
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"the shares must sum to 1, not {total:g}")
+        return self
+
+
+class PrivacyRules(_Table):
+    """What the study may learn about one child."""
+
+    trust: Literal["local"]
+    noise: Literal["gaussian", "none"]
+    epsilon: float = Field(gt=0, le=50)
+    """Budget of one child: training and held-out children spend it separately. Unused without noise."""
+    delta: float = Field(gt=0, lt=0.1)
+    shares: BudgetShares
+
+
+class RoundRules(_Table):
+    """When a phase counts as answered."""
+
+    quorum: int = Field(ge=3)
+    deadline_s: float = Field(gt=0, le=7 * 86400)
+
+
+class Protocol(_Table):
+    """One study, complete."""
+
+    format: Literal[1]
+    study: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
+    simulated: bool
+    """Whether every child of the study is simulated."""
+    bundle_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """The only Flower bundle that a site accepts in this study."""
+    roster: tuple[RosterEntry, ...] = Field(min_length=3)
+    imaging: ImagingRecipe
+    cohort: CohortRules
+    severity_network: SelectionRules
+    model: ModelRules
+    training: TrainingRules
+    privacy: PrivacyRules
+    rounds: RoundRules
+
+    @model_validator(mode="after")
+    def _roster_fits(self) -> Self:
+        for what, values in (
+            ("site", [entry.site for entry in self.roster]),
+            ("node key", [entry.node_key for entry in self.roster]),
+        ):
+            twice = [value for value, times in Counter(values).items() if times > 1]
+            if twice:
+                raise ValueError(f"the roster lists a {what} twice: {', '.join(twice)}")
+        if self.rounds.quorum > len(self.roster):
+            raise ValueError(
+                f"the quorum is {self.rounds.quorum}, but the roster lists {len(self.roster)} sites"
+            )
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the canonical form."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the sites, in the order of the roster."""
+        return tuple(entry.site for entry in self.roster)
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def load_protocol(path: Path) -> Protocol:
+    """Read a protocol file.
+
+    Raises
+    ------
+    ProtocolError
+        The file cannot be read, is not TOML, or says something impossible;
+        the message lists every fault with its place.
+
+    """
+    return read_toml(path, Protocol, error=ProtocolError)
+
+
+def read_toml(path: Path, model: type[_M], *, error: type[EsnError] = ConfigError) -> _M:
+    """Read a TOML file into a checked model, and complain once, completely.
+
+    Raises
+    ------
+    EsnError
+        Of class `error`; one line that lists every unknown, missing or impossible setting.
+
+    """
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as cause:
+        raise error(f"{path}: there is no such file") from cause
+    except (OSError, UnicodeDecodeError) as cause:
+        raise error(f"{path}: cannot be read as a text file") from cause
+    except tomllib.TOMLDecodeError as cause:
+        raise error(f"{path}: is not TOML: {cause}") from cause
+    try:
+        return model.model_validate(content)
+    except ValidationError as cause:
+        raise error(f"{path}: {_faults(cause)}") from cause
+
+
+def _faults(cause: ValidationError) -> str:
+    said = []
+    for fault in cause.errors():
+        place = ".".join(str(part) for part in fault["loc"]) or "file"
+        if fault["type"] == "missing":
+            said.append(f"missing setting '{place}'")
+        elif fault["type"] == "extra_forbidden":
+            said.append(f"unknown setting '{place}'")
+        else:
+            text = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            said.append(f"'{place}': {text[:1].lower()}{text[1:]}")
+    return "; ".join(said)

@@ -1,0 +1,210 @@
+"""What the centre asks and what a site answers, as bytes.
+
+Both are safetensors files: named arrays and a small JSON header, nothing that
+could run. A question has an id; the same id is always the same question.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from esn_core.errors import ProtocolError
+
+Phase = Literal["roll-call", "centre", "association", "gradient", "calibration", "evaluation"]
+
+_M = TypeVar("_M", bound=BaseModel)
+
+LARGEST_MESSAGE_BYTES = 64 * 2**20
+
+_HEADER = "esn"
+_TOO_LARGE = "a message may hold {limit} bytes at most, not {found}"
+
+
+class QuestionId(BaseModel):
+    """Which question this is; two questions with one id must be the same to the byte."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    protocol_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    run: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
+    phase: Phase
+    round: int = Field(ge=0, le=100_000)
+    attempt: int = Field(ge=0, le=1_000)
+
+    def __str__(self) -> str:
+        """Return the id as it stands in ledgers and logs.
+
+        The attempt is left out: a second attempt asks for the same sum again.
+        """
+        return f"{self.protocol_sha256[:16]}/{self.run}/{self.phase}/{self.round}"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question to one site.
+
+    Attributes
+    ----------
+    id : QuestionId
+    arrays : dict of str to float64 array
+        Public numbers that the answer depends on, such as the model's weights.
+
+    """
+
+    id: QuestionId
+    arrays: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def content_sha256(self) -> str:
+        """Hash of all that the answer depends on: the id without its attempt, and the arrays."""
+        digest = hashlib.sha256(str(self.id).encode())
+        for name, array in sorted(self.arrays.items()):
+            digest.update(f"\n{name}:{array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
+        return digest.hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """Return the question as a safetensors file."""
+        return _pack(self.arrays, self.id)
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> Self:
+        """Read a question.
+
+        Raises
+        ------
+        ProtocolError
+            It is too large, malformed, or holds a number that is not finite.
+
+        """
+        arrays, header = _unpack(body)
+        return cls(_validated(QuestionId, header), arrays)
+
+
+class SiteFacts(BaseModel):
+    """What a site says of itself at roll call; nothing of it depends on a child's data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    software: dict[str, str]
+    recipe_sha256: str
+    atlas_sha256: str
+    template_sha256: str
+    cohort_band: str
+    """Number of training and held-out children together, as a band such as 16-31."""
+
+
+class Refusal(BaseModel):
+    """A refusal: the class of the error and nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    error: str = Field(pattern=r"^[A-Za-z]{1,60}$")
+
+
+class _AnswerHeader(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: QuestionId
+    site: str
+    facts: SiteFacts | None = None
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of one site: a released sum, facts at roll call, or a refusal.
+
+    Attributes
+    ----------
+    id : QuestionId
+    site : str
+    total : (d,) int64 or None
+        The released sum on the fixed-point grid.
+    facts : SiteFacts or None
+    refusal : Refusal or None
+
+    """
+
+    id: QuestionId
+    site: str
+    total: NDArray[np.int64] | None = None
+    facts: SiteFacts | None = None
+    refusal: Refusal | None = None
+
+    def __post_init__(self) -> None:
+        said = [part is not None for part in (self.total, self.facts, self.refusal)]
+        if sum(said) != 1:
+            raise ProtocolError("an answer is one of a released sum, facts or a refusal")
+
+    def to_bytes(self) -> bytes:
+        """Return the answer as a safetensors file."""
+        header = _AnswerHeader(id=self.id, site=self.site, facts=self.facts, refusal=self.refusal)
+        return _pack({} if self.total is None else {"total": self.total}, header)
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> Self:
+        """Read an answer; `ProtocolError` when it is malformed."""
+        arrays, header = _unpack(body, integers=True)
+        parsed = _validated(_AnswerHeader, header)
+        if set(arrays) - {"total"}:
+            raise ProtocolError(f"an answer holds no array but 'total', not {sorted(arrays)}")
+        return cls(
+            id=parsed.id,
+            site=parsed.site,
+            total=arrays.get("total"),
+            facts=parsed.facts,
+            refusal=parsed.refusal,
+        )
+
+
+def sha256_of(body: bytes) -> str:
+    """Return the hash by which both sides log a message."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def size_band(children: int) -> str:
+    """Return the band of a cohort's size: 0-7, 8-15, 16-31, 32-63 and so on."""
+    if children < 8:
+        return "0-7"
+    low = 1 << (children.bit_length() - 1)
+    return f"{low}-{2 * low - 1}"
+
+
+def _pack(arrays: dict[str, NDArray[np.float64]] | dict[str, NDArray[np.int64]], header: BaseModel) -> bytes:
+    metadata = {_HEADER: header.model_dump_json()}
+    return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
+
+
+def _unpack(body: bytes, *, integers: bool = False) -> tuple[dict[str, NDArray[Any]], str]:
+    if len(body) > LARGEST_MESSAGE_BYTES:
+        raise ProtocolError(_TOO_LARGE.format(limit=LARGEST_MESSAGE_BYTES, found=len(body)))
+    try:
+        arrays = load(body)
+        length = int.from_bytes(body[:8], "little")
+        header = json.loads(body[8 : 8 + length])["__metadata__"][_HEADER]
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ProtocolError("a message must be a safetensors file with an 'esn' header") from error
+    dtype = np.int64 if integers else np.float64
+    for name, array in arrays.items():
+        if not re.fullmatch(r"[a-z_]{1,40}", name) or array.dtype != dtype or array.ndim != 1:
+            raise ProtocolError(f"a message's arrays must be {np.dtype(dtype)} vectors with plain names")
+        if not np.isfinite(array).all():
+            raise ProtocolError(f"array '{name}' of a message holds numbers that are not finite")
+    return arrays, header
+
+
+def _validated(model: type[_M], header: str) -> _M:
+    try:
+        return model.model_validate_json(header)
+    except ValidationError as error:
+        places = ", ".join(".".join(map(str, e["loc"])) or "header" for e in error.errors())
+        raise ProtocolError(f"a message's header cannot be used: {places}") from error

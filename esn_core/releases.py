@@ -1,0 +1,210 @@
+"""What may leave a site: sums of one bounded row per child.
+
+A release is described by the row that one child adds to it. The gate adds up
+a child's rows, clips the result to `l2_bound` in Euclidean norm whatever it
+was given, and sums over the children. So adding or removing one child changes
+the sum by at most `l2_bound`: this is the L2 sensitivity of every release, and
+its proof does not depend on the code that computed the rows. The bounds below
+are chosen so that the clip changes nothing when the rows are as they should be.
+
+Severity is standardised with public numbers: y = (GASE - 4) / 1.5.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_core.errors import DataError
+
+Children = Literal["training", "held-out"]
+
+GASE_LEVELS = (1, 2, 3, 4, 5, 6, 7)
+GASE_MIDDLE = 4.0
+GASE_UNIT = 1.5
+SEVERITY_CLIP = 2.0
+"""Largest standardised severity: GASE 1 and 7 lie exactly there."""
+
+RESIDUAL_CLIP = 1.3
+"""Largest distance of a standardised severity from its mean (METHOD, selection)."""
+
+PREDICTION_CLIP = 2.5
+"""Largest standardised raw prediction in the calibration sums."""
+
+LOSS_CLIP = 4.0
+"""Largest squared error of one child in the learning curve, in standardised units."""
+
+# The learning curve's coordinate is a quarter as long as the gradient: it raises
+# the noise on the gradient by 3 % and no more.
+_LOSS_SHARE = 0.25
+
+_HALF_RANGE = 3.0
+
+
+@dataclass(frozen=True)
+class ReleaseKind:
+    """A sum that may leave a site.
+
+    Attributes
+    ----------
+    name : str
+        As it stands in the ledger and in the question id.
+    children : {'training', 'held-out'}
+        Whose rows are summed.
+    dimension : int
+        Length of a row, and of the sum.
+    l2_bound : float
+        Largest Euclidean norm of one child's row: the sensitivity of the sum
+        when a child is added or removed.
+
+    """
+
+    name: str
+    children: Children
+    dimension: int
+    l2_bound: float
+
+    def __post_init__(self) -> None:
+        if self.dimension < 1:
+            raise DataError(f"release {self.name}: a row has at least one number, not {self.dimension}")
+        if not (math.isfinite(self.l2_bound) and self.l2_bound > 0):
+            raise DataError(f"release {self.name}: the bound must be positive, not {self.l2_bound}")
+
+
+def standardise_severity(gase: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return y = (GASE - 4) / 1.5, clipped to [-2, 2]."""
+    return np.clip((gase - GASE_MIDDLE) / GASE_UNIT, -SEVERITY_CLIP, SEVERITY_CLIP)
+
+
+# --- select, first question: how many children, and their mean severity -------------------------
+
+
+CENTRE = ReleaseKind("centre", "training", 2, math.sqrt(1 + SEVERITY_CLIP**2))
+"""Row (1, y); |y| <= 2, so its norm is at most sqrt(5)."""
+
+
+def centre_rows(gase: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (n, 2) rows of `CENTRE`."""
+    return np.column_stack([np.ones(len(gase)), standardise_severity(gase)])
+
+
+# --- select, second question: edge by severity ----------------------------------------------------
+
+
+def association(candidates: int) -> ReleaseKind:
+    """Describe the association of `candidates` edges with severity.
+
+    Row: z (clipped to norm sqrt(candidates)) times y - mean (clipped to 1.3),
+    so its norm is at most 1.3 sqrt(candidates).
+    """
+    return ReleaseKind("association", "training", candidates, RESIDUAL_CLIP * math.sqrt(candidates))
+
+
+def association_rows(
+    scores: NDArray[np.float64], gase: NDArray[np.float64], *, mean_severity: float
+) -> NDArray[np.float64]:
+    """Return the (n, d) rows of `association`.
+
+    Parameters
+    ----------
+    scores : (n, d) float64
+        Edge z-scores of the candidate edges.
+    gase : (n,) float64
+    mean_severity : float
+        Mean standardised severity, as released by the question before.
+
+    """
+    residual = np.clip(standardise_severity(gase) - mean_severity, -RESIDUAL_CLIP, RESIDUAL_CLIP)
+    return clip_rows(scores, math.sqrt(scores.shape[1])) * residual[:, None]
+
+
+# --- train ------------------------------------------------------------------------------------------
+
+
+def gradient(parameters: int, *, max_gradient_norm: float) -> ReleaseKind:
+    """Describe one full-batch step: the clipped gradient and the clipped loss of each child.
+
+    Row: (g, s c l): |g| <= c = max_gradient_norm, l in [0, 1] is the loss over
+    its clip, s = 1/4. The norm is at most c sqrt(1 + s^2).
+    """
+    bound = max_gradient_norm * math.sqrt(1 + _LOSS_SHARE**2)
+    return ReleaseKind("gradient", "training", parameters + 1, bound)
+
+
+def gradient_rows(
+    gradients: NDArray[np.float64], losses: NDArray[np.float64], *, max_gradient_norm: float
+) -> NDArray[np.float64]:
+    """Return the (n, parameters + 1) rows of `gradient`.
+
+    Parameters
+    ----------
+    gradients : (n, parameters) float64
+        Gradient of each child's loss.
+    losses : (n,) float64
+        Squared error of each child, in standardised units.
+    max_gradient_norm : float
+
+    """
+    curve = _LOSS_SHARE * max_gradient_norm * np.clip(losses, 0, LOSS_CLIP) / LOSS_CLIP
+    return np.column_stack([clip_rows(gradients, max_gradient_norm), curve])
+
+
+def mean_loss(total: NDArray[np.float64], children: float, *, max_gradient_norm: float) -> float:
+    """Return the mean clipped loss from a sum of `gradient` rows and the number of children."""
+    return float(total[-1]) * LOSS_CLIP / (_LOSS_SHARE * max_gradient_norm) / children
+
+
+# --- calibrate --------------------------------------------------------------------------------------
+
+
+CALIBRATION = ReleaseKind("calibration", "training", 5, math.sqrt(5))
+"""Row (1, s, s^2, y, s y), s and y each over its clip: every number is at most 1."""
+
+
+def calibration_rows(raw: NDArray[np.float64], gase: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (n, 5) rows of `CALIBRATION` for raw predictions in standardised units."""
+    s = np.clip(raw, -PREDICTION_CLIP, PREDICTION_CLIP) / PREDICTION_CLIP
+    y = standardise_severity(gase) / SEVERITY_CLIP
+    return np.column_stack([np.ones(len(s)), s, s**2, y, s * y])
+
+
+# --- evaluate ---------------------------------------------------------------------------------------
+
+
+EVALUATION = ReleaseKind("evaluation", "held-out", 3 * len(GASE_LEVELS) + 1, 2.0)
+"""Row: at the child's clinical GASE (1, a, a^2), elsewhere 0; then |a - b| / 2.
+
+a = (prediction - 4) / 3 and b = (GASE - 4) / 3 lie in [-1, 1]: four numbers of
+at most 1, norm at most 2. As GASE takes seven values, these sums hold the
+moments of (prediction, GASE) exactly: n, a, b, a^2, b^2, ab.
+"""
+
+
+def evaluation_rows(prediction: NDArray[np.float64], gase: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (n, 22) rows of `EVALUATION`.
+
+    Parameters
+    ----------
+    prediction : (n,) float64
+        Predicted GASE; clipped to 1-7, as a prediction outside is reported as the end of the scale.
+    gase : (n,) float64
+        Clinical GASE, whole numbers 1-7.
+
+    """
+    a = (np.clip(prediction, GASE_LEVELS[0], GASE_LEVELS[-1]) - GASE_MIDDLE) / _HALF_RANGE
+    b = (gase - GASE_MIDDLE) / _HALF_RANGE
+    rows = np.zeros((len(a), EVALUATION.dimension))
+    child = np.arange(len(a))
+    level = gase.astype(np.int64) - GASE_LEVELS[0]
+    for power in range(3):
+        rows[child, 3 * level + power] = a**power
+    rows[:, -1] = np.abs(a - b) / 2
+    return rows
+
+
+def clip_rows(rows: NDArray[np.float64], bound: float) -> NDArray[np.float64]:
+    """Scale every row of (n, d) `rows` whose Euclidean norm exceeds `bound` down to it."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows * np.minimum(1.0, bound / np.maximum(norms, np.finfo(np.float64).tiny))

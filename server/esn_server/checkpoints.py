@@ -1,0 +1,108 @@
+"""The finished steps of a run: a start is a resume from step 0."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from esn_core.errors import StudyError
+from esn_core.questions import Question, SiteFacts
+from esn_core.releases import ReleaseKind
+from esn_server.rounds import Pooled, Rounds
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS run (protocol_sha256 TEXT NOT NULL, name TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS steps (
+    question TEXT PRIMARY KEY,
+    content_sha256 TEXT NOT NULL,
+    sites TEXT NOT NULL,
+    total BLOB NOT NULL
+);
+"""
+
+
+class Checkpoints:
+    """The centre's store of one run, and the way to ask through it.
+
+    The sums that came in are all that a study is computed from. A step that is
+    in the store is not asked again; a step that was asked but not stored is
+    asked again, and the sites answer with the sum that they already paid for.
+    The roll call is repeated at each start.
+
+    Parameters
+    ----------
+    path : Path
+        SQLite file, created when it does not exist.
+    rounds : Rounds
+        Asks the sites.
+    protocol_sha256, run : str
+        The file belongs to one run of one protocol.
+
+    Raises
+    ------
+    StudyError
+        The file belongs to another run or protocol, or is no such file.
+
+    """
+
+    def __init__(self, path: Path, rounds: Rounds, *, protocol_sha256: str, run: str) -> None:
+        self._rounds = rounds
+        try:
+            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.executescript(_SCHEMA)
+            row = self._connection.execute("SELECT protocol_sha256, name FROM run").fetchone()
+        except sqlite3.DatabaseError as cause:
+            raise StudyError(f"{path}: cannot be opened as a run: {cause}") from cause
+        if row is None:
+            self._connection.execute("INSERT INTO run VALUES (?, ?)", (protocol_sha256, run))
+        elif tuple(row) != (protocol_sha256, run):
+            self._connection.close()
+            raise StudyError(
+                f"{path}: belongs to run {row[1]} of protocol {row[0][:16]}, "
+                f"not to run {run} of protocol {protocol_sha256[:16]}"
+            )
+
+    def __enter__(self) -> Self:
+        """Return the store itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def roll_call(self, question: Question) -> dict[str, SiteFacts]:
+        """Ask every site what it runs."""
+        return self._rounds.roll_call(question)
+
+    def sum(self, question: Question, kind: ReleaseKind) -> Pooled:
+        """Return the stored sum of a finished step, or ask for it and store it.
+
+        Raises
+        ------
+        StudyError
+            The phase cannot be finished; or the stored step answered another
+            question, as the software has changed since.
+
+        """
+        row = self._connection.execute(
+            "SELECT content_sha256, sites, total FROM steps WHERE question = ?", (str(question.id),)
+        ).fetchone()
+        if row is not None:
+            if row[0] != question.content_sha256:
+                raise StudyError(f"step {question.id} was finished with other content; start a new run")
+            return Pooled(np.frombuffer(row[2], dtype="<f8"), tuple(json.loads(row[1])))
+        pooled = self._rounds.sum(question, kind)
+        self._connection.execute(
+            "INSERT INTO steps VALUES (?, ?, ?, ?)",
+            (
+                str(question.id),
+                question.content_sha256,
+                json.dumps(pooled.sites),
+                np.ascontiguousarray(pooled.total, dtype="<f8").tobytes(),
+            ),
+        )
+        return pooled

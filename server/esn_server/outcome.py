@@ -1,0 +1,175 @@
+"""What a study found, put into the words and the schema of result.json."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from esn_core.atlas import load_atlas
+from esn_core.price import Price
+from esn_core.protocol import Protocol
+from esn_core.severity_network import SeverityNetwork as Network
+from esn_server.report.result import (
+    Evaluation,
+    GaseBin,
+    NetworkEdge,
+    PhasePrice,
+    PrivacySummary,
+    RoundLoss,
+    SeverityNetwork,
+    SiteSummary,
+    StudyResult,
+)
+from esn_server.study import Findings
+
+UNIT = "one patient: all scans and scores of a child with epilepsy"
+ADJACENCY = "add or remove one patient; sites are disjoint"
+CONTROLS_NOTE = (
+    "Each site's offsets are estimated from its own healthy controls. Epsilon covers children with "
+    "epilepsy only: controls take part in every release without a bound."
+)
+
+# Every retained edge is listed, and the strongest others up to this many in all.
+_LISTED_EDGES = 40
+
+
+def result_of(
+    protocol: Protocol, findings: Findings, *, run: str, timings_s: Mapping[str, float]
+) -> StudyResult:
+    """Return the result of a study.
+
+    Parameters
+    ----------
+    protocol : Protocol
+    findings : Findings
+    run : str
+    timings_s : dict of str to float
+        Seconds of what happened around the study, added to those of its phases.
+
+    """
+    found = findings.agreement
+    return StudyResult(
+        study=protocol.study,
+        protocol_sha256=protocol.sha256,
+        run=run,
+        simulated=protocol.simulated,
+        sites=[
+            SiteSummary(name=site, cohort_size_band=facts.cohort_band, software=facts.software)
+            for site, facts in findings.facts.items()
+        ],
+        evaluation=Evaluation(
+            children=found.children,
+            r=found.r,
+            r_interval=found.r_interval,
+            r_noise_sd=findings.r_noise_sd,
+            mae=found.mae,
+            rmse=found.rmse,
+            calibration_slope=found.slope,
+            calibration_intercept=found.intercept,
+            by_gase=[
+                GaseBin(
+                    gase=level.gase,
+                    children=level.children,
+                    mean_prediction=level.mean_prediction,
+                    sd_prediction=level.sd_prediction,
+                )
+                for level in found.levels
+            ],
+            undefined_because=found.undefined_because,
+        ),
+        severity_network=_network(protocol, findings.network),
+        learning_curve=[RoundLoss(round=i, loss=loss) for i, loss in enumerate(findings.losses)],
+        privacy=privacy_of(protocol, findings.price),
+        timings_s={**timings_s, **findings.timings_s},
+        warnings=_warnings(protocol, findings),
+    )
+
+
+def privacy_of(protocol: Protocol, price: Price) -> PrivacySummary:
+    """Return the price of a protocol as result.json tells it."""
+
+    def finite(epsilon: float) -> float | None:
+        return epsilon if math.isfinite(epsilon) else None
+
+    return PrivacySummary(
+        trust=protocol.privacy.trust,
+        noise=protocol.privacy.noise,
+        delta=protocol.privacy.delta,
+        unit=UNIT,
+        adjacency=ADJACENCY,
+        epsilon_training_child=finite(price.epsilon("training")),
+        epsilon_held_out_child=finite(price.epsilon("held-out")),
+        epsilon_replace_one_training_child=finite(price.replace_one_epsilon("training")),
+        controls_note=CONTROLS_NOTE,
+        phases=[
+            PhasePrice(phase="roll-call", children="none", releases=0, noise_multiplier=None, epsilon=0.0),
+            *(
+                PhasePrice(
+                    phase=phase.phase,
+                    children=phase.children,
+                    releases=phase.releases,
+                    noise_multiplier=phase.noise_multiplier or None,
+                    epsilon=finite(price.epsilon_alone(phase)),
+                )
+                for phase in price.phases
+            ),
+        ],
+    )
+
+
+def _network(protocol: Protocol, network: Network) -> SeverityNetwork:
+    atlas = load_atlas(protocol.imaging.atlas)
+    private = protocol.privacy.noise != "none"
+    order = np.argsort(-np.abs(network.weight), kind="stable")
+    others = [i for i in order if not network.retained[i]]
+    retained = [i for i in order if network.retained[i]]
+    listed = retained + others[: max(_LISTED_EDGES - len(retained), 0)]
+    edges = [
+        NetworkEdge(
+            region_a=atlas.names[atlas.edges[network.edges[i], 0]],
+            region_b=atlas.names[atlas.edges[network.edges[i], 1]],
+            weight=float(network.weight[i]),
+            posterior_sd=float(network.posterior_sd[i]),
+        )
+        for i in sorted(listed, key=lambda i: -abs(network.weight[i]))
+    ]
+    return SeverityNetwork(
+        atlas=atlas.name,
+        edges=edges,
+        candidates=len(network.edges),
+        retained=int(network.retained.sum()),
+        private=private,
+        note=(
+            "Candidates are the edges present in the public template. A weight is the posterior mean of "
+            "the edge score per unit of standardised severity (spike and slab, one share of network edges "
+            "per pair of modules); "
+            + ("the known privacy noise is in its uncertainty." if private else "no noise was added.")
+        ),
+    )
+
+
+def _warnings(protocol: Protocol, findings: Findings) -> list[str]:
+    said = []
+    privacy = protocol.privacy
+    if protocol.simulated:
+        said.append("Every child of this study is simulated: no figure says anything about patients.")
+    if privacy.noise == "none":
+        said.append("This study was run without noise: its sums are not differentially private.")
+    elif privacy.epsilon <= 1:
+        said.append("Noise added by each site alone at epsilon 1 or less is known to leave no usable result.")
+    noise = findings.r_noise_sd
+    if noise is not None and noise > 0.1:
+        said.append(
+            f"Privacy noise alone gives r a standard deviation of {noise:.2f}; "
+            "the interval of r does not contain it."
+        )
+    if findings.agreement.children < 50:
+        said.append(
+            f"About {findings.agreement.children:.0f} held-out children: the interval of r is wide."
+        )
+    if findings.network.retained.sum() == 0:
+        said.append("No edge is more likely in the severity network than not; the weights are a ranking at best.")
+    missing = [site for site in protocol.sites if site not in findings.facts]
+    if missing:
+        said.append(f"Not at roll call: {', '.join(missing)}.")
+    return said

@@ -1,0 +1,270 @@
+"""The phases of a study, in order; knows no Flower."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol as Structural
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_core import releases
+from esn_core.atlas import Atlas, load_atlas
+from esn_core.calibration import affine
+from esn_core.connectome import Template, load_template
+from esn_core.errors import StudyError
+from esn_core.fixed_point import noise_sd
+from esn_core.learning.optimiser import CentreOptimiser
+from esn_core.learning.weights import pretrained, to_vector
+from esn_core.metrics import Agreement, agreement, noise_sd_of_r
+from esn_core.price import Price, price_of
+from esn_core.protocol import Protocol
+from esn_core.questions import Phase, Question, QuestionId, SiteFacts
+from esn_core.releases import ReleaseKind
+from esn_core.severity_network import SeverityNetwork, select
+from esn_server.rounds import Pooled
+
+
+class Asking(Structural):
+    """What asks the sites; `rounds.Rounds` and its recorded form."""
+
+    def roll_call(self, question: Question) -> dict[str, SiteFacts]:
+        """Ask every site what it runs."""
+
+    def sum(self, question: Question, kind: ReleaseKind) -> Pooled:
+        """Ask every site for one release and add the answers up."""
+
+
+Progress = Callable[[Phase, int, int], None]
+"""Told phase, round and number of rounds before each question."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a study found.
+
+    Attributes
+    ----------
+    facts : dict of str to SiteFacts
+        What each site said at roll call.
+    price : Price
+    network : SeverityNetwork
+    losses : tuple of float
+        Mean clipped training loss before each round's step, noise included.
+    weights : (P,) float64
+        Of the trained model.
+    calibration : (float, float)
+        Intercept and slope.
+    agreement : Agreement
+        On the held-out children.
+    r_noise_sd : float or None
+        What the noise does to r.
+    timings_s : dict of str to float
+        Seconds by phase.
+
+    """
+
+    facts: Mapping[str, SiteFacts]
+    price: Price
+    network: SeverityNetwork
+    losses: tuple[float, ...]
+    weights: NDArray[np.float64]
+    calibration: tuple[float, float]
+    agreement: Agreement
+    r_noise_sd: float | None
+    timings_s: Mapping[str, float]
+
+
+@dataclass
+class _Run:
+    """The study under way: what it asks with, and what it has learnt so far."""
+
+    protocol: Protocol
+    run: str
+    asking: Asking
+    progress: Progress
+    price: Price
+    atlas: Atlas
+    template: Template
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def candidates(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self.template.present)
+
+    @property
+    def fewest_children(self) -> float:
+        """A public lower bound on the children in any sum: every site refuses fewer."""
+        return float(self.protocol.rounds.quorum * self.protocol.cohort.minimum_children)
+
+    def question(self, phase: Phase, round_: int = 0, **arrays: NDArray[np.float64]) -> Question:
+        digest = self.protocol.sha256
+        return Question(
+            QuestionId(protocol_sha256=digest, run=self.run, phase=phase, round=round_, attempt=0), arrays
+        )
+
+    def sum(
+        self, phase: Phase, kind: ReleaseKind, round_: int = 0, **arrays: NDArray[np.float64]
+    ) -> tuple[Pooled, float]:
+        """Ask for a release; return the sum and the standard deviation of its noise."""
+        started = time.monotonic()
+        self.progress(phase, round_, self.price.of(phase).releases)
+        pooled = self.asking.sum(self.question(phase, round_, **arrays), kind)
+        self.timings_s[phase] = self.timings_s.get(phase, 0.0) + time.monotonic() - started
+        each = noise_sd(kind, self.price.of(phase).noise_multiplier)
+        return pooled, each * math.sqrt(len(pooled.sites))
+
+
+def run_study(
+    protocol: Protocol, *, run: str, asking: Asking, progress: Progress, rng: np.random.Generator
+) -> Findings:
+    """Run all phases of a study.
+
+    Parameters
+    ----------
+    protocol : Protocol
+    run : str
+        Name of this run; part of every question's id.
+    asking : Asking
+    progress : Progress
+    rng : numpy Generator
+        For the simulation of what the noise does to r; nothing private.
+
+    Raises
+    ------
+    StudyError
+        A phase cannot be finished, or a site is not fit to take part.
+
+    """
+    study = _Run(
+        protocol=protocol,
+        run=run,
+        asking=asking,
+        progress=progress,
+        price=price_of(protocol),
+        atlas=load_atlas(protocol.imaging.atlas),
+        template=load_template(protocol.imaging.atlas),
+    )
+    facts = _roll_call(study)
+    children, mean_severity = _centre(study)
+    network = _select(study, children, mean_severity)
+    weights, losses = _train(study, network, children)
+    calibration = _calibrate(study, network, weights)
+    found, r_noise = _evaluate(study, network, weights, calibration, rng)
+    return Findings(
+        facts=facts,
+        price=study.price,
+        network=network,
+        losses=losses,
+        weights=weights,
+        calibration=calibration,
+        agreement=found,
+        r_noise_sd=r_noise,
+        timings_s=study.timings_s,
+    )
+
+
+def _roll_call(study: _Run) -> dict[str, SiteFacts]:
+    started = time.monotonic()
+    study.progress("roll-call", 0, 1)
+    facts = study.asking.roll_call(study.question("roll-call"))
+    study.timings_s["roll-call"] = time.monotonic() - started
+    ours = {
+        "recipe": study.protocol.imaging.sha256,
+        "atlas": study.atlas.sha256,
+        "template": study.template.sha256,
+    }
+    for site, said in facts.items():
+        theirs = {
+            "recipe": said.recipe_sha256,
+            "atlas": said.atlas_sha256,
+            "template": said.template_sha256,
+        }
+        for what, digest in ours.items():
+            if theirs[what] != digest:
+                raise StudyError(
+                    f"{site} uses another {what}: {theirs[what][:16]} instead of {digest[:16]}"
+                )
+    largest = sum(int(said.cohort_band.split("-")[1]) for said in facts.values())
+    if study.protocol.privacy.delta >= 1 / largest:
+        raise StudyError(
+            f"delta {study.protocol.privacy.delta:g} must be below 1 over the pooled cohort, "
+            f"which has up to {largest} children"
+        )
+    return facts
+
+
+def _centre(study: _Run) -> tuple[float, float]:
+    pooled, _ = study.sum("centre", releases.CENTRE)
+    children = max(float(pooled.total[0]), study.fewest_children)
+    return children, float(np.clip(pooled.total[1] / children, -1, 1))
+
+
+def _select(study: _Run, children: float, mean_severity: float) -> SeverityNetwork:
+    candidates = study.candidates
+    pooled, noise = study.sum(
+        "association", releases.association(len(candidates)), mean_severity=np.array([mean_severity])
+    )
+    return select(
+        pooled.total,
+        edges=candidates,
+        blocks=module_pairs(study.atlas)[candidates],
+        children=children,
+        noise_sd=noise,
+    )
+
+
+def _train(
+    study: _Run, network: SeverityNetwork, children: float
+) -> tuple[NDArray[np.float64], tuple[float, ...]]:
+    rules = study.protocol.training
+    optimiser = CentreOptimiser(
+        to_vector(pretrained(study.protocol.model.initial_weights)), learning_rate=rules.learning_rate
+    )
+    kind = releases.gradient(len(optimiser.weights), max_gradient_norm=rules.max_gradient_norm)
+    losses = []
+    for round_ in range(rules.rounds):
+        pooled, _ = study.sum(
+            "gradient", kind, round_, weights=optimiser.weights, edge_weights=network.weight
+        )
+        losses.append(
+            releases.mean_loss(pooled.total, children, max_gradient_norm=rules.max_gradient_norm)
+        )
+        optimiser.step(pooled.total[:-1] / children)
+    return optimiser.weights, tuple(losses)
+
+
+def _calibrate(
+    study: _Run, network: SeverityNetwork, weights: NDArray[np.float64]
+) -> tuple[float, float]:
+    pooled, noise = study.sum(
+        "calibration", releases.CALIBRATION, weights=weights, edge_weights=network.weight
+    )
+    return affine(pooled.total, fewest_children=study.fewest_children, noise_sd=noise)
+
+
+def _evaluate(
+    study: _Run,
+    network: SeverityNetwork,
+    weights: NDArray[np.float64],
+    calibration: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[Agreement, float | None]:
+    pooled, noise = study.sum(
+        "evaluation",
+        releases.EVALUATION,
+        weights=weights,
+        edge_weights=network.weight,
+        calibration=np.array(calibration),
+    )
+    return agreement(pooled.total), noise_sd_of_r(pooled.total, noise, rng=rng)
+
+
+def module_pairs(atlas: Atlas) -> NDArray[np.int64]:
+    """Return, for each of the atlas's edges, a code of the pair of modules that it joins."""
+    modules = {name: code for code, name in enumerate(dict.fromkeys(r.module for r in atlas.regions))}
+    code = np.array([modules[region.module] for region in atlas.regions])
+    ends = np.sort(code[atlas.edges], axis=1)
+    pairs: NDArray[np.int64] = ends[:, 0] * len(modules) + ends[:, 1]
+    return pairs

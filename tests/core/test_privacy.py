@@ -1,0 +1,104 @@
+"""The price of Gaussian releases, against known values and an independent accountant."""
+
+import math
+
+import pytest
+from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
+from dp_accounting.pld import PLDAccountant
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from esn_core.errors import PrivacyBudgetError
+from esn_core.privacy import (
+    GaussianRelease,
+    compose,
+    delta_of,
+    epsilon_of,
+    mu_for,
+    noise_multiplier_for,
+    replace_one_epsilon_of,
+)
+
+MULTIPLIERS = st.lists(st.floats(0.5, 50), min_size=1, max_size=8)
+
+
+# Exact Gaussian DP, delta 1e-3, one release (shared facts of the project, 2026-11-22).
+@pytest.mark.parametrize(("epsilon", "sigma"), [(1, 2.575), (3, 1.037), (8, 0.480)])
+def test_the_noise_of_one_release_is_the_known_value(epsilon, sigma):
+    assert 1 / mu_for(epsilon, 1e-3) == pytest.approx(sigma, abs=5e-4)  # three printed decimals
+
+
+# dp-accounting 0.6.0: PLDAccountant, q 1, sigma 4, 20 steps, delta 1e-3: 3.605 (2026-11-22).
+def test_a_composition_costs_the_known_value():
+    assert epsilon_of(compose([GaussianRelease(4.0)] * 20), 1e-3) == pytest.approx(3.605, abs=2e-3)
+
+
+@settings(max_examples=8, deadline=None)
+@given(sigma=st.floats(0.8, 20), steps=st.integers(1, 20))
+def test_epsilon_is_bracketed_by_an_independent_accountant(sigma, steps):
+    accountant = PLDAccountant(value_discretization_interval=1e-3)
+    accountant.compose(SelfComposedDpEvent(GaussianDpEvent(sigma), steps))
+    ours = epsilon_of(compose([GaussianRelease(sigma)] * steps), 1e-3)
+    # The PLD's pessimistic rounding adds at most one grid step of 1e-3 per composition.
+    assert ours <= accountant.get_epsilon(1e-3) + 1e-9
+    assert ours >= accountant.get_epsilon(1e-3) - 1e-3 * (steps + 1)
+
+
+@given(MULTIPLIERS)
+def test_more_releases_never_cost_less(multipliers):
+    releases = [GaussianRelease(m) for m in multipliers]
+    assert epsilon_of(compose(releases), 1e-3) >= epsilon_of(compose(releases[1:]), 1e-3)
+
+
+@given(sigma=st.floats(0.5, 50), more=st.floats(1, 10))
+def test_more_noise_never_costs_more(sigma, more):
+    louder = epsilon_of(compose([GaussianRelease(sigma * more)]), 1e-3)
+    assert louder <= epsilon_of(compose([GaussianRelease(sigma)]), 1e-3) + 1e-12
+
+
+@given(epsilon=st.floats(0.1, 20), delta=st.floats(1e-6, 1e-2))
+def test_the_noise_for_a_budget_spends_the_budget(epsilon, delta):
+    mu = mu_for(epsilon, delta)
+    # Two root searches of relative tolerance 1e-13 on a curve of slope about mu.
+    assert epsilon_of(mu, delta) == pytest.approx(epsilon, rel=1e-9)
+    assert delta_of(mu, epsilon) == pytest.approx(delta, rel=1e-9)
+
+
+def test_the_shares_of_a_budget_compose_to_the_budget():
+    mu = mu_for(8, 1e-3)
+    releases = [GaussianRelease(noise_multiplier_for(mu, share=0.25, releases=7))] * 7
+    releases += [GaussianRelease(noise_multiplier_for(mu, share=0.75, releases=1))]
+    assert compose(releases) == pytest.approx(mu, rel=1e-14)  # a few float64 roundings
+
+
+def test_exchanging_a_child_costs_more_than_removing_one():
+    assert replace_one_epsilon_of(1.0, 1e-3) > epsilon_of(1.0, 1e-3)
+
+
+def test_an_exact_release_has_no_bound():
+    mu = compose([GaussianRelease(2.0), GaussianRelease(0.0)])
+    assert math.isinf(mu)
+    assert math.isinf(epsilon_of(mu, 1e-3))
+    assert delta_of(mu, 5.0) == 1
+
+
+def test_nothing_released_costs_nothing():
+    assert epsilon_of(compose([]), 1e-3) == 0
+
+
+@pytest.mark.parametrize("epsilon", [0, -1, math.inf, math.nan])
+def test_an_impossible_budget_is_refused(epsilon):
+    with pytest.raises(PrivacyBudgetError, match="epsilon must be positive and finite"):
+        mu_for(epsilon, 1e-3)
+
+
+@pytest.mark.parametrize("delta", [0, 1, -0.1])
+def test_an_impossible_delta_is_refused(delta):
+    with pytest.raises(PrivacyBudgetError, match="delta lies between 0 and 1"):
+        epsilon_of(1.0, delta)
+
+
+@pytest.mark.parametrize("multiplier", [-1.0, math.inf, math.nan])
+def test_an_impossible_noise_multiplier_is_refused(multiplier):
+    with pytest.raises(PrivacyBudgetError, match="finite and not negative"):
+        GaussianRelease(multiplier)
