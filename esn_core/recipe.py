@@ -1,0 +1,83 @@
+"""Imaging recipes: every choice on the way from a scan to a connectome."""
+
+import hashlib
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+def _even(value: int) -> int:
+    """Refuse odd orders: diffusion is the same in opposite directions."""
+    if value % 2:
+        raise ValueError(f"a spherical harmonic order is even, not {value}")
+    return value
+
+
+class ImagingRecipe(BaseModel):
+    """Table ``[imaging]`` of a study's protocol; the same at every site, and nothing has a default.
+
+    Attributes
+    ----------
+    atlas : str
+        Name of an atlas that ships with the package.
+    sh_order_max : int
+        Highest spherical harmonic order of the fODF, even.
+    response_voxels : int
+        The single-fibre response is the mean tensor of this many voxels of highest FA.
+    fa_seed_threshold : float
+        Streamlines start where FA is at least this.
+    fa_stop_threshold : float
+        Streamlines end where FA falls below this; the fODF is computed where it does not.
+    fodf_threshold : float
+        Directions below this share of a voxel's largest fODF amplitude are not followed.
+    step_size_mm, max_angle_deg : float
+        Of one step of the tracker.
+    min_length_mm, max_length_mm : float
+        Shorter and longer streamlines are dropped.
+    seeds : int
+        Streamlines started, at random positions.
+    random_seed : int
+        The tracker hashes it with the voxel: smaller values would repeat streams.
+    label_growth_mm : float
+        How far regions grow into unlabelled voxels before streamline ends are looked up.
+    sphere : str
+        DIPY's name of the directions that the tracker chooses among.
+
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    atlas: str
+    sh_order_max: Annotated[int, Field(ge=2, le=12), AfterValidator(_even)]
+    response_voxels: Annotated[int, Field(ge=10, le=10_000)]
+    fa_seed_threshold: Annotated[float, Field(gt=0, lt=1)]
+    fa_stop_threshold: Annotated[float, Field(gt=0, lt=1)]
+    fodf_threshold: Annotated[float, Field(ge=0, lt=1)]
+    step_size_mm: Annotated[float, Field(gt=0, le=5)]
+    max_angle_deg: Annotated[float, Field(gt=0, le=90)]
+    min_length_mm: Annotated[float, Field(ge=0, le=100)]
+    max_length_mm: Annotated[float, Field(gt=0, le=1000)]
+    seeds: Annotated[int, Field(ge=100, le=100_000_000)]
+    random_seed: Annotated[int, Field(ge=10_000, le=5_000_000)]
+    label_growth_mm: Annotated[float, Field(ge=0, le=10)]
+    sphere: Literal["repulsion100", "repulsion200", "repulsion724", "symmetric362", "symmetric642"]
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Self:
+        if self.fa_stop_threshold > self.fa_seed_threshold:
+            raise ValueError(
+                f"fa_stop_threshold {self.fa_stop_threshold} is above fa_seed_threshold "
+                f"{self.fa_seed_threshold}: streamlines would end where they start"
+            )
+        if self.min_length_mm >= self.max_length_mm:
+            raise ValueError(
+                f"min_length_mm {self.min_length_mm} must be below max_length_mm {self.max_length_mm}"
+            )
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """The hex digest of the recipe's canonical JSON."""
+        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
