@@ -1,0 +1,1 @@
+"""Simulated children: their connectomes, their scores and their raw scans."""

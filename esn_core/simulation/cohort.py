@@ -1,0 +1,358 @@
+"""Simulated cohorts: children whose connectomes, scores and hidden severity network are known."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_core.atlas import Atlas
+from esn_core.errors import ConfigError
+
+Floats = NDArray[np.float64]
+Sex = Literal["F", "M"]
+Group = Literal["dre", "control"]
+
+OUTCOMES = ("global_score", "verbal_score", "nonverbal_score")
+"""Neurocognitive standard scores: mean 100 and sd 15 in the population."""
+SEVERITY_MEAN, SEVERITY_SD = 4.0, 1.35
+"""Of the latent severity among children with drug-resistant epilepsy, on the scale of GASE."""
+CONTROL_SEVERITY_Z = -1.6
+"""Where healthy children stand on the severity axis."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One simulated child.
+
+    Attributes
+    ----------
+    participant : str
+        BIDS name, ``sub-001`` onwards within a site.
+    age_years : float
+    sex : 'F' or 'M'
+    group : 'dre' or 'control'
+    gase : int or None
+        1 to 7; None for a control.
+    outcomes : dict of str to float
+        A standard score for each of `OUTCOMES`.
+    severity : float
+        The latent severity in standard deviations of the patients; hidden from every analysis.
+    log_weights : (E,) float64
+        Log of the expected streamlines of each edge, in the order of ``Atlas.edges``.
+
+    """
+
+    participant: str
+    age_years: float
+    sex: Sex
+    group: Group
+    gase: int | None
+    outcomes: dict[str, float]
+    severity: float
+    log_weights: Floats
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """What one site's scanner does to every log weight that it measures.
+
+    Attributes
+    ----------
+    offset : (E,) float64
+        Added to the log weights.
+    gain : (E,) float64
+        Multiplies each subject's deviation from the mean, positive.
+
+    """
+
+    offset: Floats
+    gain: Floats
+
+
+@dataclass(frozen=True)
+class World:
+    """What all simulated sites share: anatomy, the effects of age and sex, and the severity network.
+
+    Attributes
+    ----------
+    atlas : Atlas
+    mean : (E,) float64
+        Log weight at ten years, midway between the sexes, at mean severity.
+    present : (E,) bool
+        The edges that have a bundle.
+    sd : (E,) float64
+        Between subjects.
+    age_slope, sex_slope : (E,) float64
+        Per year; boys minus girls.
+    severity_slope : (E,) float64
+        Per standard deviation of severity; not zero in the severity network alone.
+    factors : (K, E) float64
+        Low-rank nuisance: how each factor moves each log weight.
+    gase_noise : float
+        Sd of the rater's error, before rounding to a step of GASE.
+
+    """
+
+    atlas: Atlas
+    mean: Floats
+    present: NDArray[np.bool_]
+    sd: Floats
+    age_slope: Floats
+    sex_slope: Floats
+    severity_slope: Floats
+    factors: Floats
+    gase_noise: float
+
+    @property
+    def severity_edges(self) -> NDArray[np.int64]:
+        """The positions of the edges of the hidden severity network."""
+        return np.flatnonzero(self.severity_slope)
+
+    @classmethod
+    def draw(
+        cls,
+        atlas: Atlas,
+        *,
+        rng: np.random.Generator,
+        severity_edges: int = 24,
+        effect_sd: float = 0.75,
+        clustered: float = 0.7,
+        nuisance_factors: int = 6,
+        nuisance_sd: float = 0.28,
+        gase_noise: float = 0.45,
+        template_shift_sd: float = 0.15,
+    ) -> "World":
+        """Draw a world: the atlas's anatomy, mildly shifted, and a severity network of its own.
+
+        Parameters
+        ----------
+        atlas : Atlas
+        rng : Generator
+        severity_edges : int
+            Size of the severity network.
+        effect_sd : float
+            Mean change of its edges per sd of severity, in each edge's own sd.
+        clustered : float
+            Share of the network that lies in a few pairs of modules.
+        nuisance_factors : int
+        nuisance_sd : float
+            Sd that all factors together add to an edge, in the edge's own sd.
+        gase_noise : float
+        template_shift_sd : float
+            Sd by which this population's mean log weights differ from the atlas's.
+
+        Returns
+        -------
+        World
+
+        Raises
+        ------
+        ConfigError
+            The atlas has fewer bundles than the network should have edges.
+
+        """
+        mean, present = anatomy(atlas)
+        edges = len(mean)
+        mean = mean + template_shift_sd * rng.normal(size=edges)
+        sd = rng.uniform(0.30, 0.50, edges)
+        network = _draw_network(atlas, present, rng=rng, size=severity_edges, clustered=clustered)
+        effect = np.zeros(edges)
+        effect[network] = -rng.uniform(0.6, 1.4, len(network)) * effect_sd
+        effect[network] *= np.where(rng.random(len(network)) < 0.85, 1, -1)  # mostly weaker with severity
+        a, b = atlas.edges.T
+        nodes = rng.normal(size=(nuisance_factors, len(atlas.regions)))
+        factors = nodes[:, a] * nodes[:, b]
+        factors /= np.sqrt(np.mean(factors**2, axis=1, keepdims=True) * max(nuisance_factors, 1))
+        return cls(
+            atlas=atlas,
+            mean=mean,
+            present=present,
+            sd=sd,
+            age_slope=rng.normal(0.03, 0.015, edges),
+            sex_slope=rng.normal(0, 0.08, edges),
+            severity_slope=effect * sd,
+            factors=nuisance_sd * factors * sd,
+            gase_noise=gase_noise,
+        )
+
+    def scanner(
+        self, *, rng: np.random.Generator, additive_sd: float = 0.25, log_gain_sd: float = 0.15
+    ) -> Scanner:
+        """Draw the effects of one site's scanner, in the edges' own sd and in log units."""
+        edges = len(self.mean)
+        offset = additive_sd * rng.normal(size=edges) * self.sd + rng.normal(0, additive_sd)
+        return Scanner(offset, np.exp(rng.normal(0, log_gain_sd, edges)))
+
+    def log_weights(
+        self,
+        age_years: Floats,
+        male: Floats,
+        severity: Floats,
+        *,
+        scanner: Scanner,
+        rng: np.random.Generator,
+    ) -> Floats:
+        """Draw the log weights of many subjects.
+
+        Parameters
+        ----------
+        age_years, male, severity : (n,) float64
+            `male` is 0 or 1; `severity` is in standard deviations of the patients.
+        scanner : Scanner
+        rng : Generator
+
+        Returns
+        -------
+        (n, E) float64
+
+        """
+        subjects, edges = len(severity), len(self.mean)
+        deviation = rng.normal(size=(subjects, edges)) * self.sd
+        deviation += rng.normal(size=(subjects, len(self.factors))) @ self.factors
+        deviation += severity[:, None] * self.severity_slope
+        expected = self.mean + np.outer(age_years - 10, self.age_slope) + np.outer(male - 0.5, self.sex_slope)
+        head = rng.normal(0, 0.15, (subjects, 1))  # size and gain of the whole scan
+        return expected + head + scanner.offset + scanner.gain * deviation
+
+    def site(
+        self,
+        *,
+        children: int,
+        controls: int,
+        rng: np.random.Generator,
+        scanner: Scanner | None = None,
+        severity_shift_sd: float = 0.4,
+    ) -> tuple[Subject, ...]:
+        """Draw one site: children with drug-resistant epilepsy, then controls of matching age and sex.
+
+        Parameters
+        ----------
+        children, controls : int
+        rng : Generator
+        scanner : Scanner, optional
+            Drawn when it is not given.
+        severity_shift_sd : float
+            Sd, between sites, of the mean latent severity in steps of GASE: severity is confounded with
+            the scanner.
+
+        Returns
+        -------
+        tuple of Subject
+
+        """
+        if children < 0 or controls < 0:
+            raise ConfigError(f"a site has 0 or more children and controls, not {children} and {controls}")
+        scanner = scanner or self.scanner(rng=rng)
+        shift, mean_age = rng.normal(0, severity_shift_sd), rng.normal(10, 0.8)
+        age = np.clip(rng.normal(mean_age, 3.5, children), 4, 18)
+        male = rng.integers(0, 2, children).astype(np.float64)
+        latent = np.clip(SEVERITY_MEAN + shift + SEVERITY_SD * rng.normal(size=children), 1, 7)
+        gase = np.clip(np.rint(latent + self.gase_noise * rng.normal(size=children)), 1, 7)
+        # Each control is matched to a child, as in the study; without children, to the population.
+        twin = rng.permutation(np.resize(np.arange(children), controls)) if children else None
+        like_age = age[twin] if twin is not None else rng.uniform(4, 18, controls)
+        like_male = male[twin] if twin is not None else rng.integers(0, 2, controls).astype(np.float64)
+        ages = np.round(np.concatenate([age, np.clip(like_age + rng.normal(0, 0.5, controls), 4, 18)]), 1)
+        males = np.concatenate([male, like_male])
+        severity = np.concatenate(
+            [(latent - SEVERITY_MEAN) / SEVERITY_SD, np.full(controls, CONTROL_SEVERITY_Z)]
+        )
+        weights = self.log_weights(ages, males, severity, scanner=scanner, rng=rng)
+        scores = _draw_outcomes(severity, rng=rng)
+        return tuple(
+            Subject(
+                participant=f"sub-{k + 1:03d}",
+                age_years=float(ages[k]),
+                sex="M" if males[k] else "F",
+                group="dre" if k < children else "control",
+                gase=int(gase[k]) if k < children else None,
+                outcomes=dict(zip(OUTCOMES, scores[k].tolist(), strict=True)),
+                severity=float(severity[k]),
+                log_weights=weights[k],
+            )
+            for k in range(children + controls)
+        )
+
+
+def anatomy(atlas: Atlas, *, present_share: float = 0.2) -> tuple[Floats, NDArray[np.bool_]]:
+    """Compute the mean log weights that an atlas's geometry suggests.
+
+    Weights fall exponentially with distance (Ercsey-Ravasz et al. 2013, Neuron 80:184), homotopic pairs
+    are favoured over other commissural ones, and regions differ in size. The irregular part is drawn from
+    the atlas's digest, so that every world has the same anatomy.
+
+    Parameters
+    ----------
+    atlas : Atlas
+    present_share : float
+        Share of the edges that have a bundle; the others are all but empty.
+
+    Returns
+    -------
+    mean : (E,) float64
+    present : (E,) bool
+
+    """
+    rng = np.random.default_rng(int(hashlib.sha256(atlas.sha256.encode()).hexdigest()[:16], 16))
+    a, b = atlas.edges.T
+    xyz = atlas.centroids_mm
+    distance_mm = np.linalg.norm(xyz[a] - xyz[b], axis=1)
+    side = np.array([region.hemisphere for region in atlas.regions])
+    stem = np.array([region.name.removeprefix(f"{region.hemisphere}_") for region in atlas.regions])
+    crossing = side[a] != side[b]
+    homotopic = crossing & (stem[a] == stem[b])
+    sizes = {name: rng.normal(0, 0.2) for name in sorted(set(stem.tolist()))}
+    size = np.array([sizes[name] for name in stem.tolist()])
+    score = -distance_mm / 40 - 1.2 * crossing + 2.6 * homotopic + size[a] + size[b]
+    score = score + rng.normal(0, 0.45, len(a))
+    cut = np.quantile(score, 1 - present_share)
+    present = score > cut
+    return np.where(present, 3.8 + 0.7 * np.minimum(score - cut, 2.0), 1.0 + 2.0 * (score - cut)), present
+
+
+def subject_counts(log_weights: Floats, *, rng: np.random.Generator) -> Floats:
+    """Draw streamline counts from log weights: what a tracker would have counted, without the scan.
+
+    Parameters
+    ----------
+    log_weights : (..., E) float64
+    rng : Generator
+
+    Returns
+    -------
+    (..., E) float64
+        Poisson.
+
+    """
+    return rng.poisson(np.exp(np.clip(log_weights, -10, 12))).astype(np.float64)
+
+
+def _draw_network(
+    atlas: Atlas, present: NDArray[np.bool_], *, rng: np.random.Generator, size: int, clustered: float
+) -> NDArray[np.int64]:
+    """Choose edges: a share of them from a few pairs of modules, the others anywhere."""
+    candidates = np.flatnonzero(present)
+    if size > len(candidates):
+        raise ConfigError(
+            f"a severity network of {size} edges needs as many bundles; {len(candidates)} are there"
+        )
+    modules = np.array([region.module for region in atlas.regions])
+    pairs = np.sort(modules[atlas.edges], axis=1)
+    _, block = np.unique(pairs, axis=0, return_inverse=True)
+    sizes = np.bincount(block[candidates])
+    chosen: list[int] = []
+    for b in rng.permutation(np.flatnonzero(sizes >= min(4, sizes.max()))):
+        room = round(clustered * size) - len(chosen)
+        chosen += rng.permutation(candidates[block[candidates] == b]).tolist()[: max(room, 0)]
+    others = rng.permutation(np.setdiff1d(candidates, chosen))[: size - len(chosen)]
+    return np.sort(np.concatenate([np.array(chosen, dtype=np.int64), others]))
+
+
+def _draw_outcomes(severity: Floats, *, rng: np.random.Generator) -> Floats:
+    """Draw the (n, 3) standard scores: they fall with severity and share most of what else moves them."""
+    subjects = len(severity)
+    shared, own = rng.normal(size=(subjects, 1)), rng.normal(size=(subjects, len(OUTCOMES)))
+    drop = np.array([8.0, 7.0, 6.0]) * (severity[:, None] - CONTROL_SEVERITY_Z)
+    return np.clip(np.rint(102 - drop + 10 * shared + 6 * own), 40, 160)
