@@ -74,7 +74,10 @@ def prediction_in_words(evaluation: Evaluation) -> list[str]:
     )
     if widened is None:
         return [apart, "Both together allow no interval at this r. Do not rely on it."]
-    both = f"With children and privacy noise both by chance, the 95 % interval of r is {interval(widened)}."
+    both = (
+        "Taking the choice of children and the privacy noise together,"
+        f" the 95 % interval of r is about {interval(widened)}."
+    )
     return [both, _against_zero(widened, "It"), apart]
 
 
@@ -98,9 +101,9 @@ def privacy_in_words(privacy: PrivacySummary) -> str:
     worst = max(training, held_out)
     return (
         f"The whole study costs one training child ε = {training:.3f} and one held-out child"
-        f" ε = {held_out:.3f} at δ = {privacy.delta:g}: apart from a probability of about δ, whoever sees all"
-        " that was released cannot change their odds that a given child took part by more than a factor of"
-        f" {_factor(worst)}."
+        f" ε = {held_out:.3f} at δ = {privacy.delta:g}: apart from a probability of about δ,"
+        " nobody outside the child's own hospital who sees all that was released can change their odds that"
+        f" the child took part by more than a factor of {_factor(worst)}."
     )
 
 

@@ -1,0 +1,145 @@
+"""A result and an atlas, small and made up, for the tests of the report."""
+
+import pytest
+
+from esn_core.atlas import Atlas, Region
+from esn_server.report.result import (
+    Evaluation,
+    GaseBin,
+    NetworkEdge,
+    PhasePrice,
+    PrivacySummary,
+    RoundLoss,
+    SeverityNetwork,
+    SiteSummary,
+    StudyResult,
+)
+
+
+@pytest.fixture
+def atlas() -> Atlas:
+    names = ("frontal", "temporal", "parietal")
+    rows = [
+        (f"{side}_{name}", side, sign, place)
+        for side, sign in (("L", -1), ("R", 1))
+        for place, name in enumerate(names)
+    ]
+    return Atlas(
+        "six",
+        tuple(
+            Region(index + 1, name, side, sign * 35.0, 40.0 - 35 * place, 10.0 + 8 * place, side)
+            for index, (name, side, sign, place) in enumerate(rows)
+        ),
+    )
+
+
+@pytest.fixture
+def result() -> StudyResult:
+    levels = [
+        (1, -1.37, None, None),
+        (2, 3.14, 2.91, 0.93),
+        (3, 6.21, 3.18, 0.72),
+        (4, 7.05, 3.94, 1.13),
+        (5, 5.26, 4.27, 0.84),
+        (6, 3.63, 4.98, None),
+        (7, 1.52, 5.61, 0.33),
+    ]
+    edges = [
+        ("L_frontal", "L_temporal", -0.412),
+        ("L_frontal", "R_frontal", 0.287),
+        ("R_temporal", "R_parietal", -0.123),
+    ]
+    phases = [
+        ("roll-call", "none", 0, None, 0.0),
+        ("centre", "training", 1, 8.231, 0.213),
+        ("association", "training", 1, 1.117, 2.904),
+        ("gradient", "training", 20, 7.543, 2.118),
+        ("calibration", "training", 1, 6.075, 0.446),
+        ("evaluation", "held-out", 1, 0.932, 4.052),
+    ]
+    return StudyResult(
+        study="demo-study",
+        protocol_sha256="0123456789abcdef" * 4,
+        run="run-17",
+        simulated=True,
+        sites=[
+            SiteSummary(name=name, cohort_size_band=band, software={"torch": "2.13.0", "dipy": "1.12.1"})
+            for name, band in (("north", "16-31"), ("east", "32-63"), ("south", "8-15"))
+        ],
+        evaluation=Evaluation(
+            children=25.34,
+            r=0.412,
+            r_interval=(0.021, 0.694),
+            r_noise_sd=0.235,
+            mae=1.316,
+            rmse=1.624,
+            calibration_slope=0.713,
+            calibration_intercept=-1.127,
+            by_gase=[
+                GaseBin(gase=gase, children=children, mean_prediction=mean, sd_prediction=sd)
+                for gase, children, mean, sd in levels
+            ],
+            undefined_because=None,
+        ),
+        severity_network=SeverityNetwork(
+            atlas="six",
+            edges=[NetworkEdge(region_a=a, region_b=b, weight=w, posterior_sd=0.091) for a, b, w in edges],
+            candidates=15,
+            retained=2,
+            private=True,
+            note="Candidates are the connections of the public template.",
+        ),
+        learning_curve=[
+            RoundLoss(round=1, loss=0.8134),
+            RoundLoss(round=2, loss=None),
+            RoundLoss(round=3, loss=-0.0217),
+        ],
+        privacy=PrivacySummary(
+            trust="local",
+            noise="gaussian",
+            delta=0.001,
+            unit="one child, with all scans",
+            adjacency="add or remove one child of one site",
+            epsilon_training_child=4.057,
+            epsilon_held_out_child=4.052,
+            epsilon_replace_one_training_child=7.931,
+            controls_note="Controls are not covered by ε.",
+            phases=[
+                PhasePrice(
+                    phase=phase, children=children, releases=releases, noise_multiplier=noise, epsilon=epsilon
+                )
+                for phase, children, releases, noise, epsilon in phases
+            ],
+        ),
+        timings_s={"roll-call": 0.83, "gradient": 44.26},
+        warnings=["Site south is small: its noise outweighs its signal."],
+    )
+
+
+@pytest.fixture
+def exact_result(result: StudyResult) -> StudyResult:
+    """The same study without noise."""
+    nothing = {
+        "epsilon_training_child": None,
+        "epsilon_held_out_child": None,
+        "epsilon_replace_one_training_child": None,
+    }
+    phases = [
+        phase.model_copy(update={"noise_multiplier": None, "epsilon": None})
+        for phase in result.privacy.phases
+    ]
+    privacy = result.privacy.model_copy(update={"noise": "none", "phases": phases, **nothing})
+    evaluation = result.evaluation.model_copy(
+        update={"r": 0.741, "r_interval": (0.493, 0.878), "r_noise_sd": 0.0}
+    )
+    return result.model_copy(update={"run": "run-18", "privacy": privacy, "evaluation": evaluation})
+
+
+@pytest.fixture
+def undefined_result(result: StudyResult) -> StudyResult:
+    """A study whose noise left no correlation."""
+    figures = ("r", "r_interval", "r_noise_sd", "mae", "rmse", "calibration_slope", "calibration_intercept")
+    evaluation = result.evaluation.model_copy(
+        update={**dict.fromkeys(figures), "undefined_because": "the noise exceeds the variance of the scores"}
+    )
+    return result.model_copy(update={"evaluation": evaluation})

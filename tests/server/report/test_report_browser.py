@@ -1,0 +1,83 @@
+"""The page in a real browser: it asks for nothing, complains of nothing, and clips nothing."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from esn_server.report.page import page_text
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
+
+# Measures the page as laid out; it is added to a copy, for the page itself allows no script.
+RULER = """<script>
+const within = (inner, outer) => inner.left >= outer.left - 1 && inner.right <= outer.right + 1
+  && inner.top >= outer.top - 1 && inner.bottom <= outer.bottom + 1;
+const clipped = [];
+for (const svg of document.querySelectorAll("svg"))
+  for (const text of svg.querySelectorAll("text"))
+    if (!within(text.getBoundingClientRect(), svg.getBoundingClientRect())) clipped.push(text.textContent);
+const root = document.documentElement;
+document.title = JSON.stringify({clipped, texts: document.querySelectorAll("svg text").length,
+  wider: root.scrollWidth - root.clientWidth});
+</script>"""
+
+
+def open_page(path: Path, profile: Path, *, width: int = 1200) -> tuple[str, str]:
+    """Return the DOM after loading `path`, and what the browser's console said."""
+    command = [
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-dev-shm-usage",
+        "--host-resolver-rules=MAP * ~NOTFOUND",  # the machine's network is out of reach
+        f"--user-data-dir={profile}",
+        f"--window-size={width},2000",
+        "--enable-logging=stderr",
+        "--dump-dom",
+        path.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+
+
+def test_the_page_opens_without_a_request_or_a_complaint(result, exact_result, atlas, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(page_text(result, atlas, no_noise=exact_result), encoding="utf-8")
+    dom, console = open_page(path, tmp_path / "profile")
+    assert "<title>Severity report: demo-study</title>" in dom
+    assert dom.count("<svg") == 6
+    assert console == ""
+
+
+def test_a_page_that_did_ask_for_something_would_be_noticed(result, atlas, tmp_path):
+    path = tmp_path / "report.html"
+    leaking = page_text(result, atlas).replace("<main>", '<main><img src="https://example.org/pixel.png">')
+    path.write_text(leaking, encoding="utf-8")
+    _, console = open_page(path, tmp_path / "profile")
+    assert "example.org" in console
+    assert "Content Security Policy" in console
+
+
+@pytest.mark.parametrize("width", [1200, 500])
+def test_no_text_of_a_figure_is_clipped_and_the_page_fits_its_window(
+    result, exact_result, atlas, tmp_path, width
+):
+    page = page_text(result, atlas, no_noise=exact_result)
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    path = tmp_path / "report.html"
+    path.write_text(page.replace("</body>", f"{RULER}</body>"), encoding="utf-8")
+    dom, _ = open_page(path, tmp_path / "profile", width=width)
+    found = re.search(r"<title>(.*?)</title>", dom)
+    assert found is not None
+    assert re.fullmatch(r'\{"clipped":\[\],"texts":\d{2,},"wider":0\}', found[1])

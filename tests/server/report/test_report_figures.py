@@ -1,0 +1,159 @@
+"""The figures hold what they must, and say what they leave out."""
+
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from esn_core.errors import ProtocolError
+from esn_server.report import brain
+from esn_server.report.brain import connectogram, glass_brain
+from esn_server.report.figures import learning_curve, predicted_against_clinical, price_by_phase
+from esn_server.report.result import RoundLoss
+from esn_server.report.verdict import interval_with_noise, prediction_in_words, privacy_in_words
+
+
+def identifiers(svg: str, pattern: str) -> set[str]:
+    return {found for found in re.findall(r'\sid="([^"]*)"', svg) if re.fullmatch(pattern, found)}
+
+
+class TextOf(HTMLParser):
+    """The text inside <text> elements."""
+
+    def __init__(self, svg: str) -> None:
+        super().__init__()
+        self.inside, self.texts = False, []
+        self.feed(svg)
+
+    def handle_starttag(self, tag, attrs):
+        self.inside = tag == "text"
+
+    def handle_endtag(self, tag):
+        self.inside = False
+
+    def handle_data(self, data):
+        if self.inside:
+            self.texts.append(data)
+
+
+def test_there_is_one_marker_for_each_step_that_has_a_mean(result):
+    drawing = predicted_against_clinical(result.evaluation)
+    usable = {
+        f"prediction-level-{row.gase}" for row in result.evaluation.by_gase if row.mean_prediction is not None
+    }
+    assert identifiers(drawing.svg, r"prediction-level-\d") == usable
+    assert len(usable) == 6
+
+
+def test_steps_that_are_left_out_or_weak_are_named(result):
+    note = predicted_against_clinical(result.evaluation).note
+    assert "Left out, because the noisy sums allow no mean: GASE 1 (count −1.4)." in note
+    assert "Hollow: a released count below 5" in note
+    assert "no sd: GASE 6." in note
+
+
+def test_a_step_of_few_children_is_hollow(result):
+    svg = predicted_against_clinical(result.evaluation).svg
+    fills = {
+        gase: re.search(rf'id="prediction-level-{gase}">.*?fill: (#\w+)', svg, re.DOTALL)[1]
+        for gase in (2, 4)
+    }
+    assert fills == {2: "#ffffff", 4: "#0072b2"}
+
+
+def test_every_edge_is_drawn_once_in_each_projection(result, atlas):
+    svg = glass_brain(result.severity_network, atlas).svg
+    for view in "xyz":
+        assert len(identifiers(svg, rf"brain-edge-{view}-\d+")) == len(result.severity_network.edges)
+    assert len(identifiers(connectogram(result.severity_network, atlas).svg, r"circle-edge-\d+")) == 3
+
+
+def test_the_connectogram_names_every_region_as_text(result, atlas):
+    assert set(atlas.names) <= set(TextOf(connectogram(result.severity_network, atlas).svg).texts)
+
+
+def test_more_edges_than_can_be_read_are_left_out_and_counted(result, atlas, monkeypatch):
+    monkeypatch.setattr(brain, "MOST_EDGES", 2)
+    drawing = glass_brain(result.severity_network, atlas)
+    assert len(identifiers(drawing.svg, r"brain-edge-x-\d+")) == 2
+    assert "The 2 strongest of 3 edges are drawn." in drawing.note
+
+
+def test_a_network_without_edges_is_drawn_and_says_so(result, atlas):
+    empty = result.severity_network.model_copy(update={"edges": [], "retained": 0})
+    assert (
+        glass_brain(empty, atlas).alt
+        == connectogram(empty, atlas).alt
+        == "The severity network has no edges."
+    )
+
+
+def test_an_edge_to_an_unknown_region_is_refused_by_name(result, atlas):
+    edge = result.severity_network.edges[0].model_copy(update={"region_b": "cerebellum"})
+    with pytest.raises(ProtocolError, match="ends in 'cerebellum', a region that atlas 'six' does not have"):
+        glass_brain(result.severity_network.model_copy(update={"edges": [edge]}), atlas)
+
+
+def test_the_same_result_gives_the_same_bytes(result, atlas):
+    assert glass_brain(result.severity_network, atlas).svg == glass_brain(result.severity_network, atlas).svg
+
+
+def test_rounds_without_a_loss_are_named(result):
+    drawing = learning_curve(result.learning_curve)
+    assert drawing.note == "Without a loss: round 2."
+    assert drawing.alt == "Training loss by round: 0.8134 in round 1, -0.0217 in round 3."
+
+
+def test_a_curve_of_no_losses_is_drawn():
+    assert (
+        learning_curve([RoundLoss(round=1, loss=None)]).alt == "Training loss by round: no round has a loss."
+    )
+
+
+def test_every_phase_has_its_bar_and_so_have_both_totals(result, exact_result):
+    svg = price_by_phase(result.privacy).svg
+    assert len(identifiers(svg, r"price-price-\d+")) == len(result.privacy.phases) + 2
+    assert {"2.904", "4.057", "4.052"} <= set(TextOf(svg).texts)
+    assert "no bound" in TextOf(price_by_phase(exact_result.privacy).svg).texts
+
+
+def test_the_noise_widens_the_interval_as_two_independent_errors_would(result):
+    low, high = interval_with_noise(result.evaluation)
+    z = [math.atanh(end) for end in (0.021, 0.694)]
+    half = math.hypot((z[1] - z[0]) / 2, 1.96 * 0.235 / (1 - 0.412**2))
+    # 1.96 has three digits, and r is not exactly in the middle of a rounded interval.
+    assert (low, high) == pytest.approx(
+        (math.tanh(sum(z) / 2 - half), math.tanh(sum(z) / 2 + half)), abs=1e-4
+    )
+    assert low < 0.021
+    assert high > 0.694
+
+
+def test_an_interval_that_the_noise_stretches_over_0_is_called_inconclusive(result):
+    assert "this run does not show" in prediction_in_words(result.evaluation)[1]
+
+
+def test_without_noise_fishers_interval_decides(exact_result):
+    assert interval_with_noise(exact_result.evaluation) == (0.493, 0.878)
+    assert prediction_in_words(exact_result.evaluation) == [
+        "The 95 % interval lies above 0: in held-out children the prediction follows the clinical score."
+    ]
+
+
+def test_a_prediction_against_the_score_is_called_that(exact_result):
+    turned = exact_result.evaluation.model_copy(update={"r": -0.7, "r_interval": (-0.85, -0.41)})
+    assert "runs against the clinical score" in prediction_in_words(turned)[0]
+
+
+def test_an_unknown_effect_of_the_noise_is_a_warning(result):
+    unknown = result.evaluation.model_copy(update={"r_noise_sd": None})
+    assert prediction_in_words(unknown)[1] == "Do not rely on this r."
+
+
+def test_privacy_is_one_sentence_with_both_prices(result, exact_result):
+    sentence = privacy_in_words(result.privacy)
+    assert "ε = 4.057" in sentence
+    assert "ε = 4.052" in sentence
+    assert f"a factor of {math.exp(4.057):.1f}" in sentence
+    assert privacy_in_words(exact_result.privacy).startswith("No noise was added")
