@@ -1,0 +1,49 @@
+"""The key by which the centre recognises a site."""
+
+import os
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from esn_core.errors import ConfigError
+
+
+def create_node_key(path: Path) -> None:
+    """Create the key with which this site's SuperNode signs its calls to the centre.
+
+    Writes an elliptic curve P-384 private key to `path` (OpenSSH format, readable by its owner only)
+    and the public key, which is handed to the centre, to `path` with ``.pub`` appended.
+
+    Parameters
+    ----------
+    path : Path
+        Its directory is created if it does not exist, readable by its owner only.
+
+    Raises
+    ------
+    ConfigError
+        One of the two files is there already; nothing is overwritten.
+
+    """
+    public_path = path.with_name(path.name + ".pub")
+    for present in (path, public_path):
+        if present.exists():
+            raise ConfigError(f"{present} already exists; a node key is not replaced: choose another path")
+    key = ec.generate_private_key(ec.SECP384R1())
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_bytes = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    public_bytes = key.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+    _write_new(path, private_bytes, mode=0o600)
+    _write_new(public_path, public_bytes + b"\n", mode=0o644)
+
+
+def _write_new(path: Path, content: bytes, *, mode: int) -> None:
+    """Write a file that must not exist yet, with its final mode from its first byte on."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
