@@ -1,0 +1,258 @@
+"""The guard: takes questions from the site's SuperNode, and runs only what the site installed."""
+
+import os
+
+os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")  # read at Flower's import
+
+import contextlib
+import logging
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import httpx
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode, SubStatus
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from esn_client.app import Answer, app, install
+from esn_client.bundle import check_bundle
+from esn_client.supernode import SuperNode, require_centre, run_supernode
+from esn_core.errors import ConfigError, ProtocolError
+
+logger = logging.getLogger(__name__)
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every poll
+
+_POLL_S = 0.25
+_DRAIN_S = 10.0
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """How a site joins a federation.
+
+    Attributes
+    ----------
+    server_address : str
+        ``host:port`` of the centre.
+    ca_certificate : Path
+        The certificate authority that the centre has to prove itself against, PEM.
+    node_key : Path
+        This site's private key, elliptic curve, OpenSSH format.
+    state_directory : Path
+        Where logs and Flower's own files are kept; one per site.
+    allowed_bundles : frozenset of str
+        sha256 of the Flower app bundles that this site has agreed to, 64 hexadecimal digits each.
+    audit : callable
+        Receives one line for every refusal; the lines hold no text of the other side's choosing.
+    connect_timeout_s : float
+        How long a centre that does not answer is waited for.
+
+    Raises
+    ------
+    ConfigError
+        A value cannot be used; all of them are named.
+
+    """
+
+    server_address: str
+    ca_certificate: Path
+    node_key: Path
+    state_directory: Path
+    allowed_bundles: frozenset[str]
+    audit: Callable[[str], None]
+    connect_timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Complain about every value that cannot be used."""
+        complaints = []
+        host, _, port = self.server_address.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536 or "/" in host:
+            complaints.append(f"server_address must be host:port, not {self.server_address!r}")
+        complaints += [
+            f"{name} {path} is not a file"
+            for name, path in (("ca_certificate", self.ca_certificate), ("node_key", self.node_key))
+            if not path.is_file()
+        ]
+        complaints += [
+            f"allowed_bundles must hold sha256 hashes (64 hexadecimal digits), not {sha256!r}"
+            for sha256 in sorted(self.allowed_bundles)
+            if not re.fullmatch(r"[0-9a-f]{64}", sha256)
+        ]
+        if not self.connect_timeout_s > 0:
+            complaints.append(f"connect_timeout_s must be positive, not {self.connect_timeout_s}")
+        if complaints:
+            raise ConfigError("; ".join(complaints))
+
+
+def join(settings: GuardSettings, answer: Answer, *, stop: threading.Event | None = None) -> None:
+    """Answer the centre's questions until this site is asked to stop.
+
+    Questions are answered one at a time, in this process and thread. SIGTERM (in the main thread) and
+    `stop` let the question at hand be answered and sent first. No process outlives the call.
+
+    Parameters
+    ----------
+    settings : GuardSettings
+        Where the centre is, and what this site has agreed to.
+    answer : callable
+        Takes a question's bytes and returns the answer's. Of an exception, the centre learns the
+        name of its class and nothing else.
+    stop : threading.Event, optional
+        Set it to end the call from another thread.
+
+    Raises
+    ------
+    LinkError
+        The centre cannot be reached or trusted, does not accept this site's key, or the SuperNode
+        ended and could not be started again.
+
+    """
+    stop = stop or threading.Event()
+    install(answer)
+    _bypass_proxy_on_loopback()
+    with _stopped_by_sigterm(stop):
+        require_centre(
+            settings.server_address,
+            ca_certificate=settings.ca_certificate,
+            timeout_s=settings.connect_timeout_s,
+            stopped=stop.is_set,
+        )
+        while not stop.is_set():
+            with run_supernode(
+                server_address=settings.server_address,
+                ca_certificate=settings.ca_certificate,
+                node_key=settings.node_key,
+                state_directory=settings.state_directory,
+                connect_timeout_s=settings.connect_timeout_s,
+                stopped=stop.is_set,
+            ) as supernode:
+                logger.info("connected to the centre at %s", settings.server_address)
+                _answer_questions(supernode, settings, stop)
+                if not supernode.running:
+                    logger.warning("the SuperNode ended and is started again: %s", supernode.last_words())
+
+
+def _answer_questions(supernode: SuperNode, settings: GuardSettings, stop: threading.Event) -> None:
+    """Take tasks until we are stopped or the SuperNode has ended."""
+    proof = SuperExecAuthHttpInterceptor(
+        master_secret=supernode.secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
+    )
+    answered = 0
+    with _runtime_client(supernode, proof) as client:
+        while not stop.is_set() and supernode.running:
+            with contextlib.suppress(httpx.TransportError):  # its end is seen above
+                response = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
+                if response.HasField("task"):
+                    answered += _take_task(supernode, response.token, settings)
+                    continue
+            stop.wait(_POLL_S)
+    deadline_s = time.monotonic() + _DRAIN_S
+    while supernode.running and supernode.answers_sent() < answered and time.monotonic() < deadline_s:
+        time.sleep(_POLL_S)
+
+
+def _take_task(supernode: SuperNode, token: str, settings: GuardSettings) -> bool:
+    """Answer one question; return whether an answer is on its way.
+
+    A task that ends without an answer is not reported as ended: the SuperNode would wait for the answer
+    for ever, whereas it reports a task whose heartbeat stops to the centre by itself.
+    """
+    with _runtime_client(supernode, RuntimeTokenHttpInterceptor(token)) as client, _heartbeat(client):
+        try:
+            message, context, _, bundle = pull_task_input(client)
+            reply = _reply(message, context, bundle.content, settings)
+            push_message(client, reply, context)
+            failed = reply.has_error()
+            push_task_output(client, context, SubStatus.FAILED if failed else SubStatus.COMPLETED, "")
+        except Exception as error:
+            # Whatever a message does to Flower's own code, this site stays in the federation.
+            logger.warning("a question could not be taken: %s", type(error).__name__)
+            logger.debug("the question that could not be taken", exc_info=True)
+            return False
+    return True
+
+
+def _reply(message: Message, context: object, bundle: bytes, settings: GuardSettings) -> Message:
+    """Return the answer to a message, or the name of the error that stands in its way."""
+    try:
+        check_bundle(bundle, allowed_sha256=settings.allowed_bundles)
+    except ProtocolError as error:
+        settings.audit(f"refused: {error}")
+        logger.warning("refused: %s", error)
+        return Message(Error(ErrorCode.INVALID_FAB, reason=type(error).__name__), reply_to=message)
+    try:
+        return app(message=message, context=context)
+    except Exception as error:
+        # The text may hold a path or a patient: it stays here.
+        logger.warning("a question was answered with %s", type(error).__name__)
+        logger.debug("the question that failed", exc_info=True)
+        return Message(
+            Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=type(error).__name__), reply_to=message
+        )
+
+
+@contextlib.contextmanager
+def _heartbeat(client: RuntimeHttpClient) -> Iterator[None]:
+    """Tell the SuperNode that a task is alive; Flower's own version interrupts the process if it is not."""
+
+    def beat() -> bool:
+        try:
+            client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+        except httpx.TransportError:
+            return False
+        except httpx.HTTPStatusError:
+            logger.debug("the SuperNode has given a task up")
+        return True
+
+    sender = HeartbeatSender(beat)
+    sender.start()
+    try:
+        yield
+    finally:
+        sender.stop()
+
+
+def _runtime_client(supernode: SuperNode, proof: object) -> RuntimeHttpClient:
+    """Return a client of the SuperNode on our own machine, with the proof that we may use it."""
+    return RuntimeHttpClient.from_server_address(
+        supernode.runtime_address, True, None, [RuntimeVersionHttpInterceptor("flwr-clientapp"), proof]
+    )
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm(stop: threading.Event) -> Iterator[None]:
+    """Let SIGTERM set `stop`, where Python lets us ask for it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = signal.signal(signal.SIGTERM, ask_to_stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _bypass_proxy_on_loopback() -> None:
+    """Reach our own SuperNode directly, whatever proxy the hospital uses for the world."""
+    hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if "127.0.0.1" not in hosts.split(","):
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{hosts},127.0.0.1".strip(",")

@@ -1,0 +1,143 @@
+"""The messages of one run between the centre and its sites."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import httpx
+
+from esn_core.errors import LinkError
+from esn_server.app import from_message, to_message
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A site's answer to one message.
+
+    Attributes
+    ----------
+    message_id : str
+        What `Transport.send` returned for the question.
+    node_id : int
+        The site that was asked.
+    body : bytes or None
+        The answer, or None if there is none.
+    error : str or None
+        The name of the error that stood in the way, or None.
+
+    """
+
+    message_id: str
+    node_id: int
+    body: bytes | None
+    error: str | None
+
+
+class Transport:
+    """The messages of one run; made by `open_run`, used by one thread."""
+
+    def __init__(self, grid: Any, *, address: str, lost: threading.Event) -> None:
+        self._grid = grid
+        self._address = address
+        self._lost = lost
+        self._asked: dict[str, int] = {}
+
+    def send(self, node_id: int, body: bytes) -> str:
+        """Hand a question for one site to the SuperLink.
+
+        Returns
+        -------
+        str
+            The message's id, which the reply to it repeats.
+
+        Raises
+        ------
+        LinkError
+            The SuperLink cannot be reached, or takes no message for this site.
+
+        """
+        with self._connected():
+            (message_id,) = self._grid.push_messages([to_message(body, node_id=node_id)])
+        if not message_id:
+            raise LinkError(f"the SuperLink takes no message for node {node_id}: is it registered?")
+        self._asked[message_id] = node_id
+        return str(message_id)
+
+    def receive(self) -> list[Reply]:
+        """Return the replies that have come since the last call, without waiting for any.
+
+        Raises
+        ------
+        LinkError
+            The SuperLink cannot be reached, or has ended the run.
+
+        """
+        if not self._asked:
+            return []
+        with self._connected():
+            messages = self._grid.pull_messages(list(self._asked))
+        replies = []
+        for message in messages:
+            message_id = message.metadata.reply_to_message_id
+            if message_id in self._asked:
+                body, error = from_message(message)
+                replies.append(Reply(message_id, self._asked.pop(message_id), body, error))
+        return replies
+
+    def online(self) -> set[int]:
+        """Return the nodes that the SuperLink hears from now.
+
+        Raises
+        ------
+        LinkError
+            The SuperLink cannot be reached, or has ended the run.
+
+        """
+        with self._connected():
+            return set(self._grid.get_node_ids())
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Turn Flower's ways to say that the SuperLink is gone into one."""
+        if self._lost.is_set():
+            raise LinkError("the SuperLink ended this run: it was stopped, or lost sight of us for too long")
+        with reaching(self._address):
+            yield
+
+
+@contextlib.contextmanager
+def reaching(address: str) -> Iterator[None]:
+    """Turn an HTTP client's error into one line about the SuperLink.
+
+    Parameters
+    ----------
+    address : str
+        ``host:port`` of the SuperLink.
+
+    Raises
+    ------
+    LinkError
+        The block met an error of the HTTP client.
+
+    """
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        _refused(address, error)
+    except httpx.HTTPError as error:
+        reason = str(error) or type(error).__name__
+        raise LinkError(f"the SuperLink at {address} cannot be reached: {reason}") from error
+
+
+def _refused(address: str, error: httpx.HTTPStatusError) -> NoReturn:
+    """Raise what an error status means for us."""
+    code = error.response.status_code
+    call = error.request.url.path
+    if code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        raise LinkError(
+            f"the SuperLink at {address} refuses {call} ({code}): the run has ended, or it was started with "
+            "another secret"
+        ) from error
+    raise LinkError(f"the SuperLink at {address} cannot do {call} ({code}): see its log") from error

@@ -1,0 +1,145 @@
+"""Fixtures: a centre and its sites, as real processes on the loopback interface."""
+
+import contextlib
+import io
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from esn_client.identity import create_node_key
+from esn_client.supernode import free_port
+from esn_server.bundle import build_bundle, bundle_sha256
+from esn_server.identity import create_authority
+from esn_server.link import register_site, run_superlink
+from esn_server.transport import Reply, Transport
+
+
+@dataclass(frozen=True)
+class Centre:
+    """A running SuperLink, and the files with which it can be used."""
+
+    directory: Path
+    address: str
+    ca_certificate: Path
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running hospital."""
+
+    directory: Path
+    node_id: int
+    process: subprocess.Popen[str]
+
+
+@pytest.fixture(scope="module")
+def centre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Centre]:
+    """A centre with certificates and a SuperLink that accepts connections."""
+    directory = tmp_path_factory.mktemp("centre") / "centre"
+    create_authority(directory, names=["localhost"])
+    with run_superlink(directory, host="127.0.0.1", port=free_port()) as superlink:
+        yield Centre(directory, superlink.address, directory / "ca.crt")
+
+
+@pytest.fixture(scope="session")
+def bundle_with_code() -> bytes:
+    """The study's bundle with a module added that leaves traces wherever it is imported."""
+    buffer = io.BytesIO(build_bundle())
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("pushed_code.py", "from pathlib import Path\nPath('pushed').write_text('here')\n")
+        archive.writestr(
+            "esn_client/app.py",
+            "import pushed_code\nfrom flwr.clientapp import ClientApp\napp = ClientApp()\n",
+        )
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def site_process(centre: Centre) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a hospital's process; what still runs at the end of the module is stopped."""
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            directory: Path,
+            *,
+            address: str = centre.address,
+            ca: Path = centre.ca_certificate,
+            allowed: tuple[str, ...] = (bundle_sha256(),),
+        ) -> subprocess.Popen[str]:
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [
+                        sys.executable,
+                        Path(__file__).parent / "echo_site.py",
+                        directory,
+                        address,
+                        ca,
+                        *allowed,
+                    ],
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    cwd=directory,
+                )
+            )
+            stack.callback(process.terminate)
+            return process
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def enrolled_site(
+    centre: Centre,
+    site_process: Callable[..., subprocess.Popen[str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Site]:
+    """Enrol a new hospital and start it."""
+
+    def start(**settings: object) -> Site:
+        directory = tmp_path_factory.mktemp("site")
+        create_node_key(directory / "node_key")
+        node_id = register_site(centre.directory, centre.address, directory / "node_key.pub")
+        return Site(directory, node_id, site_process(directory, **settings))
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def three_sites(enrolled_site: Callable[..., Site], bundle_with_code: bytes) -> list[Site]:
+    """Three hospitals; the last one has carelessly agreed to the bundle with code."""
+    careless = (bundle_sha256(), sha256(bundle_with_code).hexdigest())
+    return [enrolled_site(), enrolled_site(), enrolled_site(allowed=careless)]
+
+
+@pytest.fixture
+def free_tcp_port() -> int:
+    """A loopback port that nobody listens on."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def ask() -> Callable[[Transport, list[Site], bytes], dict[int, Reply]]:
+    """Ask sites one question, once they are online, and wait for all of the replies."""
+
+    def ask(transport: Transport, sites: list[Site], body: bytes) -> dict[int, Reply]:
+        deadline_s = time.monotonic() + 60.0
+        nodes = {site.node_id for site in sites}
+        while not nodes <= transport.online():
+            assert time.monotonic() < deadline_s, "a site did not come online"
+            time.sleep(0.1)
+        expected = {transport.send(node_id, body) for node_id in nodes}
+        replies: list[Reply] = []
+        while {reply.message_id for reply in replies} != expected:
+            assert time.monotonic() < deadline_s, "a site did not answer"
+            replies += transport.receive()
+            time.sleep(0.1)
+        return {reply.node_id: reply for reply in replies}
+
+    return ask

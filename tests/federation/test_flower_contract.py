@@ -1,0 +1,128 @@
+"""What we take from Flower beside its public interface is still there, and still means the same."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import flwr
+import pytest
+from flwr.common.constant import ErrorCode, SubStatus
+from flwr.proto import control_pb2, fab_pb2, runtime_pb2, task_pb2
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.protobuf.client import ProtobufClient
+from flwr.supercore.retry import RetryInvoker
+from flwr.superlink.grid import HttpGrid
+from flwr.supernode import fleet_http_connection, start_client_internal
+from flwr.supernode.runtime import run_clientapp
+
+import esn_client.guard
+import esn_server.app
+import esn_server.link
+
+
+def advice(what: str) -> str:
+    """Say what to do when a contract is broken."""
+    return (
+        f"Flower {flwr.__version__} no longer has {what}: "
+        "look again at client/esn_client/guard.py and server/esn_server/link.py"
+    )
+
+
+def imports_of(module: object) -> list[tuple[str, str]]:
+    """Return what a module of ours imports from Flower, as pairs of module and name."""
+    tree = ast.parse(Path(inspect.getfile(module)).read_text())
+    return [
+        (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "flwr"
+        for alias in node.names
+    ]
+
+
+def parameters_of(callable_: object) -> list[str]:
+    """Return the names of a callable's parameters."""
+    return list(inspect.signature(callable_).parameters)
+
+
+def test_flower_is_the_version_that_the_contracts_were_written_for():
+    assert flwr.__version__.startswith("1.41."), advice("its pinned version 1.41")
+
+
+@pytest.mark.parametrize(("module", "name"), imports_of(esn_client.guard) + imports_of(esn_server.link))
+def test_every_import_exists(module, name):
+    assert hasattr(importlib.import_module(module), name), advice(f"{module}.{name}")
+
+
+@pytest.mark.parametrize(
+    ("callable_", "parameters"),
+    [
+        (run_clientapp.pull_task_input, ["client"]),
+        (run_clientapp.push_message, ["client", "message", "context"]),
+        (run_clientapp.push_task_output, ["client", "context", "sub_status", "details"]),
+        (HeartbeatSender, ["heartbeat_fn"]),
+        (HttpGrid, ["runtime_api_address", "insecure", "root_certificates", "token"]),
+        (
+            ProtobufClient.from_server_address,
+            ["server_address", "insecure", "root_certificates", "interceptors", "retry_invoker"],
+        ),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", None),
+)
+def test_every_call_has_the_same_parameters(callable_, parameters):
+    assert parameters_of(callable_) == parameters, advice(f"the parameters of {callable_.__qualname__}")
+
+
+@pytest.mark.parametrize(
+    ("message", "fields"),
+    [
+        (control_pb2.StartRunRequest, {"fab"}),
+        (control_pb2.StartRunResponse, {"run_id"}),
+        (control_pb2.RegisterNodeRequest, {"public_key"}),
+        (control_pb2.ListNodesResponse, {"nodes_info"}),
+        (fab_pb2.Fab, {"hash_str", "content"}),
+        (runtime_pb2.AcquireTaskRequest, {"supported_task_types"}),
+        (runtime_pb2.AcquireTaskResponse, {"task", "token"}),
+        (runtime_pb2.PullTaskInputResponse, {"task_id", "run", "context"}),
+        (runtime_pb2.PushTaskOutputRequest, {"sub_status", "details"}),
+        (runtime_pb2.SendTaskHeartbeatResponse, {"success"}),
+        (task_pb2.Task, {"run_id"}),
+    ],
+)
+def test_every_message_has_the_fields_that_we_use(message, fields):
+    missing = fields - set(message.DESCRIPTOR.fields_by_name)
+    assert not missing, advice(f"{message.DESCRIPTOR.name}.{missing}")
+
+
+def test_the_grid_retries_with_the_invoker_that_we_replace():
+    grid = HttpGrid(token="token")
+    assert isinstance(grid._retry_invoker, RetryInvoker), advice("HttpGrid._retry_invoker")
+    assert "retry_invoker=self._retry_invoker" in inspect.getsource(HttpGrid._connect), advice(
+        "HttpGrid._connect"
+    )
+
+
+def test_the_words_of_the_supernode_that_we_wait_for_are_still_said():
+    worker = inspect.getsource(start_client_internal)
+    connection = inspect.getsource(fleet_http_connection)
+    for words, source in (("SuperNode ID:", worker), ("Sent successfully", worker), ("[code:", connection)):
+        assert words in source, advice(f"the log line {words!r}")
+    assert "terminated gracefully" in worker, advice("the log line 'terminated gracefully'")
+
+
+def test_error_codes_and_statuses_have_their_values():
+    assert esn_server.app._FLOWER_ERRORS == {
+        ErrorCode.MESSAGE_UNAVAILABLE: "MessageUnavailable",
+        ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "ReplyUnavailable",
+        ErrorCode.NODE_UNAVAILABLE: "SiteUnavailable",
+        ErrorCode.CLIENT_APP_CRASHED: "SiteCrashed",
+    }, advice("the same error codes")
+    statuses = (SubStatus.COMPLETED, SubStatus.FAILED, SubStatus.STOPPED)
+    assert statuses == ("completed", "failed", "stopped"), advice("the same statuses")
+
+
+def test_acquiring_a_task_is_what_the_secret_protects():
+    router = importlib.import_module("flwr.supercore.routers.runtime.router")
+    assert 'SuperExecAuthDependency("/flwr.proto.Runtime/AcquireTask")' in inspect.getsource(router), advice(
+        "the protected call AcquireTask"
+    )

@@ -1,0 +1,64 @@
+"""What a site refuses before it starts anything."""
+
+import time
+
+import pytest
+
+from esn_client.guard import GuardSettings, join
+from esn_client.identity import create_node_key
+from esn_core.errors import ConfigError, LinkError
+from esn_server.identity import create_authority
+
+
+@pytest.fixture
+def settings(tmp_path, free_tcp_port):
+    """Settings of a site whose centre is not there."""
+    create_authority(tmp_path / "centre", names=["localhost"])
+    create_node_key(tmp_path / "node_key")
+    return {
+        "server_address": f"127.0.0.1:{free_tcp_port}",
+        "ca_certificate": tmp_path / "centre" / "ca.crt",
+        "node_key": tmp_path / "node_key",
+        "state_directory": tmp_path / "state",
+        "allowed_bundles": frozenset({"0" * 64}),
+        "audit": print,
+        "connect_timeout_s": 1.5,
+    }
+
+
+def test_a_centre_that_is_not_there_is_one_line_after_a_bounded_time(settings):
+    start_s = time.monotonic()
+    with pytest.raises(LinkError, match=r"^the centre at .* did not answer within 2 s: .*refused"):
+        join(GuardSettings(**settings), bytes)
+    assert time.monotonic() - start_s < 5
+    assert not settings["state_directory"].exists()
+
+
+def test_a_name_that_does_not_exist_is_one_line(settings):
+    settings["server_address"] = "centre.invalid:9092"
+    with pytest.raises(LinkError, match=r"^the centre at centre\.invalid:9092 did not answer"):
+        join(GuardSettings(**settings), bytes)
+
+
+def test_a_file_that_is_no_certificate_is_one_line(settings):
+    settings["ca_certificate"].write_text("no certificate")
+    with pytest.raises(LinkError, match=r"ca\.crt cannot be used as the centre's certificate"):
+        join(GuardSettings(**settings), bytes)
+
+
+def test_every_setting_that_cannot_be_used_is_named_at_once(settings, tmp_path):
+    settings |= {
+        "server_address": "https://centre:99999",
+        "node_key": tmp_path / "nowhere",
+        "allowed_bundles": frozenset({"short"}),
+        "connect_timeout_s": 0.0,
+    }
+    with pytest.raises(ConfigError) as refusal:
+        GuardSettings(**settings)
+    for words in (
+        "server_address must be",
+        "node_key",
+        "allowed_bundles must hold",
+        "connect_timeout_s must",
+    ):
+        assert words in str(refusal.value)

@@ -1,0 +1,200 @@
+"""A centre and three hospitals over TLS, each a real process."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from flwr.proto.control_pb2 import ListRunsRequest
+
+from esn_client.identity import create_node_key
+from esn_core.errors import LinkError
+from esn_server import link
+from esn_server.identity import create_authority
+from esn_server.link import open_run, register_site, run_superlink
+
+pytestmark = pytest.mark.slow
+
+
+def files_of(directory: Path) -> set[Path]:
+    """Return every file below a directory except logs."""
+    return {path for path in directory.rglob("*") if path.suffix != ".log"}
+
+
+def wait_until(condition: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
+    """Wait until a condition holds, or fail."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+
+
+def test_three_sites_answer_through_tls_with_authentication(centre, three_sites, ask):
+    with open_run(centre.directory, address=centre.address) as transport:
+        replies = ask(transport, three_sites, b"\x00question\xff")
+        assert transport.online() == {site.node_id for site in three_sites}
+    assert [replies[site.node_id].body for site in three_sites] == [b"echo:\x00question\xff"] * 3
+    assert [replies[site.node_id].error for site in three_sites] == [None] * 3
+
+
+def test_of_an_exception_only_the_name_of_its_class_travels(centre, three_sites, ask):
+    with open_run(centre.directory, address=centre.address) as transport:
+        reply = ask(transport, three_sites[:1], b"fail")[three_sites[0].node_id]
+    assert (reply.body, reply.error) == (None, "ValueError")
+    for file in centre.directory.rglob("*"):
+        assert not file.is_file() or b"sub-0042" not in file.read_bytes(), file
+
+
+def test_a_bundle_with_code_or_unknown_hash_is_refused_and_leaves_no_trace(
+    centre, three_sites, ask, bundle_with_code, monkeypatch
+):
+    with open_run(centre.directory, address=centre.address) as transport:
+        ask(transport, three_sites, b"before")
+    before = [files_of(site.directory) for site in three_sites]
+    with monkeypatch.context() as patch:
+        patch.setattr(link, "build_bundle", lambda: bundle_with_code)
+        with open_run(centre.directory, address=centre.address) as transport:
+            replies = ask(transport, three_sites, b"never answered")
+    assert {reply.error for reply in replies.values()} == {"ProtocolError"}
+    assert {reply.body for reply in replies.values()} == {None}
+    assert [files_of(site.directory) for site in three_sites] == before
+    audits = [(site.directory / "audit.log").read_text() for site in three_sites]
+    assert ["is not one that this site has agreed to" in audit for audit in audits] == [True, True, False]
+    assert "holds files beside" in audits[2]
+    assert "pushed_code" not in "".join(audits)
+    with open_run(centre.directory, address=centre.address) as transport:
+        replies = ask(transport, three_sites, b"imported")
+    assert {reply.body for reply in replies.values()} == {b"False"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "completed"), (RuntimeError, "failed"), (KeyboardInterrupt, "stopped")]
+)
+def test_a_run_ends_with_its_true_status(centre, error, status):
+    with (
+        contextlib.suppress(RuntimeError, KeyboardInterrupt),
+        open_run(centre.directory, address=centre.address),
+    ):
+        if error is not None:
+            raise error("/data/sub-0042")
+    with link._control_client(centre.address, centre.ca_certificate.read_bytes()) as control:
+        runs = control.ListRuns(ListRunsRequest()).run_dict.values()
+    last = max(runs, key=lambda run: run.pending_at)
+    assert (last.status.status, last.status.sub_status) == ("finished", status)
+    assert "sub-0042" not in last.status.details
+
+
+def test_one_run_at_a_time_is_open(centre):
+    with (
+        open_run(centre.directory, address=centre.address),
+        pytest.raises(LinkError, match="another study is running"),
+        open_run(centre.directory, address=centre.address),
+    ):
+        pass
+
+
+def test_a_registered_key_keeps_its_node(centre, tmp_path):
+    create_node_key(tmp_path / "key")
+    first = register_site(centre.directory, centre.address, tmp_path / "key.pub")
+    assert register_site(centre.directory, centre.address, tmp_path / "key.pub") == first
+
+
+def test_a_site_with_an_unknown_key_gets_nothing(centre, site_process, tmp_path):
+    create_node_key(tmp_path / "node_key")
+    site = site_process(tmp_path)
+    _, words = site.communicate(timeout=60)
+    assert site.returncode == LinkError.exit_status
+    assert "does not accept the key" in words.splitlines()[-1]
+    assert "Traceback" not in words
+
+
+def test_a_site_refuses_a_centre_with_another_authority(centre, site_process, tmp_path):
+    create_authority(tmp_path / "other", names=["localhost"])
+    create_node_key(tmp_path / "node_key")
+    site = site_process(tmp_path, ca=tmp_path / "other" / "ca.crt")
+    _, words = site.communicate(timeout=30)
+    assert site.returncode == LinkError.exit_status
+    (line,) = words.splitlines()
+    assert "is not who it should be" in line
+    assert not (tmp_path / "state").exists()
+
+
+def test_the_centre_refuses_a_superlink_with_another_authority(centre, tmp_path):
+    create_authority(tmp_path / "other", names=["localhost"])
+    (tmp_path / "other" / "superexec.secret").write_bytes(b"x" * 32)
+    run = open_run(tmp_path / "other", address=centre.address)
+    with pytest.raises(LinkError, match=r"cannot be reached: .*CERTIFICATE_VERIFY_FAILED"):
+        run.__enter__()
+
+
+def test_a_wrong_secret_opens_no_run(centre, tmp_path):
+    (tmp_path / "ca.crt").write_bytes(centre.ca_certificate.read_bytes())
+    (tmp_path / "superexec.secret").write_bytes(b"guessed")
+    with pytest.raises(LinkError, match="another secret"):
+        open_run(tmp_path, address=centre.address).__enter__()
+
+
+def test_a_port_in_use_is_one_line(centre):
+    port = int(centre.address.rpartition(":")[2])
+    superlink = run_superlink(centre.directory, host="127.0.0.1", port=port)
+    with pytest.raises(LinkError, match=rf"^cannot listen on 127\.0\.0\.1:{port}: .*choose another port"):
+        superlink.__enter__()
+
+
+def test_a_missing_certificate_is_one_line(tmp_path, free_tcp_port):
+    superlink = run_superlink(tmp_path, host="127.0.0.1", port=free_tcp_port)
+    with pytest.raises(LinkError, match=r"ca\.crt is missing"):
+        superlink.__enter__()
+
+
+def kill_superlink(directory: Path, port: int) -> None:
+    """Start a SuperLink and kill it from outside."""
+    with run_superlink(directory, host="127.0.0.1", port=port):
+        for child in psutil.Process().children():
+            if str(port) in child.cmdline():
+                child.kill()
+                child.wait()
+
+
+def test_a_superlink_that_dies_is_reported_with_its_last_line(tmp_path, free_tcp_port):
+    create_authority(tmp_path / "centre", names=["localhost"])
+    with pytest.raises(LinkError, match=r"^the SuperLink ended: .+ \(log: .*superlink\.log\)$"):
+        kill_superlink(tmp_path / "centre", free_tcp_port)
+
+
+def test_a_supernode_that_ends_is_started_again(centre, three_sites, ask):
+    site = three_sites[1]
+    with open_run(centre.directory, address=centre.address) as transport:
+        ask(transport, [site], b"before")
+        (supernode,) = psutil.Process(site.process.pid).children()
+        supernode.terminate()
+        wait_until(lambda: site.node_id not in transport.online())
+        assert ask(transport, [site], b"again")[site.node_id].body == b"echo:again"
+
+
+def test_a_site_that_is_asked_to_stop_answers_first(centre, enrolled_site):
+    site = enrolled_site()
+    replies = []
+    with open_run(centre.directory, address=centre.address) as transport:
+        wait_until(lambda: site.node_id in transport.online())
+        message_id = transport.send(site.node_id, b"slow")
+        wait_until((site.directory / "busy").exists)
+        site.process.terminate()
+        wait_until(lambda: bool(replies.extend(transport.receive()) or replies))
+    assert [(reply.message_id, reply.body) for reply in replies] == [(message_id, b"echo:slow")]
+    assert site.process.wait(timeout=20) == 0
+
+
+def test_no_process_of_a_site_stays_behind_however_it_ends(enrolled_site):
+    sites = {number: enrolled_site() for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)}
+    for number, site in sites.items():
+        wait_until((site.directory / "state" / "connected").exists)
+        (supernode,) = psutil.Process(site.process.pid).children()
+        os.kill(site.process.pid, number)
+        site.process.wait(timeout=20)
+        psutil.wait_procs([supernode], timeout=10)
+        assert not supernode.is_running(), number
