@@ -1,0 +1,76 @@
+"""Tests of imaging recipes."""
+
+import tomllib
+from importlib.resources import files
+
+import pytest
+from pydantic import ValidationError
+
+from esn_core.recipe import ImagingRecipe
+
+SETTINGS = tomllib.loads(files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text())
+OTHER = {
+    "atlas": "another",
+    "sh_order_max": 4,
+    "response_voxels": 99,
+    "fa_seed_threshold": 0.25,
+    "fa_stop_threshold": 0.1,
+    "fodf_threshold": 0.2,
+    "step_size_mm": 1.0,
+    "max_angle_deg": 45.0,
+    "min_length_mm": 10.0,
+    "max_length_mm": 200.0,
+    "seeds": 1000,
+    "random_seed": 54321,
+    "label_growth_mm": 2.0,
+    "sphere": "repulsion200",
+}
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_the_digest_knows_every_setting(name):
+    assert ImagingRecipe(**(SETTINGS | {name: OTHER[name]})).sha256 != ImagingRecipe(**SETTINGS).sha256
+
+
+def test_the_digest_does_not_know_the_order_or_the_spelling_of_settings():
+    reversed_settings = dict(reversed(SETTINGS.items()))
+    spelled = reversed_settings | {"step_size_mm": 2}  # an integer in the TOML file
+    assert ImagingRecipe(**spelled).sha256 == ImagingRecipe(**SETTINGS).sha256
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_no_setting_has_a_default(name):
+    with pytest.raises(ValidationError, match="Field required"):
+        ImagingRecipe(**{key: value for key, value in SETTINGS.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("sh_order_max", 5, "is even, not 5"),
+        ("fa_seed_threshold", 1.0, "less than 1"),
+        ("step_size_mm", 0, "greater than 0"),
+        ("step_size_mm", float("nan"), "finite number"),
+        ("random_seed", 42, "greater than or equal to 10000"),
+        ("random_seed", 5_000_001, "less than or equal to 5000000"),
+        ("seeds", 0, "greater than or equal to 100"),
+        ("label_growth_mm", -1, "greater than or equal to 0"),
+        ("sphere", "globe", "'repulsion100'"),
+        ("fa_stop_threshold", 0.3, "streamlines would end where they start"),
+        ("min_length_mm", 99.0, "must be below max_length_mm 50"),
+    ],
+)
+def test_an_impossible_setting_is_refused(name, value, message):
+    with pytest.raises(ValidationError, match=message):
+        ImagingRecipe(**(SETTINGS | {"max_length_mm": 50.0, name: value}))
+
+
+def test_all_complaints_come_at_once():
+    with pytest.raises(ValidationError) as caught:
+        ImagingRecipe(**(SETTINGS | {"seeds": 1, "max_angle_deg": 120, "step_size": 1}))
+    assert {error["loc"][0] for error in caught.value.errors()} == {"seeds", "max_angle_deg", "step_size"}
+
+
+def test_a_recipe_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        ImagingRecipe(**SETTINGS).seeds = 5
