@@ -17,10 +17,10 @@ STRONGEST = 12
 
 _PHASES = {
     "roll-call": "readiness, versions and cohort band; no sum over children",
-    "centre": "number of training children and sum of their severity",
-    "association": "for each candidate connection, the sum of strength times severity",
+    "centre": "number of training children and sum of their scores",
+    "association": "for each candidate connection, the sum of its strength times the score",
     "gradient": "clipped gradient of the model and clipped loss, one sum a round",
-    "calibration": "sums of prediction, score, their squares and product",
+    "calibration": "five sums: children, predictions, their squares, scores, and products of the two",
     "evaluation": "by step of clinical GASE: count, sum and squares of predictions, and absolute error",
 }
 

@@ -126,3 +126,8 @@ def test_the_schema_is_json():
     schema = json.loads(schema_text())
     assert schema["title"] == "StudyResult"
     assert schema["additionalProperties"] is False
+
+
+def test_the_documented_schema_is_the_one_in_use():
+    documented = Path(__file__).parents[3] / "docs" / "result.schema.json"
+    assert documented.read_text(encoding="utf-8") == schema_text()
