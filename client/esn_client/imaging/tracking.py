@@ -3,12 +3,12 @@
 import numpy as np
 from dipy.core.sphere import Sphere
 from dipy.data import get_sphere
-from dipy.reconst.shm import sh_to_sf
 from dipy.tracking.stopping_criterion import ThresholdStoppingCriterion
 from dipy.tracking.tracker import probabilistic_tracking
 from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
+from esn_client.imaging.fodf import BASIS, amplitudes, legacy_basis
 from esn_core.errors import DataError
 from esn_core.recipe import ImagingRecipe
 
@@ -57,21 +57,25 @@ def track_ends(
     kept = [np.empty((0, 2, 3))]
     for begin in range(0, recipe.seeds, BATCH_SEEDS):
         voxels = start[rng.integers(len(start), size=min(BATCH_SEEDS, recipe.seeds - begin))]
-        streamlines = probabilistic_tracking(
-            apply_affine(affine, voxels + rng.uniform(-0.5, 0.5, voxels.shape)),
-            stop,
-            affine,
-            seed_directions=_draw_directions(fodf, voxels, sphere, threshold=recipe.fodf_threshold, rng=rng),
-            sh=fodf,
-            sphere=sphere,
-            min_len=recipe.min_length_mm,
-            max_len=recipe.max_length_mm,
-            step_size=recipe.step_size_mm,
-            max_angle=recipe.max_angle_deg,
-            pmf_threshold=recipe.fodf_threshold,
-            random_seed=int(rng.integers(10_000, 5_000_000)),
-            nbr_threads=1,
-        )
+        directions = _draw_directions(fodf, voxels, sphere, threshold=recipe.fodf_threshold, rng=rng)
+        with legacy_basis():
+            streamlines = probabilistic_tracking(
+                apply_affine(affine, voxels + rng.uniform(-0.5, 0.5, voxels.shape)),
+                stop,
+                affine,
+                seed_directions=directions,
+                sh=fodf,
+                sphere=sphere,
+                basis_type=BASIS,
+                legacy=True,
+                min_len=recipe.min_length_mm,
+                max_len=recipe.max_length_mm,
+                step_size=recipe.step_size_mm,
+                max_angle=recipe.max_angle_deg,
+                pmf_threshold=recipe.fodf_threshold,
+                random_seed=int(rng.integers(10_000, 5_000_000)),
+                nbr_threads=1,
+            )
         ends = np.array([(line[0], line[-1]) for line in streamlines], dtype=np.float64).reshape(-1, 2, 3)
         voxel = np.rint(apply_affine(inverse, ends))
         kept.append(ends[((voxel >= 0) & (voxel <= last)).all(axis=(1, 2))])
@@ -87,9 +91,7 @@ def _draw_directions(
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     """Draw a direction of the sphere for each seed, in proportion to the fODF of its voxel."""
-    coefficients = fodf[tuple(voxels.T)]
-    order = int(np.sqrt(8 * coefficients.shape[1] + 1) - 3) // 2
-    amplitude = sh_to_sf(coefficients, sphere, sh_order_max=order, basis_type="descoteaux07", legacy=True)
+    amplitude = amplitudes(fodf[tuple(voxels.T)], sphere)
     amplitude = np.where(amplitude >= threshold * amplitude.max(axis=1, keepdims=True), amplitude, 0)
     cumulated = np.cumsum(np.clip(amplitude, 0, None), axis=1)
     chosen = (cumulated < rng.random((len(voxels), 1)) * cumulated[:, -1:]).sum(axis=1)

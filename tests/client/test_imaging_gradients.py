@@ -1,0 +1,87 @@
+"""Tests of gradient tables."""
+
+import numpy as np
+import pytest
+
+from esn_client.imaging.gradients import read_gradients
+from esn_core.errors import DataError
+
+RAS, LAS = np.diag([2.0, 2, 2, 1]), np.diag([-2.0, 2, 2, 1])
+
+
+def directions(count, seed=0):
+    vectors = np.random.default_rng(seed).normal(size=(count, 3))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def read(folder, b_values, vectors, *, affine=LAS, volumes=None, order=2, transpose=False):
+    bval, bvec = folder / "s_dwi.bval", folder / "s_dwi.bvec"
+    np.savetxt(bval, np.array(b_values)[None], fmt="%g")
+    np.savetxt(bvec, vectors if transpose else vectors.T, fmt="%.6f")
+    wanted = len(b_values) if volumes is None else volumes
+    return read_gradients(bval, bvec, affine=affine, volumes=wanted, sh_order_max=order)
+
+
+@pytest.fixture
+def table():
+    return [0.0] + [1000.0] * 12, np.vstack([np.zeros(3), directions(12)])
+
+
+@pytest.mark.parametrize(("affine", "sign"), [(LAS, 1), (RAS, -1)])
+def test_x_is_negated_where_the_determinant_is_positive(tmp_path, table, affine, sign):
+    b, vectors = table
+    read_back = read(tmp_path, b, vectors, affine=affine).directions
+    # Six decimals were written.
+    assert read_back == pytest.approx(vectors * [sign, 1, 1], abs=2e-6)
+
+
+def test_vectors_in_columns_are_read_too(tmp_path, table):
+    rows, columns = (read(tmp_path, *table, transpose=turned) for turned in (False, True))
+    assert np.array_equal(rows.directions, columns.directions)
+
+
+def test_a_b_value_of_five_counts_as_b0(tmp_path, table):
+    b, vectors = table
+    gradients = read(tmp_path, [5.0, *b[1:]], vectors)
+    assert gradients.is_b0.tolist() == [True] + [False] * 12
+    assert not gradients.directions[0].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b, v: ([1000.0, *b[1:]], np.vstack([v[1], v[1:]])), "no b0; one volume of b <= 50"),
+        (lambda b, v: ([*b[:-1], 2000.0], v), "one shell is needed; found b near 1000, 2000"),
+        (
+            lambda b, v: (b, np.vstack([v[:-1], np.zeros(3)])),
+            "volume 12 has b = 1000 and a vector of length 0",
+        ),
+        (lambda b, v: (b, v * 0.5), "volume 1 has b = 1000 and a vector of length 0.5; 1 is needed"),
+        (lambda b, v: ([-1.0, *b[1:]], v), "must not be negative; the least is -1"),
+        (
+            lambda b, v: (b[:-1], v[:-1]),
+            "12 b-values, s_dwi.bvec has 12 vectors and the image has 13 volumes",
+        ),
+        (lambda b, v: (b, v[:-1]), "13 b-values, s_dwi.bvec has 12 vectors and the image has 13 volumes"),
+        (lambda b, v: (b, v[:, :2]), "three rows of numbers are needed; found shape"),
+        (lambda b, v: ([float("nan"), *b[1:]], v), "s_dwi.bval: numbers must be finite"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(tmp_path, table, change, message):
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, *change(*table), volumes=13)
+
+
+def test_directions_that_repeat_do_not_count(tmp_path):
+    vectors = np.vstack([np.zeros(3), directions(10), -directions(10)])
+    with pytest.raises(DataError, match="10 distinct directions; order 4 needs 15 or more"):
+        read(tmp_path, [0.0] + [1000.0] * 20, vectors, order=4)
+
+
+def test_words_are_no_gradients(tmp_path, table):
+    read(tmp_path, *table)
+    (tmp_path / "s_dwi.bval").write_text("0 1000 many\n")
+    with pytest.raises(DataError, match=r"s_dwi.bval: not a table of numbers"):
+        read_gradients(
+            tmp_path / "s_dwi.bval", tmp_path / "s_dwi.bvec", affine=LAS, volumes=13, sh_order_max=2
+        )
