@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from esn_client.cohort import Cohort, Split
 from esn_client.egress import Gate, Rows
-from esn_client.training import gradients
+from esn_client.training import Device, gradients
 from esn_core import releases
 from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
 from esn_core.errors import EsnError, ProtocolError
-from esn_core.learning.severity_model import as_matrices, predict
+from esn_core.learning.severity_model import Connectomes, as_matrices, predict
 from esn_core.learning.weights import from_vector
 from esn_core.protocol import Protocol
 from esn_core.questions import Phase, Question, SiteFacts, size_band
@@ -33,7 +32,7 @@ class Study:
 
     protocol: Protocol
     cohort: Cohort
-    device: torch.device
+    device: Device
 
 
 class Hospital:
@@ -170,7 +169,7 @@ def _candidates(study: Study) -> NDArray[np.int64]:
     return np.flatnonzero(load_template(study.protocol.imaging.atlas).present)
 
 
-def _connectomes(question: Question, study: Study, split: Split) -> torch.Tensor:
+def _connectomes(question: Question, study: Study, split: Split) -> Connectomes:
     candidates = _candidates(study)
     weight = _array(question, "edge_weights", len(candidates))
     atlas = load_atlas(study.protocol.imaging.atlas)

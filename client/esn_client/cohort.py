@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from esn_client.imaging.pipeline import load_connectome
+from esn_client.imaging.derivatives import load_connectome
 from esn_core.connectome import Template, edge_scores, edge_strengths, load_template
 from esn_core.errors import DataError
 from esn_core.protocol import CohortRules, Protocol

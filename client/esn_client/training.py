@@ -18,6 +18,9 @@ from esn_core.errors import ConfigError
 from esn_core.learning.severity_model import SeverityModel
 from esn_core.releases import standardise_severity
 
+Device = torch.device
+"""Where a site computes."""
+
 # 32 children of 83 regions need about 1 GiB for the gradients of the pairs.
 _CHILDREN_AT_ONCE = 32
 
@@ -75,7 +78,10 @@ def gradients(
         for x, y in zip(
             connectomes.split(_CHILDREN_AT_ONCE), target.split(_CHILDREN_AT_ONCE), strict=True
         ):
-            loss = functional.mse_loss(private(x.to(device)), y.to(device), reduction="none")
+            # Opacus hooks the backward pass of the first layer: torch runs it as documented
+            # only where the input asks for a gradient as well.
+            inputs = x.to(device).requires_grad_()
+            loss = functional.mse_loss(private(inputs), y.to(device), reduction="none")
             loss.sum().backward()  # type: ignore[no-untyped-call]
             samples = []
             for p in private.parameters():

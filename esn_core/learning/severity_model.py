@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from esn_core.learning.dilated_cnn import DilatedCnn
 from esn_core.learning.relation import RelationNetwork
 
+Connectomes = Tensor
+"""(n, 1, R, R) float32: symmetric matrices, weighted by the severity network."""
+
 _CHANNELS = 8
 _GRID = 6
 _HIDDEN = 32
@@ -33,7 +36,7 @@ class SeverityModel(nn.Module):
 
 def as_matrices(
     values: NDArray[np.float64], edges: NDArray[np.int64], *, ends: NDArray[np.int64], regions: int
-) -> Tensor:
+) -> Connectomes:
     """Lay edge values out as symmetric matrices.
 
     Parameters
@@ -58,7 +61,7 @@ def as_matrices(
     return torch.from_numpy(matrices)
 
 
-def predict(model: SeverityModel, connectomes: Tensor) -> NDArray[np.float64]:
+def predict(model: SeverityModel, connectomes: Connectomes) -> NDArray[np.float64]:
     """Return (n,) severities of (n, 1, R, R) connectomes, on the model's device."""
     device = next(model.parameters()).device
     model.eval()

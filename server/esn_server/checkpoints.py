@@ -1,6 +1,7 @@
 """The finished steps of a run: a start is a resume from step 0."""
 
 import json
+import secrets
 import sqlite3
 from pathlib import Path
 from typing import Self
@@ -37,17 +38,22 @@ class Checkpoints:
         SQLite file, created when it does not exist.
     rounds : Rounds
         Asks the sites.
-    protocol_sha256, run : str
-        The file belongs to one run of one protocol.
+    protocol_sha256 : str
+        The file belongs to one run of this protocol.
+
+    Attributes
+    ----------
+    run : str
+        Name of the run, drawn at its first start; part of every question's id.
 
     Raises
     ------
     StudyError
-        The file belongs to another run or protocol, or is no such file.
+        The file belongs to another protocol, or is no such file.
 
     """
 
-    def __init__(self, path: Path, rounds: Rounds, *, protocol_sha256: str, run: str) -> None:
+    def __init__(self, path: Path, rounds: Rounds, *, protocol_sha256: str) -> None:
         self._rounds = rounds
         try:
             self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
@@ -58,13 +64,14 @@ class Checkpoints:
         except sqlite3.DatabaseError as cause:
             raise StudyError(f"{path}: cannot be opened as a run: {cause}") from cause
         if row is None:
-            self._connection.execute("INSERT INTO run VALUES (?, ?)", (protocol_sha256, run))
-        elif tuple(row) != (protocol_sha256, run):
+            row = (protocol_sha256, secrets.token_hex(6))
+            self._connection.execute("INSERT INTO run VALUES (?, ?)", row)
+        if row[0] != protocol_sha256:
             self._connection.close()
             raise StudyError(
-                f"{path}: belongs to run {row[1]} of protocol {row[0][:16]}, "
-                f"not to run {run} of protocol {protocol_sha256[:16]}"
+                f"{path}: belongs to a run of protocol {row[0][:16]}, not of {protocol_sha256[:16]}"
             )
+        self.run = str(row[1])
 
     def __enter__(self) -> Self:
         """Return the store itself."""

@@ -1,0 +1,243 @@
+"""The command line of a hospital."""
+
+import json
+import math
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from esn_core.command import progress_bar, run
+from esn_core.errors import ConfigError, SubjectsFailedError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="One hospital of an esn-federated study. Research software, not a medical device.",
+)
+ledger_app = typer.Typer(no_args_is_help=True, help="Read the privacy ledger.")
+app.add_typer(ledger_app, name="ledger")
+
+SettingsFile = Annotated[Path, typer.Argument(help="The site's settings, such as site.toml.")]
+ProtocolFile = Annotated[Path, typer.Argument(help="The study's protocol.")]
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(help="Where settings and state are written.")],
+    site: Annotated[str, typer.Option(help="The site's name in the roster.")],
+    address: Annotated[str, typer.Option(help="host:port of the centre.")],
+    ca_certificate: Annotated[Path, typer.Option(help="The centre's CA certificate, PEM.")],
+    epsilon_cap: Annotated[float, typer.Option(help="Largest epsilon of one patient, over all studies.")],
+    delta: Annotated[float, typer.Option(help="Delta at which the cap is read.")],
+    dataset: Annotated[Path, typer.Option(help="BIDS dataset.")],
+    derivatives: Annotated[Path, typer.Option(help="Where 'prepare' writes.")],
+    exact_sums: Annotated[bool, typer.Option(help="Consent to releases without noise.")] = False,
+) -> None:
+    """Write the site's settings, its key for the link, and an empty ledger."""
+    from esn_client.config import load_site
+    from esn_client.site import create_state
+
+    path = directory / "site.toml"
+    if path.exists():
+        raise ConfigError(f"{path} exists; a site is initialised once")
+    template = (files("esn_client") / "site.toml.template").read_text(encoding="utf-8")
+    values = {
+        "site": site,
+        "address": address,
+        "ca_certificate": str(ca_certificate.resolve()),
+        "dataset": str(dataset.resolve()),
+        "derivatives": str(derivatives.resolve()),
+    }
+    text = template.format(
+        **{name: json.dumps(value) for name, value in values.items()},
+        epsilon_cap=epsilon_cap,
+        delta=delta,
+        exact_sums=str(exact_sums).lower(),
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    try:
+        settings = load_site(path)
+        create_state(settings)
+    except BaseException:
+        path.unlink()
+        raise
+    typer.echo(f"{settings.node_key_path}.pub")
+    typer.echo("Send this public key to the centre; the private key stays here.", err=True)
+
+
+@app.command()
+def simulate(
+    directory: Annotated[Path, typer.Argument(help="The BIDS dataset to write.")],
+    site: Annotated[str, typer.Option(help="north, south or west.")],
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal datasets.")],
+    children: Annotated[int, typer.Option(min=1, help="Children with drug-resistant epilepsy.")] = 24,
+    controls: Annotated[int, typer.Option(min=0, help="Healthy controls.")] = 8,
+    truth: Annotated[Path | None, typer.Option(help="Write the hidden truth here, for tests only.")] = None,
+    n_procs: Annotated[int, typer.Option(min=1, help="Subjects at a time.")] = 1,
+) -> None:
+    """Write a simulated hospital: raw diffusion MRI of children who do not exist."""
+    from esn_client.imaging.simulated_site import write_site
+
+    write_site(
+        directory, site=site, seed=seed, children=children, controls=controls, truth=truth, n_procs=n_procs
+    )
+    typer.echo(str(directory))
+
+
+@app.command()
+def prepare(
+    bids_dir: Annotated[Path, typer.Argument(help="The BIDS dataset with the scans.")],
+    output_dir: Annotated[Path, typer.Argument(help="The derivative dataset to write.")],
+    analysis_level: Annotated[Literal["participant"], typer.Argument(help="BIDS-App level.")],
+    protocol: Annotated[Path, typer.Option(help="The study's protocol: its table [imaging] is the recipe.")],
+    participant_label: Annotated[
+        list[str] | None, typer.Option(help="Only this participant, with or without 'sub-'; may be repeated.")
+    ] = None,
+    n_procs: Annotated[int, typer.Option(min=1, help="Subjects at a time.")] = 1,
+) -> None:
+    """Make each subject's connectome from its raw diffusion MRI."""
+    from esn_client.imaging.pipeline import prepare as prepare_dataset
+    from esn_core.protocol import load_protocol
+
+    recipe = load_protocol(protocol).imaging
+    wanted = [f"sub-{label.removeprefix('sub-')}" for label in participant_label or []]
+    with progress_bar(f"preparing {bids_dir.name}") as tell:
+        failures = prepare_dataset(
+            bids_dir, output_dir, recipe, participants=wanted or None, n_procs=n_procs, progress=tell
+        )
+    if failures:
+        table = Table("participant", "error", "what was found", title="Not prepared")
+        for failure in failures:
+            table.add_row(failure.participant, failure.error_class, failure.message)
+        Console(stderr=True, soft_wrap=True).print(table)
+        raise SubjectsFailedError(f"{len(failures)} subjects could not be prepared; the others are done")
+    typer.echo(str(output_dir))
+
+
+@app.command()
+def review(protocol: ProtocolFile) -> None:
+    """Say in plain words what a protocol asks and what it costs each child."""
+    from esn_client.review import review as in_words
+    from esn_core.protocol import load_protocol
+
+    typer.echo(in_words(load_protocol(protocol)))
+
+
+@app.command()
+def approve(settings: SettingsFile, protocol: ProtocolFile) -> None:
+    """Approve a protocol: from then on the site answers its questions, in one run."""
+    from esn_client.config import load_site
+    from esn_client.site import approve as approve_protocol
+
+    typer.echo(approve_protocol(load_site(settings), protocol).sha256)
+
+
+@app.command()
+def join(settings: SettingsFile) -> None:
+    """Answer the centre's questions until stopped."""
+    from esn_client.audit import AuditLog
+    from esn_client.config import load_site
+    from esn_client.guard import GuardSettings
+    from esn_client.guard import join as answer_questions
+    from esn_client.site import open_hospital
+
+    site = load_site(settings)
+    audit = AuditLog(site.audit_path, site=site.site)
+    with open_hospital(site) as (hospital, bundles):
+        guard = GuardSettings(
+            server_address=site.centre.address,
+            ca_certificate=site.centre.ca_certificate,
+            node_key=site.node_key_path,
+            state_directory=site.state,
+            allowed_bundles=bundles,
+            audit=lambda line: audit.write("bundle-refused", reason=line),
+            connect_timeout_s=site.centre.connect_timeout_s,
+        )
+        answer_questions(guard, hospital.reply)
+
+
+@ledger_app.command()
+def show(
+    settings: SettingsFile,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show every release, and what the patients have spent."""
+    from esn_client.config import load_site
+    from esn_client.ledger import Ledger
+    from esn_core.privacy import epsilon_of
+
+    site = load_site(settings)
+    with Ledger(_existing(site.ledger_path)) as ledger:
+        entries, spent = ledger.entries(), ledger.spent()
+    # Infinity is no JSON: an exact release has no epsilon.
+    worst = max((epsilon_of(s.mu, site.limits.delta) for s in spent.values()), default=0.0)
+    if as_json:
+        facts = {
+            "site": site.site,
+            "delta": site.limits.delta,
+            "epsilon_cap": site.limits.epsilon_cap,
+            "patients": len(spent),
+            "largest_epsilon": worst if math.isfinite(worst) else None,
+            "entries": [
+                {
+                    "sequence": e.sequence,
+                    "at": e.at,
+                    "question": e.charge.question,
+                    "release": e.charge.release,
+                    "noise_multiplier": e.charge.noise_multiplier,
+                    "patients": len(e.charge.patients),
+                    "hash": e.hash,
+                }
+                for e in entries
+            ],
+        }
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    table = Table("#", "at", "question", "release", "noise multiplier", "patients", title=f"Ledger of {site.site}")
+    for e in entries:
+        table.add_row(
+            str(e.sequence),
+            e.at,
+            e.charge.question,
+            e.charge.release,
+            f"{e.charge.noise_multiplier:.3f}" if e.charge.noise_multiplier else "exact",
+            str(len(e.charge.patients)),
+        )
+    console = Console(soft_wrap=True)
+    console.print(table)
+    said = f"{worst:.2f}" if math.isfinite(worst) else "unbounded (an exact release)"
+    console.print(
+        f"{len(spent)} patients; largest epsilon of one patient: {said} at delta {site.limits.delta:g}; "
+        f"the site's cap is {site.limits.epsilon_cap:g}"
+    )
+
+
+@ledger_app.command()
+def verify(settings: SettingsFile) -> None:
+    """Walk the ledger's chain; a changed ledger is an error."""
+    from esn_client.config import load_site
+    from esn_client.ledger import Ledger
+
+    with Ledger(_existing(load_site(settings).ledger_path)) as ledger:
+        typer.echo(f"{ledger.verify()} entries, head {ledger.head}")
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no ledger; run 'esn-client init' first")
+    return path
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    run(app, program="esn-client")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What the two command lines share: how a command ends, and how long work shows itself."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from esn_core.errors import EsnError
+
+_INTERRUPTED = 130
+
+# Packages that only one side needs, and the extra that brings them.
+_EXTRAS = {
+    "dipy": "client",
+    "nibabel": "client",
+    "opacus": "client",
+    "jinja2": "server",
+    "matplotlib": "server",
+    "nilearn": "server",
+}
+
+
+def run(app: typer.Typer, *, program: str) -> NoReturn:
+    """Run a command line to its end: a user's mistake is one line, and each class has its status."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # A library's news belongs in its own log; ours is what an operator reads.
+    logging.getLogger().setLevel(logging.WARNING)
+    for ours in ("esn_core", "esn_client", "esn_server"):
+        logging.getLogger(ours).setLevel(logging.INFO)
+    try:
+        app(prog_name=program)
+    except EsnError as error:
+        _complain(program, str(error))
+        sys.exit(error.exit_status)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        _complain(program, f"needs {package}: pip install 'esn-federated[{_EXTRAS[package]}]'")
+        sys.exit(EsnError.exit_status)
+    except KeyboardInterrupt:
+        _complain(program, "interrupted")
+        sys.exit(_INTERRUPTED)
+    sys.exit(0)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far a long piece of work is, on stderr.
+
+    Yields a function that is told what was done last, how many are done, and
+    of how many. Where stderr is no terminal, it writes a line now and then.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _sparse_lines(title)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda what, done, total: progress.update(
+            task, description=f"{title} {what}", completed=done, total=total
+        )
+
+
+def _sparse_lines(title: str) -> Callable[[str, int, int], None]:
+    def tell(what: str, done: int, total: int) -> None:
+        if done == total or done % 8 == 0:
+            typer.echo(f"{title}: {done}/{total} {what}", err=True)
+
+    return tell
+
+
+def _complain(program: str, text: str) -> None:
+    line = " ".join(text.split())
+    typer.echo(f"{program}: {line}", err=True)

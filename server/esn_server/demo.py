@@ -1,0 +1,224 @@
+"""A whole consortium on this machine: simulated hospitals, real processes, two studies, one report.
+
+Everything is done by the programs that hospitals and centres use, each in a
+process of its own: this module only starts them, in order, and stops them.
+"""
+
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from rich.console import Console
+
+from esn_core.child_process import ChildProcess
+from esn_core.errors import ConfigError, StudyError
+from esn_server.report.result import StudyResult, read_result
+from esn_server.running import write_outcome
+
+SITES = ("north", "south", "west")
+CHILDREN = 24
+CONTROLS = 8
+DELTA = 1e-3
+TRAINING_ROUNDS = 8
+
+# With this salt the hash holds out exactly 8 of the 24 children of each simulated site.
+SPLIT_SALT = "demo-38"
+
+# A site's cap lies a little above the demo's budget: rounding must not refuse the last release.
+_CAP_OVER_BUDGET = 1.001
+_MARKER = ".esn-demo"
+_PROCESSES = 2
+_START_S = 60.0
+
+
+@dataclass
+class _Study:
+    """One study of the demo: where it lives, what protects it, and how long its steps took."""
+
+    directory: Path
+    hospitals: Path
+    noise: Literal["gaussian", "none"]
+    epsilon: float
+    console: Console
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def centre(self) -> Path:
+        return self.directory / "centre"
+
+    @property
+    def protocol(self) -> Path:
+        return self.directory / "protocol.toml"
+
+    def settings(self, site: str) -> Path:
+        return self.directory / "sites" / site / "site.toml"
+
+    @contextlib.contextmanager
+    def step(self, name: str, words: str) -> Iterator[None]:
+        """Say what happens now, and how long it took."""
+        self.console.print(f"[bold]{words}[/bold]")
+        started = time.monotonic()
+        yield
+        self.timings_s[name] = time.monotonic() - started
+        self.console.print(f"  done in {self.timings_s[name]:.1f} s")
+
+
+def run_demo(out: Path, *, seed: int, epsilon: float) -> Path:
+    """Run the demo and return the path of its report.
+
+    Parameters
+    ----------
+    out : Path
+        Replaced when an earlier demo made it.
+    seed : int
+        Of the simulated children; the privacy noise has no seed.
+    epsilon : float
+        Budget of one child in the private study.
+
+    Raises
+    ------
+    ConfigError
+        `out` holds something else.
+    StudyError
+        A process of the demo failed; its own words stand above.
+
+    """
+    _clear(out)
+    console = Console(stderr=True)
+    private = _Study(out, out / "hospitals", "gaussian", epsilon, console)
+    exact = _Study(out / "no-noise", out / "hospitals", "none", epsilon, console)
+    with _interrupted_by_sigterm():
+        with private.step("simulate", "Simulating three hospitals: raw diffusion MRI of children who do not exist"):
+            for site in SITES:
+                _simulate(private, site, seed=seed)
+        result = _run(private)
+        console.print("The same study once more without noise: what privacy costs (simulated children only)")
+        beside = write_outcome(_run(exact), exact.directory, timings_s=exact.timings_s)
+        write_outcome(result, out, no_noise=beside, timings_s=private.timings_s)
+    return out / "report.html"
+
+
+def _simulate(study: _Study, site: str, *, seed: int) -> None:
+    _call(
+        "client",
+        *("simulate", str(study.hospitals / site / "bids"), "--site", site, "--seed", str(seed)),
+        *("--children", str(CHILDREN), "--controls", str(CONTROLS), "--n-procs", str(_PROCESSES)),
+    )
+
+
+def _run(study: _Study) -> StudyResult:
+    """Set a consortium up, run its study, and shut everything down."""
+    port = _free_port()
+    address = f"127.0.0.1:{port}"
+    logs = study.directory / "logs"
+    with contextlib.ExitStack() as processes:
+        with study.step("start", "Starting the centre and enrolling the sites"):
+            _call("server", "init", str(study.centre), "--name", "127.0.0.1", "--name", "localhost")
+            centre = processes.enter_context(
+                _background("server", "start", str(study.centre), "--port", str(port), log=logs / "centre.log")
+            )
+            for site in SITES:
+                _initialise(study, site, address)
+            if not centre.wait_until(
+                lambda: any("ready" in line for line in centre.log_lines()), timeout_s=_START_S
+            ):
+                raise StudyError(f"the centre did not start: {centre.last_words()}")
+            for site in SITES:
+                key = study.settings(site).parent / "state" / "node_key.pub"
+                _call("server", "enrol", str(study.centre), site, str(key), "--address", address)
+            _draft(study)
+        with study.step("prepare", "Preparing every child's connectome at its hospital"):
+            for site in SITES:
+                data = study.hospitals / site
+                _call(
+                    "client",
+                    *("prepare", str(data / "bids"), str(data / "derivatives"), "participant"),
+                    *("--protocol", str(study.protocol), "--n-procs", str(_PROCESSES)),
+                )
+        with study.step("study", "Running the study"):
+            for site in SITES:
+                _call("client", "approve", str(study.settings(site)), str(study.protocol))
+                processes.enter_context(
+                    _background("client", "join", str(study.settings(site)), log=logs / f"{site}.log")
+                )
+            arguments = (str(study.centre), str(study.protocol), "--out", str(study.directory))
+            _call("server", "run", *arguments, "--address", address)
+    return read_result(study.directory / "result.json")
+
+
+def _initialise(study: _Study, site: str, address: str) -> None:
+    data = study.hospitals / site
+    _call(
+        "client",
+        *("init", str(study.settings(site).parent), "--site", site, "--address", address),
+        *("--ca-certificate", str(study.centre / "ca.crt")),
+        *("--epsilon-cap", str(study.epsilon * _CAP_OVER_BUDGET), "--delta", str(DELTA)),
+        *("--dataset", str(data / "bids"), "--derivatives", str(data / "derivatives")),
+        "--exact-sums" if study.noise == "none" else "--no-exact-sums",
+    )
+
+
+def _draft(study: _Study) -> None:
+    _call(
+        "server",
+        *("protocol", str(study.centre), "--study", f"demo-{study.noise}", "--out", str(study.protocol)),
+        *("--epsilon", str(study.epsilon), "--delta", str(DELTA), "--noise", study.noise, "--simulated"),
+        *("--split-salt", SPLIT_SALT, "--training-rounds", str(TRAINING_ROUNDS), "--deadline-s", "120"),
+    )
+
+
+def _program(side: Literal["client", "server"]) -> list[str]:
+    return [sys.executable, "-m", f"esn_{side}.cli"]
+
+
+def _call(side: Literal["client", "server"], *arguments: str) -> None:
+    """Run a command to its end; its progress goes to our stderr."""
+    with subprocess.Popen([*_program(side), *arguments], stdout=subprocess.DEVNULL) as process:
+        try:
+            status = process.wait()
+        except BaseException:
+            # The terminal's interrupt has reached the child as well; a signal to us alone has not.
+            process.terminate()
+            raise
+    if status != 0:
+        raise StudyError(f"'esn-{side} {arguments[0]}' ended with exit status {status}")
+
+
+def _background(side: Literal["client", "server"], *arguments: str, log: Path) -> ChildProcess:
+    return ChildProcess([*_program(side), *arguments], log_file=log, environment={})
+
+
+def _clear(out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        if not (out / _MARKER).exists():
+            raise ConfigError(f"{out} is not empty and was not made by a demo; choose another directory")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _MARKER).touch()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,68 @@
+"""Drafts of protocols: a commented file that a coordinator edits and every site reads."""
+
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Literal
+
+from jinja2 import Environment, StrictUndefined
+
+from esn_core.protocol import RosterEntry
+from esn_server.bundle import bundle_sha256
+
+
+def draft(
+    *,
+    study: str,
+    roster: Sequence[RosterEntry],
+    simulated: bool,
+    noise: Literal["gaussian", "none"],
+    epsilon: float,
+    delta: float,
+    split_salt: str,
+    training_rounds: int,
+    deadline_s: float,
+    atlas: str = "phantom-28",
+) -> str:
+    """Return a protocol as commented TOML.
+
+    The imaging recipe is the one that the atlas's public template was made
+    with: scores against a template mean nothing under another recipe.
+
+    Parameters
+    ----------
+    study : str
+    roster : sequence of RosterEntry
+    simulated : bool
+        Whether every child is simulated.
+    noise : {'gaussian', 'none'}
+    epsilon, delta : float
+        Budget of one child.
+    split_salt : str
+        Decides who is held out.
+    training_rounds : int
+    deadline_s : float
+        Longest that one question may take.
+    atlas : str
+
+    """
+    recipe = (files("esn_core") / "atlases" / f"{atlas}.recipe.toml").read_text(encoding="utf-8")
+    template = (files("esn_server") / "protocol.toml.j2").read_text(encoding="utf-8")
+    # TOML, not HTML: values pass through 'tojson', whose strings and numbers TOML shares.
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
+    return environment.from_string(template).render(
+        study=study,
+        simulated=simulated,
+        bundle_sha256=bundle_sha256(),
+        roster=[(entry.site, entry.node_key) for entry in roster],
+        imaging=tomllib.loads(recipe),
+        held_out_fraction=0.333,
+        split_salt=split_salt,
+        training_rounds=training_rounds,
+        learning_rate=0.001,
+        max_gradient_norm=1.0,
+        noise=noise,
+        epsilon=epsilon,
+        delta=delta,
+        deadline_s=deadline_s,
+    )

@@ -1,0 +1,149 @@
+"""A consortium in one process: real hospitals, real gates and ledgers, connectomes instead of scans."""
+
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import torch
+
+from esn_client.answers import Hospital, Study
+from esn_client.audit import AuditLog
+from esn_client.cohort import Cohort, Split
+from esn_client.config import Limits
+from esn_client.egress import Gate, discrete_gaussian
+from esn_client.ledger import Ledger
+from esn_core.atlas import load_atlas
+from esn_core.connectome import load_template
+from esn_core.errors import ProtocolError
+from esn_core.protocol import Protocol
+from esn_server.rounds import Rounds
+
+SITES = ("north", "south", "west")
+CHILDREN, HELD_OUT = 16, 8
+
+
+@dataclass
+class InProcessReply:
+    message_id: str
+    body: bytes | None
+    error: str | None
+
+
+class InProcessLink:
+    """Carries messages to hospitals in this process, and remembers every byte that came back."""
+
+    def __init__(self, hospitals):
+        self.hospitals = hospitals
+        self.replies = []
+        self.carried = []
+
+    def send(self, node_id, body):
+        answer = self.hospitals[node_id].reply(body)
+        self.carried.append((node_id, body, answer))
+        message_id = f"m{len(self.carried)}"
+        self.replies.append(InProcessReply(message_id, answer, None))
+        return message_id
+
+    def receive(self):
+        arrived, self.replies = self.replies, []
+        return arrived
+
+    def online(self):
+        return set(self.hospitals)
+
+
+@dataclass
+class Consortium:
+    """Three hospitals, their ledgers, and the way to ask them."""
+
+    protocol: Protocol
+    cohorts: dict
+    ledgers: dict
+    link: InProcessLink
+    rounds: Rounds
+
+
+@pytest.fixture(scope="session")
+def protocol_content():
+    """A valid protocol as plain data; tests change a copy."""
+    recipe = (files("esn_core") / "atlases" / "phantom-28.recipe.toml").read_text()
+    return {
+        "format": 1,
+        "study": "test",
+        "simulated": True,
+        "bundle_sha256": "0" * 64,
+        "roster": [{"site": s, "node_key": f"ecdsa-sha2-nistp384 {s}="} for s in SITES],
+        "imaging": tomllib.loads(recipe),
+        "cohort": {"held_out_fraction": 0.333, "split_salt": "test", "minimum_children": 5},
+        "severity_network": {"candidates": "template"},
+        "model": {"name": "compact", "initial_weights": "compact-1"},
+        "training": {"rounds": 3, "learning_rate": 0.001, "max_gradient_norm": 1.0},
+        "privacy": {
+            "trust": "local",
+            "noise": "gaussian",
+            "epsilon": 8.0,
+            "delta": 1e-3,
+            "shares": {"centre": 0.05, "association": 0.7, "gradient": 0.1, "calibration": 0.15},
+        },
+        "rounds": {"quorum": 3, "deadline_s": 5.0},
+    }
+
+
+@pytest.fixture
+def make_consortium(tmp_path, protocol_content):
+    """A function that builds a consortium under given privacy rules."""
+    opened = []
+
+    def make(*, exact=False, noise=discrete_gaussian, epsilon_cap=8.01, seed=1, **privacy):
+        content = {**protocol_content, "privacy": {**protocol_content["privacy"], **privacy}}
+        if exact:
+            content["privacy"]["noise"] = "none"
+        protocol = Protocol.model_validate(content)
+        rng = np.random.default_rng(seed)
+        cohorts = {s: draw_cohort(rng) for s in SITES}
+        limits = Limits(epsilon_cap=epsilon_cap, delta=1e-3, minimum_children=5, exact_sums=exact)
+        ledgers, hospitals = {}, {}
+        for node, site in enumerate(SITES, start=1):
+            ledgers[site] = ledger = Ledger(tmp_path / f"{site}.sqlite")
+            opened.append(ledger)
+            gate = Gate(
+                site=site,
+                limits=limits,
+                ledger=ledger,
+                audit=AuditLog(tmp_path / f"{site}.jsonl", site=site),
+                salt=b"s" * 32,
+                noise=noise,
+            )
+
+            def load(digest, cohort=cohorts[site]):
+                if digest != protocol.sha256:
+                    raise ProtocolError("not approved")
+                return Study(protocol, cohort, torch.device("cpu"))
+
+            hospitals[node] = Hospital(gate=gate, load=load)
+        link = InProcessLink(hospitals)
+        nodes = {site: node for node, site in enumerate(SITES, start=1)}
+        rounds = Rounds(link, nodes, quorum=3, deadline_s=5, sleep=lambda _: None)
+        return Consortium(protocol, cohorts, ledgers, link, rounds)
+
+    yield make
+    for ledger in opened:
+        ledger.close()
+
+
+def draw_cohort(rng):
+    """Draw a site whose severity lowers the first twenty candidate edges."""
+    template = load_template("phantom-28")
+    candidates = np.flatnonzero(template.present)
+    affected = candidates[:20]
+
+    def split(n, first):
+        gase = rng.integers(1, 8, n).astype(float)
+        scores = rng.normal(size=(n, len(load_atlas("phantom-28").edges)))
+        scores[:, affected] -= 0.8 * ((gase - 4) / 1.5)[:, None]
+        names = tuple(f"sub-{i:03d}" for i in range(first, first + n))
+        return Split(names, np.where(template.present, scores, 0.0), gase)
+
+    return Cohort(split(CHILDREN, 1), split(HELD_OUT, 101), controls=8)
