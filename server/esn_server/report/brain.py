@@ -18,7 +18,7 @@ from esn_server.report.drawing import BLUE, GREY, INK, PALE, VERMILLION, Drawing
 from esn_server.report.result import NetworkEdge, SeverityNetwork
 from esn_server.report.wording import signed
 
-MOST_EDGES = 300
+MOST_EDGES = 120
 """Edges that a figure can hold and still be read; the strongest are drawn."""
 
 _MNI_BOX_MM = np.array([(-76.0, 76.0), (-110.0, 80.0), (-60.0, 90.0)])
