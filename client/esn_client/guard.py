@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import httpx
 from flwr.app import Error, Message
@@ -181,8 +180,7 @@ def _take_task(supernode: SuperNode, token: str, settings: GuardSettings) -> boo
             push_task_output(client, context, SubStatus.FAILED if failed else SubStatus.COMPLETED, "")
         except Exception as error:
             # Whatever a message does to Flower's own code, this site stays in the federation.
-            logger.warning("a question could not be taken: %s", type(error).__name__)
-            logger.debug("the question that could not be taken", exc_info=True)
+            _note("a question could not be taken", error)
             return False
     return True
 
@@ -198,12 +196,14 @@ def _reply(message: Message, context: object, bundle: bytes, settings: GuardSett
     try:
         return app(message=message, context=context)
     except Exception as error:
-        # The text may hold a path or a patient: it stays here.
-        logger.warning("a question was answered with %s", type(error).__name__)
-        logger.debug("the question that failed", exc_info=True)
-        return Message(
-            Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=type(error).__name__), reply_to=message
-        )
+        _note("a question was answered with an error", error)
+        name = type(error).__name__  # and nothing else: the text may hold a path or a patient
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=name), reply_to=message)
+
+
+def _note(what: str, error: Exception) -> None:
+    """Log an error without its text, which may name a patient; with it where debugging was asked for."""
+    logger.warning("%s: %s", what, type(error).__name__, exc_info=logger.isEnabledFor(logging.DEBUG))
 
 
 @contextlib.contextmanager
@@ -240,11 +240,7 @@ def _stopped_by_sigterm(stop: threading.Event) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    before = signal.signal(signal.SIGTERM, ask_to_stop)
+    before = signal.signal(signal.SIGTERM, lambda _signal, _frame: stop.set())
     try:
         yield
     finally:
@@ -254,5 +250,4 @@ def _stopped_by_sigterm(stop: threading.Event) -> Iterator[None]:
 def _bypass_proxy_on_loopback() -> None:
     """Reach our own SuperNode directly, whatever proxy the hospital uses for the world."""
     hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    if "127.0.0.1" not in hosts.split(","):
-        os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{hosts},127.0.0.1".strip(",")
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{hosts},127.0.0.1".strip(",")

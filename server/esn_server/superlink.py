@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from esn_core.child_process import ChildProcess
 from esn_core.errors import LinkError
@@ -127,11 +126,10 @@ def serve(directory: Path, *, host: str = "127.0.0.1", port: int, ready: Callabl
 
     """
     stop = threading.Event()
-
-    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.signal(number, lambda _signal, _frame: stop.set())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         with run_superlink(directory, host=host, port=port) as superlink:
             ready(f"the centre is ready at {_join(host, port)}")

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -151,19 +153,50 @@ def test_a_missing_certificate_is_one_line(tmp_path, free_tcp_port):
         superlink.__enter__()
 
 
-def kill_superlink(directory: Path, port: int) -> None:
-    """Start a SuperLink and kill it from outside."""
-    with run_superlink(directory, host="127.0.0.1", port=port):
-        for child in psutil.Process().children():
-            if str(port) in child.cmdline():
-                child.kill()
-                child.wait()
+def kill_superlink(port: int) -> None:
+    """Kill the SuperLink that this process started on a port."""
+    for child in psutil.Process().children():
+        if str(port) in child.cmdline():
+            child.kill()
+            child.wait()
 
 
-def test_a_superlink_that_dies_is_reported_with_its_last_line(tmp_path, free_tcp_port):
+def use_a_superlink_that_dies(directory: Path, port: int) -> None:
+    """Lose the SuperLink in the middle of a run."""
+    with (
+        run_superlink(directory, host="127.0.0.1", port=port) as superlink,
+        open_run(directory, address=superlink.address) as transport,
+    ):
+        kill_superlink(port)
+        with pytest.raises(LinkError, match=r"^the SuperLink at .* cannot be reached: "):
+            transport.online()
+
+
+def test_a_superlink_that_dies_in_a_run_is_reported_with_its_last_line(tmp_path, free_tcp_port, monkeypatch):
+    monkeypatch.setattr(link, "_RETRY_S", 1.0)
     create_authority(tmp_path / "centre", names=["localhost"])
     with pytest.raises(LinkError, match=r"^the SuperLink ended: .+ \(log: .*superlink\.log\)$"):
-        kill_superlink(tmp_path / "centre", free_tcp_port)
+        use_a_superlink_that_dies(tmp_path / "centre", free_tcp_port)
+
+
+SERVE = """
+import sys
+from pathlib import Path
+from esn_server.link import serve
+serve(Path(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), ready=lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_centre_serves_until_it_is_asked_to_stop(tmp_path, free_tcp_port, number):
+    create_authority(tmp_path / "centre", names=["localhost"])
+    command = [sys.executable, "-c", SERVE, tmp_path / "centre", str(free_tcp_port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == f"the centre is ready at 127.0.0.1:{free_tcp_port}\n"
+        (superlink,) = psutil.Process(process.pid).children()
+        process.send_signal(number)
+        assert process.wait(timeout=20) == 0
+    assert not superlink.is_running()
 
 
 def test_a_supernode_that_ends_is_started_again(centre, three_sites, ask):

@@ -1,0 +1,65 @@
+"""What the link costs a study: seconds of overhead per question, and seconds until the first one."""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from esn_client.identity import create_node_key
+from esn_client.supernode import free_port
+from esn_server.bundle import bundle_sha256
+from esn_server.identity import create_authority
+from esn_server.link import Transport, open_run, register_site, run_superlink
+
+pytestmark = pytest.mark.slow
+
+ECHO_SITE = Path(__file__).parents[1] / "federation" / "echo_site.py"
+# The size of the compact model's weights, about: what a question of the training phase carries.
+BODY = bytes(200_000)
+
+
+@contextlib.contextmanager
+def started_federation(directory: Path) -> Iterator[tuple[Transport, set[int]]]:
+    """Start a centre and three sites that echo; they are online when the block is entered."""
+    create_authority(directory / "centre", names=["localhost"])
+    with contextlib.ExitStack() as stack:
+        superlink = stack.enter_context(
+            run_superlink(directory / "centre", host="127.0.0.1", port=free_port())
+        )
+        nodes = set()
+        for name in ("north", "south", "east"):
+            site = directory / name
+            create_node_key(site / "node_key")
+            nodes.add(register_site(directory / "centre", superlink.address, site / "node_key.pub"))
+            command = [sys.executable, ECHO_SITE, site, superlink.address, directory / "centre" / "ca.crt"]
+            process = stack.enter_context(subprocess.Popen([*command, bundle_sha256()], cwd=site))
+            stack.callback(process.terminate)
+        transport = stack.enter_context(open_run(directory / "centre", address=superlink.address))
+        while transport.online() != nodes:
+            time.sleep(0.1)
+        yield transport, nodes
+
+
+def ask(transport: Transport, nodes: set[int]) -> None:
+    """Ask every site one question and wait for the slowest."""
+    missing = {transport.send(node, BODY) for node in nodes}
+    while missing:
+        for reply in transport.receive():
+            assert reply.error is None
+            missing.remove(reply.message_id)
+        time.sleep(0.05)
+
+
+def test_overhead_per_question(benchmark, tmp_path):
+    start_s = time.monotonic()
+    with started_federation(tmp_path) as (transport, nodes):
+        benchmark.extra_info["cold_start_s"] = time.monotonic() - start_s
+        ask(transport, nodes)
+        benchmark.pedantic(ask, args=(transport, nodes), rounds=6, iterations=1)
+    # Bars of the project: 4 s per question, 25 s to the first one; twice that on a busy machine.
+    assert benchmark.stats.stats.median < 8
+    assert benchmark.extra_info["cold_start_s"] < 50
