@@ -68,7 +68,7 @@ class Evaluation(_Record):
     )
     by_gase: list[GaseBin] = Field(description="Predictions summed by step of clinical GASE.")
     undefined_because: str | None = Field(
-        description="Why a figure above is null, in words; null where none is."
+        description="Why r, and with it the others, is null. An error alone is null if its sum is negative."
     )
 
     @model_validator(mode="after")
