@@ -79,7 +79,7 @@ class World:
     ----------
     atlas : Atlas
     mean : (E,) float64
-        Log weight at ten years, midway between the sexes, at mean severity.
+        Log weight of healthy children at ten years, midway between the sexes.
     present : (E,) bool
         The edges that have a bundle.
     sd : (E,) float64
@@ -87,7 +87,8 @@ class World:
     age_slope, sex_slope : (E,) float64
         Per year; boys minus girls.
     severity_slope : (E,) float64
-        Per standard deviation of severity; not zero in the severity network alone.
+        Per standard deviation of severity, from that of healthy children onwards; not zero in the severity
+        network alone.
     factors : (K, E) float64
         Low-rank nuisance: how each factor moves each log weight.
     gase_noise : float
@@ -211,7 +212,7 @@ class World:
         subjects, edges = len(severity), len(self.mean)
         deviation = rng.normal(size=(subjects, edges)) * self.sd
         deviation += rng.normal(size=(subjects, len(self.factors))) @ self.factors
-        deviation += severity[:, None] * self.severity_slope
+        deviation += (severity - CONTROL_SEVERITY_Z)[:, None] * self.severity_slope
         expected = self.mean + np.outer(age_years - 10, self.age_slope) + np.outer(male - 0.5, self.sex_slope)
         head = rng.normal(0, 0.15, (subjects, 1))  # size and gain of the whole scan
         return expected + head + scanner.offset + scanner.gain * deviation

@@ -18,6 +18,8 @@ CORTEX_FROM = 0.74
 """Labels fill the shell from this share of the semi-axes to the brain's surface."""
 ENDS_AT = 0.90
 """Bundles end at this share of the semi-axes, well inside the cortex."""
+ASIDE_MM, ASIDE_SHARE = 7.0, 0.15
+"""Bundles end this far from their region's centre towards their partner, or this share of the way if less."""
 MEAN_AREA_MM2 = 60.0
 """Cross-section of a bundle whose log weight is `REFERENCE_LOG_WEIGHT`."""
 REFERENCE_LOG_WEIGHT = 4.3
@@ -204,9 +206,9 @@ def _draw_bundles(
     start, stop = ends[atlas.edges[bundles, 0]], ends[atlas.edges[bundles, 1]]
     # A bundle leaves its region on the side of its partner, so that bundles of one region lie apart.
     chord = stop - start
-    aside = 7.0 * chord / np.linalg.norm(chord, axis=1, keepdims=True)
-    start, stop = start + aside, stop - aside
     length = np.linalg.norm(chord, axis=1, keepdims=True)
+    aside = np.minimum(ASIDE_MM, ASIDE_SHARE * length) * chord / length
+    start, stop = start + aside, stop - aside
     # Long bundles run deep, short ones just below the cortex: cubic Bezier curves drawn to the centre.
     pull = np.clip(0.25 + length / 250, 0.25, 0.75)
     t = np.linspace(0, 1, STEPS + 1)[:, None, None]
