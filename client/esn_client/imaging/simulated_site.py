@@ -24,7 +24,7 @@ from esn_core.simulation.diffusion import Phantom, Scheme, draw_phantom
 
 ATLAS = "phantom-28"
 VOXEL_SIZE_MM = 5.0
-HEADER_BYTES_WITHOUT_TIME = 0
+GZIP_TIME = 0
 """The modification time in every gzip header: equal seeds give equal bytes."""
 
 
@@ -246,7 +246,7 @@ def _write_scan(
     stem.parent.mkdir(parents=True)
     labels.mkdir(parents=True)
     write_scan_files(stem, phantom, scheme, orientation=preset.orientation)
-    _write_image(
+    write_image(
         labels / f"{participant}_seg-{segmentation_of(atlas.name)}_dseg.nii.gz",
         phantom.labels,
         phantom.affine,
@@ -279,7 +279,7 @@ def write_scan_files(
 
     """
     signal = np.clip(np.rint(phantom.signal), 0, np.iinfo(np.int16).max).astype(np.int16)
-    _write_image(stem.with_suffix(".nii.gz"), signal, phantom.affine, orientation=orientation)
+    write_image(stem.with_suffix(".nii.gz"), signal, phantom.affine, orientation=orientation)
     # FSL negates x where the affine's determinant is positive. Stored LAS, x along the voxel axis is
     # negative already: both files hold -x of the RAS direction.
     vectors = scheme.directions * np.array([-1.0, 1.0, 1.0])
@@ -290,7 +290,7 @@ def write_scan_files(
     stem.with_suffix(".bvec").write_text(text.getvalue(), encoding="utf-8")
 
 
-def _write_image(
+def write_image(
     path: Path, data: NDArray[np.int16], affine: NDArray[np.float64], *, orientation: Literal["LAS", "RAS"]
 ) -> None:
     """Write a NIfTI image whose bytes depend on nothing but its content."""
@@ -302,7 +302,7 @@ def _write_image(
     image.header.set_xyzt_units("mm", "sec")
     image.header.set_qform(affine, code=1)
     image.header.set_sform(affine, code=1)
-    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=HEADER_BYTES_WITHOUT_TIME))
+    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=GZIP_TIME))
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

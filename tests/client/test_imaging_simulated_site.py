@@ -1,0 +1,114 @@
+"""Tests of simulated hospitals on disk."""
+
+import hashlib
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from esn_client.imaging.simulated_site import SITES, write_site
+from esn_core.errors import ConfigError
+
+
+def digests(directory):
+    return {
+        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sites")
+    for site in SITES:
+        write_site(folder / site, site=site, seed=3, children=2, controls=1, truth=folder / f"{site}.npz")
+    return folder
+
+
+def test_equal_seeds_give_equal_bytes_whatever_the_number_of_processes(sites, tmp_path):
+    write_site(tmp_path / "again", site="north", seed=3, children=2, controls=1, truth=None, n_procs=2)
+    assert digests(tmp_path / "again") == digests(sites / "north")
+
+
+def test_another_seed_gives_other_children(sites, tmp_path):
+    write_site(tmp_path / "other", site="north", seed=4, children=2, controls=1, truth=None)
+    ours, theirs = digests(sites / "north"), digests(tmp_path / "other")
+    scans = [name for name in ours if name.endswith(("dwi.nii.gz", "participants.tsv"))]
+    assert len(scans) == 4
+    assert all(ours[name] != theirs[name] for name in scans)
+
+
+@pytest.mark.parametrize(
+    ("site", "orientation", "volumes", "b_value"),
+    [("north", "LAS", 34, 1000), ("south", "RAS", 36, 1000), ("west", "LAS", 44, 900)],
+)
+def test_each_scanner_stores_images_its_own_way(sites, site, orientation, volumes, b_value):
+    stem = sites / site / "sub-001" / "dwi" / "sub-001_dwi"
+    image = nib.load(stem.with_suffix(".nii.gz"))
+    b = np.loadtxt(stem.with_suffix(".bval"))
+    assert "".join(nib.aff2axcodes(image.affine)) == orientation
+    assert image.shape[3] == len(b) == volumes
+    assert sorted(set(b.tolist())) == [0, b_value]
+    assert (np.flatnonzero(b == 0).tolist() == [0, 1, 2, 3]) == (site != "west")
+
+
+def test_all_sites_share_one_world(sites):
+    truths = [np.load(sites / f"{site}.npz") for site in SITES]
+    for name in ("severity_edges", "severity_slope", "present"):
+        assert all(np.array_equal(truth[name], truths[0][name]) for truth in truths)
+    assert not np.array_equal(truths[0]["log_weights"], truths[1]["log_weights"])
+
+
+def test_participants_have_every_column_described(sites):
+    lines = (sites / "north" / "participants.tsv").read_text().splitlines()
+    columns = lines[0].split("\t")
+    assert columns[:5] == ["participant_id", "age", "sex", "group", "gase"]
+    assert set(json.loads((sites / "north" / "participants.json").read_text())) == set(columns[1:])
+    rows = [dict(zip(columns, line.split("\t"), strict=True)) for line in lines[1:]]
+    assert [row["group"] for row in rows] == ["dre", "dre", "control"]
+    assert [row["gase"] == "n/a" for row in rows] == [False, False, True]
+
+
+def test_the_truth_is_nowhere_in_the_dataset(sites):
+    names = set(digests(sites / "north"))
+    per_subject = {
+        name.format(s=f"sub-00{k}")
+        for k in (1, 2, 3)
+        for name in (
+            "{s}/dwi/{s}_dwi.nii.gz",
+            "{s}/dwi/{s}_dwi.bval",
+            "{s}/dwi/{s}_dwi.bvec",
+            "{s}/dwi/{s}_dwi.json",
+            "derivatives/labels/{s}/dwi/{s}_seg-phantom28_dseg.nii.gz",
+        )
+    }
+    assert names == per_subject | {
+        "dataset_description.json",
+        "README",
+        "participants.tsv",
+        "participants.json",
+        "derivatives/labels/dataset_description.json",
+        "derivatives/labels/seg-phantom28_dseg.tsv",
+    }
+
+
+def test_an_unknown_site_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(ConfigError, match="unknown site 'east'; there are: north, south, west"):
+        write_site(tmp_path / "x", site="east", seed=1, children=1, controls=0, truth=None)
+
+
+def test_a_directory_in_use_is_left_alone(sites):
+    before = digests(sites / "north")
+    with pytest.raises(ConfigError, match="is not empty; a simulated site needs a directory of its own"):
+        write_site(sites / "north", site="north", seed=3, children=1, controls=0, truth=None)
+    assert digests(sites / "north") == before
+
+
+def test_the_truth_may_not_lie_inside_the_dataset(tmp_path):
+    with pytest.raises(ConfigError, match="lies inside the dataset; the truth must be kept outside"):
+        write_site(
+            tmp_path / "x", site="north", seed=1, children=1, controls=0, truth=tmp_path / "x" / "t.npz"
+        )
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,271 @@
+"""Tests of prepare: what is done is skipped, what changed is redone, and no subject harms another."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from esn_client.imaging import derivatives, subject
+from esn_client.imaging.derivatives import Derivative
+from esn_client.imaging.pipeline import Failure, load_connectome, prepare
+from esn_client.imaging.simulated_site import write_site
+from esn_client.imaging.subject import prepare_subject
+from esn_core.connectome import edge_strengths
+from esn_core.errors import ConfigError, DataError
+from esn_core.recipe import ImagingRecipe
+
+SETTINGS = tomllib.loads(files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text())
+RECIPE = ImagingRecipe(**(SETTINGS | {"seeds": 1500}))
+OTHER_RECIPE = ImagingRecipe(**(SETTINGS | {"seeds": 1500, "random_seed": 54_321}))
+FIRST, SECOND = "sub-001", "sub-002"
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """A site of two children, and its connectomes."""
+    folder = tmp_path_factory.mktemp("prepare")
+    write_site(folder / "bids", site="north", seed=8, children=2, controls=0, truth=None)
+    assert prepare(folder / "bids", folder / "out", RECIPE, participants=None, n_procs=2) == []
+    return folder
+
+
+@pytest.fixture
+def bids(clean, tmp_path):
+    return shutil.copytree(clean / "bids", tmp_path / "bids")
+
+
+@pytest.fixture
+def out(clean, tmp_path):
+    return shutil.copytree(clean / "out", tmp_path / "out")
+
+
+def files_of(out, participant=FIRST, recipe=RECIPE):
+    return Derivative(out, participant, recipe)
+
+
+def redone(bids, out, recipe=RECIPE, participant=FIRST):
+    return prepare_subject(bids, out, participant, recipe)
+
+
+def append(path, content=b" "):
+    with path.open("ab") as file:
+        file.write(content)
+
+
+def test_outputs_are_a_derivative_dataset(clean):
+    description = json.loads((clean / "out" / "dataset_description.json").read_text())
+    assert description["DatasetType"] == "derivative"
+    assert description["GeneratedBy"][0]["Name"] == "esn-client prepare"
+    written = sorted(
+        p.relative_to(clean / "out").as_posix() for p in (clean / "out").rglob("*") if p.is_file()
+    )
+    stems = [f"{name}/dwi/{name}_seg-phantom28_meas-count_relmat" for name in (FIRST, SECOND)]
+    assert written == sorted(
+        ["dataset_description.json", *[s + e for s in stems for e in (".dense.tsv", ".json")]]
+    )
+
+
+def test_the_record_says_how_the_matrix_was_made(clean):
+    record = json.loads(files_of(clean / "out").record.read_text())
+    assert record["Recipe"] == RECIPE.model_dump()
+    assert record["Software"]["dipy"].startswith("1.12")
+    assert len(record["Sources"]) == 4
+    assert record["Nodes"][0] == "L_superior_frontal"
+    names = ["reading", "tensor", "response", "fodf", "tracking", "parcellation", "connectivity"]
+    assert [stage["Name"] for stage in record["Stages"]] == names
+    counts = load_connectome(clean / "out", FIRST, RECIPE).counts
+    assert record["StreamlinesAssigned"] == np.triu(counts).sum() <= record["Streamlines"] <= RECIPE.seeds
+
+
+def test_a_prepared_connectome_is_read_back(clean):
+    connectome = load_connectome(clean / "out", FIRST, RECIPE)
+    assert connectome.counts.shape == (28, 28)
+    assert edge_strengths(connectome).max() > 5
+
+
+def test_the_number_of_processes_changes_nothing(clean, bids, tmp_path):
+    assert prepare(bids, tmp_path / "alone", RECIPE, participants=[SECOND], n_procs=1) == []
+    again, before = (load_connectome(o, SECOND, RECIPE).counts for o in (tmp_path / "alone", clean / "out"))
+    assert np.array_equal(again, before)
+    assert not files_of(tmp_path / "alone").record.exists()
+
+
+def test_what_is_done_is_skipped(bids, out):
+    before = files_of(out).record.read_bytes()
+    assert redone(bids, out) is False
+    assert files_of(out).record.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sub-001/dwi/sub-001_dwi.bval",
+        "sub-001/dwi/sub-001_dwi.bvec",
+        "sub-001/dwi/sub-001_dwi.nii.gz",
+        "derivatives/labels/sub-001/dwi/sub-001_seg-phantom28_dseg.nii.gz",
+    ],
+)
+def test_a_changed_input_is_redone(bids, out, name):
+    # Trailing zeros and blanks change the file's digest and none of its numbers.
+    append(bids / name, b"\n" if name.endswith(("val", "vec")) else b"\0\0")
+    assert redone(bids, out) is True
+    assert redone(bids, out) is False
+
+
+def test_another_recipe_is_redone(bids, out):
+    assert redone(bids, out, OTHER_RECIPE) is True
+    with pytest.raises(DataError, match=f"made by recipe {OTHER_RECIPE.sha256[:12]}; the study's recipe is"):
+        load_connectome(out, FIRST, RECIPE)
+
+
+def test_another_release_is_redone(bids, out, monkeypatch):
+    version = derivatives.version
+    monkeypatch.setattr(
+        derivatives, "version", lambda name: "99" if name == "esn-federated" else version(name)
+    )
+    assert redone(bids, out) is True
+
+
+def test_an_edited_matrix_is_refused_and_redone(clean, bids, out):
+    matrix = files_of(out).matrix
+    text = matrix.read_text()
+    matrix.write_text(("1" if text[0] == "0" else "0") + text[1:])
+    with pytest.raises(
+        DataError, match=r"sub-001_.*dense\.tsv was changed after it was made; prepare it again"
+    ):
+        load_connectome(out, FIRST, RECIPE)
+    assert redone(bids, out) is True
+    assert matrix.read_bytes() == files_of(clean / "out").matrix.read_bytes()
+
+
+@pytest.mark.parametrize("which", ["matrix", "record"])
+def test_a_missing_file_is_refused_and_redone(bids, out, which):
+    path = getattr(files_of(out), which)
+    path.unlink()
+    with pytest.raises(DataError, match=f"sub-001: no connectome; {path.name} is missing"):
+        load_connectome(out, FIRST, RECIPE)
+    assert redone(bids, out) is True
+
+
+@pytest.mark.parametrize("half", [b"", b'{"MatrixSha256": "', b"[]"])
+def test_half_a_record_is_refused_and_redone(bids, out, half):
+    files_of(out).record.write_bytes(half)
+    with pytest.raises(DataError, match=r"relmat\.json is not a record of a connectome"):
+        load_connectome(out, FIRST, RECIPE)
+    assert redone(bids, out) is True
+
+
+def test_a_disk_that_fills_up_leaves_nothing_that_could_be_read(bids, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        redone(bids, tmp_path / "full")
+    assert not [path for path in (tmp_path / "full").rglob("*") if path.is_file()]
+
+
+def test_a_kill_between_matrix_and_record_leaves_nothing_valid(bids, out, monkeypatch):
+    write_whole = derivatives.write_whole
+
+    def killed(path, content):
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        write_whole(path, content)
+
+    monkeypatch.setattr(derivatives, "write_whole", killed)
+    with pytest.raises(KeyboardInterrupt):
+        redone(bids, out, OTHER_RECIPE)
+    for recipe in (RECIPE, OTHER_RECIPE):
+        with pytest.raises(DataError, match="no connectome"):
+            load_connectome(out, FIRST, recipe)
+
+
+def test_a_failed_subject_leaves_the_others_unharmed(bids, tmp_path):
+    (bids / "sub-001" / "dwi" / "sub-001_dwi.bvec").unlink()
+    seen = []
+    failures = prepare(
+        bids, tmp_path / "out", RECIPE, participants=None, n_procs=2, progress=lambda *step: seen.append(step)
+    )
+    words = "sub-001: sub-001_dwi.bvec is missing beside sub-001_dwi.nii.gz"
+    assert failures == [Failure(FIRST, "DataError", words)]
+    assert sorted(name for name, _, _ in seen) == [FIRST, SECOND]
+    assert [step[1:] for step in seen] == [(1, 2), (2, 2)]
+    assert load_connectome(tmp_path / "out", SECOND, RECIPE).counts.any()
+
+
+def test_a_dataset_that_cannot_be_used_is_refused_before_anything_is_done(bids, tmp_path):
+    with pytest.raises(DataError, match="unknown participant sub-077"):
+        prepare(bids, tmp_path / "out", RECIPE, participants=["077"], n_procs=1)
+    with pytest.raises(ConfigError, match="unknown atlas 'aal'"):
+        prepare(
+            bids, tmp_path / "out", RECIPE.model_copy(update={"atlas": "aal"}), participants=None, n_procs=1
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_of_ours_is_reported_under_its_own_name(bids, tmp_path, monkeypatch):
+    from esn_client.imaging import pipeline
+
+    def broken(*arguments):
+        raise ZeroDivisionError("first line\nsecond line")
+
+    monkeypatch.setattr(pipeline, "prepare_subject", broken)
+    failure = pipeline._attempt(bids, tmp_path, FIRST, RECIPE)
+    assert failure == Failure(FIRST, "ZeroDivisionError", "first line")
+    assert subject.prepare_subject is not broken
+
+
+INTERRUPTED = """
+import sys, tomllib
+from pathlib import Path
+from esn_client.imaging.pipeline import prepare
+from esn_core.recipe import ImagingRecipe
+
+if __name__ == "__main__":
+    bids, out, recipe = sys.argv[1:]
+    settings = ImagingRecipe.model_validate_json(recipe)
+    prepare(Path(bids), Path(out), settings, participants=None, n_procs=2)
+"""
+
+
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_their_parent(bids, tmp_path, blow):
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    slow = RECIPE.model_copy(update={"seeds": 3_000_000})
+    process = subprocess.Popen(
+        [sys.executable, script, bids, tmp_path / "out", slow.model_dump_json()], stderr=subprocess.DEVNULL
+    )
+    try:
+        family = wait_for_workers(process)
+        process.send_signal(blow)
+        assert process.wait(20) != 0
+        gone, alive = psutil.wait_procs(family, timeout=20)
+        assert not alive
+        assert gone
+    finally:
+        process.kill()
+    assert not list(Path(tmp_path / "out").rglob("*.tsv"))
+
+
+def wait_for_workers(process):
+    """Wait until both workers are busy, and give all descendants."""
+    parent = psutil.Process(process.pid)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        family = parent.children(recursive=True)
+        if sum(child.cpu_times().user > 1.5 for child in family) >= 2:
+            return family
+        time.sleep(0.1)
+    raise AssertionError("no two workers started within a minute")
