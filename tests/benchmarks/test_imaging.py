@@ -1,0 +1,120 @@
+"""Seconds per subject by stage: simulation and preparation of one phantom of the demo's size."""
+
+import tomllib
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from esn_client.imaging.connectivity import connect
+from esn_client.imaging.fodf import fit_fodf
+from esn_client.imaging.parcellation import grow_regions
+from esn_client.imaging.response import estimate_response
+from esn_client.imaging.scans import find_scan, load_scan
+from esn_client.imaging.simulated_site import SITES, write_site
+from esn_client.imaging.subject import prepare_subject
+from esn_client.imaging.tensor import fit_tensor
+from esn_client.imaging.tracking import track_ends
+from esn_core.atlas import load_atlas
+from esn_core.recipe import ImagingRecipe
+from esn_core.simulation.cohort import World, subject_counts
+from esn_core.simulation.diffusion import draw_phantom
+
+ATLAS = load_atlas("phantom-28")
+SETTINGS = files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text()
+RECIPE = ImagingRecipe(**tomllib.loads(SETTINGS))
+SUBJECT = "sub-001"
+
+
+@pytest.fixture(scope="module")
+def bids(tmp_path_factory):
+    """A site of one child."""
+    directory = tmp_path_factory.mktemp("benchmark") / "north"
+    write_site(directory, site="north", seed=1, children=1, controls=0, truth=None)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def scan(bids):
+    return load_scan(
+        find_scan(bids, SUBJECT, atlas=ATLAS.name), atlas=ATLAS, sh_order_max=RECIPE.sh_order_max
+    )
+
+
+@pytest.fixture(scope="module")
+def maps(scan):
+    return fit_tensor(scan.signal, scan.gradients)
+
+
+@pytest.fixture(scope="module")
+def response(maps):
+    return estimate_response(maps, voxels=RECIPE.response_voxels)
+
+
+def deconvolve(scan, maps, response):
+    where = maps.fa >= RECIPE.fa_stop_threshold
+    return fit_fodf(
+        scan.signal, scan.gradients, response=response, where=where, sh_order_max=RECIPE.sh_order_max
+    )
+
+
+@pytest.fixture(scope="module")
+def fodf(scan, maps, response):
+    return deconvolve(scan, maps, response)
+
+
+def test_simulation_of_one_scan(benchmark):
+    world = World.draw(ATLAS, rng=np.random.default_rng(0))
+    scheme = SITES["north"].scheme()
+
+    def draw():
+        rng = np.random.default_rng(0)
+        settings = {"voxel_size_mm": 5.0, "signal_to_noise": 28.0, "motion_mm": 0.1}
+        return draw_phantom(ATLAS, world.mean, scheme, rng=rng, **settings)
+
+    assert benchmark.pedantic(draw, rounds=3).bundles.size > 60
+
+
+def test_connectomes_of_a_thousand_children_without_scans(benchmark):
+    world = World.draw(ATLAS, rng=np.random.default_rng(0))
+
+    def draw():
+        rng = np.random.default_rng(0)
+        children = world.site(children=1000, controls=0, rng=rng)
+        return subject_counts(np.array([child.log_weights for child in children]), rng=rng)
+
+    assert benchmark.pedantic(draw, rounds=3).shape == (1000, 378)
+
+
+def test_tensor(benchmark, scan):
+    assert benchmark.pedantic(fit_tensor, (scan.signal, scan.gradients), rounds=3).fa.max() > 0.5
+
+
+def test_fodf(benchmark, scan, maps, response):
+    assert benchmark.pedantic(deconvolve, (scan, maps, response), rounds=3).any()
+
+
+def test_tracking(benchmark, scan, maps, fodf):
+    ends = benchmark.pedantic(track_ends, (fodf, maps.fa, scan.affine, RECIPE), rounds=3)
+    assert len(ends) > RECIPE.seeds / 2
+
+
+def test_parcellation_with_connectivity(benchmark, scan, maps, fodf):
+    ends = track_ends(fodf, maps.fa, scan.affine, RECIPE)
+
+    def assign():
+        regions = grow_regions(
+            scan.labels, ATLAS, voxel_size_mm=scan.voxel_size_mm, growth_mm=RECIPE.label_growth_mm
+        )
+        return connect(ends, regions, affine=scan.affine, atlas=ATLAS)
+
+    assert benchmark.pedantic(assign, rounds=3).counts.any()
+
+
+def test_one_subject_from_files_to_files(benchmark, bids, tmp_path):
+    outs = iter(range(3))
+
+    def make():
+        return prepare_subject(bids, tmp_path / str(next(outs)), SUBJECT, RECIPE)
+
+    assert benchmark.pedantic(make, rounds=3)
