@@ -84,9 +84,12 @@ class ChildProcess:
         return [line for line in lines if line]
 
     def last_words(self) -> str:
-        """Return the child's last line that may explain why it ended, or its exit status."""
+        """Return why the child ended, as far as it said so: its last line, a signal or its exit status."""
+        status = self._process.poll()
+        if status is not None and status < 0:
+            return f"it was ended by signal {-status}"
         lines = [line for line in self.log_lines() if "http://" not in line and "https://" not in line]
-        return lines[-1] if lines else f"it ended with exit status {self._process.poll()} and no message"
+        return lines[-1] if lines else f"it ended with exit status {status} and no message"
 
     def wait_until(self, ready: Callable[[], bool], *, timeout_s: float) -> bool:
         """Wait until `ready` holds, the child has ended or the time is over.
