@@ -9,9 +9,10 @@ import pytest
 from esn_client.imaging.connectivity import connect
 from esn_client.imaging.fodf import fit_fodf
 from esn_client.imaging.parcellation import grow_regions
+from esn_client.imaging.presets import SITES
 from esn_client.imaging.response import estimate_response
 from esn_client.imaging.scans import find_scan, load_scan
-from esn_client.imaging.simulated_site import SITES, write_site
+from esn_client.imaging.simulated_site import write_site
 from esn_client.imaging.subject import prepare_subject
 from esn_client.imaging.tensor import fit_tensor
 from esn_client.imaging.tracking import track_ends

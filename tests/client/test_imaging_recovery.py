@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from esn_client.imaging.gradients import Gradients
+from esn_client.imaging.nifti import write_image, write_scan_files
+from esn_client.imaging.presets import SITES
 from esn_client.imaging.scans import Scan, find_scan, load_scan
-from esn_client.imaging.simulated_site import SITES, write_image, write_scan_files
 from esn_client.imaging.subject import StageLog, reconstruct
 from esn_core.atlas import load_atlas
 from esn_core.recipe import ImagingRecipe

@@ -5,10 +5,10 @@ import pytest
 
 from esn_core.atlas import load_atlas
 from esn_core.errors import DataError
+from esn_core.simulation.bundles import REFERENCE_LOG_WEIGHT
 from esn_core.simulation.diffusion import (
     FIBRE_MM2_PER_S,
     PACKING,
-    REFERENCE_LOG_WEIGHT,
     SIGNAL_B0,
     Scheme,
     draw_phantom,

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from esn_client.imaging.derivatives import SOFTWARE
 from esn_client.imaging.pipeline import load_connectome, prepare
-from esn_client.imaging.simulated_site import ATLAS, SitePreset, write_dataset
+from esn_client.imaging.presets import SitePreset
+from esn_client.imaging.simulated_site import ATLAS, write_dataset
 from esn_core.atlas import load_atlas
 from esn_core.connectome import REFERENCE_AGE_YEARS, TEMPLATE_COLUMNS, edge_strengths
 from esn_core.recipe import ImagingRecipe

@@ -1,87 +1,27 @@
 """Simulated hospitals: raw scans of simulated children, as a BIDS dataset on disk."""
 
-import gzip
 import hashlib
-import io
 import json
 import multiprocessing
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from esn_client.imaging.derivatives import BIDS_VERSION
+from esn_client.imaging.nifti import write_image, write_scan_files
+from esn_client.imaging.presets import SITES, SitePreset
 from esn_client.imaging.scans import segmentation_of
 from esn_core.atlas import Atlas, load_atlas
 from esn_core.errors import ConfigError
 from esn_core.simulation.cohort import OUTCOMES, Subject, World
-from esn_core.simulation.diffusion import Phantom, Scheme, draw_phantom
+from esn_core.simulation.diffusion import draw_phantom
 
 ATLAS = "phantom-28"
 VOXEL_SIZE_MM = 5.0
-GZIP_TIME = 0
-"""The modification time in every gzip header: equal seeds give equal bytes."""
-
-
-@dataclass(frozen=True)
-class SitePreset:
-    """The scanner of one simulated hospital.
-
-    Attributes
-    ----------
-    orientation : 'LAS' or 'RAS'
-        How images are stored.
-    directions : int
-        Diffusion-weighted volumes, of one shell.
-    b0_every : int or None
-        A b0 comes before each so many weighted volumes; None puts all of them first.
-    b0_volumes : int
-        How many come first if they all do.
-    b_value_s_per_mm2 : float
-    turn_deg : float
-        Turns the gradient table about z: another vendor, another table.
-    signal_to_noise : float
-        Of tissue in the b0.
-    motion_mm : float
-        Sd of the head's movement between volumes.
-
-    """
-
-    orientation: Literal["LAS", "RAS"]
-    directions: int
-    b0_every: int | None
-    b0_volumes: int
-    b_value_s_per_mm2: float
-    turn_deg: float
-    signal_to_noise: float
-    motion_mm: float
-
-    def scheme(self) -> Scheme:
-        """Spread the directions over a half sphere and place the b0s among them."""
-        k = np.arange(self.directions)
-        height = 1 - (k + 0.5) / self.directions
-        angle = np.pi * (3 - np.sqrt(5)) * k + np.radians(self.turn_deg)
-        ring = np.sqrt(1 - height**2)
-        weighted = np.column_stack([ring * np.cos(angle), ring * np.sin(angle), height])
-        every = self.b0_every or self.directions
-        volumes = [(0.0, 0.0, 0.0)] * (0 if self.b0_every else self.b0_volumes - 1)
-        for start in range(0, self.directions, every):
-            volumes += [(0.0, 0.0, 0.0), *map(tuple, weighted[start : start + every].tolist())]
-        directions = np.array(volumes, dtype=np.float64)
-        b_values = np.where(directions.any(axis=1), self.b_value_s_per_mm2, 0.0)
-        return Scheme(b_values, directions)
-
-
-SITES = {
-    "north": SitePreset("LAS", 30, None, 4, 1000.0, 0.0, 28.0, 0.1),
-    "south": SitePreset("RAS", 32, None, 4, 1000.0, 70.0, 26.0, 0.1),
-    "west": SitePreset("LAS", 40, 10, 4, 900.0, 140.0, 20.0, 0.15),
-}
 
 
 def write_site(
@@ -261,48 +201,6 @@ def _write_scan(
             "EchoTime": 0.09,
         },
     )
-
-
-def write_scan_files(
-    stem: Path, phantom: Phantom, scheme: Scheme, *, orientation: Literal["LAS", "RAS"]
-) -> None:
-    """Write ``stem.nii.gz``, ``stem.bval`` and ``stem.bvec`` by the conventions of NIfTI and FSL.
-
-    Parameters
-    ----------
-    stem : Path
-        Without suffix.
-    phantom : Phantom
-    scheme : Scheme
-    orientation : 'LAS' or 'RAS'
-        RAS images are stored as the phantom is; LAS ones run from right to left.
-
-    """
-    signal = np.clip(np.rint(phantom.signal), 0, np.iinfo(np.int16).max).astype(np.int16)
-    write_image(stem.with_suffix(".nii.gz"), signal, phantom.affine, orientation=orientation)
-    # FSL negates x where the affine's determinant is positive. Stored LAS, x along the voxel axis is
-    # negative already: both files hold -x of the RAS direction.
-    vectors = scheme.directions * np.array([-1.0, 1.0, 1.0])
-    b = " ".join(f"{value:g}" for value in scheme.b_values_s_per_mm2)
-    stem.with_suffix(".bval").write_text(b + "\n", encoding="utf-8")
-    text = io.StringIO()
-    np.savetxt(text, vectors.T + 0.0, fmt="%.6f")
-    stem.with_suffix(".bvec").write_text(text.getvalue(), encoding="utf-8")
-
-
-def write_image(
-    path: Path, data: NDArray[np.int16], affine: NDArray[np.float64], *, orientation: Literal["LAS", "RAS"]
-) -> None:
-    """Write a NIfTI image whose bytes depend on nothing but its content."""
-    if orientation == "LAS":
-        flip = np.diag([-1.0, 1.0, 1.0, 1.0])
-        flip[0, 3] = data.shape[0] - 1
-        data, affine = data[::-1], affine @ flip
-    image = nib.Nifti1Image(data, affine)
-    image.header.set_xyzt_units("mm", "sec")
-    image.header.set_qform(affine, code=1)
-    image.header.set_sform(affine, code=1)
-    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=GZIP_TIME))
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
