@@ -34,6 +34,8 @@ def run(app: typer.Typer, *, program: str) -> NoReturn:
     logging.getLogger().setLevel(logging.WARNING)
     for ours in ("esn_core", "esn_client", "esn_server"):
         logging.getLogger(ours).setLevel(logging.INFO)
+    # Flower gives its logger a level and a handler of its own when it is imported.
+    logging.getLogger("flwr").addFilter(lambda record: record.levelno >= logging.WARNING)
     try:
         app(prog_name=program)
     except EsnError as error:
@@ -72,7 +74,7 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
 
 def _sparse_lines(title: str) -> Callable[[str, int, int], None]:
     def tell(what: str, done: int, total: int) -> None:
-        if done == total or done % 8 == 0:
+        if done == total or done % max(total // 4, 1) == 0:
             typer.echo(f"{title}: {done}/{total} {what}", err=True)
 
     return tell

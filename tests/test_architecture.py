@@ -45,7 +45,9 @@ def trespasses(name, source):
     for imported in imports(source):
         top = imported.partition(".")[0]
         allowed = ALLOWED.get(top)
-        if allowed is not None and not any(name == a or (a.endswith(".") and name.startswith(a)) for a in allowed):
+        if allowed is not None and not any(
+            name == a or (a.endswith(".") and name.startswith(a)) for a in allowed
+        ):
             found.append(f"{name} imports {imported}")
         elif top == "flwr" and imported not in PUBLIC_FLOWER and name not in PRIVATE_FLOWER:
             found.append(f"{name} imports {imported}, a private part of Flower")

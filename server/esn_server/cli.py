@@ -122,7 +122,9 @@ def run_study(
         )
     typer.echo(str(out / "result.json"))
     found = result.evaluation
-    typer.echo(f"r {found.r:.2f}" if found.r is not None else f"r undefined: {found.undefined_because}", err=True)
+    typer.echo(
+        f"r {found.r:.2f}" if found.r is not None else f"r undefined: {found.undefined_because}", err=True
+    )
 
 
 @app.command()
@@ -163,9 +165,9 @@ def pretrain(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Directory to write; one made by an earlier demo is replaced.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Directory to write; one made by an earlier demo is replaced.")
+    ] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of the simulated children.")] = 20261123,
     epsilon: Annotated[float, typer.Option(help="Budget of one child.")] = 8.0,
 ) -> None:

@@ -97,7 +97,9 @@ def run_demo(out: Path, *, seed: int, epsilon: float) -> Path:
     private = _Study(out, out / "hospitals", "gaussian", epsilon, console)
     exact = _Study(out / "no-noise", out / "hospitals", "none", epsilon, console)
     with _interrupted_by_sigterm():
-        with private.step("simulate", "Simulating three hospitals: raw diffusion MRI of children who do not exist"):
+        with private.step(
+            "simulate", "Simulating three hospitals: raw diffusion MRI of children who do not exist"
+        ):
             for site in SITES:
                 _simulate(private, site, seed=seed)
         result = _run(private)
@@ -124,7 +126,9 @@ def _run(study: _Study) -> StudyResult:
         with study.step("start", "Starting the centre and enrolling the sites"):
             _call("server", "init", str(study.centre), "--name", "127.0.0.1", "--name", "localhost")
             centre = processes.enter_context(
-                _background("server", "start", str(study.centre), "--port", str(port), log=logs / "centre.log")
+                _background(
+                    "server", "start", str(study.centre), "--port", str(port), log=logs / "centre.log"
+                )
             )
             for site in SITES:
                 _initialise(study, site, address)

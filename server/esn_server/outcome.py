@@ -158,17 +158,22 @@ def _warnings(protocol: Protocol, findings: Findings) -> list[str]:
     elif privacy.epsilon <= 1:
         said.append("Noise added by each site alone at epsilon 1 or less is known to leave no usable result.")
     noise = findings.r_noise_sd
+    if findings.agreement.r is not None and noise is None:
+        said.append(
+            "The privacy noise is so large that r is often undefined when as much is added once more: "
+            "this r carries no information."
+        )
     if noise is not None and noise > 0.1:
         said.append(
             f"Privacy noise alone gives r a standard deviation of {noise:.2f}; "
             "the interval of r does not contain it."
         )
     if findings.agreement.children < 50:
-        said.append(
-            f"About {findings.agreement.children:.0f} held-out children: the interval of r is wide."
-        )
+        said.append(f"About {findings.agreement.children:.0f} held-out children: the interval of r is wide.")
     if findings.network.retained.sum() == 0:
-        said.append("No edge is more likely in the severity network than not; the weights are a ranking at best.")
+        said.append(
+            "No edge is more likely in the severity network than not; the weights are a ranking at best."
+        )
     missing = [site for site in protocol.sites if site not in findings.facts]
     if missing:
         said.append(f"Not at roll call: {', '.join(missing)}.")

@@ -188,8 +188,6 @@ def _strengths(subject: Subject, rng: np.random.Generator) -> NDArray[np.float64
     return strengths_of_counts(subject_counts(subject.log_weights, rng=rng))
 
 
-def _correlation(
-    model: SeverityModel, lesson: _Lesson, candidates: NDArray[np.int64], atlas: Atlas
-) -> float:
+def _correlation(model: SeverityModel, lesson: _Lesson, candidates: NDArray[np.int64], atlas: Atlas) -> float:
     x = as_matrices(lesson.values, candidates, ends=atlas.edges, regions=len(atlas.regions))
     return float(np.corrcoef(predict(model, x), lesson.severity)[0, 1])

@@ -140,13 +140,11 @@ class Rounds:
                 settled = site in answers or site in failures or site in waiting.values()
                 if settled or node not in online or self._clock() < ready_at[site]:
                     continue
-                attempt = replace(
-                    question, id=question.id.model_copy(update={"attempt": attempts[site]})
-                )
+                attempt = replace(question, id=question.id.model_copy(update={"attempt": attempts[site]}))
                 body = attempt.to_bytes()
                 waiting[self._link.send(node, body)] = site
                 attempts[site] += 1
-                _log.info("asked %s: %s, sha256 %s", site, question.id, sha256_of(body)[:16])
+                _log.debug("asked %s: %s, sha256 %s", site, question.id, sha256_of(body)[:16])
             for reply in self._link.receive():
                 answering = waiting.pop(reply.message_id, None)
                 if answering is None:
@@ -166,9 +164,7 @@ class Rounds:
             raise StudyError(self._shortfall(question, answers, failures))
         return {site: answers[site] for site in self._nodes if site in answers}
 
-    def _read(
-        self, reply: ReceivedReply, question: Question, site: str, kind: ReleaseKind | None
-    ) -> Answer:
+    def _read(self, reply: ReceivedReply, question: Question, site: str, kind: ReleaseKind | None) -> Answer:
         if reply.body is None:
             raise ProtocolError(f"no answer ({reply.error or 'unknown reason'})")
         answer = Answer.from_bytes(reply.body)

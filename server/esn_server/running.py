@@ -62,9 +62,7 @@ def run(
         opened = time.monotonic()
         rules = protocol.rounds
         rounds = Rounds(link, nodes, quorum=rules.quorum, deadline_s=rules.deadline_s)
-        with Checkpoints(
-            directory / "run.sqlite", rounds, protocol_sha256=protocol.sha256
-        ) as checkpoints:
+        with Checkpoints(directory / "run.sqlite", rounds, protocol_sha256=protocol.sha256) as checkpoints:
             name = checkpoints.run
             findings = run_study(
                 protocol,

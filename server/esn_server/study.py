@@ -183,9 +183,7 @@ def _roll_call(study: _Run) -> dict[str, SiteFacts]:
         }
         for what, digest in ours.items():
             if theirs[what] != digest:
-                raise StudyError(
-                    f"{site} uses another {what}: {theirs[what][:16]} instead of {digest[:16]}"
-                )
+                raise StudyError(f"{site} uses another {what}: {theirs[what][:16]} instead of {digest[:16]}")
     largest = sum(int(said.cohort_band.split("-")[1]) for said in facts.values())
     if study.protocol.privacy.delta >= 1 / largest:
         raise StudyError(
@@ -228,16 +226,12 @@ def _train(
         pooled, _ = study.sum(
             "gradient", kind, round_, weights=optimiser.weights, edge_weights=network.weight
         )
-        losses.append(
-            releases.mean_loss(pooled.total, children, max_gradient_norm=rules.max_gradient_norm)
-        )
+        losses.append(releases.mean_loss(pooled.total, children, max_gradient_norm=rules.max_gradient_norm))
         optimiser.step(pooled.total[:-1] / children)
     return optimiser.weights, tuple(losses)
 
 
-def _calibrate(
-    study: _Run, network: SeverityNetwork, weights: NDArray[np.float64]
-) -> tuple[float, float]:
+def _calibrate(study: _Run, network: SeverityNetwork, weights: NDArray[np.float64]) -> tuple[float, float]:
     pooled, noise = study.sum(
         "calibration", releases.CALIBRATION, weights=weights, edge_weights=network.weight
     )

@@ -5,11 +5,11 @@ import pytest
 from scipy import stats
 
 from esn_core import releases
+from esn_core.atlas import load_atlas
 from esn_core.errors import StudyError
 from esn_core.learning.severity_model import as_matrices, predict
 from esn_core.learning.weights import from_vector
 from esn_core.price import price_of
-from esn_core.atlas import load_atlas
 from esn_core.severity_network import masked_input
 from esn_server.checkpoints import Checkpoints
 from esn_server.outcome import result_of
