@@ -2,9 +2,12 @@
 
 import io
 import re
+import subprocess
+import sys
 import tomllib
 import zipfile
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -126,3 +129,14 @@ def test_other_apps_than_the_installed_ones_are_refused():
     settings = (server_bundle._DIRECTORY / "pyproject.toml").read_text()
     with pytest.raises(ProtocolError, match="names other apps"):
         agree(changed(**{"pyproject.toml": settings.replace("esn_client.app:app", "os:app")}))
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_bundle_that_deploy_shows(tmp_path):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        for name in server_bundle._FILES:
+            in_wheel = wheel.read(f"esn_server/flower_app/{name}")
+            assert in_wheel == (root / "deploy" / "flower-app" / name).read_bytes()
