@@ -40,7 +40,7 @@ def init(
 ) -> None:
     """Write the site's settings, its key for the link, and an empty ledger."""
     from esn_client.config import load_site
-    from esn_client.site import create_state
+    from esn_client.state import create_state
 
     path = directory / "site.toml"
     if path.exists():
@@ -133,7 +133,7 @@ def review(protocol: ProtocolFile) -> None:
 def approve(settings: SettingsFile, protocol: ProtocolFile) -> None:
     """Approve a protocol: from then on the site answers its questions, in one run."""
     from esn_client.config import load_site
-    from esn_client.site import approve as approve_protocol
+    from esn_client.state import approve as approve_protocol
 
     typer.echo(approve_protocol(load_site(settings), protocol).sha256)
 
@@ -199,7 +199,9 @@ def show(
         }
         typer.echo(json.dumps(facts, indent=2))
         return
-    table = Table("#", "at", "question", "release", "noise multiplier", "patients", title=f"Ledger of {site.site}")
+    table = Table(
+        "#", "at", "question", "release", "noise multiplier", "patients", title=f"Ledger of {site.site}"
+    )
     for e in entries:
         table.add_row(
             str(e.sequence),

@@ -1,10 +1,7 @@
-"""A hospital as it stands on disk: its state directory, approvals, and the gate over its ledger."""
+"""A hospital ready to answer: its approved protocols, its children, and the gate over its ledger."""
 
-import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from esn_client.answers import Hospital, Study
 from esn_client.audit import AuditLog
@@ -12,75 +9,9 @@ from esn_client.cohort import load_cohort, read_participants
 from esn_client.config import SiteSettings
 from esn_client.egress import Gate, discrete_gaussian
 from esn_client.ledger import Ledger
+from esn_client.state import approved_protocols
 from esn_client.training import device_for
 from esn_core.errors import ConfigError, DataError, ProtocolError
-from esn_core.protocol import Protocol, load_protocol
-
-_SALT_BYTES = 32
-
-
-def create_state(settings: SiteSettings) -> None:
-    """Make the site's state directory, its key for the link, and the ledger's salt.
-
-    Raises
-    ------
-    ConfigError
-        The site has a state already; nothing is overwritten.
-
-    """
-    # Imported here: reading a ledger needs no key.
-    from esn_client.identity import create_node_key
-
-    if settings.state.exists() and any(settings.state.iterdir()):
-        raise ConfigError(f"{settings.state} is not empty: this site has its state already")
-    settings.state.mkdir(parents=True, mode=0o700, exist_ok=True)
-    settings.state.chmod(0o700)
-    create_node_key(settings.node_key_path)
-    descriptor = os.open(settings.salt_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_bytes(_SALT_BYTES))
-    with Ledger(settings.ledger_path):
-        pass
-
-
-def approve(settings: SiteSettings, protocol_path: Path) -> Protocol:
-    """Approve a protocol: from now on this site answers its questions.
-
-    Raises
-    ------
-    ProtocolError
-        The protocol cannot be used, or this site is not on its roster with the key it has.
-
-    """
-    protocol = load_protocol(protocol_path)
-    _check_roster(settings, protocol)
-    settings.approved_path.mkdir(exist_ok=True)
-    approved = settings.approved_path / f"{protocol.sha256}.toml"
-    temporary = approved.with_suffix(".new")
-    with temporary.open("wb") as file:
-        file.write(protocol_path.read_bytes())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(approved)
-    return protocol
-
-
-def approved_protocols(settings: SiteSettings) -> dict[str, Protocol]:
-    """Return the protocols that this site approved, by hash.
-
-    Raises
-    ------
-    ProtocolError
-        An approved file was changed since.
-
-    """
-    protocols = {}
-    for path in sorted(settings.approved_path.glob("*.toml")):
-        protocol = load_protocol(path)
-        if protocol.sha256 != path.stem:
-            raise ProtocolError(f"{path}: was changed after it was approved; approve it again")
-        protocols[protocol.sha256] = protocol
-    return protocols
 
 
 @contextmanager
@@ -130,14 +61,3 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, frozenset[
         )
         bundles = frozenset(protocol.bundle_sha256 for protocol in protocols.values())
         yield Hospital(gate=gate, load=load), bundles
-
-
-def _check_roster(settings: SiteSettings, protocol: Protocol) -> None:
-    entries = {entry.site: entry.node_key for entry in protocol.roster}
-    if settings.site not in entries:
-        raise ProtocolError(f"site {settings.site} is not on the roster: {', '.join(entries)}")
-    public = settings.node_key_path.with_name(settings.node_key_path.name + ".pub")
-    if not public.exists():
-        raise ConfigError(f"{public}: there is no such file; run 'esn-client init' first")
-    if " ".join(public.read_text(encoding="utf-8").split()[:2]) != entries[settings.site]:
-        raise ProtocolError(f"the roster lists another key for {settings.site} than the one in {public}")
