@@ -71,7 +71,7 @@ def test_outputs_are_a_derivative_dataset(clean):
     )
     stems = [f"{name}/dwi/{name}_seg-phantom28_meas-count_relmat" for name in (FIRST, SECOND)]
     assert written == sorted(
-        ["dataset_description.json", *[s + e for s in stems for e in (".dense.tsv", ".json")]]
+        [".bidsignore", "dataset_description.json", *[s + e for s in stems for e in (".dense.tsv", ".json")]]
     )
 
 

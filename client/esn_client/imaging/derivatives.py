@@ -159,7 +159,7 @@ def load_connectome(out: Path, participant: str, recipe: ImagingRecipe) -> Conne
 
 
 def write_description(out: Path, *, source: Path) -> None:
-    """Write the derivative dataset's ``dataset_description.json``."""
+    """Write the derivative dataset's ``dataset_description.json``, and what validators should pass over."""
     description = {
         "Name": "Structural connectomes",
         "BIDSVersion": BIDS_VERSION,
@@ -169,6 +169,8 @@ def write_description(out: Path, *, source: Path) -> None:
     }
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "dataset_description.json", (json.dumps(description, indent=2) + "\n").encode())
+    # Relation matrices are a proposal (BEP017), which the validator does not know yet.
+    write_whole(out / ".bidsignore", b"*_relmat.*\n")
 
 
 def write_whole(path: Path, content: bytes) -> None:
