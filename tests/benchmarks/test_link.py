@@ -44,22 +44,25 @@ def started_federation(directory: Path) -> Iterator[tuple[Transport, set[int]]]:
         yield transport, nodes
 
 
-def ask(transport: Transport, nodes: set[int]) -> None:
-    """Ask every site one question and wait for the slowest."""
+def ask(transport: Transport, nodes: set[int]) -> float:
+    """Ask every site one question, wait for the slowest and return the seconds that it took."""
+    start_s = time.monotonic()
     missing = {transport.send(node, BODY) for node in nodes}
     while missing:
         for reply in transport.receive():
             assert reply.error is None
             missing.remove(reply.message_id)
         time.sleep(0.05)
+    return time.monotonic() - start_s
 
 
 def test_overhead_per_question(benchmark, tmp_path):
     start_s = time.monotonic()
     with started_federation(tmp_path) as (transport, nodes):
-        benchmark.extra_info["cold_start_s"] = time.monotonic() - start_s
-        ask(transport, nodes)
+        cold_start_s = time.monotonic() - start_s
+        question_s = ask(transport, nodes)
+        benchmark.extra_info["cold_start_s"] = cold_start_s
         benchmark.pedantic(ask, args=(transport, nodes), rounds=6, iterations=1)
-    # Bars of the project: 4 s per question, 25 s to the first one; twice that on a busy machine.
-    assert benchmark.stats.stats.median < 8
-    assert benchmark.extra_info["cold_start_s"] < 50
+    # The bars are 4 s per question and 25 s to the first one; twice that on a machine with other work.
+    assert question_s < 8
+    assert cold_start_s < 50
