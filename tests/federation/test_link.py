@@ -73,6 +73,14 @@ def test_a_bundle_with_code_or_unknown_hash_is_refused_and_leaves_no_trace(
     assert {reply.body for reply in replies.values()} == {b"False"}
 
 
+def statuses(centre) -> list[str]:
+    """Return how each run of a centre has ended, the oldest first."""
+    with link._control_client(centre.address, centre.ca_certificate.read_bytes()) as control:
+        runs = control.ListRuns(ListRunsRequest()).run_dict.values()
+    assert not any("sub-0042" in run.status.details for run in runs)
+    return [run.status.sub_status for run in sorted(runs, key=lambda run: run.pending_at)]
+
+
 @pytest.mark.parametrize(
     ("error", "status"), [(None, "completed"), (RuntimeError, "failed"), (KeyboardInterrupt, "stopped")]
 )
@@ -83,11 +91,14 @@ def test_a_run_ends_with_its_true_status(centre, error, status):
     ):
         if error is not None:
             raise error("/data/sub-0042")
-    with link._control_client(centre.address, centre.ca_certificate.read_bytes()) as control:
-        runs = control.ListRuns(ListRunsRequest()).run_dict.values()
-    last = max(runs, key=lambda run: run.pending_at)
-    assert (last.status.status, last.status.sub_status) == ("finished", status)
-    assert "sub-0042" not in last.status.details
+    assert statuses(centre)[-1] == status
+
+
+def test_a_run_whose_process_died_before_it_began_is_failed_and_not_mistaken_for_ours(centre):
+    link._submit(centre.address, centre.ca_certificate.read_bytes())
+    with open_run(centre.directory, address=centre.address):
+        assert statuses(centre)[-2:] == ["failed", ""]
+    assert statuses(centre)[-2:] == ["failed", "completed"]
 
 
 def test_one_run_at_a_time_is_open(centre):
