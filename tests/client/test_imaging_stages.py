@@ -74,7 +74,7 @@ def test_the_brain_is_the_largest_bright_piece_without_holes():
     b0 = np.full((16, 16, 16), 5.0)
     b0[2:12, 2:12, 2:12] = 1000
     b0[6, 6, 6] = 5
-    b0[14, 14, 14] = 1000
+    b0[13:16, 13:16, 13:16] = 1000
     brain = find_brain(b0)
     assert brain[6, 6, 6]
     assert not brain[14, 14, 14]
