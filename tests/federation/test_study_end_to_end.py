@@ -1,0 +1,200 @@
+"""From raw diffusion MRI at three hospitals to a result, with every real part in its place.
+
+The commands are those of the guides, each in a process of its own: three
+simulated datasets, a SuperLink with TLS and site authentication, three
+SuperNodes with our executor, private sums through the gate, one study.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from esn_client.supernode import free_port
+from esn_core.child_process import ChildProcess
+from esn_core.errors import StudyError
+from esn_server.report.result import read_result
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SITES = ("north", "south", "west")
+CHILDREN, CONTROLS, ROUNDS = 10, 2, 2
+QUESTIONS = ["centre", "association", "gradient", "gradient", "calibration", "evaluation"]
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+@dataclass
+class Federation:
+    """A running consortium and the study that it finished."""
+
+    directory: Path
+    address: str
+
+    def settings(self, site):
+        return self.directory / site / "home" / "site.toml"
+
+    def ledger(self, site):
+        shown = esn("client", "ledger", "show", str(self.settings(site)), "--json")
+        return json.loads(shown.stdout)
+
+    def run(self, out):
+        centre, protocol = str(self.directory / "centre"), str(self.directory / "protocol.toml")
+        return esn(
+            "server", "run", centre, protocol, "--out", str(out), "--address", self.address, check=False
+        )
+
+
+def esn(side, *arguments, check=True):
+    done = subprocess.run(
+        [sys.executable, "-m", f"esn_{side}.cli", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **ONE_THREAD},
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def background(side, *arguments, log):
+    command = [sys.executable, "-m", f"esn_{side}.cli", *arguments]
+    return ChildProcess(command, log_file=log, environment=ONE_THREAD)
+
+
+def lower_minimum(path):
+    """Edit a file as a coordinator would: these cohorts are smaller than the draft's minimum."""
+    text = path.read_text(encoding="utf-8")
+    assert "minimum_children = 5" in text
+    path.write_text(text.replace("minimum_children = 5", "minimum_children = 3"), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("federation")
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    centre, protocol = directory / "centre", directory / "protocol.toml"
+    found = Federation(directory, address)
+
+    def simulate(site):
+        arguments = ("--site", site, "--seed", "7", "--children", str(CHILDREN), "--controls", str(CONTROLS))
+        esn("client", "simulate", str(directory / site / "bids"), *arguments)
+
+    def prepare(site):
+        data = directory / site
+        arguments = ("participant", "--protocol", str(protocol))
+        esn("client", "prepare", str(data / "bids"), str(data / "derivatives"), *arguments)
+
+    with ExitStack() as processes, ThreadPoolExecutor(2) as two:
+        list(two.map(simulate, SITES))
+        esn("server", "init", str(centre), "--name", "127.0.0.1")
+        serving = processes.enter_context(
+            background("server", "start", str(centre), "--port", str(port), log=directory / "centre.log")
+        )
+        assert serving.wait_until(lambda: "ready" in " ".join(serving.log_lines()), timeout_s=60)
+        for site in SITES:
+            data = directory / site
+            esn(
+                "client",
+                *("init", str(data / "home"), "--site", site, "--address", address),
+                *("--ca-certificate", str(centre / "ca.crt"), "--epsilon-cap", "8.01", "--delta", "0.001"),
+                *("--dataset", str(data / "bids"), "--derivatives", str(data / "derivatives")),
+            )
+            lower_minimum(found.settings(site))
+            key = data / "home" / "state" / "node_key.pub"
+            esn("server", "enrol", str(centre), site, str(key), "--address", address)
+        esn(
+            "server",
+            *("protocol", str(centre), "--study", "test", "--epsilon", "8", "--delta", "0.001"),
+            *("--split-salt", "test-119", "--simulated", "--training-rounds", str(ROUNDS)),
+            *("--deadline-s", "90", "--out", str(protocol)),
+        )
+        lower_minimum(protocol)
+        list(two.map(prepare, SITES))
+        for site in SITES:
+            esn("client", "approve", str(found.settings(site)), str(protocol))
+            processes.enter_context(
+                background("client", "join", str(found.settings(site)), log=directory / f"{site}.log")
+            )
+        done = found.run(directory / "run")
+        assert done.returncode == 0, done.stderr
+        yield found
+    ours = [
+        p for p in psutil.process_iter(["cmdline"]) if str(directory) in " ".join(p.info["cmdline"] or [])
+    ]
+    assert ours == []
+
+
+def test_the_study_ends_with_a_result_and_a_report(federation):
+    result = read_result(federation.directory / "run" / "result.json")
+    assert [site.name for site in result.sites] == list(SITES)
+    assert result.privacy.epsilon_training_child == pytest.approx(8.0, rel=1e-6)
+    assert result.privacy.trust == "local"
+    assert len(result.learning_curve) == ROUNDS
+    page = (federation.directory / "run" / "report.html").read_text(encoding="utf-8")
+    assert result.protocol_sha256 in page
+
+
+def test_each_ledger_holds_each_question_once(federation):
+    for site in SITES:
+        ledger = federation.ledger(site)
+        assert [entry["release"] for entry in ledger["entries"]] == QUESTIONS
+        assert ledger["largest_epsilon"] == pytest.approx(8.0, rel=1e-6)
+        assert ledger["patients"] == CHILDREN
+
+
+def test_the_centre_holds_no_participant(federation):
+    held = [path for path in (federation.directory / "centre").rglob("*") if path.is_file()]
+    held += [path for path in (federation.directory / "run").rglob("*") if path.is_file()]
+    assert len(held) > 5
+    for path in held:
+        assert b"sub-0" not in path.read_bytes(), path
+
+
+def test_the_audit_log_tells_what_was_sent_and_names_nobody(federation):
+    for site in SITES:
+        text = (federation.directory / site / "home" / "state" / "audit.jsonl").read_text(encoding="utf-8")
+        sent = [json.loads(line) for line in text.splitlines()]
+        assert [line["question"].split("/")[2] for line in sent] == ["roll-call", *QUESTIONS]
+        assert "sub-" not in text
+        assert str(federation.directory) not in text
+
+
+def test_a_finished_run_is_read_again_without_a_new_charge(federation):
+    before = (federation.directory / "run" / "result.json").read_bytes()
+    assert federation.run(federation.directory / "run").returncode == 0
+    first, second = (
+        json.loads(before),
+        json.loads((federation.directory / "run" / "result.json").read_bytes()),
+    )
+    for result in (first, second):
+        del result["timings_s"]
+    assert first == second
+    assert len(federation.ledger("north")["entries"]) == len(QUESTIONS)
+
+
+def test_a_second_run_is_refused_by_every_site_and_ends_with_its_own_status(federation):
+    done = federation.run(federation.directory / "again")
+    assert done.returncode == StudyError.exit_status
+    assert "refused (PrivacyBudgetError)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (federation.directory / "again" / "result.json").exists()
+
+
+def test_an_unapproved_protocol_is_refused(federation):
+    protocol = federation.directory / "protocol.toml"
+    text = protocol.read_text(encoding="utf-8")
+    try:
+        protocol.write_text(text.replace("epsilon = 8.0", "epsilon = 9.0"), encoding="utf-8")
+        done = federation.run(federation.directory / "other")
+    finally:
+        protocol.write_text(text, encoding="utf-8")
+    assert done.returncode == StudyError.exit_status
+    assert "refused (ProtocolError)" in done.stderr
