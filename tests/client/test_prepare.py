@@ -1,11 +1,13 @@
 """Tests of prepare: what is done is skipped, what changed is redone, and no subject harms another."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from importlib.resources import files
@@ -224,6 +226,43 @@ def test_an_error_of_ours_is_reported_under_its_own_name(bids, tmp_path, monkeyp
     failure = pipeline._attempt(bids, tmp_path, FIRST, RECIPE)
     assert failure == Failure(FIRST, "ZeroDivisionError", "first line")
     assert subject.prepare_subject is not broken
+
+
+class Killer(threading.Thread):
+    """Kills the first worker processes of this process as soon as they start."""
+
+    def __init__(self, kills):
+        super().__init__(daemon=True)
+        self.kills, self.killed, self.stopped = kills, set(), threading.Event()
+
+    def run(self):
+        while len(self.killed) < self.kills and not self.stopped.wait(0.01):
+            for child in multiprocessing.active_children():
+                if child.pid not in self.killed and len(self.killed) < self.kills:
+                    self.killed.add(child.pid)
+                    child.kill()
+
+
+def prepare_under(killer, bids, out):
+    killer.start()
+    try:
+        return prepare(bids, out, RECIPE, participants=None, n_procs=2)
+    finally:
+        killer.stopped.set()
+        killer.join()
+
+
+def test_a_worker_that_dies_takes_no_subject_with_it(bids, tmp_path):
+    killer = Killer(kills=1)
+    assert prepare_under(killer, bids, tmp_path / "out") == []
+    assert len(killer.killed) == 1
+    assert all(load_connectome(tmp_path / "out", name, RECIPE).counts.any() for name in (FIRST, SECOND))
+
+
+def test_a_subject_whose_worker_always_dies_is_reported(bids, tmp_path):
+    failures = prepare_under(Killer(kills=1000), bids, tmp_path / "out")
+    words = "the worker process died; is there enough memory?"
+    assert failures == [Failure(name, "BrokenProcessPool", words) for name in (FIRST, SECOND)]
 
 
 INTERRUPTED = """
