@@ -1,0 +1,29 @@
+"""The example of a site's settings, which hospitals copy."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from esn_client.config import load_site
+
+EXAMPLE = Path(__file__).parents[2] / "site_configs" / "example.toml"
+
+
+def test_the_example_is_what_init_writes():
+    template = (files("esn_client") / "site.toml.template").read_text(encoding="utf-8")
+    written = template.format(
+        site='"north"',
+        dataset='"bids"',
+        derivatives='"derivatives"',
+        address='"centre.example.org:9092"',
+        ca_certificate='"ca.crt"',
+        epsilon_cap=8.0,
+        delta=0.001,
+        exact_sums="false",
+    )
+    assert EXAMPLE.read_text(encoding="utf-8") == written
+
+
+def test_the_example_can_be_used_and_consents_to_nothing():
+    settings = load_site(EXAMPLE)
+    assert settings.dataset == EXAMPLE.parent / "bids"
+    assert not settings.limits.exact_sums
