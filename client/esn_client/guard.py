@@ -9,7 +9,6 @@ import logging
 import re
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +29,14 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from esn_client.app import Answer, app, install
 from esn_client.bundle import check_bundle
-from esn_client.supernode import SuperNode, require_centre, run_supernode
-from esn_core.errors import ConfigError, ProtocolError
+from esn_client.centre import bypass_proxy_on_loopback, require_centre
+from esn_client.supernode import SuperNode, run_supernode
+from esn_core.errors import ConfigError, LinkError, ProtocolError
 
 logger = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every poll
 
 _POLL_S = 0.25
-_DRAIN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def join(settings: GuardSettings, answer: Answer, *, stop: threading.Event | Non
     """
     stop = stop or threading.Event()
     install(answer)
-    _bypass_proxy_on_loopback()
+    bypass_proxy_on_loopback()
     with _stopped_by_sigterm(stop):
         require_centre(
             settings.server_address,
@@ -154,15 +153,19 @@ def _answer_questions(supernode: SuperNode, settings: GuardSettings, stop: threa
     answered = 0
     with _runtime_client(supernode, proof) as client:
         while not stop.is_set() and supernode.running:
-            with contextlib.suppress(httpx.TransportError):  # its end is seen above
+            try:
                 response = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
-                if response.HasField("task"):
-                    answered += _take_task(supernode, response.token, settings)
-                    continue
-            stop.wait(_POLL_S)
-    deadline_s = time.monotonic() + _DRAIN_S
-    while supernode.running and supernode.answers_sent() < answered and time.monotonic() < deadline_s:
-        time.sleep(_POLL_S)
+            except httpx.HTTPStatusError as error:
+                code = error.response.status_code
+                raise LinkError(f"the site's own SuperNode hands out no questions ({code})") from error
+            except httpx.TransportError:  # if it has ended, that is seen above
+                stop.wait(_POLL_S)
+                continue
+            if response.HasField("task"):
+                answered += _take_task(supernode, response.token, settings)
+            else:
+                stop.wait(_POLL_S)
+    supernode.drain(answered)
 
 
 def _take_task(supernode: SuperNode, token: str, settings: GuardSettings) -> bool:
@@ -224,7 +227,8 @@ def _heartbeat(client: RuntimeHttpClient) -> Iterator[None]:
     try:
         yield
     finally:
-        sender.stop()
+        if sender.is_running:
+            sender.stop()
 
 
 def _runtime_client(supernode: SuperNode, proof: object) -> RuntimeHttpClient:
@@ -245,9 +249,3 @@ def _stopped_by_sigterm(stop: threading.Event) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _bypass_proxy_on_loopback() -> None:
-    """Reach our own SuperNode directly, whatever proxy the hospital uses for the world."""
-    hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{hosts},127.0.0.1".strip(",")

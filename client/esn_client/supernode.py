@@ -4,19 +4,17 @@ import contextlib
 import os
 import secrets
 import socket
-import ssl
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from esn_core.child_process import ChildProcess
 from esn_core.errors import LinkError
 
 _RETRY_S = 1.0
+_DRAIN_S = 10.0
 # The SuperLink keeps a node that vanished for two heartbeats of 30 s, and refuses its key meanwhile.
 LEASE_S = 90.0
 
@@ -47,57 +45,12 @@ class SuperNode:
         """Return the SuperNode's last line."""
         return self._process.last_words()
 
-    def answers_sent(self) -> int:
-        """Return how many answers have left for the centre since the start."""
-        return sum("Sent successfully" in line for line in self._process.log_lines())
-
-
-def require_centre(
-    address: str, *, ca_certificate: Path, timeout_s: float, stopped: Callable[[], bool]
-) -> None:
-    """Return once the centre answers and has proved who it is.
-
-    Parameters
-    ----------
-    address : str
-        ``host:port`` of the centre.
-    ca_certificate : Path
-        The centre's certificate authority, PEM.
-    timeout_s : float
-        How long a centre that does not answer is waited for.
-    stopped : callable
-        Ends the wait when it returns true.
-
-    Raises
-    ------
-    LinkError
-        The centre does not answer in time, or its certificate is not from `ca_certificate`.
-
-    """
-    try:
-        context = ssl.create_default_context(cafile=str(ca_certificate))
-    except OSError as error:
-        raise LinkError(f"{ca_certificate} cannot be used as the centre's certificate: {error}") from error
-    deadline_s = time.monotonic() + timeout_s
-    with httpx.Client(verify=context, timeout=min(10.0, timeout_s)) as client:
-        while not stopped():
-            try:
-                client.get(f"https://{address}/health")
-            except httpx.HTTPError as error:
-                distrust = _distrust(error)
-                if distrust:
-                    raise LinkError(
-                        f"the centre at {address} is not who it should be: {distrust} (compared with "
-                        f"{ca_certificate})"
-                    ) from error
-                if time.monotonic() + _RETRY_S > deadline_s:
-                    raise LinkError(
-                        f"the centre at {address} did not answer within {timeout_s:.0f} s: "
-                        f"{str(error) or type(error).__name__}"
-                    ) from error
-                time.sleep(_RETRY_S)
-            else:
-                return
+    def drain(self, answers: int) -> None:
+        """Wait until so many answers have left for the centre since the start, for a bounded time."""
+        self._process.wait_until(
+            lambda: sum("Sent successfully" in line for line in self._process.log_lines()) >= answers,
+            timeout_s=_DRAIN_S,
+        )
 
 
 @contextlib.contextmanager
@@ -217,15 +170,6 @@ def _why_not_connected(process: ChildProcess, server_address: str, node_key: Pat
             "clocks agree within five minutes?"
         )
     return f"the SuperNode ended: {process.last_words()} {where}"
-
-
-def _distrust(error: BaseException | None) -> str:
-    """Return why TLS did not trust the centre, or nothing if that was not the reason."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error.verify_message
-        error = error.__cause__ or error.__context__
-    return ""
 
 
 def _new_secret(path: Path) -> bytes:

@@ -93,7 +93,7 @@ def open_run(directory: Path, *, address: str) -> Iterator[Transport]:
         lost = threading.Event()
         heartbeats = HeartbeatSender(lambda: _beat(task, lost))
         heartbeats.start()
-        stack.callback(heartbeats.stop)
+        stack.callback(lambda: heartbeats.is_running and heartbeats.stop())
         status, details = SubStatus.FAILED, "not started"
         try:
             with reaching(address):
