@@ -1,12 +1,12 @@
 """The key by which the centre recognises a site."""
 
-import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from esn_core.errors import ConfigError
+from esn_core.files import write_new
 
 
 def create_node_key(path: Path) -> None:
@@ -38,12 +38,5 @@ def create_node_key(path: Path) -> None:
     public_bytes = key.public_key().public_bytes(
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
-    _write_new(path, private_bytes, mode=0o600)
-    _write_new(public_path, public_bytes + b"\n", mode=0o644)
-
-
-def _write_new(path: Path, content: bytes, *, mode: int) -> None:
-    """Write a file that must not exist yet, with its final mode from its first byte on."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+    write_new(path, private_bytes, mode=0o600)
+    write_new(public_path, public_bytes + b"\n", mode=0o644)

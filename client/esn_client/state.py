@@ -1,6 +1,5 @@
 """A site's state directory: its key for the link, the ledger's salt, and the protocols it approved."""
 
-import os
 import secrets
 from pathlib import Path
 
@@ -8,9 +7,10 @@ from esn_client.config import SiteSettings
 from esn_client.identity import create_node_key
 from esn_client.ledger import Ledger
 from esn_core.errors import ConfigError, ProtocolError
+from esn_core.files import write_new, write_whole
 from esn_core.protocol import Protocol, load_protocol
 
-_SALT_BYTES = 32
+SALT_BYTES = 32
 
 
 def create_state(settings: SiteSettings) -> None:
@@ -27,9 +27,7 @@ def create_state(settings: SiteSettings) -> None:
     settings.state.mkdir(parents=True, mode=0o700, exist_ok=True)
     settings.state.chmod(0o700)
     create_node_key(settings.node_key_path)
-    descriptor = os.open(settings.salt_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_bytes(_SALT_BYTES))
+    write_new(settings.salt_path, secrets.token_bytes(SALT_BYTES), mode=0o600)
     with Ledger(settings.ledger_path):
         pass
 
@@ -45,14 +43,7 @@ def approve(settings: SiteSettings, protocol_path: Path) -> Protocol:
     """
     protocol = load_protocol(protocol_path)
     _check_roster(settings, protocol)
-    settings.approved_path.mkdir(exist_ok=True)
-    approved = settings.approved_path / f"{protocol.sha256}.toml"
-    temporary = approved.with_suffix(".new")
-    with temporary.open("wb") as file:
-        file.write(protocol_path.read_bytes())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(approved)
+    write_whole(settings.approved_path / f"{protocol.sha256}.toml", protocol_path.read_bytes())
     return protocol
 
 

@@ -1,9 +1,7 @@
 """A site's SuperNode: the Flower process that calls the centre."""
 
 import contextlib
-import os
 import secrets
-import socket
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +10,8 @@ from pathlib import Path
 
 from esn_core.child_process import ChildProcess
 from esn_core.errors import LinkError
+from esn_core.files import write_new
+from esn_core.loopback import free_port
 
 _RETRY_S = 1.0
 _DRAIN_S = 10.0
@@ -177,20 +177,5 @@ def _new_secret(path: Path) -> bytes:
     secret = secrets.token_bytes(32)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secret)
+    write_new(path, secret, mode=0o600)
     return secret
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on now.
-
-    Returns
-    -------
-    int
-        Another process may take it before the caller does.
-
-    """
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -7,7 +7,6 @@ process of its own: this module only starts them, in order, and stops them.
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from rich.console import Console
 
 from esn_core.child_process import ChildProcess
 from esn_core.errors import ConfigError, StudyError
+from esn_core.loopback import free_port
 from esn_server.report.result import StudyResult, read_result
 from esn_server.running import write_outcome
 
@@ -119,7 +119,7 @@ def _simulate(study: _Study, site: str, *, seed: int) -> None:
 
 def _run(study: _Study) -> StudyResult:
     """Set a consortium up, run its study, and shut everything down."""
-    port = _free_port()
+    port = free_port()
     address = f"127.0.0.1:{port}"
     logs = study.directory / "logs"
     with contextlib.ExitStack() as processes:
@@ -208,12 +208,6 @@ def _clear(out: Path) -> None:
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / _MARKER).touch()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

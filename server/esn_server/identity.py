@@ -2,7 +2,6 @@
 
 import datetime
 import ipaddress
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from esn_core.errors import ConfigError
+from esn_core.files import write_new
 
 _AUTHORITY_DAYS = 3650
 # Apple's and some hospitals' TLS stacks refuse server certificates that live longer than this.
@@ -80,10 +80,10 @@ def create_authority(directory: Path, *, names: Sequence[str]) -> None:
         )
         .sign(authority_key, hashes.SHA384())
     )
-    _write_new(directory / "ca.key", _private_bytes(authority_key), mode=0o600)
-    _write_new(directory / "server.key", _private_bytes(server_key), mode=0o600)
-    _write_new(directory / "ca.crt", authority.public_bytes(serialization.Encoding.PEM), mode=0o644)
-    _write_new(directory / "server.crt", server.public_bytes(serialization.Encoding.PEM), mode=0o644)
+    write_new(directory / "ca.key", _private_bytes(authority_key), mode=0o600)
+    write_new(directory / "server.key", _private_bytes(server_key), mode=0o600)
+    write_new(directory / "ca.crt", authority.public_bytes(serialization.Encoding.PEM), mode=0o644)
+    write_new(directory / "server.crt", server.public_bytes(serialization.Encoding.PEM), mode=0o644)
 
 
 def read_node_key(path: Path) -> bytes:
@@ -177,10 +177,3 @@ def _private_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _write_new(path: Path, content: bytes, *, mode: int) -> None:
-    """Write a file that must not exist yet, with its final mode from its first byte on."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)

@@ -20,11 +20,11 @@ from torch.nn import functional
 
 from esn_core.atlas import Atlas, load_atlas
 from esn_core.connectome import Template, edge_scores, strengths_of_counts
+from esn_core.files import write_whole
 from esn_core.learning.severity_model import SeverityModel, as_matrices, predict
 from esn_core.releases import association_rows, standardise_severity
 from esn_core.severity_network import masked_input, select
 from esn_core.simulation.cohort import Subject, World, anatomy, subject_counts
-from esn_server.report.artefact import write_artefact
 from esn_server.study import module_pairs
 
 _SITES = 4
@@ -110,9 +110,8 @@ def pretrain(
         "validation_r_of_weighted_sum": round(float(np.mean(linear)), 4),
         "sha256": hashlib.sha256(body).hexdigest(),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.safetensors").write_bytes(body)
-    write_artefact(json.dumps(card, indent=2) + "\n", out / f"{name}.json")
+    write_whole(out / f"{name}.safetensors", body)
+    write_whole(out / f"{name}.json", (json.dumps(card, indent=2) + "\n").encode())
     return card
 
 

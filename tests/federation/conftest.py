@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from esn_client.identity import create_node_key
-from esn_client.supernode import free_port
+from esn_core.loopback import free_port
 from esn_server.bundle import build_bundle, bundle_sha256
 from esn_server.identity import create_authority
 from esn_server.link import register_site, run_superlink

@@ -17,9 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from esn_client.supernode import free_port
 from esn_core.child_process import ChildProcess
 from esn_core.errors import StudyError
+from esn_core.loopback import free_port
 from esn_server.report.result import read_result
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

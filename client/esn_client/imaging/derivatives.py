@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from esn_client.imaging.scans import segmentation_of
 from esn_core.atlas import Atlas, load_atlas
 from esn_core.connectome import Connectome
 from esn_core.errors import DataError
+from esn_core.files import write_whole
 from esn_core.recipe import ImagingRecipe
 
 BIDS_VERSION = "1.10.0"
@@ -171,21 +171,3 @@ def write_description(out: Path, *, source: Path) -> None:
     write_whole(out / "dataset_description.json", (json.dumps(description, indent=2) + "\n").encode())
     # Relation matrices are a proposal (BEP017), which the validator does not know yet.
     write_whole(out / ".bidsignore", b"*_relmat.*\n")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that its name never stands for half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

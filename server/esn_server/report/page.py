@@ -5,7 +5,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from esn_core.atlas import Atlas
-from esn_server.report.artefact import write_artefact
+from esn_core.files import write_whole
 from esn_server.report.brain import connectogram, glass_brain
 from esn_server.report.figures import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.result import NetworkEdge, StudyResult
@@ -45,7 +45,7 @@ def write_page(result: StudyResult, atlas: Atlas, path: Path, *, no_noise: Study
         The severity network names a region that `atlas` does not have.
 
     """
-    write_artefact(page_text(result, atlas, no_noise=no_noise), path)
+    write_whole(path, page_text(result, atlas, no_noise=no_noise).encode())
 
 
 def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None = None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from esn_core.errors import ProtocolError
-from esn_server.report.artefact import write_artefact
+from esn_core.files import write_whole
 
 Epsilon = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -202,7 +202,7 @@ def write_result(result: StudyResult, path: Path) -> None:
         The file; it is replaced in one step once the new content is on disk.
 
     """
-    write_artefact(result.model_dump_json(indent=2) + "\n", path)
+    write_whole(path, (result.model_dump_json(indent=2) + "\n").encode())
 
 
 def read_result(path: Path) -> StudyResult:

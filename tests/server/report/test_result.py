@@ -8,8 +8,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from esn_core.errors import ProtocolError
+from esn_core.files import write_whole
 from esn_server.report import result as result_module
-from esn_server.report.artefact import write_artefact
 from esn_server.report.result import Evaluation, StudyResult, read_result, schema_text, write_result
 
 
@@ -105,7 +105,7 @@ def test_a_write_that_fails_leaves_the_older_file_and_no_other(result, tmp_path,
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        write_artefact("half of it", path)
+        write_whole(path, b"half of it")
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
