@@ -3,9 +3,10 @@
 A release is described by the row that one child adds to it. The gate adds up
 a child's rows, clips the result to `l2_bound` in Euclidean norm whatever it
 was given, and sums over the children. So adding or removing one child changes
-the sum by at most `l2_bound`: this is the L2 sensitivity of every release, and
-its proof does not depend on the code that computed the rows. The bounds below
-are chosen so that the clip changes nothing when the rows are as they should be.
+the sum by at most `l2_bound`: this is the L2 sensitivity of every release. Its
+proof asks of the code that computed the rows only that a child's row is
+computed from that child alone. The bounds below are chosen so that the clip
+changes nothing when the rows are as they should be.
 
 Severity is standardised with public numbers: y = (GASE - 4) / 1.5.
 """
@@ -205,6 +206,17 @@ def evaluation_rows(prediction: NDArray[np.float64], gase: NDArray[np.float64]) 
 
 
 def clip_rows(rows: NDArray[np.float64], bound: float) -> NDArray[np.float64]:
-    """Scale every row of (n, d) `rows` whose Euclidean norm exceeds `bound` down to it."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows * np.minimum(1.0, bound / np.maximum(norms, np.finfo(np.float64).tiny))
+    """Scale every row of (n, d) `rows` whose Euclidean norm exceeds `bound` down to it.
+
+    A row that holds a number that is not finite becomes zero. To refuse the
+    whole sum instead would tell whoever chose the model's weights that there is
+    such a child, at no cost.
+    """
+    finite = np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0.0)
+    # Norms are taken of rows over their largest number: squares neither overflow nor vanish.
+    largest = np.abs(finite).max(axis=1, keepdims=True, initial=0.0)
+    unit = finite / np.where(largest > 0, largest, 1.0)
+    norms = np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1.0)
+    with np.errstate(over="ignore"):
+        too_long = largest * norms > bound
+    return np.where(too_long, unit * (bound / norms), finite)

@@ -19,6 +19,7 @@ from esn_core.learning.severity_model import Connectomes, as_matrices, predict
 from esn_core.learning.weights import from_vector
 from esn_core.protocol import Protocol
 from esn_core.questions import Phase, Question, SiteFacts, size_band
+from esn_core.releases import Children
 from esn_core.severity_network import masked_input
 
 _log = logging.getLogger(__name__)
@@ -74,8 +75,13 @@ class Hospital:
         if study is None:
             study = self._studies[digest] = self._load(digest)
         _check_round(question, study.protocol)
+        _check_arrays(question)
         if question.id.phase == "roll-call":
-            return self._gate.disclose(question, roll_call(study))
+            children: dict[Children, tuple[str, ...]] = {
+                "training": study.cohort.training.participants,
+                "held-out": study.cohort.held_out.participants,
+            }
+            return self._gate.disclose(question, roll_call(study), study.protocol, children=children)
         before = self._gate.answered(question)
         if before is not None:
             return before
@@ -135,7 +141,9 @@ def evaluation(question: Question, study: Study) -> Rows:
     raw = np.clip(
         _raw_predictions(question, study, split), -releases.PREDICTION_CLIP, releases.PREDICTION_CLIP
     )
-    gase = releases.GASE_MIDDLE + releases.GASE_UNIT * (intercept + slope * raw)
+    # What overflows is the end of the scale, or not finite and left to the gate.
+    with np.errstate(over="ignore", invalid="ignore"):
+        gase = releases.GASE_MIDDLE + releases.GASE_UNIT * (intercept + slope * raw)
     return Rows(releases.EVALUATION, releases.evaluation_rows(gase, split.gase), split.participants)
 
 
@@ -148,6 +156,16 @@ _ROWS: Mapping[Phase, Callable[[Question, Study], Rows]] = {
 }
 
 
+_ARRAYS: Mapping[Phase, frozenset[str]] = {
+    "roll-call": frozenset(),
+    "centre": frozenset(),
+    "association": frozenset({"mean_severity"}),
+    "gradient": frozenset({"weights", "edge_weights"}),
+    "calibration": frozenset({"weights", "edge_weights"}),
+    "evaluation": frozenset({"weights", "edge_weights", "calibration"}),
+}
+
+
 def _check_round(question: Question, protocol: Protocol) -> None:
     rounds = protocol.training.rounds if question.id.phase == "gradient" else 1
     if question.id.round >= rounds:
@@ -157,11 +175,21 @@ def _check_round(question: Question, protocol: Protocol) -> None:
         )
 
 
+def _check_arrays(question: Question) -> None:
+    expected = _ARRAYS[question.id.phase]
+    if set(question.arrays) != expected:
+        found = sorted(question.arrays)
+        raise ProtocolError(
+            f"a {question.id.phase} question needs the arrays {sorted(expected)}, not {found}"
+        )
+
+
 def _array(question: Question, name: str, length: int | None = None) -> NDArray[np.float64]:
-    array = question.arrays.get(name)
-    if array is None or (length is not None and len(array) != length):
-        found = "nothing" if array is None else f"{len(array)} numbers"
-        raise ProtocolError(f"a {question.id.phase} question needs the array '{name}', not {found}")
+    array = question.arrays[name]
+    if length is not None and len(array) != length:
+        raise ProtocolError(
+            f"array '{name}' of a {question.id.phase} question needs {length} numbers, not {len(array)}"
+        )
     return array
 
 

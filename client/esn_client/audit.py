@@ -5,6 +5,8 @@ import json
 import os
 from pathlib import Path
 
+from esn_core.errors import GateError
+
 
 class AuditLog:
     """An append-only file of JSON lines, each on disk before the next step.
@@ -18,10 +20,20 @@ class AuditLog:
         self._site = site
 
     def write(self, event: str, **facts: str | int | float) -> None:
-        """Append one line."""
+        """Append one line.
+
+        Raises
+        ------
+        GateError
+            The file cannot be written to: what should have been logged may not leave.
+
+        """
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"at": at, "site": self._site, "event": event, **facts}, sort_keys=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as cause:
+            raise GateError(f"{self._path}: the audit log cannot be written to: {cause.strerror}") from cause

@@ -3,9 +3,12 @@
 Protocol and site policy, minimum count, clip, quantise, noise, ledger charge
 together with the noised sum, audit line, bytes. The masks of the secure sum
 will stand between charge and audit.
+
+Between the minimum count and the charge nothing is refused for what is in the
+rows: a refusal costs no privacy, so it must not depend on a child's data.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -16,12 +19,12 @@ from esn_client.audit import AuditLog
 from esn_client.config import Limits
 from esn_client.ledger import Charge, Ledger, patient_hashes
 from esn_core.errors import EsnError, GateError, ProtocolError
-from esn_core.fixed_point import quantise, sensitivity_units
+from esn_core.fixed_point import noise_units, sum_rows
 from esn_core.price import price_of
 from esn_core.privacy import NO_NOISE
 from esn_core.protocol import Protocol
 from esn_core.questions import Answer, Question, Refusal, SiteFacts, sha256_of
-from esn_core.releases import ReleaseKind, clip_rows
+from esn_core.releases import Children, ReleaseKind, clip_rows
 
 Noise = Callable[[int, float], NDArray[np.int64]]
 """Draws (d,) integers from the discrete Gaussian of a standard deviation in grid units."""
@@ -47,7 +50,8 @@ class Rows:
     def __post_init__(self) -> None:
         expected = (len(self.participants), self.kind.dimension)
         if self.values.shape != expected:
-            raise GateError(f"release {self.kind.name} needs rows of shape {expected}, not {self.values.shape}")
+            found = self.values.shape
+            raise GateError(f"release {self.kind.name} needs rows of shape {expected}, not {found}")
 
 
 class Gate:
@@ -113,26 +117,25 @@ class Gate:
         Raises
         ------
         GateError
-            Too few children, or no consent to exact sums, or a number that is not finite.
+            The rows are not what the question asks for, there are too few children, or no consent to
+            exact sums.
         PrivacyBudgetError
             The site's cap, or a second run of the protocol.
 
         """
-        price = price_of(protocol).of(question.id.phase)
         kind = rows.kind
-        if price.noise_multiplier == NO_NOISE and not self._limits.exact_sums:
-            raise GateError("the protocol asks for exact sums; this site has not consented (limits.exact_sums)")
+        if question.id.protocol_sha256 != protocol.sha256:
+            raise GateError("the question belongs to another protocol")
+        price = price_of(protocol).of(question.id.phase)
+        if (kind.name, kind.children) != (price.phase, price.children):
+            raise GateError(f"release {kind.name} is no answer to a question of the phase {price.phase}")
+        self._check_consent(price.noise_multiplier)
+        noise_sd = noise_units(kind, price.noise_multiplier)
         patients, values = _one_row_each(rows)
-        needed = max(self._limits.minimum_children, protocol.cohort.minimum_children)
-        if len(patients) < needed:
-            raise GateError(
-                f"release {kind.name} would sum fewer than the minimum of {needed} children"
-            )
-        if not np.isfinite(values).all():
-            raise GateError(f"release {kind.name} holds numbers that are not finite")
-        total = quantise(clip_rows(values, kind.l2_bound).sum(axis=0))
+        self._check_minimum(patients, protocol, what=f"release {kind.name}")
+        total = sum_rows(clip_rows(values, kind.l2_bound), kind)
         if price.noise_multiplier != NO_NOISE:
-            total = total + self._noise(kind.dimension, price.noise_multiplier * sensitivity_units(kind))
+            total = total + self._noise(kind.dimension, noise_sd)
         paid = self._ledger.charge(
             Charge(
                 question=str(question.id),
@@ -142,7 +145,7 @@ class Gate:
                 noise_multiplier=price.noise_multiplier,
                 l2_bound=kind.l2_bound,
                 dimension=kind.dimension,
-                patients=tuple(sorted(patient_hashes(patients, salt=self._salt))),
+                patients=self._hashes(patients),
                 software=version("esn-federated"),
             ),
             total,
@@ -152,8 +155,49 @@ class Gate:
         )
         return self._send(question, Answer(question.id, self._site, total=paid.total))
 
-    def disclose(self, question: Question, facts: SiteFacts) -> bytes:
-        """Hand out the facts of a roll call; nothing in them is computed from a child's data."""
+    def disclose(
+        self,
+        question: Question,
+        facts: SiteFacts,
+        protocol: Protocol,
+        *,
+        children: Mapping[Children, Sequence[str]],
+    ) -> bytes:
+        """Hand out the facts of a roll call, if this site can answer the protocol to its end.
+
+        A refusal that is bound to come is given here, before any site has spent anything.
+
+        Parameters
+        ----------
+        question : Question
+        facts : SiteFacts
+            Nothing in them is computed from a child's scan or score.
+        protocol : Protocol
+            Approved by the site.
+        children : dict of {'training', 'held-out'} to sequence of str
+            Participant labels of each split.
+
+        Raises
+        ------
+        GateError
+            Too few children in a split, or no consent to exact sums.
+        PrivacyBudgetError
+            The site's cap, or a second run of the protocol.
+
+        """
+        price = price_of(protocol)
+        for phase in price.phases:
+            self._check_consent(phase.noise_multiplier)
+        for split, participants in children.items():
+            self._check_minimum(set(participants), protocol, what=f"the {split} children's releases")
+            self._ledger.check_plan(
+                protocol_sha256=protocol.sha256,
+                run=question.id.run,
+                patients=self._hashes(participants),
+                mu=price.mu(split),
+                epsilon_cap=self._limits.epsilon_cap,
+                delta=self._limits.delta,
+            )
         return self._send(question, Answer(question.id, self._site, facts=facts))
 
     def refuse(self, question: Question, error: EsnError) -> bytes:
@@ -161,6 +205,20 @@ class Gate:
         refusal = Refusal(error=type(error).__name__)
         self._audit.write("refused", question=str(question.id), error=refusal.error)
         return Answer(question.id, self._site, refusal=refusal).to_bytes()
+
+    def _check_consent(self, noise_multiplier: float) -> None:
+        if noise_multiplier == NO_NOISE and not self._limits.exact_sums:
+            raise GateError(
+                "the protocol asks for exact sums; this site has not consented (limits.exact_sums)"
+            )
+
+    def _check_minimum(self, patients: Collection[str], protocol: Protocol, *, what: str) -> None:
+        needed = max(self._limits.minimum_children, protocol.cohort.minimum_children)
+        if len(patients) < needed:
+            raise GateError(f"{what} would sum fewer than the minimum of {needed} children")
+
+    def _hashes(self, patients: Sequence[str]) -> tuple[str, ...]:
+        return tuple(sorted(patient_hashes(patients, salt=self._salt)))
 
     def _send(self, question: Question, answer: Answer) -> bytes:
         body = answer.to_bytes()
@@ -197,5 +255,7 @@ def discrete_gaussian(dimension: int, scale: float) -> NDArray[np.int64]:
 def _one_row_each(rows: Rows) -> tuple[Sequence[str], NDArray[np.float64]]:
     patients, index = np.unique(np.array(rows.participants, dtype=str), return_inverse=True)
     values = np.zeros((len(patients), rows.kind.dimension))
-    np.add.at(values, index, rows.values)
+    # A number that is not finite is the clip's business: infinities of two scans may add up to none.
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.add.at(values, index, rows.values)
     return [str(p) for p in patients], values

@@ -8,6 +8,10 @@ is asked again is answered with the sum that was paid for.
 
 The ledger stores facts (noise multiplier, bound, patients as keyed hashes);
 epsilon is computed from them.
+
+The chain shows what was changed, removed or moved inside the file. A tail that
+was cut off leaves a shorter, whole chain: who fears that keeps the head that
+`esn-client ledger verify` prints, or the audit log, elsewhere.
 """
 
 import datetime
@@ -15,6 +19,7 @@ import hashlib
 import json
 import math
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,6 +31,10 @@ from numpy.typing import NDArray
 
 from esn_core.errors import GateError, PrivacyBudgetError, ProtocolError
 from esn_core.privacy import NO_NOISE, GaussianRelease, compose, epsilon_of
+
+# The cap is compared with an epsilon that two root searches and a sum computed: a protocol that
+# spends the cap to the last digit is not above it.
+_ROUNDING = 1e-9
 
 GENESIS = "0" * 64
 """What the first entry has for the hash of the one before."""
@@ -148,17 +157,26 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # One connection: without the lock a second thread would read what the first has not committed.
+        self._lock = threading.RLock()
         try:
             self._connection = sqlite3.connect(
                 path, timeout=30, isolation_level=None, check_same_thread=False
             )
+        except sqlite3.Error as cause:
+            raise PrivacyBudgetError(f"{path}: cannot be opened as a ledger: {cause}") from cause
+        try:
             self._connection.execute("PRAGMA journal_mode = WAL")
             # FULL: a commit returns only when the log is on disk.
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as cause:
+            self.verify()
+        except (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError) as cause:
+            self._connection.close()
             raise PrivacyBudgetError(f"{path}: cannot be opened as a ledger: {cause}") from cause
-        self.verify()
+        except PrivacyBudgetError:
+            self._connection.close()
+            raise
 
     def __enter__(self) -> Self:
         """Return the ledger itself."""
@@ -174,17 +192,19 @@ class Ledger:
 
     def entries(self) -> list[Entry]:
         """Return all entries, oldest first."""
-        rows = self._connection.execute(
-            "SELECT sequence, body, previous, hash FROM entries ORDER BY sequence"
-        )
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT sequence, body, previous, hash FROM entries ORDER BY sequence"
+            ).fetchall()
         return [_entry(*row) for row in rows]
 
     @property
     def head(self) -> str:
         """Hash of the newest entry."""
-        row = self._connection.execute(
-            "SELECT hash FROM entries ORDER BY sequence DESC LIMIT 1"
-        ).fetchone()
+        with self._lock:
+            row = self._connection.execute(
+                "SELECT hash FROM entries ORDER BY sequence DESC LIMIT 1"
+            ).fetchone()
         return str(row[0]) if row else GENESIS
 
     def verify(self) -> int:
@@ -198,33 +218,43 @@ class Ledger:
         Raises
         ------
         PrivacyBudgetError
-            An entry was changed, removed, added or moved; the message names the first.
+            An entry or its sum was changed, removed, added or moved; the message names the first.
 
         """
-        previous, count = GENESIS, 0
-        rows = self._connection.execute(
-            "SELECT sequence, body, previous, hash FROM entries ORDER BY sequence"
-        )
-        for count, (sequence, body, said, digest) in enumerate(rows, start=1):  # noqa: B007
+        with self._lock:
+            # One statement sees one state of the file, whatever another process writes meanwhile.
+            rows = self._connection.execute(
+                "SELECT e.sequence, e.body, e.previous, e.hash, s.question, s.content_sha256, s.total "
+                "FROM entries e LEFT JOIN sums s ON s.sequence = e.sequence ORDER BY e.sequence"
+            ).fetchall()
+            stray = self._connection.execute(
+                "SELECT question FROM sums WHERE sequence NOT IN (SELECT sequence FROM entries)"
+            ).fetchone()
+        if stray:
+            raise PrivacyBudgetError(f"{self._path}: the sum of {stray[0]} was never charged")
+        previous = GENESIS
+        for count, (sequence, body, said, digest, question, content, total) in enumerate(rows, start=1):
             if sequence != count or said != previous or digest != _hash(sequence, body, said):
                 raise PrivacyBudgetError(f"{self._path}: the ledger's chain is broken at entry {count}")
             previous = digest
-        for question, sequence, total in self._connection.execute(
-            "SELECT s.question, s.sequence, s.total FROM sums s ORDER BY s.sequence"
-        ):
-            row = self._connection.execute(
-                "SELECT body FROM entries WHERE sequence = ?", (sequence,)
-            ).fetchone()
-            paid = json.loads(row[0]) if row else {}
-            if paid.get("question") != question or paid.get("total_sha256") != _sha256(total):
-                raise PrivacyBudgetError(f"{self._path}: the sum of {question} is not the one charged")
-        return count
+            paid = json.loads(body)
+            if (
+                total is None
+                or paid["question"] != question
+                or paid["content_sha256"] != content
+                or paid["total_sha256"] != _sha256(total)
+            ):
+                raise PrivacyBudgetError(
+                    f"{self._path}: the sum of {paid['question']} (entry {count}) is not the one charged"
+                )
+        return len(rows)
 
     def paid(self, question: str) -> Paid | None:
         """Return the sum that was charged for `question`, if it was."""
-        row = self._connection.execute(
-            "SELECT content_sha256, total FROM sums WHERE question = ?", (question,)
-        ).fetchone()
+        with self._lock:
+            row = self._connection.execute(
+                "SELECT content_sha256, total FROM sums WHERE question = ?", (question,)
+            ).fetchone()
         return Paid(row[0], np.frombuffer(row[1], dtype="<i8")) if row else None
 
     def charge(
@@ -261,6 +291,8 @@ class Ledger:
             nothing was written.
         ProtocolError
             The question was asked before with other content.
+        GateError
+            The file cannot be written to now; nothing was.
 
         """
         with self._writing():
@@ -269,15 +301,17 @@ class Ledger:
                 if before.content_sha256 != content_sha256:
                     raise ProtocolError("a question was asked again with other content")
                 return before
-            self._check_run(charge)
-            self._check_cap(charge, epsilon_cap=epsilon_cap, delta=delta)
+            self._check_run(charge.protocol_sha256, charge.run)
+            if charge.noise_multiplier != NO_NOISE:
+                before_mu = self._largest_mu(charge.patients)
+                worst = math.hypot(before_mu, 1 / charge.noise_multiplier)
+                self._check_cap(worst, what=f"release {charge.release}", epsilon_cap=epsilon_cap, delta=delta)
             blob = np.ascontiguousarray(total, dtype="<i8").tobytes()
-            sequence = 1 + int(
-                self._connection.execute("SELECT COUNT(*) FROM entries").fetchone()[0]
-            )
+            sequence = 1 + int(self._connection.execute("SELECT COUNT(*) FROM entries").fetchone()[0])
             body = json.dumps(
                 {
                     "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                    "content_sha256": content_sha256,
                     "total_sha256": _sha256(blob),
                     **asdict(charge),
                 },
@@ -293,10 +327,54 @@ class Ledger:
             )
         return Paid(content_sha256, total)
 
-    def spent(self, patients: Iterable[str] | None = None) -> dict[str, Spent]:
-        """Return what each patient has spent; all patients of the ledger by default."""
+    def check_plan(
+        self,
+        *,
+        protocol_sha256: str,
+        run: str,
+        patients: Iterable[str],
+        mu: float,
+        epsilon_cap: float,
+        delta: float,
+    ) -> None:
+        """Refuse a protocol that could not be answered to its end.
+
+        Parameters
+        ----------
+        protocol_sha256, run : str
+        patients : iterable of str
+            Keyed hashes of the patients of one split.
+        mu : float
+            Gaussian-DP parameter of all that the protocol asks about them, started or not;
+            infinite when it asks for exact sums, which the cap does not govern.
+        epsilon_cap, delta : float
+
+        Raises
+        ------
+        PrivacyBudgetError
+            The cap would be exceeded, or the protocol was answered in another run.
+
+        """
+        self._check_run(protocol_sha256, run)
+        if math.isfinite(mu):
+            worst = math.hypot(self._largest_mu(patients, without=protocol_sha256), mu)
+            self._check_cap(worst, what="the protocol", epsilon_cap=epsilon_cap, delta=delta)
+
+    def spent(self, patients: Iterable[str] | None = None, *, without: str | None = None) -> dict[str, Spent]:
+        """Return what each patient has spent.
+
+        Parameters
+        ----------
+        patients : iterable of str, optional
+            All patients of the ledger by default.
+        without : str, optional
+            Hash of a protocol whose charges are left out.
+
+        """
         noise: dict[str, list[float]] = {} if patients is None else {p: [] for p in patients}
         for entry in self.entries():
+            if entry.charge.protocol_sha256 == without:
+                continue
             for patient in entry.charge.patients:
                 if patients is None or patient in noise:
                     noise.setdefault(patient, []).append(entry.charge.noise_multiplier)
@@ -309,52 +387,51 @@ class Ledger:
             for patient, multipliers in noise.items()
         }
 
-    def _check_run(self, charge: Charge) -> None:
+    def _largest_mu(self, patients: Iterable[str], *, without: str | None = None) -> float:
+        return max((s.noisy_mu for s in self.spent(patients, without=without).values()), default=0.0)
+
+    def _check_run(self, protocol_sha256: str, run: str) -> None:
         # An approval is for one run: its price was printed for one.
         for entry in self.entries():
-            if entry.charge.protocol_sha256 == charge.protocol_sha256 and entry.charge.run != charge.run:
+            if entry.charge.protocol_sha256 == protocol_sha256 and entry.charge.run != run:
                 raise PrivacyBudgetError(
                     f"the protocol was already answered in run {entry.charge.run}; "
                     "another run needs a protocol of its own"
                 )
 
-    def _check_cap(self, charge: Charge, *, epsilon_cap: float, delta: float) -> None:
-        if charge.noise_multiplier == NO_NOISE:
-            return
-        before = max((s.noisy_mu for s in self.spent(charge.patients).values()), default=0.0)
-        worst = math.sqrt(before**2 + charge.noise_multiplier**-2)
-        if epsilon_of(worst, delta) > epsilon_cap:
+    def _check_cap(self, mu: float, *, what: str, epsilon_cap: float, delta: float) -> None:
+        epsilon = epsilon_of(mu, delta)
+        if epsilon > epsilon_cap * (1 + _ROUNDING):
             raise PrivacyBudgetError(
-                f"release {charge.release} would take a patient to epsilon "
-                f"{epsilon_of(worst, delta):.2f} at delta {delta:g}; the site's cap is {epsilon_cap:g}"
+                f"{what} would take a patient to epsilon {epsilon:.2f} at delta {delta:g}; "
+                f"the site's cap is {epsilon_cap:g}"
             )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        # IMMEDIATE: a second process waits here, before it has read anything.
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as cause:
-            raise GateError(f"{self._path}: the ledger is in use by another process") from cause
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+        with self._lock:
+            try:
+                # IMMEDIATE: a second process waits here, before it has read anything.
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as cause:
+                raise GateError(f"{self._path}: the ledger cannot be written to: {cause}") from cause
+            finally:
+                # Not after a commit; and a full disk may have ended the transaction already.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
 
 
 def patient_hashes(participants: Sequence[str], *, salt: bytes) -> tuple[str, ...]:
     """Return the ledger's identifier of each participant: a hash keyed with the site's secret."""
-    return tuple(
-        hashlib.blake2b(p.encode(), key=salt[:64], digest_size=16).hexdigest() for p in participants
-    )
+    return tuple(hashlib.blake2b(p.encode(), key=salt[:64], digest_size=16).hexdigest() for p in participants)
 
 
 def _entry(sequence: int, body: str, previous: str, digest: str) -> Entry:
     said = json.loads(body)
     at = said.pop("at")
-    said.pop("total_sha256")
+    del said["content_sha256"], said["total_sha256"]
     return Entry(sequence, at, Charge(**{**said, "patients": tuple(said["patients"])}), previous, digest)
 
 

@@ -135,7 +135,7 @@ def test_a_second_run_of_a_protocol_is_refused(make_consortium):
 
 def test_a_site_below_the_budget_refuses_and_the_study_names_it(make_consortium):
     consortium = make_consortium(epsilon_cap=2.0)
-    with pytest.raises(StudyError, match=r"phase association.*south: refused \(PrivacyBudgetError\)"):
+    with pytest.raises(StudyError, match=r"phase roll-call.*south: refused \(PrivacyBudgetError\)"):
         run(consortium)
 
 
