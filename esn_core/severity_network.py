@@ -142,10 +142,13 @@ def masked_input(scores: NDArray[np.float64], weight: NDArray[np.float64]) -> ND
     Raises
     ------
     DataError
-        All weights are zero.
+        All weights are zero, or so small or large that they cannot be scaled.
 
     """
-    size = float(np.abs(weight).sum())
+    with np.errstate(over="ignore"):
+        size = float(np.abs(weight).sum())
     if size == 0:
         raise DataError("all weights of the severity network are zero")
+    if not 1e-200 < size < 1e200:
+        raise DataError(f"the weights of the severity network cannot be scaled: their sizes sum to {size:g}")
     return np.clip(scores, -4, 4) * (weight * (100.0 / size))

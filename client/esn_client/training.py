@@ -3,6 +3,10 @@
 Opacus's hooks give the gradient of every child; the gate clips, sums and
 noises them. One round is one full-batch step, so nothing is subsampled and the
 ledger's composition is exact.
+
+The children go through the network one by one. In a batch, the rounding of
+float32 would depend on who else is in it: with weights chosen to magnify
+rounding, one child could then move every other child's clipped row.
 """
 
 from typing import Literal
@@ -20,9 +24,6 @@ from esn_core.releases import standardise_severity
 
 Device = torch.device
 """Where a site computes."""
-
-# 32 children of 83 regions need about 1 GiB for the gradients of the pairs.
-_CHILDREN_AT_ONCE = 32
 
 
 def device_for(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -65,6 +66,9 @@ def gradients(
         The model holds a layer that mixes children, such as batch normalisation.
 
     """
+    # Opacus validates a model in training mode only.
+    was_training = model.training
+    model.train()
     faults = ModuleValidator.validate(model, strict=False)
     if faults:
         raise ConfigError(f"the model cannot be trained privately: {faults[0]}")
@@ -72,24 +76,21 @@ def gradients(
     target = torch.from_numpy(standardise_severity(gase)).float()
     # 'sum': a child's gradient must not depend on how many others there are.
     private = GradSampleModule(model, loss_reduction="sum")
-    private.train()
-    parts, losses = [], []
+    rows = np.zeros((len(connectomes), sum(p.numel() for p in model.parameters())))
+    losses = np.zeros(len(connectomes))
     try:
-        for x, y in zip(
-            connectomes.split(_CHILDREN_AT_ONCE), target.split(_CHILDREN_AT_ONCE), strict=True
-        ):
+        for child in range(len(connectomes)):
+            x, y = connectomes[child : child + 1], target[child : child + 1]
             # Opacus hooks the backward pass of the first layer: torch runs it as documented
             # only where the input asks for a gradient as well.
             inputs = x.to(device).requires_grad_()
             loss = functional.mse_loss(private(inputs), y.to(device), reduction="none")
             loss.sum().backward()  # type: ignore[no-untyped-call]
-            samples = []
-            for p in private.parameters():
-                assert p.grad_sample.shape[0] == len(x), "per-sample gradients lost the batch dimension"
-                samples.append(p.grad_sample.flatten(1).cpu().double())
-            parts.append(torch.cat(samples, dim=1).numpy())
-            losses.append(loss.detach().cpu().double().numpy())
+            samples = [p.grad_sample.flatten().cpu().double() for p in private.parameters()]
+            rows[child] = torch.cat(samples).numpy()
+            losses[child] = loss.item()
             private.zero_grad()
     finally:
         private.to_standard_module()
-    return np.concatenate(parts), np.concatenate(losses)
+        model.train(was_training)
+    return rows, losses

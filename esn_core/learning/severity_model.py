@@ -62,10 +62,11 @@ def as_matrices(
 
 
 def predict(model: SeverityModel, connectomes: Connectomes) -> NDArray[np.float64]:
-    """Return (n,) severities of (n, 1, R, R) connectomes, on the model's device."""
+    """Return (n,) severities of (n, 1, R, R) connectomes, on the model's device.
+
+    One by one: in a batch, the rounding of one child's severity would depend on the others.
+    """
     device = next(model.parameters()).device
     model.eval()
     with torch.no_grad():
-        return np.concatenate(
-            [model(part.to(device)).cpu().double().numpy() for part in connectomes.split(64)]
-        )
+        return np.array([model(child[None].to(device)).item() for child in connectomes], dtype=np.float64)

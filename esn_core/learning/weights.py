@@ -29,17 +29,21 @@ def from_vector(vector: NDArray[np.float64], *, device: torch.device | None = No
     Raises
     ------
     ProtocolError
-        The vector has another length than the model, or is not finite.
+        The vector has another length than the model, or is not finite or too large for float32.
 
     """
     model = SeverityModel()
     expected = parameter_count(model)
-    if vector.shape != (expected,) or not np.isfinite(vector).all():
-        raise ProtocolError(f"the model's weights are {expected} finite numbers, not {vector.shape}")
+    if vector.shape != (expected,):
+        raise ProtocolError(f"the model's weights are {expected} numbers, not of shape {vector.shape}")
+    # Compared with the model's own precision: what overflows there is not finite either.
+    if not (np.abs(vector) <= np.finfo(np.float32).max).all():
+        raise ProtocolError("the model's weights must be finite, and not too large for float32")
+    single = torch.from_numpy(vector.astype(np.float32))
     at = 0
     with torch.no_grad():
         for p in model.parameters():
-            p.copy_(torch.from_numpy(vector[at : at + p.numel()]).reshape(p.shape))
+            p.copy_(single[at : at + p.numel()].reshape(p.shape))
             at += p.numel()
     return model.to(device) if device is not None else model
 
