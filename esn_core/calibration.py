@@ -16,9 +16,7 @@ _PRIOR = np.array([0.0, 1.0])
 _SMALLEST_SLOPE = 0.1
 
 
-def affine(
-    total: NDArray[np.float64], *, fewest_children: float, noise_sd: float
-) -> tuple[float, float]:
+def affine(total: NDArray[np.float64], *, fewest_children: float, noise_sd: float) -> tuple[float, float]:
     """Estimate intercept and slope of severity on the raw prediction.
 
     Ridge regression towards (0, 1); the ridge grows with the noise, so that a

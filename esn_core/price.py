@@ -104,9 +104,7 @@ def price_of(protocol: Protocol) -> Price:
         if count == 0:
             continue
         noise = (
-            NO_NOISE
-            if privacy.noise == "none"
-            else noise_multiplier_for(budget, share=share, releases=count)
+            NO_NOISE if privacy.noise == "none" else noise_multiplier_for(budget, share=share, releases=count)
         )
         phases.append(PhasePrice(phase, children, count, noise))
     return Price(tuple(phases), privacy.delta)

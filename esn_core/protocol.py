@@ -12,7 +12,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from esn_core.errors import ConfigError, EsnError, ProtocolError
 from esn_core.recipe import ImagingRecipe
@@ -22,7 +31,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RosterEntry(_Table):
@@ -63,7 +72,7 @@ class TrainingRules(_Table):
 
     rounds: int = Field(ge=0, le=1000)
     learning_rate: float = Field(gt=0, le=1)
-    max_gradient_norm: float = Field(gt=0)
+    max_gradient_norm: float = Field(gt=0, le=1000)
 
 
 class BudgetShares(_Table):
@@ -105,7 +114,7 @@ class Protocol(_Table):
 
     format: Literal[1]
     study: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
-    simulated: bool
+    simulated: StrictBool
     """Whether every child of the study is simulated."""
     bundle_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """The only Flower bundle that a site accepts in this study."""
@@ -118,20 +127,29 @@ class Protocol(_Table):
     privacy: PrivacyRules
     rounds: RoundRules
 
-    @model_validator(mode="after")
-    def _roster_fits(self) -> Self:
+    # Validators of fields, not of the whole: they complain even where another field has a fault.
+    @field_validator("roster")
+    @classmethod
+    def _nobody_twice(cls, roster: tuple[RosterEntry, ...]) -> tuple[RosterEntry, ...]:
+        said = []
         for what, values in (
-            ("site", [entry.site for entry in self.roster]),
-            ("node key", [entry.node_key for entry in self.roster]),
+            ("site", [entry.site for entry in roster]),
+            ("node key", [entry.node_key for entry in roster]),
         ):
             twice = [value for value, times in Counter(values).items() if times > 1]
             if twice:
-                raise ValueError(f"the roster lists a {what} twice: {', '.join(twice)}")
-        if self.rounds.quorum > len(self.roster):
-            raise ValueError(
-                f"the quorum is {self.rounds.quorum}, but the roster lists {len(self.roster)} sites"
-            )
-        return self
+                said.append(f"the roster lists a {what} twice: {', '.join(twice)}")
+        if said:
+            raise ValueError("; ".join(said))
+        return roster
+
+    @field_validator("rounds")
+    @classmethod
+    def _quorum_fits(cls, rounds: RoundRules, info: ValidationInfo) -> RoundRules:
+        sites = len(info.data.get("roster", ()))
+        if sites and rounds.quorum > sites:
+            raise ValueError(f"the quorum is {rounds.quorum}, but the roster lists {sites} sites")
+        return rounds
 
     @property
     def sha256(self) -> str:
@@ -176,7 +194,8 @@ def read_toml(path: Path, model: type[_M], *, error: type[EsnError] = ConfigErro
         raise error(f"{path}: there is no such file") from cause
     except (OSError, UnicodeDecodeError) as cause:
         raise error(f"{path}: cannot be read as a text file") from cause
-    except tomllib.TOMLDecodeError as cause:
+    # ValueError: numbers of thousands of digits; RecursionError: tables in tables without end.
+    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as cause:
         raise error(f"{path}: is not TOML: {cause}") from cause
     try:
         return model.model_validate(content)

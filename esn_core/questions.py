@@ -8,24 +8,48 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from esn_core.errors import ProtocolError
+from esn_core.protocol import SiteName
 
 Phase = Literal["roll-call", "centre", "association", "gradient", "calibration", "evaluation"]
 
 _M = TypeVar("_M", bound=BaseModel)
 
 LARGEST_MESSAGE_BYTES = 64 * 2**20
+LARGEST_HEADER_BYTES = 64 * 2**10
 
 _HEADER = "esn"
 _TOO_LARGE = "a message may hold {limit} bytes at most, not {found}"
+
+
+def size_band(children: int) -> str:
+    """Return the band of a cohort's size: 0-7, 8-15, 16-31, 32-63 and so on."""
+    if children < 8:
+        return "0-7"
+    low = 1 << (children.bit_length() - 1)
+    return f"{low}-{2 * low - 1}"
+
+
+def _check_band(band: str) -> str:
+    low = int(band.partition("-")[0])
+    if band != size_band(low):
+        raise ValueError(f"a band of cohort sizes is one such as 16-31, not {band}")
+    return band
+
+
+# What the other side says of itself ends up in logs and reports: plain words of bounded length.
+_PackageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,40}$")]
+_Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9.+!_-]{1,60}$")]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Band = Annotated[str, Field(pattern=r"^[0-9]{1,7}-[0-9]{1,7}$"), AfterValidator(_check_band)]
 
 
 class QuestionId(BaseModel):
@@ -65,7 +89,7 @@ class Question:
     @property
     def content_sha256(self) -> str:
         """Hash of all that the answer depends on: the id without its attempt, and the arrays."""
-        digest = hashlib.sha256(str(self.id).encode())
+        digest = hashlib.sha256(f"{self.id.protocol_sha256}\n{self.id}".encode())
         for name, array in sorted(self.arrays.items()):
             digest.update(f"\n{name}:{array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
@@ -94,11 +118,11 @@ class SiteFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    software: dict[str, str]
-    recipe_sha256: str
-    atlas_sha256: str
-    template_sha256: str
-    cohort_band: str
+    software: dict[_PackageName, _Version] = Field(max_length=32)
+    recipe_sha256: _Sha256
+    atlas_sha256: _Sha256
+    template_sha256: _Sha256
+    cohort_band: _Band
     """Number of training and held-out children together, as a band such as 16-31."""
 
 
@@ -114,7 +138,7 @@ class _AnswerHeader(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: QuestionId
-    site: str
+    site: SiteName
     facts: SiteFacts | None = None
     refusal: Refusal | None = None
 
@@ -171,25 +195,21 @@ def sha256_of(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def size_band(children: int) -> str:
-    """Return the band of a cohort's size: 0-7, 8-15, 16-31, 32-63 and so on."""
-    if children < 8:
-        return "0-7"
-    low = 1 << (children.bit_length() - 1)
-    return f"{low}-{2 * low - 1}"
-
-
 def _pack(arrays: dict[str, NDArray[np.float64]] | dict[str, NDArray[np.int64]], header: BaseModel) -> bytes:
     metadata = {_HEADER: header.model_dump_json()}
-    return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
+    body: bytes = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
+    return body
 
 
 def _unpack(body: bytes, *, integers: bool = False) -> tuple[dict[str, NDArray[Any]], str]:
     if len(body) > LARGEST_MESSAGE_BYTES:
         raise ProtocolError(_TOO_LARGE.format(limit=LARGEST_MESSAGE_BYTES, found=len(body)))
+    # A header of many empty arrays would cost far more memory than it has bytes.
+    length = int.from_bytes(body[:8], "little")
+    if length > LARGEST_HEADER_BYTES:
+        raise ProtocolError(f"a message's header may hold {LARGEST_HEADER_BYTES} bytes at most, not {length}")
     try:
         arrays = load(body)
-        length = int.from_bytes(body[:8], "little")
         header = json.loads(body[8 : 8 + length])["__metadata__"][_HEADER]
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ProtocolError("a message must be a safetensors file with an 'esn' header") from error

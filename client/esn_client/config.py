@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from esn_core.protocol import SiteName, read_toml
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class CentreSettings(_Table):
@@ -30,7 +30,7 @@ class Limits(_Table):
     """Delta at which the cap is read."""
     minimum_children: int = Field(ge=3)
     """A sum over fewer children does not leave."""
-    exact_sums: bool
+    exact_sums: StrictBool
     """Consent to releases without noise. They have no epsilon."""
 
 
@@ -55,9 +55,7 @@ class SiteSettings(_Table):
 
     def under(self, directory: Path) -> Self:
         """Return the same settings with relative paths taken from `directory`."""
-        centre = self.centre.model_copy(
-            update={"ca_certificate": directory / self.centre.ca_certificate}
-        )
+        centre = self.centre.model_copy(update={"ca_certificate": directory / self.centre.ca_certificate})
         return self.model_copy(
             update={
                 "dataset": directory / self.dataset,
