@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from esn_client.imaging.derivatives import load_connectome
@@ -99,20 +98,29 @@ def read_participants(dataset: Path) -> tuple[Participant, ...]:
     """
     path = dataset / "participants.tsv"
     try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        # 'utf-8-sig': spreadsheets put a mark in front of the first column's name.
+        head, *lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as cause:
         raise DataError(f"{path}: there is no such file") from cause
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as cause:
+    except (OSError, UnicodeDecodeError) as cause:
         raise DataError(f"{path}: cannot be read as a table of tab-separated values") from cause
-    missing = [c for c in _COLUMNS if c not in table.columns]
+    columns = head.rstrip("\r").split("\t")
+    missing = [c for c in _COLUMNS if columns.count(c) != 1]
     if missing:
-        raise DataError(f"{path}: missing column {', '.join(repr(c) for c in missing)}")
+        raise DataError(f"{path}: line 1: missing or repeated column {', '.join(map(repr, missing))}")
     participants, faults = [], []
-    for number, row in enumerate(table.to_dict("records"), start=2):
+    for number, line in enumerate(lines, start=2):
+        if not line.strip():
+            continue
+        fields = line.rstrip("\r").split("\t")
         try:
-            participants.append(_participant({str(k): str(v) for k, v in row.items()}))
+            if len(fields) != len(columns):
+                raise DataError(f"holds {len(fields)} fields, not {len(columns)}")  # noqa: TRY301
+            participants.append(_participant(dict(zip(columns, fields, strict=True))))
         except DataError as fault:
             faults.append(f"line {number}: {fault}")
+    if not participants and not faults:
+        faults.append("lists no participant")
     labels = [p.label for p in participants]
     faults += [f"{label} is listed twice" for label in sorted({x for x in labels if labels.count(x) > 1})]
     if faults:
@@ -191,8 +199,8 @@ def _split(children: list[tuple[Participant, NDArray[np.float64]]], edges: int) 
 
 def _participant(row: dict[str, str]) -> Participant:
     label = row["participant_id"]
-    if not (label.startswith("sub-") and label[4:].isalnum()):
-        raise DataError(f"participant_id must be 'sub-' and letters or digits, not {label!r}")
+    if not (label.startswith("sub-") and label[4:].isalnum() and label.isascii()):
+        raise DataError(f"participant_id must be 'sub-' and plain letters or digits, not {label!r}")
     if row["sex"] not in _SEX:
         raise DataError(f"{label}: sex must be F or M, not {row['sex']!r}")
     if row["group"] not in _GROUPS:
