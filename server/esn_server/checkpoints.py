@@ -3,6 +3,8 @@
 import json
 import secrets
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +16,11 @@ from esn_core.releases import ReleaseKind
 from esn_server.rounds import Pooled, Rounds
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS run (protocol_sha256 TEXT NOT NULL, name TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS run (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    protocol_sha256 TEXT NOT NULL,
+    name TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS steps (
     question TEXT PRIMARY KEY,
     content_sha256 TEXT NOT NULL,
@@ -55,17 +61,23 @@ class Checkpoints:
 
     def __init__(self, path: Path, rounds: Rounds, *, protocol_sha256: str) -> None:
         self._rounds = rounds
+        self._path = path
         try:
             self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+        except sqlite3.Error as cause:
+            raise StudyError(f"{path}: cannot be opened as a run: {cause}") from cause
+        try:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(_SCHEMA)
+            # The first of two starts at once names the run.
+            self._connection.execute(
+                "INSERT OR IGNORE INTO run VALUES (1, ?, ?)", (protocol_sha256, secrets.token_hex(6))
+            )
             row = self._connection.execute("SELECT protocol_sha256, name FROM run").fetchone()
-        except sqlite3.DatabaseError as cause:
+        except sqlite3.Error as cause:
+            self._connection.close()
             raise StudyError(f"{path}: cannot be opened as a run: {cause}") from cause
-        if row is None:
-            row = (protocol_sha256, secrets.token_hex(6))
-            self._connection.execute("INSERT INTO run VALUES (?, ?)", row)
         if row[0] != protocol_sha256:
             self._connection.close()
             raise StudyError(
@@ -91,25 +103,40 @@ class Checkpoints:
         Raises
         ------
         StudyError
-            The phase cannot be finished; or the stored step answered another
-            question, as the software has changed since.
+            The phase cannot be finished; or the stored step is damaged, or answered
+            another question, as the software has changed since.
 
         """
-        row = self._connection.execute(
-            "SELECT content_sha256, sites, total FROM steps WHERE question = ?", (str(question.id),)
-        ).fetchone()
-        if row is not None:
-            if row[0] != question.content_sha256:
-                raise StudyError(f"step {question.id} was finished with other content; start a new run")
-            return Pooled(np.frombuffer(row[2], dtype="<f8"), tuple(json.loads(row[1])))
+        stored = self._stored(question, kind)
+        if stored is not None:
+            return stored
         pooled = self._rounds.sum(question, kind)
-        self._connection.execute(
-            "INSERT INTO steps VALUES (?, ?, ?, ?)",
-            (
-                str(question.id),
-                question.content_sha256,
-                json.dumps(pooled.sites),
-                np.ascontiguousarray(pooled.total, dtype="<f8").tobytes(),
-            ),
-        )
-        return pooled
+        total = np.ascontiguousarray(pooled.total, dtype="<f8").tobytes()
+        with self._database():
+            self._connection.execute(
+                "INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?)",
+                (str(question.id), question.content_sha256, json.dumps(pooled.sites), total),
+            )
+        # What is in the store counts: another process may have been faster, with another set of sites.
+        return self._stored(question, kind) or pooled
+
+    def _stored(self, question: Question, kind: ReleaseKind) -> Pooled | None:
+        with self._database():
+            row = self._connection.execute(
+                "SELECT content_sha256, sites, total FROM steps WHERE question = ?", (str(question.id),)
+            ).fetchone()
+        if row is None:
+            return None
+        if row[0] != question.content_sha256:
+            raise StudyError(f"step {question.id} was finished with other content; start a new run")
+        total = np.frombuffer(row[2], dtype="<f8").copy() if len(row[2]) == 8 * kind.dimension else None
+        if total is None or not np.isfinite(total).all():
+            raise StudyError(f"{self._path}: step {question.id} is damaged; start a new run")
+        return Pooled(total, tuple(json.loads(row[1])))
+
+    @contextmanager
+    def _database(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as cause:
+            raise StudyError(f"{self._path}: the run's store cannot be used: {cause}") from cause

@@ -50,6 +50,8 @@ def draft(
     template = (files("esn_server") / "protocol.toml.j2").read_text(encoding="utf-8")
     # TOML, not HTML: values pass through 'tojson', whose strings and numbers TOML shares.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
+    # TOML has no surrogate pairs, which JSON writes for characters beyond the first 65,536.
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": True}
     return environment.from_string(template).render(
         study=study,
         simulated=simulated,

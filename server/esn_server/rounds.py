@@ -168,7 +168,8 @@ class Rounds:
         if reply.body is None:
             raise ProtocolError(f"no answer ({reply.error or 'unknown reason'})")
         answer = Answer.from_bytes(reply.body)
-        if str(answer.id) != str(question.id) or answer.site != site:
+        asked = question.id.model_copy(update={"attempt": answer.id.attempt})
+        if answer.id != asked or answer.site != site:
             raise ProtocolError(f"answered as {answer.site} to {answer.id}, another question or site")
         if answer.refusal is not None:
             raise ProtocolError(f"refused ({answer.refusal.error})")

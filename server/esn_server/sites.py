@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from esn_core.errors import ConfigError
 from esn_core.protocol import RosterEntry
 
@@ -24,8 +26,7 @@ def keep_key(directory: Path, site: str, public_key: Path) -> Path:
         words = public_key.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as cause:
         raise ConfigError(f"{public_key}: cannot be read as a public key") from cause
-    if len(words) < 2 or not words[0].startswith("ecdsa-sha2-"):
-        raise ConfigError(f"{public_key}: is not an elliptic curve public key in OpenSSH form")
+    _entry(site, " ".join(words[:2]), public_key)
     kept = key_of(directory, site)
     line = " ".join(words[:2]) + "\n"
     if kept.exists() and kept.read_text(encoding="utf-8") != line:
@@ -46,12 +47,17 @@ def enrolled(directory: Path) -> tuple[RosterEntry, ...]:
     Raises
     ------
     ConfigError
-        No site is enrolled.
+        No site is enrolled, or a file there holds no key.
 
     """
     keys = sorted((directory / "sites").glob("*.pub"))
     if not keys:
         raise ConfigError(f"{directory}: no site is enrolled; run 'esn-server enrol' first")
-    return tuple(
-        RosterEntry(site=path.stem, node_key=path.read_text(encoding="utf-8").strip()) for path in keys
-    )
+    return tuple(_entry(path.stem, path.read_text(encoding="utf-8").strip(), path) for path in keys)
+
+
+def _entry(site: str, key: str, path: Path) -> RosterEntry:
+    try:
+        return RosterEntry(site=site, node_key=key)
+    except ValidationError as cause:
+        raise ConfigError(f"{path}: is not an elliptic curve public key in OpenSSH form") from cause
