@@ -47,6 +47,11 @@ def run(app: typer.Typer, *, program: str) -> NoReturn:
             raise
         _complain(program, f"needs {package}: pip install 'esn-federated[{_EXTRAS[package]}]'")
         sys.exit(EsnError.exit_status)
+    except OSError as error:
+        # A user's mistake or a machine's state: no permission, a directory for a file, a full disk.
+        place = f"{error.filename}: " if error.filename else ""
+        _complain(program, f"{place}{error.strerror or error}")
+        sys.exit(EsnError.exit_status)
     except KeyboardInterrupt:
         _complain(program, "interrupted")
         sys.exit(_INTERRUPTED)

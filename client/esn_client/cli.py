@@ -45,6 +45,8 @@ def init(
     path = directory / "site.toml"
     if path.exists():
         raise ConfigError(f"{path} exists; a site is initialised once")
+    if not ca_certificate.is_file():
+        raise ConfigError(f"{ca_certificate}: there is no such file; the centre's 'esn-server init' makes it")
     template = (files("esn_client") / "site.toml.template").read_text(encoding="utf-8")
     values = {
         "site": site,
@@ -54,7 +56,7 @@ def init(
         "derivatives": str(derivatives.resolve()),
     }
     text = template.format(
-        **{name: json.dumps(value) for name, value in values.items()},
+        **{name: json.dumps(value, ensure_ascii=False) for name, value in values.items()},
         epsilon_cap=epsilon_cap,
         delta=delta,
         exact_sums=str(exact_sums).lower(),
@@ -94,7 +96,7 @@ def simulate(
 def prepare(
     bids_dir: Annotated[Path, typer.Argument(help="The BIDS dataset with the scans.")],
     output_dir: Annotated[Path, typer.Argument(help="The derivative dataset to write.")],
-    analysis_level: Annotated[Literal["participant"], typer.Argument(help="BIDS-App level.")],
+    analysis_level: Annotated[Literal["participant"], typer.Argument(help="BIDS-App level.")],  # noqa: ARG001
     protocol: Annotated[Path, typer.Option(help="The study's protocol: its table [imaging] is the recipe.")],
     participant_label: Annotated[
         list[str] | None, typer.Option(help="Only this participant, with or without 'sub-'; may be repeated.")

@@ -10,7 +10,10 @@ _WHAT_LEAVES = {
     "association": "for each candidate edge, the sum of edge strength times severity",
     "gradient": "the sum of the children's clipped gradients, and of their losses",
     "calibration": "five sums of predicted and clinical severity",
-    "evaluation": "by clinical GASE: how many held-out children, and the sums of their predictions",
+    "evaluation": (
+        "by clinical GASE: how many held-out children, the sums of their predictions and of the squares "
+        "of these; and the sum of the errors"
+    ),
 }
 
 
@@ -33,7 +36,9 @@ def review(protocol: Protocol) -> str:
         lines += [f"    {_WHAT_LEAVES[phase.phase]}"]
         lines += [f"    {_noise(phase, price.epsilon_alone(phase))}"]
     lines += [
-        f"  No sum over fewer than {minimum} children leaves. No image, connectome or score of one child does.",
+        f"  No sum over fewer than {minimum} children leaves. No image, connectome or score of one child",
+        "  does.",
+        "  A site that has fewer refuses, and the refusal itself tells that a split is below the minimum.",
         "",
         "What it costs one child",
     ]
@@ -49,7 +54,7 @@ def review(protocol: Protocol) -> str:
             f"  A training child: epsilon {training:.2f}; a held-out child: epsilon {held_out:.2f};",
             f"  at delta {price.delta:g}, adding or removing one child (all its scans).",
             f"  Exchanging one child for another: epsilon {price.replace_one_epsilon('training'):.2f}.",
-            f"  An attacker who watches everything raises the odds of a right guess about one child's",
+            "  An attacker who watches everything raises the odds of a right guess about one child's",
             f"  presence at most {_factor(training)}-fold, except with probability {price.delta:g}.",
             "  Trust 'local': this site adds all of the noise itself, and need trust nobody.",
         ]

@@ -13,6 +13,8 @@ from esn_client.state import approved_protocols
 from esn_client.training import device_for
 from esn_core.errors import ConfigError, DataError, ProtocolError
 
+_SHORTEST_SALT_BYTES = 32
+
 
 @contextmanager
 def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, frozenset[str]]]:
@@ -56,8 +58,18 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, frozenset[
             limits=settings.limits,
             ledger=ledger,
             audit=AuditLog(settings.audit_path, site=settings.site),
-            salt=settings.salt_path.read_bytes(),
+            salt=_salt(settings),
             noise=discrete_gaussian,
         )
         bundles = frozenset(protocol.bundle_sha256 for protocol in protocols.values())
         yield Hospital(gate=gate, load=load), bundles
+
+
+def _salt(settings: SiteSettings) -> bytes:
+    salt = settings.salt_path.read_bytes()
+    # With a shorter key the ledger's identifiers could be guessed.
+    if len(salt) < _SHORTEST_SALT_BYTES:
+        raise ConfigError(
+            f"{settings.salt_path}: holds {len(salt)} bytes, not {_SHORTEST_SALT_BYTES}: it was damaged"
+        )
+    return salt
