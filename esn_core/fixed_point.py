@@ -11,10 +11,10 @@ from esn_core.releases import ReleaseKind
 FRACTION_BITS = 40
 UNITS_PER_ONE = 1 << FRACTION_BITS
 
-# Sums of all sites together must stay inside int64 with noise: half of it for one site,
-# divided by the largest consortium.
-LARGEST_SITES = 1024
-LARGEST_UNITS = (1 << 62) // LARGEST_SITES
+# Sums of all sites together must stay inside int64 with noise: twice this from each site of
+# the largest consortium is 2^62.
+LARGEST_SITES = 512
+LARGEST_UNITS = (1 << 61) // LARGEST_SITES
 _LARGEST = LARGEST_UNITS / UNITS_PER_ONE
 
 # A sum and sixteen standard deviations of noise stay inside twice the largest sum.

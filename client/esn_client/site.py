@@ -9,11 +9,9 @@ from esn_client.cohort import load_cohort, read_participants
 from esn_client.config import SiteSettings
 from esn_client.egress import Gate, discrete_gaussian
 from esn_client.ledger import Ledger
-from esn_client.state import approved_protocols
+from esn_client.state import SALT_BYTES, approved_protocols
 from esn_client.training import device_for
 from esn_core.errors import ConfigError, DataError, ProtocolError
-
-_SHORTEST_SALT_BYTES = 32
 
 
 @contextmanager
@@ -68,8 +66,6 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, frozenset[
 def _salt(settings: SiteSettings) -> bytes:
     salt = settings.salt_path.read_bytes()
     # With a shorter key the ledger's identifiers could be guessed.
-    if len(salt) < _SHORTEST_SALT_BYTES:
-        raise ConfigError(
-            f"{settings.salt_path}: holds {len(salt)} bytes, not {_SHORTEST_SALT_BYTES}: it was damaged"
-        )
+    if len(salt) != SALT_BYTES:
+        raise ConfigError(f"{settings.salt_path}: holds {len(salt)} bytes, not {SALT_BYTES}: it was damaged")
     return salt
