@@ -1,7 +1,44 @@
 """What all tests share."""
 
+import os
+
+# Before torch is imported: small models gain nothing from threads, and on a busy machine they wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import tomllib
+from importlib.resources import files
+
+import pytest
 from hypothesis import settings
 
 # A loaded machine is no defect: no example is timed. The same examples are drawn in every run.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
+
+SITES = ("north", "south", "west")
+
+
+@pytest.fixture(scope="session")
+def protocol_content():
+    """A valid protocol as plain data; tests change a copy."""
+    recipe = (files("esn_core") / "atlases" / "phantom-28.recipe.toml").read_text()
+    return {
+        "format": 1,
+        "study": "test",
+        "simulated": True,
+        "bundle_sha256": "0" * 64,
+        "roster": [{"site": s, "node_key": f"ecdsa-sha2-nistp384 {s}="} for s in SITES],
+        "imaging": tomllib.loads(recipe),
+        "cohort": {"held_out_fraction": 0.333, "split_salt": "test", "minimum_children": 5},
+        "severity_network": {"candidates": "template"},
+        "model": {"name": "compact", "initial_weights": "compact-1"},
+        "training": {"rounds": 3, "learning_rate": 0.001, "max_gradient_norm": 1.0},
+        "privacy": {
+            "trust": "local",
+            "noise": "gaussian",
+            "epsilon": 8.0,
+            "delta": 1e-3,
+            "shares": {"centre": 0.05, "association": 0.7, "gradient": 0.1, "calibration": 0.15},
+        },
+        "rounds": {"quorum": 3, "deadline_s": 5.0},
+    }

@@ -1,0 +1,205 @@
+"""Messages survive the way there and back; nothing else is taken for a message."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from safetensors.numpy import save
+
+from esn_core.errors import ProtocolError
+from esn_core.questions import (
+    LARGEST_HEADER_BYTES,
+    LARGEST_MESSAGE_BYTES,
+    Answer,
+    Question,
+    QuestionId,
+    Refusal,
+    SiteFacts,
+    size_band,
+)
+
+ID = {"protocol_sha256": "ab" * 32, "run": "r1", "phase": "gradient", "round": 3, "attempt": 0}
+FACTS = {
+    "software": {"torch": "2.13.0+cpu"},
+    "recipe_sha256": "1" * 64,
+    "atlas_sha256": "2" * 64,
+    "template_sha256": "3" * 64,
+    "cohort_band": "16-31",
+}
+NAMES = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=40)
+VECTORS = arrays(np.float64, st.integers(0, 5), elements=st.floats(allow_nan=False, allow_infinity=False))
+
+
+def id_of(**changes):
+    return QuestionId.model_validate({**ID, **changes})
+
+
+def packed(arrays_by_name, header):
+    """A message as a hostile sender would write it."""
+    return save(arrays_by_name, {"esn": header if isinstance(header, str) else json.dumps(header)})
+
+
+VALID_QUESTION = Question(id_of(), {"weights": np.arange(3.0)}).to_bytes()
+VALID_ANSWER = Answer(id_of(), "north", total=np.arange(3)).to_bytes()
+
+
+@given(st.dictionaries(NAMES, VECTORS, max_size=4))
+def test_a_question_survives_the_way(arrays_by_name):
+    question = Question(id_of(), arrays_by_name)
+    read = Question.from_bytes(question.to_bytes())
+    assert read.id == question.id
+    assert set(read.arrays) == set(arrays_by_name)
+    assert all(np.array_equal(read.arrays[name], array) for name, array in arrays_by_name.items())
+    assert read.content_sha256 == question.content_sha256
+
+
+@given(arrays(np.int64, st.integers(1, 5)))
+def test_an_answer_survives_the_way(total):
+    read = Answer.from_bytes(Answer(id_of(), "north", total=total).to_bytes())
+    assert np.array_equal(read.total, total)
+    assert (read.id, read.site, read.facts, read.refusal) == (id_of(), "north", None, None)
+
+
+def test_facts_and_refusals_survive_the_way():
+    facts = SiteFacts.model_validate(FACTS)
+    assert Answer.from_bytes(Answer(id_of(), "north", facts=facts).to_bytes()).facts == facts
+    refusal = Refusal(error="GateError")
+    assert Answer.from_bytes(Answer(id_of(), "north", refusal=refusal).to_bytes()).refusal == refusal
+
+
+def test_the_id_leaves_the_attempt_out():
+    assert str(id_of(attempt=7)) == str(id_of()) == f"{'ab' * 8}/r1/gradient/3"
+
+
+@pytest.mark.parametrize(
+    "changed", [{"protocol_sha256": "ab" * 31 + "cd"}, {"run": "r2"}, {"phase": "centre"}, {"round": 4}]
+)
+def test_the_content_depends_on_every_part_of_the_id_but_the_attempt(changed):
+    assert Question(id_of(**changed)).content_sha256 != Question(id_of()).content_sha256
+    assert Question(id_of(attempt=5)).content_sha256 == Question(id_of()).content_sha256
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"a": [1.0, 2.0], "b": [3.5]},
+        {"a": [1.0, 2.0, 3.0]},
+        {"a": [1.0], "b": [2.0, 3.0]},
+        {"a": [1.0, 2.0], "c": [3.0]},
+        {"a": [2.0, 1.0], "b": [3.0]},
+        {"a": [1.0, 2.0], "b": [3.0], "c": []},
+        {},
+    ],
+)
+def test_the_content_depends_on_every_array(other):
+    def of(content):
+        return Question(id_of(), {name: np.array(array) for name, array in content.items()}).content_sha256
+
+    assert of(other) != of({"a": [1.0, 2.0], "b": [3.0]})
+    assert of({"b": [3.0], "a": [1.0, 2.0]}) == of({"a": [1.0, 2.0], "b": [3.0]})
+
+
+def read_both(body):
+    """Read bytes as a question and as an answer; only `ProtocolError` may come of it."""
+    for kind in (Question, Answer):
+        try:
+            kind.from_bytes(body)
+        except ProtocolError:
+            continue
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_refused(body):
+    for kind in (Question, Answer):
+        with pytest.raises(ProtocolError):
+            kind.from_bytes(body)
+
+
+@given(st.sampled_from([VALID_QUESTION, VALID_ANSWER]), st.data())
+def test_a_mutated_message_is_read_or_refused(valid, data):
+    body = bytearray(valid)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(body) - 1))
+        body[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+        if not body:
+            break
+    read_both(bytes(body))
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5))
+def test_a_header_of_any_json_is_read_or_refused(content):
+    header = json.dumps({"__metadata__": {"esn": json.dumps(content)}, "x": content}).encode()
+    read_both(struct.pack("<Q", len(header)) + header)
+
+
+@given(st.dictionaries(st.sampled_from([*ID, "x"]), st.none() | st.integers() | st.text(max_size=70)))
+def test_an_id_of_any_values_is_read_or_refused(changes):
+    read_both(packed({}, {**ID, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "safetensors file with an 'esn' header"),
+        (VALID_QUESTION[:-1], "safetensors file"),
+        (VALID_QUESTION + b"\0", "safetensors file"),
+        (save({"weights": np.arange(3.0)}), "safetensors file"),
+        (save({"weights": np.arange(3.0)}, {"other": "{}"}), "safetensors file"),
+        (packed({"weights": np.arange(3.0)}, {**ID, "extra": 1}), "header cannot be used: extra"),
+        (packed({"weights": np.arange(3.0)}, {**ID, "round": -1}), "header cannot be used: round"),
+        (packed({"weights": np.arange(3.0)}, {**ID, "run": "../x"}), "header cannot be used: run"),
+        (packed({"weights": np.arange(3.0)}, {**ID, "run": "r1\n"}), "header cannot be used: run"),
+        (packed({"weights": np.arange(3.0)}, {**ID, "phase": "all", "x": 0}), "phase, x"),
+        (packed({"weights": np.arange(3.0)}, "no json"), "header cannot be used: header"),
+        (
+            packed({"weights": np.array([1.0, np.nan])}, ID),
+            "'weights' of a message holds numbers that are not",
+        ),
+        (packed({"weights": np.array([np.inf])}, ID), "not finite"),
+        (packed({"weights": np.arange(3.0, dtype=np.float32)}, ID), "must be float64 vectors"),
+        (packed({"weights": np.arange(3)}, ID), "must be float64 vectors"),
+        (packed({"weights": np.ones((2, 2))}, ID), "must be float64 vectors"),
+        (packed({"weights": np.array(1.0)}, ID), "must be float64 vectors"),
+        (packed({"../etc": np.ones(1)}, ID), "with plain names"),
+        (packed({f"a{'b' * i}": np.ones(0) for i in range(600)}, ID), "header may hold 65536 bytes at most"),
+        (bytes(LARGEST_MESSAGE_BYTES + 1), "may hold 67108864 bytes at most, not 67108865"),
+        (struct.pack("<Q", LARGEST_HEADER_BYTES + 1) + b"{}", "header may hold 65536 bytes"),
+        (struct.pack("<Q", 2**64 - 1), "header may hold 65536 bytes"),
+    ],
+)
+def test_what_is_no_question_is_refused_by_what_is_wrong(body, words):
+    with pytest.raises(ProtocolError, match=words):
+        Question.from_bytes(body)
+
+
+@pytest.mark.parametrize(
+    ("arrays_by_name", "changes", "words"),
+    [
+        ({"total": np.arange(3.0)}, {}, "must be int64 vectors"),
+        ({"total": np.arange(3), "more": np.arange(2)}, {}, "no array but 'total'"),
+        ({}, {}, "one of a released sum, facts or a refusal"),
+        ({"total": np.arange(3)}, {"facts": FACTS}, "one of a released sum, facts or a refusal"),
+        ({"total": np.arange(3)}, {"site": "\x1b[2J"}, "cannot be used: site"),
+        ({}, {"refusal": {"error": "GateError: /data/sub-001"}}, "refusal.error"),
+        ({}, {"facts": {**FACTS, "cohort_band": "x"}}, "facts.cohort_band"),
+        ({}, {"facts": {**FACTS, "cohort_band": "17-18"}}, "facts.cohort_band"),
+        ({}, {"facts": {**FACTS, "cohort_band": "0-0"}}, "facts.cohort_band"),
+        ({}, {"facts": {**FACTS, "atlas_sha256": "<script>"}}, "facts.atlas_sha256"),
+        ({}, {"facts": {**FACTS, "software": {"torch": "<script>"}}}, "facts.software.torch"),
+        ({}, {"facts": {**FACTS, "software": {f"p{i}": "1" for i in range(33)}}}, "facts.software"),
+    ],
+)
+def test_what_is_no_answer_is_refused_by_what_is_wrong(arrays_by_name, changes, words):
+    with pytest.raises(ProtocolError, match=words):
+        Answer.from_bytes(packed(arrays_by_name, {"id": ID, "site": "north", **changes}))
+
+
+@given(st.integers(0, 10**6))
+def test_the_band_of_a_cohort_holds_its_size_and_is_accepted(children):
+    low, high = map(int, size_band(children).split("-"))
+    assert low <= children <= high <= 2 * max(low, 4) - 1
+    assert SiteFacts.model_validate({**FACTS, "cohort_band": size_band(children)})

@@ -1,0 +1,144 @@
+"""What one child can add to a sum, whatever its numbers are."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from esn_core import releases
+from esn_core.errors import DataError
+from esn_core.releases import ReleaseKind, clip_rows
+
+ANY = st.floats(allow_nan=True, allow_infinity=True, width=64)
+FINITE = st.floats(allow_nan=False, allow_infinity=False, width=64)
+GASE = st.integers(1, 7)
+# The clip multiplies and takes one norm: a few float64 roundings; the declared sensitivity allows 2^-20.
+ROUNDING = 1 + 1e-14
+
+
+def lengths(rows):
+    """Euclidean norms of rows, by the definition, without overflow."""
+    return [math.hypot(*row) for row in rows]
+
+
+@st.composite
+def children(draw, columns=3, numbers=ANY):
+    n = draw(st.integers(1, 6))
+    scores = draw(arrays(np.float64, (n, columns), elements=numbers))
+    gase = np.array(draw(st.lists(GASE, min_size=n, max_size=n)), dtype=float)
+    return scores, gase
+
+
+@given(
+    arrays(np.float64, array_shapes(min_dims=2, max_dims=2, max_side=6), elements=ANY), st.floats(1e-3, 1e3)
+)
+def test_no_clipped_row_is_longer_than_its_bound(rows, bound):
+    clipped = clip_rows(rows, bound)
+    assert np.isfinite(clipped).all()
+    assert max(lengths(clipped)) <= bound * ROUNDING
+
+
+@given(arrays(np.float64, (4, 3), elements=FINITE), st.floats(1e-3, 1e3))
+def test_the_clip_keeps_a_rows_direction_and_leaves_short_rows_alone(rows, bound):
+    for row, clipped in zip(rows, clip_rows(rows, bound), strict=True):
+        length = math.hypot(*row)
+        if length <= bound * (1 - 1e-14):
+            assert np.array_equal(row, clipped)
+        elif math.isfinite(length):
+            assert clipped == pytest.approx(row / length * bound, rel=1e-12, abs=1e-300)
+
+
+def test_a_row_that_is_not_finite_counts_as_zero_and_changes_no_other():
+    rows = np.array([[1.0, 2.0], [np.nan, 1.0], [np.inf, 0.0], [3.0, 4.0]])
+    assert np.array_equal(clip_rows(rows, 5.0), [[1, 2], [0, 0], [0, 0], [3, 4]])
+
+
+@given(children())
+def test_no_row_of_the_centre_is_longer_than_its_bound(drawn):
+    _, gase = drawn
+    assert max(lengths(releases.centre_rows(gase))) <= releases.CENTRE.l2_bound * ROUNDING
+
+
+@given(children(), FINITE)
+def test_no_row_of_the_association_is_longer_than_its_bound(drawn, mean):
+    scores, gase = drawn
+    rows = releases.association_rows(scores, gase, mean_severity=mean)
+    assert max(lengths(rows)) <= releases.association(3).l2_bound * ROUNDING
+
+
+@given(children(), st.floats(1e-3, 1e3), st.data())
+def test_no_row_of_the_gradient_is_longer_than_its_bound(drawn, bound, data):
+    gradients, gase = drawn
+    losses = data.draw(arrays(np.float64, len(gase), elements=FINITE))
+    rows = releases.gradient_rows(gradients, losses, max_gradient_norm=bound)
+    assert max(lengths(rows)) <= releases.gradient(3, max_gradient_norm=bound).l2_bound * ROUNDING
+
+
+@given(children(columns=1, numbers=FINITE))
+def test_no_row_of_the_calibration_is_longer_than_its_bound(drawn):
+    raw, gase = drawn
+    assert (
+        max(lengths(releases.calibration_rows(raw[:, 0], gase))) <= releases.CALIBRATION.l2_bound * ROUNDING
+    )
+
+
+@given(children(columns=1, numbers=FINITE))
+def test_no_row_of_the_evaluation_is_longer_than_its_bound(drawn):
+    prediction, gase = drawn
+    assert max(lengths(releases.evaluation_rows(prediction[:, 0], gase))) <= releases.EVALUATION.l2_bound
+
+
+@given(st.lists(st.tuples(st.floats(1, 7), GASE), min_size=1, max_size=20))
+def test_the_gates_clip_changes_nothing_in_rows_as_they_should_be(pairs):
+    prediction, gase = np.array(pairs, dtype=float).T
+    raw = (prediction - 4) / 1.5
+    for kind, rows in (
+        (releases.CENTRE, releases.centre_rows(gase)),
+        (releases.CALIBRATION, releases.calibration_rows(raw, gase)),
+        (releases.EVALUATION, releases.evaluation_rows(prediction, gase)),
+    ):
+        # A row that lies on its bound may be rounded once.
+        assert clip_rows(rows, kind.l2_bound) == pytest.approx(rows, rel=1e-15, abs=0)
+
+
+@given(st.lists(st.tuples(st.floats(1, 7), GASE), min_size=2, max_size=20), st.integers(1, 19))
+def test_two_sites_rows_are_the_pooled_rows(pairs, cut):
+    prediction, gase = np.array(pairs, dtype=float).T
+    parts = [releases.evaluation_rows(prediction[s], gase[s]) for s in (slice(None, cut), slice(cut, None))]
+    assert np.array_equal(np.concatenate(parts), releases.evaluation_rows(prediction, gase))
+
+
+@given(st.lists(st.tuples(st.floats(1, 7), GASE), min_size=1, max_size=20))
+def test_the_evaluation_rows_hold_the_moments_of_their_definition(pairs):
+    prediction, gase = np.array(pairs, dtype=float).T
+    counts, sums, squares = releases.evaluation_rows(prediction, gase).sum(axis=0)[:-1].reshape(7, 3).T
+    for level in range(1, 8):
+        a = (prediction[gase == level] - 4) / 3
+        assert counts[level - 1] == len(a)
+        assert sums[level - 1] == pytest.approx(a.sum(), abs=1e-13)  # the order of at most 20 additions
+        assert squares[level - 1] == pytest.approx((a**2).sum(), abs=1e-13)
+
+
+def test_the_mean_loss_is_read_back_from_the_sum():
+    losses = np.array([0.5, 1.0, 4.0, 9.0])
+    rows = releases.gradient_rows(np.zeros((4, 2)), losses, max_gradient_norm=2.0)
+    # 9 is clipped to 4.
+    assert releases.mean_loss(rows.sum(axis=0), 4, max_gradient_norm=2.0) == pytest.approx(9.5 / 4, rel=1e-15)
+
+
+def test_severity_is_standardised_with_public_numbers():
+    assert np.array_equal(releases.standardise_severity(np.array([1.0, 4.0, 7.0])), [-2, 0, 2])
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, math.inf, math.nan])
+def test_a_release_without_a_bound_is_refused(bound):
+    with pytest.raises(DataError, match="release x: the bound must be positive"):
+        ReleaseKind("x", "training", 2, bound)
+
+
+def test_a_release_of_nothing_is_refused():
+    with pytest.raises(DataError, match="a row has at least one number, not 0"):
+        ReleaseKind("x", "training", 0, 1.0)
