@@ -1,0 +1,28 @@
+"""Seconds of a site's own work in one training round: gradients of 40 children, and the gate."""
+
+import numpy as np
+import torch
+
+from esn_client.egress import discrete_gaussian
+from esn_client.training import gradients
+from esn_core.fixed_point import sensitivity_units
+from esn_core.learning.weights import parameter_count, pretrained
+from esn_core.releases import gradient
+
+CHILDREN = 40
+
+
+def test_gradients_of_forty_children(benchmark):
+    rng = np.random.default_rng(0)
+    model = pretrained("compact-1")
+    connectomes = torch.from_numpy(rng.normal(size=(CHILDREN, 1, 28, 28)).astype(np.float32))
+    gase = rng.integers(1, 8, CHILDREN).astype(float)
+    rows, losses = benchmark(lambda: gradients(model, connectomes, gase))
+    assert rows.shape == (CHILDREN, parameter_count(model))
+    assert np.isfinite(losses).all()
+
+
+def test_noise_of_one_weight_update(benchmark):
+    kind = gradient(parameter_count(pretrained("compact-1")), max_gradient_norm=1.0)
+    drawn = benchmark(lambda: discrete_gaussian(kind.dimension, 4.0 * sensitivity_units(kind)))
+    assert drawn.shape == (kind.dimension,)
