@@ -10,10 +10,7 @@ _WHAT_LEAVES = {
     "association": "for each candidate edge, the sum of edge strength times severity",
     "gradient": "the sum of the children's clipped gradients, and of their losses",
     "calibration": "five sums of predicted and clinical severity",
-    "evaluation": (
-        "by clinical GASE: how many held-out children, the sums of their predictions and of the squares "
-        "of these; and the sum of the errors"
-    ),
+    "evaluation": "by clinical GASE: number of held-out children, sums of predictions, squares, errors",
 }
 
 
