@@ -2,7 +2,7 @@
 
 import os
 
-# Before torch is imported: small models gain nothing from threads, and on a busy machine they wait for each other.
+# Before torch is imported: small models gain nothing from threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import tomllib

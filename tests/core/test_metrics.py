@@ -10,7 +10,7 @@ from scipy import stats
 
 from esn_core.errors import DataError
 from esn_core.fixed_point import add_up, sum_rows
-from esn_core.metrics import agreement, fisher_interval, noise_sd_of_r
+from esn_core.metrics import agreement, fisher_interval, noise_sd_of_mae, noise_sd_of_r
 from esn_core.releases import EVALUATION, clip_rows, evaluation_rows
 
 
@@ -89,7 +89,7 @@ def test_the_interval_has_the_known_value():
 
 
 def test_three_children_have_no_interval():
-    with pytest.raises(DataError, match="more than 3 children, not 3.0"):
+    with pytest.raises(DataError, match=r"more than 3 children, not 3\.0"):
         fisher_interval(0.5, 3)
 
 
@@ -152,7 +152,7 @@ def test_the_noise_of_r_is_what_adding_noise_to_the_true_sum_does(clear_total):
     brute = np.std([agreement(clear_total + rng.normal(0, sd, 22)).r for _ in range(4000)])
     released = clear_total + np.random.default_rng(7).normal(0, sd, 22)
     estimate = noise_sd_of_r(released, sd, rng=np.random.default_rng(8), draws=4000)
-    # Both have a sampling error of 1 / sqrt(8000) = 1.1 %; the released sum differs from the true one as well.
+    # Both have a sampling error of 1.1 %; the released sum differs from the true one as well.
     assert estimate == pytest.approx(brute, rel=0.15)
 
 
@@ -169,3 +169,12 @@ def test_more_noise_does_more_to_r(clear_total):
     sds = [noise_sd_of_r(clear_total, sd, rng=np.random.default_rng(0)) for sd in (0.1, 0.5, 2.0)]
     assert sds == sorted(sds)
     assert all(math.isfinite(sd) for sd in sds)
+
+
+def test_the_noise_in_the_mean_error_is_what_repeated_noise_shows(clear_total):
+    sd, rng = 0.5, np.random.default_rng(3)
+    children = agreement(clear_total).children
+    again = [agreement(clear_total + np.r_[np.zeros(21), rng.normal(0, sd)]).mae for _ in range(4000)]
+    # The sampling error of a standard deviation of 4,000 draws is 1.1 %.
+    assert noise_sd_of_mae(children, sd) == pytest.approx(np.std(again), rel=0.05)
+    assert noise_sd_of_mae(0.0, sd) is None

@@ -1,0 +1,217 @@
+"""Who is in the study, and that no child's data depend on another child with epilepsy."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esn_client.cohort import is_held_out, load_cohort, read_participants
+from esn_client.imaging.derivatives import Derivative
+from esn_core.atlas import load_atlas
+from esn_core.connectome import Connectome, edge_scores, edge_strengths, load_template
+from esn_core.errors import DataError
+from esn_core.protocol import CohortRules, Protocol
+
+HEAD = "participant_id\tage\tsex\tgroup\tgase\n"
+GOOD = "sub-001\t10.5\tF\tdre\t3\nsub-002\t8\tM\tcontrol\tn/a\n"
+RULES = CohortRules(held_out_fraction=0.333, split_salt="test", minimum_children=5)
+
+
+@pytest.fixture
+def read(tmp_path):
+    """A function that writes participants.tsv and reads it."""
+
+    def read_text(text):
+        (tmp_path / "participants.tsv").write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_participants(tmp_path)
+
+    return read_text
+
+
+def test_a_table_is_read_line_by_line(read):
+    first, second = read(HEAD + GOOD)
+    assert (first.label, first.age_years, first.sex, first.group, first.gase) == (
+        "sub-001",
+        10.5,
+        0,
+        "dre",
+        3,
+    )
+    assert (second.label, second.sex, second.group, second.gase) == ("sub-002", 1, "control", None)
+
+
+def test_spreadsheets_line_ends_marks_blank_lines_and_columns_of_their_own_are_taken(read):
+    text = "\ufeff" + HEAD.replace("\n", "\tiq\n") + GOOD.replace("\n", "\t100\n\n")
+    assert len(read(text.replace("\n", "\r\n"))) == 2
+
+
+def test_every_fault_is_named_at_once_with_its_line(read):
+    faults = {
+        "sub-003\t9\tF\tdre\t0": "line 4: sub-003: gase must be a whole number from 1 to 7, not '0'",
+        "sub-004\t9\tF\tdre\t8": "line 5: sub-004: gase must be",
+        "sub-005\t9\tF\tdre\t3.5": "line 6: sub-005: gase must be",
+        "sub-006\t9\tF\tdre\tn/a": "line 7: sub-006: gase must be",
+        "sub-007\t9\tx\tdre\t3": "line 8: sub-007: sex must be F or M, not 'x'",
+        "sub-008\t9\tF\tDRE\t3": "line 9: sub-008: group must be dre or control, not 'DRE'",
+        "": "",
+        "sub-009\tten\tF\tdre\t3": "line 11: sub-009: age must be in years, not 'ten'",
+        "sub-010\tnan\tF\tdre\t3": "line 12: sub-010: age",
+        "sub-011\t-1\tF\tdre\t3": "line 13: sub-011: age",
+        "012\t9\tF\tdre\t3": "line 14: participant_id must be 'sub-'",
+        "sub-../x\t9\tF\tdre\t3": "line 15: participant_id",
+        "sub-013\t9\tF\tdre": "line 16: holds 4 fields, not 5",
+        "sub-014\t9\tF\tdre\t3\tmore": "line 17: holds 6 fields, not 5",
+        "sub-001\t9\tF\tdre\t3": "sub-001 is listed twice",
+    }
+    with pytest.raises(DataError) as caught:
+        read(HEAD + GOOD + "\n".join(faults) + "\n")
+    for said in faults.values():
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("participant_id\tage\tsex\n", "line 1: missing or repeated column 'group', 'gase'"),
+        (HEAD.replace("\n", "\tage\n"), "missing or repeated column 'age'"),
+        ("", "missing or repeated column 'participant_id'"),
+        (HEAD, "lists no participant"),
+        (b"\xff\xfe\x00", "cannot be read as a table"),
+    ],
+)
+def test_what_is_no_table_is_refused_by_what_was_found(read, text, words):
+    with pytest.raises(DataError, match=words):
+        read(text)
+
+
+def test_a_table_that_is_missing_or_a_directory_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"participants\.tsv: there is no such file"):
+        read_participants(tmp_path)
+    (tmp_path / "participants.tsv").mkdir()
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        read_participants(tmp_path)
+
+
+def test_the_holding_out_of_a_child_depends_on_its_own_label_site_and_salt():
+    labels = [f"sub-{i}" for i in range(3000)]
+    held = [is_held_out(label, site="north", rules=RULES) for label in labels]
+    # Binomial: 4 standard deviations of 0.0086.
+    assert np.mean(held) == pytest.approx(0.333, abs=0.035)
+    for other in (
+        {"site": "south", "rules": RULES},
+        {"site": "north", "rules": RULES.model_copy(update={"split_salt": "x"})},
+    ):
+        assert [is_held_out(label, **other) for label in labels] != held
+
+
+@given(st.text(), st.floats(0.01, 0.88))
+def test_a_child_held_out_at_a_fraction_is_held_out_at_every_larger_one(label, fraction):
+    def held(f):
+        return is_held_out(label, site="n", rules=RULES.model_copy(update={"held_out_fraction": f}))
+
+    assert held(fraction + 0.01) or not held(fraction)
+
+
+class Dataset:
+    """Connectomes and a table on disk."""
+
+    def __init__(self, root: Path, protocol: Protocol):
+        self.root = root
+        self.protocol = protocol
+        self.atlas = load_atlas("phantom-28")
+        self.lines = []
+
+    def add(self, label, group="dre", *, seed=None, connectome=True):
+        self.lines.append(f"{label}\t10\tF\t{group}\t{'3' if group == 'dre' else 'n/a'}\n")
+        if connectome:
+            self.scan(label, seed=int(label[4:]) if seed is None else seed)
+
+    def scan(self, label, *, seed):
+        counts = np.random.default_rng(seed).integers(1, 500, (28, 28)).astype(float)
+        derivative = Derivative(self.root / "out", label, self.protocol.imaging)
+        derivative.write(Connectome(counts + counts.T, self.atlas.names), sources={}, details={})
+
+    def load(self):
+        (self.root / "participants.tsv").write_text(HEAD + "".join(self.lines))
+        people = read_participants(self.root)
+        return load_cohort(people, site="north", derivatives=self.root / "out", protocol=self.protocol)
+
+
+@pytest.fixture
+def dataset(tmp_path, protocol_content):
+    """Ten children with epilepsy and three controls."""
+    made = Dataset(tmp_path, Protocol.model_validate(protocol_content))
+    for number in range(1, 11):
+        made.add(f"sub-{number:03d}")
+    for number in range(101, 104):
+        made.add(f"sub-{number}", "control")
+    return made
+
+
+def by_label(cohort):
+    splits = (cohort.training, cohort.held_out)
+    return {label: row for s in splits for label, row in zip(s.participants, s.scores, strict=True)}
+
+
+def test_scores_are_the_templates_less_the_shrunk_mean_of_the_controls(dataset):
+    cohort = dataset.load()
+    template = load_template("phantom-28")
+
+    def score(number):
+        counts = np.random.default_rng(number).integers(1, 500, (28, 28)).astype(float)
+        strengths = edge_strengths(Connectome(counts + counts.T, dataset.atlas.names))
+        return edge_scores(strengths, template, age_years=10.0, sex=0.0)
+
+    offset = 3 / (3 + 6) * np.mean([score(n) for n in (101, 102, 103)], axis=0)
+    assert by_label(cohort)["sub-004"] == pytest.approx(score(4) - offset, abs=1e-12)
+    assert cohort.controls == 3
+    assert len(by_label(cohort)) == 10
+
+
+def test_another_childs_scan_changes_nobody_elses_scores(dataset):
+    before = by_label(dataset.load())
+    dataset.scan("sub-004", seed=999)
+    after = by_label(dataset.load())
+    assert not np.array_equal(before["sub-004"], after["sub-004"])
+    assert all(np.array_equal(before[label], after[label]) for label in before if label != "sub-004")
+
+
+def test_another_child_changes_nobody_elses_scores_or_split(dataset):
+    before = dataset.load()
+    dataset.add("sub-055")
+    after = dataset.load()
+    for split in ("training", "held-out"):
+        assert set(before.split(split).participants) == set(after.split(split).participants) - {"sub-055"}
+    assert all(np.array_equal(row, by_label(after)[label]) for label, row in by_label(before).items())
+
+
+def test_a_control_changes_scores(dataset):
+    before = by_label(dataset.load())
+    dataset.add("sub-104", "control")
+    assert not any(np.array_equal(row, by_label(dataset.load())[label]) for label, row in before.items())
+
+
+def test_participants_without_a_connectome_are_left_out_and_counted(dataset, caplog):
+    dataset.add("sub-060", connectome=False)
+    dataset.add("sub-061", "control", connectome=False)
+    cohort = dataset.load()
+    assert "sub-060" not in by_label(cohort)
+    assert cohort.controls == 3
+    assert "2 participants have no usable connectome" in caplog.text
+    assert "sub-" not in caplog.text
+
+
+def test_a_site_without_controls_has_no_offset(tmp_path, protocol_content):
+    made = Dataset(tmp_path, Protocol.model_validate(protocol_content))
+    made.add("sub-001")
+    assert made.load().controls == 0
+
+
+def test_a_site_without_prepared_children_is_told_what_to_do(tmp_path, protocol_content):
+    made = Dataset(tmp_path, Protocol.model_validate(protocol_content))
+    made.add("sub-001", connectome=False)
+    made.add("sub-002", "control")
+    with pytest.raises(DataError, match="no child with DRE has a connectome; run 'esn-client prepare' first"):
+        made.load()

@@ -1,0 +1,96 @@
+"""Each child's gradient equals a plain autograd loop's, whoever else is there."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from esn_client.training import device_for, gradients
+from esn_core.errors import ConfigError
+from esn_core.learning.severity_model import predict
+from esn_core.learning.weights import pretrained, to_vector
+from esn_core.releases import standardise_severity
+
+
+@pytest.fixture
+def model():
+    return pretrained("compact-1")
+
+
+@pytest.fixture(scope="module")
+def children():
+    """35 children: more than one batch would hold."""
+    rng = np.random.default_rng(3)
+    x = torch.from_numpy(rng.normal(size=(35, 1, 28, 28)).astype(np.float32))
+    return x + x.transpose(2, 3), rng.integers(1, 8, 35).astype(float)
+
+
+def one_by_one(model, x, gase):
+    """Gradient and loss of each child by autograd, without Opacus."""
+    rows, losses = [], []
+    for child, y in zip(x, standardise_severity(gase), strict=True):
+        loss = functional.mse_loss(model(child[None]), torch.tensor([y], dtype=torch.float32))
+        parts = torch.autograd.grad(loss, list(model.parameters()))
+        rows.append(torch.cat([part.flatten() for part in parts]).double().numpy())
+        losses.append(loss.item())
+    return np.array(rows), np.array(losses)
+
+
+def test_gradients_equal_a_plain_loop(model, children):
+    x, gase = children
+    rows, losses = gradients(model, x, gase)
+    expected, expected_losses = one_by_one(model, x, gase)
+    # float32: Opacus computes the same products in another order.
+    assert np.linalg.norm(rows - expected) <= 2e-6 * np.linalg.norm(expected)
+    assert losses == pytest.approx(expected_losses, rel=2e-6)
+
+
+def test_a_childs_gradient_and_prediction_do_not_depend_on_the_others_by_a_single_bit(model, children):
+    x, gase = children
+    rows, losses = gradients(model, x, gase)
+    fewer, fewer_losses = gradients(model, x[3:9], gase[3:9])
+    assert np.array_equal(fewer, rows[3:9])
+    assert np.array_equal(fewer_losses, losses[3:9])
+    assert np.array_equal(predict(model, x[3:9]), predict(model, x)[3:9])
+
+
+def test_the_model_is_not_changed(model, children):
+    x, gase = children
+    before = to_vector(model)
+    keys = set(model.state_dict())
+    gradients(model, x[:3], gase[:3])
+    assert np.array_equal(to_vector(model), before)
+    assert set(model.state_dict()) == keys
+    assert not any(hasattr(p, "grad_sample") and p.grad_sample is not None for p in model.parameters())
+    gradients(model, x[:3], gase[:3])  # and may be used again
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_models_mode_is_kept(model, children, training):
+    x, gase = children
+    model.train(training)
+    gradients(model, x[:2], gase[:2])
+    assert model.training == training
+
+
+def test_no_children_have_no_gradients(model):
+    rows, losses = gradients(model, torch.zeros(0, 1, 28, 28), np.zeros(0))
+    assert (rows.shape, losses.shape) == ((0, len(to_vector(model))), (0,))
+    assert predict(model, torch.zeros(0, 1, 28, 28)).shape == (0,)
+
+
+def test_batch_normalisation_is_refused(model, children):
+    x, gase = children
+    model.objects.layers[1] = torch.nn.BatchNorm2d(8)
+    with pytest.raises(ConfigError, match="cannot be trained privately"):
+        gradients(model, x[:3], gase[:3])
+
+
+def test_cuda_is_refused_where_there_is_none():
+    if torch.cuda.is_available():
+        assert device_for("cuda").type == device_for("auto").type == "cuda"
+    else:
+        with pytest.raises(ConfigError, match="this machine offers torch no CUDA device"):
+            device_for("cuda")
+        assert device_for("auto").type == "cpu"
+    assert device_for("cpu").type == "cpu"

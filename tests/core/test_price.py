@@ -1,0 +1,85 @@
+"""What a protocol costs: by phase and in total, and in the words that a site reads."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esn_client.review import review
+from esn_core.price import price_of
+from esn_core.privacy import GaussianRelease, compose, epsilon_of
+from esn_core.protocol import Protocol
+
+
+def make(content, **changes):
+    return Protocol.model_validate(
+        {**content, **{table: {**content[table], **values} for table, values in changes.items()}}
+    )
+
+
+@given(epsilon=st.floats(0.1, 20), rounds=st.integers(1, 200))
+def test_all_releases_of_one_child_spend_the_budget_and_no_more(protocol_content, epsilon, rounds):
+    price = price_of(make(protocol_content, privacy={"epsilon": epsilon}, training={"rounds": rounds}))
+    for children in ("training", "held-out"):
+        releases = [
+            GaussianRelease(phase.noise_multiplier)
+            for phase in price.phases
+            if phase.children == children
+            for _ in range(phase.releases)
+        ]
+        # Two root searches of relative tolerance 1e-13 and some roundings.
+        assert epsilon_of(compose(releases), 1e-3) == pytest.approx(epsilon, rel=1e-9)
+        assert price.epsilon(children) == pytest.approx(epsilon, rel=1e-9)
+    assert price.of("gradient").releases == rounds
+
+
+def test_without_rounds_the_training_costs_nothing(protocol_content):
+    price = price_of(make(protocol_content, training={"rounds": 0}))
+    assert [phase.phase for phase in price.phases] == ["centre", "association", "calibration", "evaluation"]
+    assert price.epsilon("training") < 8
+
+
+def test_without_noise_there_is_no_epsilon(protocol_content):
+    price = price_of(make(protocol_content, privacy={"noise": "none"}))
+    assert all(phase.noise_multiplier == 0 for phase in price.phases)
+    assert math.isinf(price.epsilon("training"))
+    assert math.isinf(price.replace_one_epsilon("held-out"))
+
+
+def test_the_review_names_every_phase_and_what_it_costs(protocol_content):
+    protocol = make(protocol_content)
+    text = review(protocol)
+    price = price_of(protocol)
+    assert protocol.sha256 in text
+    assert "north, south, west" in text
+    for phase in price.phases:
+        assert f"  {phase.phase}, " in text
+        assert f"alone epsilon {price.epsilon_alone(phase):.2f}" in text
+        assert f"noise of {phase.noise_multiplier:.2f} times" in text
+    assert "gradient, 3 times from the training children" in text
+    assert "A training child: epsilon 8.00; a held-out child: epsilon 8.00;" in text
+    assert "at delta 0.001" in text
+    assert f"epsilon {price.replace_one_epsilon('training'):.2f}" in text
+    assert "No sum over fewer than 5 children leaves" in text
+    assert "the refusal itself tells that a split is below the minimum" in text
+    assert "not protected by noise" in text
+    assert "NO differential privacy" not in text
+
+
+def test_the_review_warns_of_exact_sums(protocol_content):
+    text = review(make(protocol_content, privacy={"noise": "none"}))
+    assert "NO differential privacy" in text
+    assert "limits.exact_sums" in text
+    assert text.count("exactly as it is, without noise") == 5
+    assert "epsilon 8.00" not in text
+
+
+def test_the_review_tells_patients_from_simulated_children(protocol_content):
+    assert "All children are simulated." in review(make(protocol_content))
+    real = Protocol.model_validate({**protocol_content, "simulated": False})
+    assert "The children are real patients." in review(real)
+
+
+def test_every_line_of_the_review_fits_a_page(protocol_content):
+    assert max(map(len, review(make(protocol_content)).splitlines())) <= 110

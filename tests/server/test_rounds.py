@@ -1,0 +1,179 @@
+"""Quorum, deadline and retry, on a clock of our own."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from esn_core.errors import StudyError
+from esn_core.questions import Answer, Question, QuestionId, Refusal, SiteFacts
+from esn_core.releases import ReleaseKind
+from esn_server.rounds import Rounds
+
+NODES = {"north": 1, "south": 2, "west": 3}
+PAIR = ReleaseKind("pair", "training", 2, 1.0)
+ASKED = QuestionId(protocol_sha256="a" * 64, run="r1", phase="centre", round=0, attempt=0)
+FACTS = SiteFacts(
+    software={}, recipe_sha256="1" * 64, atlas_sha256="2" * 64, template_sha256="3" * 64, cohort_band="8-15"
+)
+
+
+@dataclass
+class Reply:
+    message_id: str
+    body: bytes | None = None
+    error: str | None = None
+
+
+class World:
+    """Sites that answer as scripted, and the time."""
+
+    def __init__(self, script=None, *, appears=None):
+        self.now = 0.0
+        self.script = {site: list(answers) for site, answers in (script or {}).items()}
+        self.appears = appears or {}
+        self.inbox = []
+        self.sent = []
+
+    def online(self):
+        return {node for site, node in NODES.items() if self.appears.get(site, 0) <= self.now}
+
+    def send(self, node_id, body):
+        site = next(s for s, n in NODES.items() if n == node_id)
+        question = Question.from_bytes(body)
+        message_id = f"m{len(self.sent)}"
+        self.sent.append((self.now, site, question.id.attempt))
+        answers = self.script.get(site)
+        answer = (answers.pop(0) if len(answers) > 1 else answers[0]) if answers else total_of(site)
+        if answer is not None:
+            delay, reply = answer if isinstance(answer, tuple) else (0, answer)
+            body = reply.to_bytes() if isinstance(reply, Answer) else reply
+            made = Reply(message_id, error=body) if isinstance(body, str) else Reply(message_id, body)
+            self.inbox.append((self.now + delay, made))
+        return message_id
+
+    def receive(self):
+        arrived = [reply for at, reply in self.inbox if at <= self.now]
+        self.inbox = [(at, reply) for at, reply in self.inbox if at > self.now]
+        return arrived
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def rounds(self, *, quorum=3, deadline_s=60.0):
+        return Rounds(
+            self, NODES, quorum=quorum, deadline_s=deadline_s, clock=lambda: self.now, sleep=self.sleep
+        )
+
+    def sum(self, **rules):
+        return self.rounds(**rules).sum(Question(ASKED), PAIR)
+
+
+def total_of(site, numbers=(1, 2), number=ASKED, **about):
+    if not about:
+        about = {"total": np.array(numbers, dtype=np.int64)}
+    return Answer(number, site, **about)
+
+
+def failure(script, **rules):
+    world = World(script)
+    with pytest.raises(StudyError) as caught:
+        world.sum(**rules)
+    return str(caught.value)
+
+
+def test_the_answers_of_all_sites_are_added_up():
+    pooled = World(
+        {"north": [total_of("north", (2**40, 0))], "west": [(5, total_of("west", (0, 2**40)))]}
+    ).sum()
+    assert pooled.total == pytest.approx([1 + 2**-40, 1 + 2 * 2**-40], rel=1e-15, abs=0)
+    assert pooled.sites == ("north", "south", "west")
+
+
+def test_the_roll_call_gives_each_sites_facts():
+    world = World({site: [total_of(site, facts=FACTS)] for site in NODES})
+    assert world.rounds().roll_call(Question(ASKED)) == dict.fromkeys(NODES, FACTS)
+
+
+def test_a_site_that_appears_in_time_is_waited_for():
+    world = World(appears={"south": 50.0})
+    assert world.sum().sites == ("north", "south", "west")
+    assert 50 <= world.now < 51
+
+
+def test_waiting_for_a_site_to_appear_counts_towards_the_deadline():
+    world = World(appears={"south": 70.0})
+    with pytest.raises(StudyError) as caught:
+        world.sum()
+    assert world.now == pytest.approx(60, abs=0.5)
+    assert str(caught.value) == (
+        "phase centre, round 0: 2 of 3 sites answered within 60 s, the quorum is 3 (south: not connected)"
+    )
+
+
+def test_a_site_that_does_not_answer_in_time_is_named():
+    assert "south: no answer in time" in failure({"south": [None]})
+
+
+def test_a_quorum_of_the_roster_is_enough():
+    assert World({"south": [None]}).sum(quorum=2).sites == ("north", "west")
+
+
+def test_a_failed_link_is_tried_again_after_a_while():
+    world = World({"south": ["SiteUnavailable", total_of("south")]})
+    assert world.sum().sites == ("north", "south", "west")
+    first, second = [(at, attempt) for at, site, attempt in world.sent if site == "south"]
+    assert (first[1], second[1]) == (0, 1)
+    assert second[0] - first[0] >= 3
+
+
+def test_a_failed_link_is_tried_three_times_and_no_more():
+    world = World({"south": ["SiteUnavailable"]})
+    with pytest.raises(StudyError, match=r"south: no answer \(SiteUnavailable\)"):
+        world.sum()
+    assert [attempt for _, site, attempt in world.sent if site == "south"] == [0, 1, 2]
+    assert sum(site == "north" for _, site, _ in world.sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (total_of("west"), "answered as west to .*another question or site"),
+        (total_of("south", number=ASKED.model_copy(update={"round": 1})), "another question or site"),
+        (
+            total_of("south", number=ASKED.model_copy(update={"protocol_sha256": "a" * 16 + "b" * 48})),
+            "another",
+        ),
+        (total_of("south", (1, 2, 3)), "release pair holds 2 numbers"),
+        (total_of("south", (2**62, 0)), "beyond the range"),
+        (total_of("south", (np.iinfo(np.int64).min, 0)), "beyond the range"),
+        (total_of("south", facts=FACTS), "sent facts where a sum was asked"),
+        (total_of("south", refusal=Refusal(error="GateError")), r"refused \(GateError\)"),
+        (bytes(20), "safetensors file"),
+    ],
+)
+def test_an_answer_that_cannot_be_used_is_named_and_not_asked_for_again(answer, words):
+    world = World({"south": [answer]})
+    with pytest.raises(StudyError, match=f"south: .*{words}"):
+        world.sum()
+    assert sum(site == "south" for _, site, _ in world.sent) == 1
+
+
+def test_a_sum_is_no_answer_to_a_roll_call():
+    with pytest.raises(StudyError, match="north: sent a sum to a roll call"):
+        World().rounds().roll_call(Question(ASKED))
+
+
+def test_late_and_unknown_replies_are_dropped(caplog):
+    world = World({"south": [None, total_of("south")]})
+    world.inbox.append((0.0, Reply("m99", total_of("south", (9, 9)).to_bytes())))
+    with pytest.raises(StudyError, match="south: no answer in time"):
+        world.sum()
+    assert "dropped a late or unknown reply" in caplog.text
+
+
+def test_only_sites_of_the_roster_are_asked():
+    world = World()
+    world.online = lambda: {1, 2, 3, 4}
+    world.sum()
+    assert {site for _, site, _ in world.sent} == set(NODES)
