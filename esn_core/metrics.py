@@ -154,6 +154,22 @@ def noise_sd_of_r(
     return float(np.std(defined)) if len(defined) >= 0.9 * draws else None
 
 
+def noise_sd_of_mae(children: float, noise_sd: float) -> float | None:
+    """Return the standard deviation that the released noise gives to the mean absolute error.
+
+    The sum of absolute errors is released as |a - b| / 2 with |a - b| in units
+    of three steps of GASE; the noise in the number of children is left out, as
+    it is of second order.
+
+    Returns
+    -------
+    float or None
+        In steps of GASE; None when no child is left after noise.
+
+    """
+    return 2 * _HALF_RANGE * noise_sd / children if children > 0 else None
+
+
 def _level(gase: int, children: float, total: float, squares: float) -> Level:
     if children < 1:
         return Level(gase, children, None, None)

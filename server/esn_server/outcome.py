@@ -63,6 +63,7 @@ def result_of(
             r_interval=found.r_interval,
             r_noise_sd=findings.r_noise_sd,
             mae=found.mae,
+            mae_noise_sd=findings.mae_noise_sd,
             rmse=found.rmse,
             calibration_slope=found.slope,
             calibration_intercept=found.intercept,

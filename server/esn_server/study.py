@@ -17,7 +17,7 @@ from esn_core.errors import StudyError
 from esn_core.fixed_point import noise_sd
 from esn_core.learning.optimiser import CentreOptimiser
 from esn_core.learning.weights import pretrained, to_vector
-from esn_core.metrics import Agreement, agreement, noise_sd_of_r
+from esn_core.metrics import Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
 from esn_core.price import Price, price_of
 from esn_core.protocol import Protocol
 from esn_core.questions import Phase, Question, QuestionId, SiteFacts
@@ -58,6 +58,8 @@ class Findings:
         Intercept and slope.
     agreement : Agreement
         On the held-out children.
+    mae_noise_sd : float or None
+        What the noise does to the mean absolute error.
     r_noise_sd : float or None
         What the noise does to r.
     timings_s : dict of str to float
@@ -72,6 +74,7 @@ class Findings:
     weights: NDArray[np.float64]
     calibration: tuple[float, float]
     agreement: Agreement
+    mae_noise_sd: float | None
     r_noise_sd: float | None
     timings_s: Mapping[str, float]
 
@@ -151,7 +154,7 @@ def run_study(
     network = _select(study, children, mean_severity)
     weights, losses = _train(study, network, children)
     calibration = _calibrate(study, network, weights)
-    found, r_noise = _evaluate(study, network, weights, calibration, rng)
+    found, mae_noise, r_noise = _evaluate(study, network, weights, calibration, rng)
     return Findings(
         facts=facts,
         price=study.price,
@@ -160,6 +163,7 @@ def run_study(
         weights=weights,
         calibration=calibration,
         agreement=found,
+        mae_noise_sd=mae_noise,
         r_noise_sd=r_noise,
         timings_s=study.timings_s,
     )
@@ -244,7 +248,7 @@ def _evaluate(
     weights: NDArray[np.float64],
     calibration: tuple[float, float],
     rng: np.random.Generator,
-) -> tuple[Agreement, float | None]:
+) -> tuple[Agreement, float | None, float | None]:
     pooled, noise = study.sum(
         "evaluation",
         releases.EVALUATION,
@@ -252,7 +256,8 @@ def _evaluate(
         edge_weights=network.weight,
         calibration=np.array(calibration),
     )
-    return agreement(pooled.total), noise_sd_of_r(pooled.total, noise, rng=rng)
+    found = agreement(pooled.total)
+    return found, noise_sd_of_mae(found.children, noise), noise_sd_of_r(pooled.total, noise, rng=rng)
 
 
 def module_pairs(atlas: Atlas) -> NDArray[np.int64]:

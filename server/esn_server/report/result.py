@@ -59,6 +59,9 @@ class Evaluation(_Record):
         ge=0, description="Standard deviation that the privacy noise adds to r, by simulation."
     )
     mae: float | None = Field(ge=0, description="Mean absolute error, in steps of GASE.")
+    mae_noise_sd: float | None = Field(
+        ge=0, description="Standard deviation that the privacy noise adds to the mean absolute error."
+    )
     rmse: float | None = Field(ge=0, description="Root mean squared error, in steps of GASE.")
     calibration_slope: float | None = Field(
         description="Slope of clinical GASE on predicted GASE; 1 is ideal."

@@ -117,6 +117,6 @@ def _against_zero(ends: tuple[float, float], subject: str) -> str:
 
 
 def _factor(epsilon: float) -> str:
-    return (
-        f"e^{epsilon:.1f}, more than ten thousand" if epsilon > math.log(1e4) else f"{math.exp(epsilon):,.1f}"
-    )
+    if epsilon > math.log(1e4):
+        return f"e^{epsilon:.1f}, more than ten thousand"
+    return f"{math.exp(epsilon):,.{0 if epsilon > math.log(10) else 1}f}"

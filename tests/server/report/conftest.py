@@ -71,6 +71,7 @@ def result() -> StudyResult:
             r=0.412,
             r_interval=(0.021, 0.694),
             r_noise_sd=0.235,
+            mae_noise_sd=0.412,
             mae=1.316,
             rmse=1.624,
             calibration_slope=0.713,
