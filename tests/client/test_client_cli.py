@@ -1,0 +1,330 @@
+"""The hospital's command line: each mistake is one line and has the status of its class."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from esn_client import cli
+from esn_client.config import load_site
+from esn_client.ledger import Charge, Ledger
+from esn_core.protocol import RosterEntry
+from esn_server.drafting import draft
+
+HEAD = "participant_id\tage\tsex\tgroup\tgase\n"
+
+
+@pytest.fixture
+def esn_client(monkeypatch, capsys):
+    """A function that runs a command; returns exit status, stdout and stderr."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["esn-client", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return caught.value.code or 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def fails(esn_client):
+    """A function that runs a command which must fail with a status and one line of certain words."""
+
+    def run(status, words, *command):
+        found, out, err = esn_client(*command)
+        assert (found, out) == (status, ""), err
+        assert err.startswith("esn-client: ")
+        assert err.count("\n") == 1
+        for word in words if isinstance(words, tuple) else (words,):
+            assert word in err
+
+    return run
+
+
+def init_words(directory, **changes):
+    options = {
+        "--site": "north",
+        "--address": "127.0.0.1:9092",
+        "--ca-certificate": directory.parent / "ca.crt",
+        "--epsilon-cap": "8",
+        "--delta": "1e-3",
+        "--dataset": directory.parent / "bids",
+        "--derivatives": directory.parent / "derivatives",
+        **{f"--{name.replace('_', '-')}": value for name, value in changes.items()},
+    }
+    return ["init", directory, *(word for pair in options.items() for word in pair)]
+
+
+@pytest.fixture
+def site(tmp_path, esn_client):
+    """An initialised site's directory."""
+    (tmp_path / "ca.crt").write_text("certificate")
+    directory = tmp_path / "hospital 🧠"
+    status, out, _ = esn_client(*init_words(directory))
+    assert (status, out.strip()) == (0, str(directory / "state" / "node_key.pub"))
+    return directory
+
+
+@pytest.fixture
+def settings(site):
+    """The site's settings file."""
+    return site / "site.toml"
+
+
+@pytest.fixture
+def make_protocol(site, tmp_path):
+    """A function that drafts a protocol with the site's key on its roster."""
+
+    def make(*, own="north", key=None, name="protocol.toml", **changes):
+        public = " ".join((site / "state" / "node_key.pub").read_text().split()[:2])
+        keys = {
+            own: key or public,
+            "south": "ecdsa-sha2-nistp384 south=",
+            "west": "ecdsa-sha2-nistp384 west=",
+        }
+        about = {"simulated": True, "noise": "gaussian", "epsilon": 8.0, "delta": 1e-3, "split_salt": "x"}
+        path = tmp_path / name
+        path.write_text(
+            draft(
+                study="test",
+                roster=[RosterEntry(site=s, node_key=k) for s, k in keys.items()],
+                training_rounds=2,
+                deadline_s=5.0,
+                **{**about, **changes},
+            )
+        )
+        return path
+
+    return make
+
+
+def test_a_site_is_made_whole_and_for_its_owner_only(site, settings):
+    found = load_site(settings)
+    assert found.limits.model_dump() == {
+        "epsilon_cap": 8.0, "delta": 1e-3, "minimum_children": 5, "exact_sums": False
+    }  # fmt: skip
+    assert (site / "state").stat().st_mode & 0o777 == 0o700
+    assert found.salt_path.stat().st_mode & 0o777 == 0o600
+    assert len(found.salt_path.read_bytes()) == 32
+    assert found.dataset == site.parent / "bids"
+
+
+def test_a_site_is_made_once(site, fails):
+    salt = (site / "state" / "patient_salt").read_bytes()
+    fails(10, "site.toml exists; a site is initialised once", *init_words(site))
+    (site / "site.toml").unlink()
+    fails(10, "state is not empty: this site has its state already", *init_words(site))
+    assert (site / "state" / "patient_salt").read_bytes() == salt
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epsilon_cap": "inf"}, "'limits.epsilon_cap': input should be a finite number"),
+        ({"epsilon_cap": "nan"}, "'limits.epsilon_cap'"),
+        ({"epsilon_cap": "-1", "delta": "0.5"}, ("'limits.epsilon_cap'", "'limits.delta'")),
+        ({"site": "../north"}, "'site'"),
+        ({"address": "nowhere"}, "'centre.address'"),
+        ({"ca_certificate": "missing.crt"}, "missing.crt: there is no such file"),
+    ],
+)
+def test_a_site_with_impossible_settings_is_not_made(tmp_path, fails, changes, words):
+    (tmp_path / "ca.crt").write_text("certificate")
+    fails(10, words, *init_words(tmp_path / "hospital", **changes))
+    assert not (tmp_path / "hospital" / "site.toml").exists()
+    assert not (tmp_path / "hospital" / "state").exists()
+
+
+def test_a_file_where_a_directory_should_be_is_one_line(tmp_path, fails):
+    (tmp_path / "ca.crt").write_text("certificate")
+    (tmp_path / "hospital").write_text("a file")
+    fails(1, ("hospital", "File exists"), *init_words(tmp_path / "hospital"))
+    fails(
+        1,
+        "Not a directory",
+        *init_words(tmp_path / "ca.crt" / "hospital", ca_certificate=tmp_path / "ca.crt"),
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_cannot_be_written_is_one_line(tmp_path, fails):
+    (tmp_path / "ca.crt").write_text("certificate")
+    tmp_path.chmod(0o500)
+    fails(1, "Permission denied", *init_words(tmp_path / "hospital"))
+
+
+def test_no_permission_and_a_full_disk_are_one_line(site, settings, fails, monkeypatch):
+    import errno
+
+    import esn_client.config
+
+    for number, words in ((errno.EACCES, "Permission denied"), (errno.ENOSPC, "No space left on device")):
+
+        def refuse(path, number=number):
+            raise OSError(number, os.strerror(number), str(path))
+
+        monkeypatch.setattr(esn_client.config, "load_site", refuse)
+        fails(1, f"site.toml: {words}", "ledger", "show", settings)
+
+
+@pytest.mark.parametrize(
+    "command", [("approve", "PROTOCOL"), ("join",), ("ledger", "show"), ("ledger", "verify")]
+)
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.unlink(), "site.toml: there is no such file"),
+        (lambda path: (path.unlink(), path.mkdir()), "site.toml: cannot be read as a text file"),
+        (lambda path: path.write_bytes(b"\xff"), "cannot be read as a text file"),
+        (lambda path: path.write_text("site = north"), "site.toml: is not TOML"),
+        (
+            lambda path: path.write_text('site = "north"\nsites = 1'),
+            ("missing setting 'dataset'", "unknown setting 'sites'"),
+        ),
+    ],
+)
+def test_malformed_settings_are_one_line(settings, make_protocol, fails, command, damage, words):
+    protocol = make_protocol()
+    damage(settings)
+    words_of = [str(protocol) if word == "PROTOCOL" else word for word in command]
+    at = len(words_of) - 1 if command[0] == "approve" else len(words_of)
+    fails(10, words, *words_of[:at], settings, *words_of[at:])
+
+
+def test_a_protocol_can_be_reviewed_and_approved(settings, site, make_protocol, esn_client):
+    protocol = make_protocol()
+    status, out, _ = esn_client("review", protocol)
+    assert (status, "A training child: epsilon 8.00" in out) == (0, True)
+    status, digest, _ = esn_client("approve", settings, protocol)
+    assert status == 0
+    assert (site / "state" / "approved" / f"{digest.strip()}.toml").read_text() == protocol.read_text()
+    assert esn_client("approve", settings, protocol)[:2] == (0, digest)
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"own": "east"}, "site north is not on the roster: east, south, west"),
+        ({"key": "ecdsa-sha2-nistp384 other="}, "the roster lists another key for north"),
+    ],
+)
+def test_a_roster_without_this_site_and_its_key_is_not_approved(
+    settings, site, make_protocol, fails, about, words
+):
+    fails(12, words, "approve", settings, make_protocol(**about))
+    assert not list(site.glob("state/approved/*"))
+
+
+def test_a_malformed_protocol_is_one_line_for_every_command(settings, tmp_path, make_protocol, fails):
+    protocol = make_protocol()
+    protocol.write_text(
+        protocol.read_text().replace("quorum = 3", "quorum = 9").replace("format = 1", "format = 7")
+    )
+    words = ("protocol.toml: ", "'format': input should be 1", "the quorum is 9")
+    fails(12, words, "review", protocol)
+    fails(12, words, "approve", settings, protocol)
+    fails(12, words, "prepare", tmp_path, tmp_path / "out", "participant", "--protocol", protocol)
+    fails(12, "there is no such file", "review", tmp_path / "missing.toml")
+    fails(12, "cannot be read as a text file", "review", tmp_path)
+
+
+def write_dataset(site, table):
+    (site.parent / "bids").mkdir()
+    (site.parent / "derivatives").mkdir()
+    (site.parent / "bids" / "participants.tsv").write_text(table)
+
+
+def test_joining_without_an_approval_is_one_line(settings, fails):
+    fails(10, "site north has approved no protocol; run 'esn-client approve' first", "join", settings)
+
+
+def test_joining_without_a_state_is_one_line(settings, site, fails):
+    (site / "state" / "patient_salt").unlink()
+    fails(10, "this site has no state; run 'esn-client init' first", "join", settings)
+
+
+def test_joining_without_a_table_is_one_line(settings, make_protocol, esn_client, fails):
+    esn_client("approve", settings, make_protocol())
+    fails(11, "participants.tsv: there is no such file", "join", settings)
+
+
+def test_joining_with_an_impossible_score_is_one_line(settings, site, make_protocol, esn_client, fails):
+    esn_client("approve", settings, make_protocol())
+    write_dataset(site, HEAD + "sub-001\t9\tF\tdre\t8\nsub-002\t9\tF\tdre\t0\n")
+    words = ("line 2: sub-001: gase must be a whole number from 1 to 7, not '8'", "line 3: sub-002: gase")
+    fails(11, words, "join", settings)
+
+
+def test_joining_before_preparing_is_one_line(settings, site, make_protocol, esn_client, fails):
+    esn_client("approve", settings, make_protocol())
+    write_dataset(site, HEAD + "sub-001\t9\tF\tdre\t7\n")
+    (site.parent / "derivatives").rmdir()
+    fails(11, "run 'esn-client prepare' first", "join", settings)
+
+
+def test_a_damaged_secret_is_one_line(settings, site, make_protocol, esn_client, fails):
+    esn_client("approve", settings, make_protocol())
+    write_dataset(site, HEAD + "sub-001\t9\tF\tdre\t7\n")
+    (site / "state" / "patient_salt").write_bytes(b"")
+    fails(10, "patient_salt: holds 0 bytes, not 32", "join", settings)
+
+
+def test_an_approval_that_was_changed_is_one_line(settings, site, make_protocol, esn_client, fails):
+    esn_client("approve", settings, make_protocol())
+    (approved,) = site.glob("state/approved/*.toml")
+    approved.write_text(approved.read_text().replace("epsilon = 8.0", "epsilon = 9.0"))
+    fails(12, "was changed after it was approved; approve it again", "join", settings)
+
+
+def test_the_ledger_is_shown_and_verified(settings, site, esn_client):
+    import numpy as np
+
+    with Ledger(site / "state" / "ledger.sqlite") as ledger:
+        charge = Charge("q1", "a" * 64, "r1", "centre", 2.0, 1.0, 2, ("p1", "p2"), "0.1")
+        ledger.charge(charge, np.arange(2), content_sha256="c", epsilon_cap=8, delta=1e-3)
+        head = ledger.head
+    status, out, _ = esn_client("ledger", "show", settings, "--json")
+    shown = json.loads(out)
+    assert (status, shown["patients"], shown["entries"][0]["question"]) == (0, 2, "q1")
+    assert 1 < shown["largest_epsilon"] < 2
+    assert esn_client("ledger", "verify", settings)[1] == f"1 entries, head {head}\n"
+    status, out, _ = esn_client("ledger", "show", settings)
+    assert (status, "the site's cap is 8" in out) == (0, True)
+
+
+@pytest.mark.parametrize("verb", ["show", "verify"])
+def test_a_ledger_that_is_missing_or_none_is_one_line(settings, site, fails, verb):
+    for extra in site.glob("state/ledger.sqlite*"):
+        extra.unlink()
+    fails(10, "there is no ledger; run 'esn-client init' first", "ledger", verb, settings)
+    (site / "state" / "ledger.sqlite").write_bytes(b"not a ledger" * 100)
+    fails(13, "ledger.sqlite: cannot be opened as a ledger", "ledger", verb, settings)
+
+
+def test_words_that_are_no_command_have_the_parsers_status(esn_client):
+    status, _, err = esn_client("nonsense")
+    assert status == 2
+    assert "nonsense" in err
+
+
+def test_a_real_process_ends_with_one_line_too(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "esn_client.cli", "review", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (12, "", 1)
+
+
+def test_a_quoted_path_survives_the_settings_file(tmp_path, esn_client):
+    (tmp_path / "ca.crt").write_text("certificate")
+    odd = tmp_path / 'a "quoted" \\ name'
+    assert esn_client(*init_words(tmp_path / "hospital", dataset=odd))[0] == 0
+    assert tomllib.loads((tmp_path / "hospital" / "site.toml").read_text())["dataset"] == str(odd)

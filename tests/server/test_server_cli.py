@@ -1,0 +1,194 @@
+"""The centre's command line: each mistake is one line and has the status of its class."""
+
+import sys
+
+import pytest
+
+from esn_core.protocol import load_protocol
+from esn_server import cli
+
+KEY = "ecdsa-sha2-nistp384 AAAA{}="
+
+
+@pytest.fixture
+def esn_server(monkeypatch, capsys):
+    """A function that runs a command; returns exit status, stdout and stderr."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["esn-server", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return caught.value.code or 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def fails(esn_server):
+    """A function that runs a command which must fail with a status and one line of certain words."""
+
+    def run(status, words, *command):
+        found, out, err = esn_server(*command)
+        assert (found, out) == (status, ""), err
+        assert err.startswith("esn-server: ")
+        assert err.count("\n") == 1
+        assert words in err
+
+    return run
+
+
+@pytest.fixture
+def centre(tmp_path):
+    """A centre's directory with three enrolled sites."""
+    directory = tmp_path / "centre"
+    (directory / "sites").mkdir(parents=True)
+    for site in ("north", "south", "west"):
+        (directory / "sites" / f"{site}.pub").write_text(KEY.format(site) + "\n")
+    return directory
+
+
+def protocol_words(centre, out, **changes):
+    options = {
+        "--study": "test",
+        "--epsilon": "8",
+        "--delta": "1e-3",
+        "--out": out,
+        "--split-salt": "x",
+        **{f"--{name.replace('_', '-')}": value for name, value in changes.items()},
+    }
+    return ["protocol", centre, *(word for pair in options.items() for word in pair), "--simulated"]
+
+
+def test_a_protocol_is_drafted_with_all_enrolled_sites(centre, tmp_path, esn_server):
+    out = tmp_path / "protocol.toml"
+    status, said, _ = esn_server(*protocol_words(centre, out))
+    protocol = load_protocol(out)
+    assert (status, said.strip()) == (0, protocol.sha256)
+    assert protocol.sites == ("north", "south", "west")
+    assert protocol.rounds.quorum == 3
+
+
+def test_a_protocol_is_never_overwritten(centre, tmp_path, fails):
+    out = tmp_path / "protocol.toml"
+    out.write_text("mine")
+    fails(10, "protocol.toml exists; a protocol is never overwritten", *protocol_words(centre, out))
+    assert out.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epsilon": "0"}, "'privacy.epsilon': input should be greater than 0"),
+        ({"epsilon": "nan"}, "'privacy.epsilon'"),
+        ({"delta": "0.5"}, "'privacy.delta'"),
+        ({"study": "A b"}, "'study'"),
+        ({"deadline_s": "inf"}, "'rounds.deadline_s'"),
+    ],
+)
+def test_an_impossible_protocol_is_not_left_behind(centre, tmp_path, fails, changes, words):
+    out = tmp_path / "protocol.toml"
+    fails(12, words, *protocol_words(centre, out, **changes))
+    assert not out.exists()
+
+
+def test_a_centre_without_sites_drafts_nothing(tmp_path, fails):
+    words = "no site is enrolled; run 'esn-server enrol' first"
+    fails(10, words, *protocol_words(tmp_path / "nowhere", tmp_path / "protocol.toml"))
+
+
+def test_a_centre_with_a_file_that_is_no_key_drafts_nothing(centre, tmp_path, fails):
+    (centre / "sites" / "north.pub").write_text("garbage")
+    words = "north.pub: is not an elliptic curve public key in OpenSSH form"
+    fails(10, words, *protocol_words(centre, tmp_path / "protocol.toml"))
+
+
+def test_two_sites_make_no_protocol(centre, tmp_path, fails):
+    (centre / "sites" / "north.pub").unlink()
+    fails(12, "'roster': tuple should have at least 3 items", *protocol_words(centre, tmp_path / "p.toml"))
+
+
+def test_a_protocol_into_a_directory_that_is_not_there_is_one_line(centre, tmp_path, fails):
+    fails(1, "No such file or directory", *protocol_words(centre, tmp_path / "nowhere" / "p.toml"))
+    fails(1, "Not a directory", *protocol_words(centre, centre / "sites" / "north.pub" / "p.toml"))
+
+
+@pytest.mark.parametrize(
+    ("site", "key", "words"),
+    [
+        ("../x", KEY.format("a"), "a site's name is lower-case letters, digits and hyphens, not '../x'"),
+        ("east", "ssh-rsa AAAA", "is not an elliptic curve public key in OpenSSH form"),
+        ("east", "ecdsa-sha2-nistp384", "is not an elliptic curve public key"),
+        ("east", "ecdsa-sha2-nistp384 \x1b[2J", "is not an elliptic curve public key"),
+        ("east", "", "is not an elliptic curve public key"),
+        ("north", KEY.format("b"), "north is enrolled with another key already"),
+    ],
+)
+def test_what_cannot_be_enrolled_is_one_line_and_is_not_kept(centre, tmp_path, fails, site, key, words):
+    before = sorted((centre / "sites").iterdir())
+    (tmp_path / "key.pub").write_text(key)
+    fails(10, words, "enrol", centre, site, tmp_path / "key.pub")
+    assert sorted((centre / "sites").iterdir()) == before
+
+
+def test_a_key_that_is_missing_or_a_directory_is_one_line(centre, tmp_path, fails):
+    fails(10, "cannot be read as a public key", "enrol", centre, "east", tmp_path / "missing.pub")
+    fails(10, "cannot be read as a public key", "enrol", centre, "east", tmp_path)
+
+
+@pytest.fixture
+def protocol_file(centre, tmp_path, esn_server):
+    """A drafted protocol of the centre."""
+    out = tmp_path / "protocol.toml"
+    esn_server(*protocol_words(centre, out))
+    return out
+
+
+def run_words(centre, protocol, tmp_path):
+    return ["run", centre, protocol, "--out", tmp_path / "out"]
+
+
+def test_a_run_of_a_malformed_protocol_is_one_line(centre, protocol_file, tmp_path, fails):
+    protocol_file.write_text(protocol_file.read_text().replace("format = 1", "format = 3"))
+    fails(12, "'format': input should be 1", *run_words(centre, protocol_file, tmp_path))
+    fails(12, "there is no such file", *run_words(centre, tmp_path / "missing.toml", tmp_path))
+
+
+def test_a_run_of_another_versions_bundle_is_one_line(centre, protocol_file, tmp_path, fails):
+    named = load_protocol(protocol_file).bundle_sha256
+    protocol_file.write_text(protocol_file.read_text().replace(named, "0" * 64))
+    fails(12, "names the bundle 0000000000000000", *run_words(centre, protocol_file, tmp_path))
+
+
+def test_a_run_with_a_site_that_is_not_enrolled_is_one_line(centre, protocol_file, tmp_path, fails):
+    (centre / "sites" / "north.pub").unlink()
+    fails(12, "site north of the roster is not enrolled", *run_words(centre, protocol_file, tmp_path))
+
+
+def test_a_run_with_another_key_is_one_line(centre, protocol_file, tmp_path, fails):
+    (centre / "sites" / "north.pub").write_text(KEY.format("other") + "\n")
+    fails(12, "another key for north than the enrolled one", *run_words(centre, protocol_file, tmp_path))
+
+
+def test_an_authority_in_a_file_is_one_line(tmp_path, esn_server):
+    (tmp_path / "centre").write_text("a file")
+    status, out, err = esn_server("init", tmp_path / "centre", "--name", "localhost")
+    assert status in (1, 10)
+    assert (out, err.count("\n")) == ("", 1)
+    assert (tmp_path / "centre").read_text() == "a file"
+
+
+def test_an_interrupt_has_its_status(monkeypatch, esn_server):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("esn_server.drafting.draft", stopped)
+    monkeypatch.setattr("esn_server.sites.enrolled", lambda _: ())
+    status, out, _ = esn_server(*protocol_words("centre", "protocol.toml"))
+    assert (status, out) == (130, "")
+
+
+def test_words_that_are_no_command_have_the_parsers_status(esn_server):
+    status, _, err = esn_server("nonsense")
+    assert (status, "nonsense" in err) == (2, True)

@@ -1,0 +1,130 @@
+"""A hospital answers only what its protocol asks, and nothing about a child decides whether it answers."""
+
+import numpy as np
+import pytest
+
+from esn_core.errors import ProtocolError
+from esn_core.learning.weights import pretrained, to_vector
+from esn_core.questions import Answer, Question, QuestionId
+
+WEIGHTS = to_vector(pretrained("compact-1"))
+
+
+@pytest.fixture
+def ask(make_consortium):
+    """A function that asks the first hospital and returns its answer."""
+    consortium = make_consortium()
+    hospital = consortium.link.hospitals[1]
+
+    def ask_one(phase, *, round_=0, digest=None, **arrays):
+        number = QuestionId(
+            protocol_sha256=digest or consortium.protocol.sha256,
+            run="r1",
+            phase=phase,
+            round=round_,
+            attempt=0,
+        )
+        question = Question(number, {name: np.array(array, dtype=float) for name, array in arrays.items()})
+        return Answer.from_bytes(hospital.reply(question.to_bytes()))
+
+    ask_one.consortium = consortium
+    ask_one.hospital = hospital
+    ask_one.candidates = int(consortium.cohorts["north"].training.scores.any(axis=0).sum())
+    ask_one.ledger = consortium.ledgers["north"]
+    return ask_one
+
+
+def arrays_of(ask, phase):
+    edges = np.linspace(-1, 1, ask.candidates)
+    return {
+        "roll-call": {},
+        "centre": {},
+        "association": {"mean_severity": [0.1]},
+        "gradient": {"weights": WEIGHTS, "edge_weights": edges},
+        "calibration": {"weights": WEIGHTS, "edge_weights": edges},
+        "evaluation": {"weights": WEIGHTS, "edge_weights": edges, "calibration": [0.0, 1.0]},
+    }[phase]
+
+
+PHASES = ["roll-call", "centre", "association", "gradient", "calibration", "evaluation"]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_phase_answers_what_it_needs(ask, phase):
+    answer = ask(phase, **arrays_of(ask, phase))
+    assert answer.refusal is None
+    assert len(ask.ledger.entries()) == (phase != "roll-call")
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_phase_refuses_arrays_that_are_missing_unknown_or_of_another_length(ask, phase):
+    right = arrays_of(ask, phase)
+    wrong = [{**right, "more": [1.0]}]
+    for name in right:
+        wrong.append({k: v for k, v in right.items() if k != name})
+        wrong.append({**right, name: np.append(right[name], 0.0)})
+        wrong.append({**right, name: []})
+    for arrays in wrong:
+        assert ask(phase, **arrays).refusal.error == "ProtocolError"
+    assert ask.ledger.entries() == []
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_phase_refuses_a_round_that_the_protocol_has_not(ask, phase):
+    last = 3 if phase == "gradient" else 1
+    assert ask(phase, round_=last, **arrays_of(ask, phase)).refusal.error == "ProtocolError"
+
+
+def test_a_protocol_that_was_not_approved_is_refused(ask):
+    assert ask("centre", digest="f" * 64).refusal.error == "ProtocolError"
+
+
+def test_what_is_no_question_has_no_answer(ask):
+    with pytest.raises(ProtocolError):
+        ask.hospital.reply(b"garbage")
+
+
+@pytest.mark.parametrize("size", [1e39, 1e300])
+def test_weights_beyond_float32_are_refused_whatever_the_children_are(ask, size):
+    arrays = {**arrays_of(ask, "gradient"), "weights": np.full(len(WEIGHTS), size)}
+    assert ask("gradient", **arrays).refusal.error == "ProtocolError"
+
+
+@pytest.mark.parametrize("phase", ["gradient", "calibration", "evaluation"])
+@pytest.mark.parametrize("size", [1e10, 1e38])
+def test_weights_that_overflow_for_some_children_are_answered_and_charged(ask, phase, size):
+    """A refusal would tell, for nothing, whether some child's connectome makes the model overflow."""
+    rng = np.random.default_rng(0)
+    arrays = {**arrays_of(ask, phase), "weights": rng.normal(size=len(WEIGHTS)) * size / 10}
+    assert ask(phase, **arrays).total is not None
+    assert len(ask.ledger.entries()) == 1
+
+
+@pytest.mark.parametrize("calibration", [[1e308, 1e308], [-1e308, 1e308], [0.0, 1e308]])
+def test_a_calibration_that_overflows_is_answered_and_charged(ask, calibration):
+    assert ask("evaluation", **{**arrays_of(ask, "evaluation"), "calibration": calibration}).total is not None
+
+
+@pytest.mark.parametrize("weight", [1e-320, 1e308, 0.0])
+def test_edge_weights_that_cannot_be_scaled_are_refused(ask, weight):
+    arrays = {**arrays_of(ask, "gradient"), "edge_weights": np.full(ask.candidates, weight)}
+    assert ask("gradient", **arrays).refusal.error == "DataError"
+
+
+@pytest.mark.parametrize("phase", ["gradient", "calibration", "evaluation"])
+def test_a_site_with_an_empty_split_refuses_as_one_with_few_children(make_consortium, phase, ask):
+    consortium = ask.consortium
+    cohort = consortium.cohorts["north"]
+    for split in (cohort.training, cohort.held_out):
+        object.__setattr__(split, "participants", ())
+        object.__setattr__(split, "scores", split.scores[:0])
+        object.__setattr__(split, "gase", split.gase[:0])
+    assert ask(phase, **arrays_of_full(WEIGHTS, phase)).refusal.error == "GateError"
+
+
+def arrays_of_full(weights, phase):
+    from esn_core.connectome import load_template
+
+    edges = np.ones(int(load_template("phantom-28").present.sum()))
+    extra = {"calibration": [0.0, 1.0]} if phase == "evaluation" else {}
+    return {"weights": weights, "edge_weights": edges, **extra}
