@@ -155,5 +155,5 @@ def test_privacy_is_one_sentence_with_both_prices(result, exact_result):
     sentence = privacy_in_words(result.privacy)
     assert "ε = 4.057" in sentence
     assert "ε = 4.052" in sentence
-    assert f"a factor of {math.exp(4.057):.1f}" in sentence
+    assert f"a factor of {math.exp(4.057):.0f}" in sentence
     assert privacy_in_words(exact_result.privacy).startswith("No noise was added")
