@@ -348,7 +348,7 @@ def test_the_noise_has_the_declared_spread_and_shape(protocol):
     sd = noise_units(releases.CENTRE, multiplier)
     noise = discrete_gaussian(20_000, sd)
     assert noise.dtype == np.int64
-    # Standard errors at n = 20,000: mean 1/141, sd 1/200, of the KS statistic 1.63/141 at 1 %; all at 4 sigma.
+    # Standard errors at n = 20,000: mean 1/141, sd 1/200, KS statistic 1.63/141 at 1 %; all at 4 sigma.
     assert abs(noise.mean() / sd) < 4 / 141
     assert noise.std() / sd == pytest.approx(1, abs=4 / 200)
     assert stats.kstest(noise / sd, "norm").statistic < 2.5 / 141

@@ -1,5 +1,6 @@
 """The ledger keeps every charge, whatever happens to its process or its file."""
 
+import hashlib
 import multiprocessing
 import os
 import random
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esn_client.ledger import GENESIS, Charge, Ledger, patient_hashes
@@ -89,6 +90,7 @@ def test_a_second_run_of_a_protocol_is_refused(path):
         pay(ledger, "q3", run="r2", protocol="b" * 64)
 
 
+@settings(max_examples=30)  # each writes a ledger
 @given(
     st.lists(
         st.tuples(st.sets(st.sampled_from(PATIENTS), min_size=1), st.floats(0.3, 20)), min_size=1, max_size=6
@@ -114,6 +116,16 @@ def test_no_patient_ever_exceeds_the_cap_and_nothing_below_it_is_refused(tmp_pat
         for patient in PATIENTS:
             assert found[patient].releases == len(spent[patient])
             assert found[patient].noisy_mu == pytest.approx(compose(map(GaussianRelease, spent[patient])))
+
+
+def test_the_cap_holds_for_the_patient_who_spent_most(path):
+    with Ledger(path) as ledger:
+        pay(ledger, "q1", noise=1.0, patients=("p2",), cap=4.0)
+        pay(ledger, "q2", noise=1.0, patients=("p1", "p3"), cap=4.0)
+        pay(ledger, "q3", noise=1.0, patients=("p4",), cap=4.0)
+        with pytest.raises(PrivacyBudgetError):
+            pay(ledger, "q4", noise=1.0, patients=("p0", "p2", "p5"), cap=4.0)
+        pay(ledger, "q4", noise=1.0, patients=("p0", "p5"), cap=4.0)
 
 
 def test_a_refusal_writes_nothing(path):
@@ -215,8 +227,21 @@ def test_a_tampered_ledger_is_seen_and_not_opened(three_entries, statements):
         connection.execute(statement)
     connection.close()
     with pytest.raises(
-        PrivacyBudgetError, match="chain is broken at entry|not the one charged|never charged"
+        PrivacyBudgetError, match=r"chain is broken at entry|not the one charged|never charged"
     ):
+        Ledger(three_entries)
+
+
+def test_an_entry_with_a_hash_of_its_own_does_not_fit_the_next(three_entries):
+    """Whoever edits an entry can hash it again, but not without changing all that follow."""
+    connection = sqlite3.connect(three_entries, isolation_level=None)
+    connection.execute("DROP TRIGGER entries_stay")
+    body = connection.execute("SELECT body FROM entries WHERE sequence = 1").fetchone()[0]
+    lower = body.replace("2.0", "9.0")
+    digest = hashlib.sha256(f"1\n{GENESIS}\n{lower}".encode()).hexdigest()
+    connection.execute("UPDATE entries SET body = ?, hash = ? WHERE sequence = 1", (lower, digest))
+    connection.close()
+    with pytest.raises(PrivacyBudgetError, match="chain is broken at entry 2"):
         Ledger(three_entries)
 
 
@@ -361,6 +386,7 @@ for number in range(int(sys.argv[3]), 10**6):
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_instant_loses_no_charge_and_gives_no_second_answer(path, tmp_path):
     program = VICTIM.format(here=str(Path(__file__).parent))
     left, first, kills = {}, 0, 0

@@ -119,7 +119,7 @@ def test_a_damaged_step_is_refused(open_run, tmp_path, blob):
 )
 def test_what_is_no_store_is_refused_in_one_line(tmp_path, sites, make):
     make(tmp_path / "run.sqlite")
-    with pytest.raises(StudyError, match="run.sqlite: cannot be opened as a run"):
+    with pytest.raises(StudyError, match=r"run\.sqlite: cannot be opened as a run"):
         Checkpoints(tmp_path / "run.sqlite", sites, protocol_sha256=DIGEST)
 
 
