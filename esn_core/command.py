@@ -1,6 +1,7 @@
 """What the two command lines share: how a command ends, and how long work shows itself."""
 
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ def run(app: typer.Typer, *, program: str) -> NoReturn:
         logging.getLogger(ours).setLevel(logging.INFO)
     # Flower gives its logger a level and a handler of its own when it is imported.
     logging.getLogger("flwr").addFilter(lambda record: record.levelno >= logging.WARNING)
+    # A request to end is an interrupt: what was started is stopped in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(prog_name=program)
     except EsnError as error:
@@ -52,9 +55,11 @@ def run(app: typer.Typer, *, program: str) -> NoReturn:
         place = f"{error.filename}: " if error.filename else ""
         _complain(program, f"{place}{error.strerror or error}")
         sys.exit(EsnError.exit_status)
-    except KeyboardInterrupt:
-        _complain(program, "interrupted")
-        sys.exit(_INTERRUPTED)
+    except SystemExit as end:
+        # typer has turned the interrupt into its status, without a word.
+        if end.code == _INTERRUPTED:
+            _complain(program, "interrupted")
+        raise
     sys.exit(0)
 
 

@@ -113,9 +113,7 @@ def mu_for(epsilon: float, delta: float) -> float:
     _check_delta(delta)
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise PrivacyBudgetError(f"epsilon must be positive and finite, not {epsilon}")
-    return float(
-        brentq(lambda mu: delta_of(mu, epsilon) - delta, 1e-9, _LARGEST_MU, xtol=1e-13, rtol=1e-14)
-    )
+    return float(brentq(lambda mu: delta_of(mu, epsilon) - delta, 1e-9, _LARGEST_MU, xtol=1e-13, rtol=1e-14))
 
 
 def noise_multiplier_for(mu: float, *, share: float, releases: int) -> float:

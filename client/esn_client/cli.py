@@ -201,13 +201,12 @@ def show(
         }
         typer.echo(json.dumps(facts, indent=2))
         return
-    table = Table(
-        "#", "at", "question", "release", "noise multiplier", "patients", title=f"Ledger of {site.site}"
-    )
+    table = Table("#", "at", "question", "release", "noise", "patients", title=f"Ledger of {site.site}")
+    table.columns[2].overflow = "fold"
     for e in entries:
         table.add_row(
             str(e.sequence),
-            e.at,
+            e.at.partition("+")[0],
             e.charge.question,
             e.charge.release,
             f"{e.charge.noise_multiplier:.3f}" if e.charge.noise_multiplier else "exact",

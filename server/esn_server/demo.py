@@ -6,14 +6,12 @@ process of its own: this module only starts them, in order, and stops them.
 
 import contextlib
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 from rich.console import Console
@@ -96,16 +94,15 @@ def run_demo(out: Path, *, seed: int, epsilon: float) -> Path:
     console = Console(stderr=True)
     private = _Study(out, out / "hospitals", "gaussian", epsilon, console)
     exact = _Study(out / "no-noise", out / "hospitals", "none", epsilon, console)
-    with _interrupted_by_sigterm():
-        with private.step(
-            "simulate", "Simulating three hospitals: raw diffusion MRI of children who do not exist"
-        ):
-            for site in SITES:
-                _simulate(private, site, seed=seed)
-        result = _run(private)
-        console.print("The same study once more without noise: what privacy costs (simulated children only)")
-        beside = write_outcome(_run(exact), exact.directory, timings_s=exact.timings_s)
-        write_outcome(result, out, no_noise=beside, timings_s=private.timings_s)
+    with private.step(
+        "simulate", "Simulating three hospitals: raw diffusion MRI of children who do not exist"
+    ):
+        for site in SITES:
+            _simulate(private, site, seed=seed)
+    result = _run(private)
+    console.print("The same study once more without noise: what privacy costs (simulated children only)")
+    beside = write_outcome(_run(exact), exact.directory, timings_s=exact.timings_s)
+    write_outcome(result, out, no_noise=beside, timings_s=private.timings_s)
     return out / "report.html"
 
 
@@ -186,11 +183,14 @@ def _program(side: Literal["client", "server"]) -> list[str]:
 
 def _call(side: Literal["client", "server"], *arguments: str) -> None:
     """Run a command to its end; its progress goes to our stderr."""
-    with subprocess.Popen([*_program(side), *arguments], stdout=subprocess.DEVNULL) as process:
+    # In a session of its own: an interrupt typed at the terminal is for us, and a command that is asked
+    # to end ends its own workers in order.
+    with subprocess.Popen(
+        [*_program(side), *arguments], stdout=subprocess.DEVNULL, start_new_session=True
+    ) as process:
         try:
             status = process.wait()
         except BaseException:
-            # The terminal's interrupt has reached the child as well; a signal to us alone has not.
             process.terminate()
             raise
     if status != 0:
@@ -208,15 +208,3 @@ def _clear(out: Path) -> None:
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / _MARKER).touch()
-
-
-@contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
