@@ -191,7 +191,9 @@ def _call(side: Literal["client", "server"], *arguments: str) -> None:
         try:
             status = process.wait()
         except BaseException:
+            # Popen itself waits a quarter of a second for a child that was interrupted, and no longer.
             process.terminate()
+            process.wait()
             raise
     if status != 0:
         raise StudyError(f"'esn-{side} {arguments[0]}' ended with exit status {status}")
