@@ -48,7 +48,8 @@ class ImagingRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    atlas: str
+    # Part of file names at every site: no path fits.
+    atlas: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
     sh_order_max: Annotated[int, Field(ge=2, le=12), AfterValidator(_even)]
     response_voxels: Annotated[int, Field(ge=10, le=10_000)]
     fa_seed_threshold: Annotated[float, Field(gt=0, lt=1)]

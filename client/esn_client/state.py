@@ -6,6 +6,7 @@ from pathlib import Path
 from esn_client.config import SiteSettings
 from esn_client.identity import create_node_key
 from esn_client.ledger import Ledger
+from esn_core.connectome import load_template
 from esn_core.errors import ConfigError, ProtocolError
 from esn_core.files import write_new, write_whole
 from esn_core.protocol import Protocol, load_protocol
@@ -39,9 +40,12 @@ def approve(settings: SiteSettings, protocol_path: Path) -> Protocol:
     ------
     ProtocolError
         The protocol cannot be used, or this site is not on its roster with the key it has.
+    ConfigError
+        This version ships no such atlas or template.
 
     """
     protocol = load_protocol(protocol_path)
+    load_template(protocol.imaging.atlas)
     _check_roster(settings, protocol)
     write_whole(settings.approved_path / f"{protocol.sha256}.toml", protocol_path.read_bytes())
     return protocol

@@ -17,7 +17,10 @@ from esn_core.releases import ReleaseKind
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
+# A site that itself met an unforeseen error is asked so often.
 _ATTEMPTS = 3
+# What the link says of a site that it lost: such a site may come back, and is asked until the deadline.
+_LOST = frozenset({"SiteUnavailable", "SiteCrashed", "MessageUnavailable", "ReplyUnavailable"})
 # A site whose link failed is asked again after this long: a SuperNode that was
 # restarted needs to be known again first.
 _RETRY_AFTER_S = 3.0
@@ -153,12 +156,14 @@ class Rounds:
                 try:
                     answers[answering] = self._read(reply, question, answering, kind)
                 except EsnError as error:
-                    again = attempts[answering] < _ATTEMPTS and reply.body is None
                     _log.warning("%s, %s: %s", answering, question.id, error)
-                    if again:
+                    if reply.body is None and (reply.error in _LOST or attempts[answering] < _ATTEMPTS):
                         ready_at[answering] = self._clock() + _RETRY_AFTER_S
                     else:
                         failures[answering] = str(error)
+            hopeless = len(self._nodes) - len(failures) < self._quorum
+            if hopeless and not waiting:
+                break  # what the sites still at work say is worth the wait, absent ones are not
             self._sleep(_POLL_S)
         if len(answers) < self._quorum:
             raise StudyError(self._shortfall(question, answers, failures))
@@ -190,10 +195,10 @@ class Rounds:
             if site in failures:
                 said.append(f"{site}: {failures[site]}")
             elif site not in answers:
-                why = "no answer in time" if node in online else "not connected"
+                why = "no answer" if node in online else "not connected"
                 said.append(f"{site}: {why}")
         return (
             f"phase {question.id.phase}, round {question.id.round}: {len(answers)} of "
-            f"{len(self._nodes)} sites answered within {self._deadline_s:g} s, the quorum is "
-            f"{self._quorum} ({'; '.join(said)})"
+            f"{len(self._nodes)} sites answered, the quorum is {self._quorum} and the deadline "
+            f"{self._deadline_s:g} s ({'; '.join(said)})"
         )

@@ -221,6 +221,13 @@ def test_a_roster_without_this_site_and_its_key_is_not_approved(
     assert not list(site.glob("state/approved/*"))
 
 
+def test_an_atlas_that_this_version_does_not_ship_is_not_approved(settings, site, make_protocol, fails):
+    protocol = make_protocol()
+    protocol.write_text(protocol.read_text().replace('atlas = "phantom-28"', 'atlas = "brain-999"'))
+    fails(10, ("brain-999",), "approve", settings, protocol)
+    assert not list(site.glob("state/approved/*"))
+
+
 def test_a_malformed_protocol_is_one_line_for_every_command(settings, tmp_path, make_protocol, fails):
     protocol = make_protocol()
     protocol.write_text(

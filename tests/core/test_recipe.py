@@ -74,3 +74,9 @@ def test_all_complaints_come_at_once():
 def test_a_recipe_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         ImagingRecipe(**SETTINGS).seeds = 5
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a/b", "", "Phantom 28", ".hidden"])
+def test_an_atlas_that_could_be_a_path_is_refused(name):
+    with pytest.raises(ValidationError, match="atlas"):
+        ImagingRecipe(**(SETTINGS | {"atlas": name}))
