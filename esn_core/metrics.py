@@ -97,20 +97,24 @@ def agreement(total: NDArray[np.float64]) -> Agreement:
     var_b = float(counts @ _LEVELS**2) / n - mean_b**2
     cov = float(sums @ _LEVELS) / n - mean_a * mean_b
     mean_square = float(squares.sum() + counts @ _LEVELS**2 - 2 * (sums @ _LEVELS)) / n
+    # The errors need no variance: they may stand where r is undefined.
     mae = 2 * float(total[-1]) / n * _HALF_RANGE
+    errors = (mae if mae >= 0 else None, math.sqrt(mean_square) * _HALF_RANGE if mean_square >= 0 else None)
     if min(var_a, var_b) < _SMALLEST_VARIANCE:
-        return _undefined(n, levels, "predictions or scores do not vary, or less than the noise")
+        because = "predictions or scores do not vary, or less than the noise"
+        return _undefined(n, levels, because, errors=errors)
     r = cov / math.sqrt(var_a * var_b)
     if abs(r) >= 1 + 1e-9:
-        return _undefined(n, levels, f"the noise exceeds the variance of the scores (r would be {r:.2f})")
+        because = f"the noise exceeds the variance of the scores (r would be {r:.2f})"
+        return _undefined(n, levels, because, errors=errors)
     r = min(max(r, -1.0), 1.0)
     slope = cov / var_a
     return Agreement(
         children=n,
         r=r,
         r_interval=fisher_interval(r, n),
-        mae=mae if mae >= 0 else None,
-        rmse=math.sqrt(mean_square) * _HALF_RANGE if mean_square >= 0 else None,
+        mae=errors[0],
+        rmse=errors[1],
         slope=slope,
         intercept=(mean_b - slope * mean_a) * _HALF_RANGE + GASE_MIDDLE * (1 - slope),
         levels=levels,
@@ -181,5 +185,11 @@ def _level(gase: int, children: float, total: float, squares: float) -> Level:
     return Level(gase, children, GASE_MIDDLE + mean * _HALF_RANGE, sd)
 
 
-def _undefined(n: float, levels: tuple[Level, ...], because: str) -> Agreement:
-    return Agreement(n, None, None, None, None, None, None, levels, because)
+def _undefined(
+    n: float,
+    levels: tuple[Level, ...],
+    because: str,
+    *,
+    errors: tuple[float | None, float | None] = (None, None),
+) -> Agreement:
+    return Agreement(n, None, None, *errors, None, None, levels, because)

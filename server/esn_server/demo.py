@@ -42,6 +42,7 @@ _START_S = 60.0
 class _Study:
     """One study of the demo: where it lives, what protects it, and how long its steps took."""
 
+    name: str
     directory: Path
     hospitals: Path
     noise: Literal["gaussian", "none"]
@@ -92,8 +93,8 @@ def run_demo(out: Path, *, seed: int, epsilon: float) -> Path:
     """
     _clear(out)
     console = Console(stderr=True)
-    private = _Study(out, out / "hospitals", "gaussian", epsilon, console)
-    exact = _Study(out / "no-noise", out / "hospitals", "none", epsilon, console)
+    private = _Study("demo", out, out / "hospitals", "gaussian", epsilon, console)
+    exact = _Study("demo-no-noise", out / "no-noise", out / "hospitals", "none", epsilon, console)
     with private.step(
         "simulate", "Simulating three hospitals: raw diffusion MRI of children who do not exist"
     ):
@@ -171,7 +172,7 @@ def _initialise(study: _Study, site: str, address: str) -> None:
 def _draft(study: _Study) -> None:
     _call(
         "server",
-        *("protocol", str(study.centre), "--study", f"demo-{study.noise}", "--out", str(study.protocol)),
+        *("protocol", str(study.centre), "--study", study.name, "--out", str(study.protocol)),
         *("--epsilon", str(study.epsilon), "--delta", str(DELTA), "--noise", study.noise, "--simulated"),
         *("--split-salt", SPLIT_SALT, "--training-rounds", str(TRAINING_ROUNDS), "--deadline-s", "120"),
     )

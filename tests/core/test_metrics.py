@@ -178,3 +178,11 @@ def test_the_noise_in_the_mean_error_is_what_repeated_noise_shows(clear_total):
     # The sampling error of a standard deviation of 4,000 draws is 1.1 %.
     assert noise_sd_of_mae(children, sd) == pytest.approx(np.std(again), rel=0.05)
     assert noise_sd_of_mae(0.0, sd) is None
+
+
+def test_the_mean_error_stands_where_r_does_not():
+    gase = np.array([1.0, 2.0, 5.0, 7.0, 7.0])
+    found = agreement(evaluation_rows(np.full(5, 4.0), gase).sum(axis=0))
+    assert found.r is None
+    assert found.mae == pytest.approx(np.abs(gase - 4).mean(), rel=1e-14)  # a few float64 roundings
+    assert found.rmse == pytest.approx(np.sqrt(((gase - 4) ** 2).mean()), rel=1e-14)

@@ -8,7 +8,7 @@ from esn_server.report.result import Evaluation, GaseBin, PrivacySummary, RoundL
 from esn_server.report.wording import fixed
 
 FEW_CHILDREN = 5.0
-"""Below this released count a step's mean and sd are mostly noise; its marker is hollow."""
+"""Below this released count a step's mean and sd say little; its marker is hollow."""
 
 _AXIS = (0.5, 7.5)
 _MARKER_POINTS2_PER_CHILD = 16.0
@@ -201,9 +201,9 @@ def _levels_note(rows: list[GaseBin]) -> str:
     bare = [str(row.gase) for row in rows if row.mean_prediction is not None and row.sd_prediction is None]
     notes = []
     if absent:
-        notes.append(f"Left out, because the noisy sums allow no mean: GASE {', '.join(absent)}.")
+        notes.append(f"Left out, because the released sums allow no mean: GASE {', '.join(absent)}.")
     if hollow:
-        notes.append(f"Hollow: a released count below {FEW_CHILDREN:g}, so mean and sd are mostly noise.")
+        notes.append(f"Hollow: a released count below {FEW_CHILDREN:g}, so mean and sd say little.")
     if bare:
-        notes.append(f"Without a bar, because the noisy sums allow no sd: GASE {', '.join(bare)}.")
+        notes.append(f"Without a bar, because the released sums allow no sd: GASE {', '.join(bare)}.")
     return " ".join(notes)

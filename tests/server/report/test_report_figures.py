@@ -48,7 +48,7 @@ def test_there_is_one_marker_for_each_step_that_has_a_mean(result):
 
 def test_steps_that_are_left_out_or_weak_are_named(result):
     note = predicted_against_clinical(result.evaluation).note
-    assert "Left out, because the noisy sums allow no mean: GASE 1 (count −1.4)." in note
+    assert "Left out, because the released sums allow no mean: GASE 1 (count −1.4)." in note
     assert "Hollow: a released count below 5" in note
     assert "no sd: GASE 6." in note
 
