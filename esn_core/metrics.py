@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from esn_core.errors import DataError
-from esn_core.releases import EVALUATION, GASE_LEVELS, GASE_MIDDLE
+from esn_core.releases import EVALUATION, GASE_LEVELS, GASE_MIDDLE, HALF_RANGE
 
-_HALF_RANGE = 3.0
 # Below this a variance is what rounding leaves of zero.
 _SMALLEST_VARIANCE = 1e-12
-_LEVELS = (np.array(GASE_LEVELS, dtype=np.float64) - GASE_MIDDLE) / _HALF_RANGE
+_LEVELS = (np.array(GASE_LEVELS, dtype=np.float64) - GASE_MIDDLE) / HALF_RANGE
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,8 @@ def agreement(total: NDArray[np.float64]) -> Agreement:
     cov = float(sums @ _LEVELS) / n - mean_a * mean_b
     mean_square = float(squares.sum() + counts @ _LEVELS**2 - 2 * (sums @ _LEVELS)) / n
     # The errors need no variance: they may stand where r is undefined.
-    mae = 2 * float(total[-1]) / n * _HALF_RANGE
-    errors = (mae if mae >= 0 else None, math.sqrt(mean_square) * _HALF_RANGE if mean_square >= 0 else None)
+    mae = 2 * float(total[-1]) / n * HALF_RANGE
+    errors = (mae if mae >= 0 else None, math.sqrt(mean_square) * HALF_RANGE if mean_square >= 0 else None)
     if min(var_a, var_b) < _SMALLEST_VARIANCE:
         because = "predictions or scores do not vary, or less than the noise"
         return _undefined(n, levels, because, errors=errors)
@@ -116,7 +115,7 @@ def agreement(total: NDArray[np.float64]) -> Agreement:
         mae=errors[0],
         rmse=errors[1],
         slope=slope,
-        intercept=(mean_b - slope * mean_a) * _HALF_RANGE + GASE_MIDDLE * (1 - slope),
+        intercept=(mean_b - slope * mean_a) * HALF_RANGE + GASE_MIDDLE * (1 - slope),
         levels=levels,
         undefined_because=None,
     )
@@ -171,7 +170,7 @@ def noise_sd_of_mae(children: float, noise_sd: float) -> float | None:
         In steps of GASE; None when no child is left after noise.
 
     """
-    return 2 * _HALF_RANGE * noise_sd / children if children > 0 else None
+    return 2 * HALF_RANGE * noise_sd / children if children > 0 else None
 
 
 def _level(gase: int, children: float, total: float, squares: float) -> Level:
@@ -181,8 +180,8 @@ def _level(gase: int, children: float, total: float, squares: float) -> Level:
     variance = squares / children - mean**2
     if abs(mean) > 1:
         return Level(gase, children, None, None)
-    sd = math.sqrt(variance) * _HALF_RANGE if variance >= 0 else None
-    return Level(gase, children, GASE_MIDDLE + mean * _HALF_RANGE, sd)
+    sd = math.sqrt(variance) * HALF_RANGE if variance >= 0 else None
+    return Level(gase, children, GASE_MIDDLE + mean * HALF_RANGE, sd)
 
 
 def _undefined(

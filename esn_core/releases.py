@@ -41,7 +41,8 @@ LOSS_CLIP = 4.0
 # the noise on the gradient by 3 % and no more.
 _LOSS_SHARE = 0.25
 
-_HALF_RANGE = 3.0
+HALF_RANGE = 3.0
+"""Steps of GASE from the middle of the scale to its ends."""
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,8 @@ def evaluation_rows(prediction: NDArray[np.float64], gase: NDArray[np.float64]) 
         Clinical GASE, whole numbers 1-7.
 
     """
-    a = (np.clip(prediction, GASE_LEVELS[0], GASE_LEVELS[-1]) - GASE_MIDDLE) / _HALF_RANGE
-    b = (gase - GASE_MIDDLE) / _HALF_RANGE
+    a = (np.clip(prediction, GASE_LEVELS[0], GASE_LEVELS[-1]) - GASE_MIDDLE) / HALF_RANGE
+    b = (gase - GASE_MIDDLE) / HALF_RANGE
     rows = np.zeros((len(a), EVALUATION.dimension))
     child = np.arange(len(a))
     level = gase.astype(np.int64) - GASE_LEVELS[0]

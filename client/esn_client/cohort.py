@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from esn_client.imaging.derivatives import load_connectome
 from esn_core.connectome import Template, edge_scores, edge_strengths, load_template
 from esn_core.errors import DataError
+from esn_core.harmonise import control_offset
 from esn_core.protocol import CohortRules, Protocol
 from esn_core.releases import GASE_LEVELS, Children
 
@@ -19,9 +20,6 @@ _log = logging.getLogger(__name__)
 _COLUMNS = ("participant_id", "age", "sex", "group", "gase")
 _SEX = {"F": 0.0, "M": 1.0}
 _GROUPS = ("dre", "control")
-
-# An offset estimated from n controls is shrunk by n / (n + 6) (METHOD).
-_SHRINKAGE_CONTROLS = 6.0
 
 
 @dataclass(frozen=True)
@@ -165,10 +163,7 @@ def load_cohort(
     if left_out:
         _log.warning("site %s: %d participants have no usable connectome and are left out", site, left_out)
     controls = [scores for p, scores in scored if p.group == "control"]
-    offset = np.zeros(len(template.mean))
-    if controls:
-        shrunk = len(controls) / (len(controls) + _SHRINKAGE_CONTROLS)
-        offset = shrunk * np.mean(controls, axis=0)
+    offset = control_offset(np.array(controls).reshape(-1, len(template.mean)))
     children = [(p, scores - offset) for p, scores in scored if p.group == "dre"]
     if not children:
         raise DataError(f"site {site}: no child with DRE has a connectome; run 'esn-client prepare' first")

@@ -21,6 +21,7 @@ from torch.nn import functional
 from esn_core.atlas import Atlas, load_atlas
 from esn_core.connectome import Template, edge_scores, strengths_of_counts
 from esn_core.files import write_whole
+from esn_core.harmonise import control_offset
 from esn_core.learning.severity_model import SeverityModel, as_matrices, predict
 from esn_core.releases import association_rows, standardise_severity
 from esn_core.severity_network import masked_input, select
@@ -31,7 +32,6 @@ _SITES = 4
 _CHILDREN = 24
 _CONTROLS = 8
 _REFERENCE_CONTROLS = 200
-_SHRINKAGE_CONTROLS = 6.0
 _VALIDATION_SHARE = 0.1
 _WORLDS_A_STEP = 3
 _CHILDREN_A_WORLD = 16
@@ -70,6 +70,7 @@ def pretrain(
     """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
+    torch.set_num_threads(1)  # more threads add in another order: other weights from the same seed
     atlas = load_atlas("phantom-28")
     template = _public_template(atlas, rng)
     candidates = np.flatnonzero(template.present)
@@ -172,8 +173,7 @@ def _consortium(
         subjects = world.site(children=_CHILDREN, controls=_CONTROLS, rng=rng)
         z = np.array([_scores(subject, template, rng) for subject in subjects])[:, candidates]
         is_control = np.array([subject.group == "control" for subject in subjects])
-        offset = z[is_control].mean(axis=0) * _CONTROLS / (_CONTROLS + _SHRINKAGE_CONTROLS)
-        scores.append(z[~is_control] - offset)
+        scores.append(z[~is_control] - control_offset(z[is_control]))
         gase.append([subject.gase for subject in subjects if subject.gase is not None])
     return np.concatenate(scores), np.concatenate(gase).astype(np.float64)
 
