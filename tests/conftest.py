@@ -5,6 +5,7 @@ import os
 # Before torch is imported: small models gain nothing from threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import sys
 import tomllib
 from importlib.resources import files
 
@@ -42,3 +43,33 @@ def protocol_content():
         },
         "rounds": {"quorum": 3, "deadline_s": 5.0},
     }
+
+
+@pytest.fixture
+def run_command(monkeypatch, capsys):
+    """A function that runs a command line in this process; returns exit status, stdout and stderr."""
+
+    def run(program, main, *words):
+        monkeypatch.setattr(sys, "argv", [program, *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return caught.value.code or 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def command_fails(run_command):
+    """A function that runs a command which must fail with a status and one line of certain words."""
+
+    def run(program, main, status, words, *command):
+        found, out, err = run_command(program, main, *command)
+        assert (found, out) == (status, ""), err
+        assert err.startswith(f"{program}: ")
+        assert err.count("\n") == 1
+        for word in words if isinstance(words, tuple) else (words,):
+            assert word in err
+
+    return run

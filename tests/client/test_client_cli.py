@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from functools import partial
 
 import pytest
 
@@ -18,33 +19,15 @@ HEAD = "participant_id\tage\tsex\tgroup\tgase\n"
 
 
 @pytest.fixture
-def esn_client(monkeypatch, capsys):
+def esn_client(run_command):
     """A function that runs a command; returns exit status, stdout and stderr."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["esn-client", *map(str, words)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return caught.value.code or 0, out, err
-
-    return run
+    return partial(run_command, "esn-client", cli.main)
 
 
 @pytest.fixture
-def fails(esn_client):
+def fails(command_fails):
     """A function that runs a command which must fail with a status and one line of certain words."""
-
-    def run(status, words, *command):
-        found, out, err = esn_client(*command)
-        assert (found, out) == (status, ""), err
-        assert err.startswith("esn-client: ")
-        assert err.count("\n") == 1
-        for word in words if isinstance(words, tuple) else (words,):
-            assert word in err
-
-    return run
+    return partial(command_fails, "esn-client", cli.main)
 
 
 def init_words(directory, **changes):

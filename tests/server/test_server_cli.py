@@ -1,6 +1,6 @@
 """The centre's command line: each mistake is one line and has the status of its class."""
 
-import sys
+from functools import partial
 
 import pytest
 
@@ -11,32 +11,15 @@ KEY = "ecdsa-sha2-nistp384 AAAA{}="
 
 
 @pytest.fixture
-def esn_server(monkeypatch, capsys):
+def esn_server(run_command):
     """A function that runs a command; returns exit status, stdout and stderr."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["esn-server", *map(str, words)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return caught.value.code or 0, out, err
-
-    return run
+    return partial(run_command, "esn-server", cli.main)
 
 
 @pytest.fixture
-def fails(esn_server):
+def fails(command_fails):
     """A function that runs a command which must fail with a status and one line of certain words."""
-
-    def run(status, words, *command):
-        found, out, err = esn_server(*command)
-        assert (found, out) == (status, ""), err
-        assert err.startswith("esn-server: ")
-        assert err.count("\n") == 1
-        assert words in err
-
-    return run
+    return partial(command_fails, "esn-server", cli.main)
 
 
 @pytest.fixture
