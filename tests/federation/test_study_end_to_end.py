@@ -2,15 +2,18 @@
 
 The commands are those of the guides, each in a process of its own: three
 simulated datasets, a SuperLink with TLS and site authentication, three
-SuperNodes with our executor, private sums through the gate, one study.
+SuperNodes with our executor, private sums through the gate, one study - which
+is killed in its midst and resumed.
 """
 
 import json
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +78,26 @@ def lower_minimum(path):
     path.write_text(text.replace("minimum_children = 5", "minimum_children = 3"), encoding="utf-8")
 
 
+def kill_after_two_sums(federation):
+    """Start the study and end it with SIGKILL in its midst: what the tests see is the resumed one."""
+    directory = federation.directory
+    arguments = (str(directory / "centre"), str(directory / "protocol.toml"), "--out", str(directory / "run"))
+    with background(
+        "server", "run", *arguments, "--address", federation.address, log=directory / "killed.log"
+    ) as first:
+        assert first.wait_until(lambda: finished_steps(directory / "run") >= 2, timeout_s=90)
+        os.kill(first.pid, signal.SIGKILL)
+    assert not (directory / "run" / "result.json").exists()
+
+
+def finished_steps(run):
+    if not (run / "run.sqlite").exists():
+        return 0
+    with closing(sqlite3.connect(run / "run.sqlite", timeout=30)) as store:
+        tables = store.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'steps'").fetchone()[0]
+        return store.execute("SELECT COUNT(*) FROM steps").fetchone()[0] if tables else 0
+
+
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory):
     directory = tmp_path_factory.mktemp("federation")
@@ -123,6 +146,7 @@ def federation(tmp_path_factory):
             processes.enter_context(
                 background("client", "join", str(found.settings(site)), log=directory / f"{site}.log")
             )
+        kill_after_two_sums(found)
         done = found.run(directory / "run")
         assert done.returncode == 0, done.stderr
         yield found
@@ -161,8 +185,9 @@ def test_the_centre_holds_no_participant(federation):
 def test_the_audit_log_tells_what_was_sent_and_names_nobody(federation):
     for site in SITES:
         text = (federation.directory / site / "home" / "state" / "audit.jsonl").read_text(encoding="utf-8")
-        sent = [json.loads(line) for line in text.splitlines()]
-        assert [line["question"].split("/")[2] for line in sent] == ["roll-call", *QUESTIONS]
+        # The resumed study repeats the roll call, and the question that was under way.
+        sent = dict.fromkeys(json.loads(line)["question"] for line in text.splitlines())
+        assert [question.split("/")[2] for question in sent] == ["roll-call", *QUESTIONS]
         assert "sub-" not in text
         assert str(federation.directory) not in text
 
