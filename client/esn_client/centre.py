@@ -1,6 +1,5 @@
 """The centre as a site meets it: whether it is there, and whether it is the right one."""
 
-import os
 import ssl
 import time
 from collections.abc import Callable
@@ -68,10 +67,3 @@ def _distrust(error: BaseException | None) -> str:
             return error.verify_message
         error = error.__cause__ or error.__context__
     return ""
-
-
-def bypass_proxy_on_loopback() -> None:
-    """Let this process and its children reach our own machine directly, whatever proxy leads to the world."""
-    hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    if "127.0.0.1" not in hosts.split(","):
-        os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{hosts},127.0.0.1,localhost".strip(",")

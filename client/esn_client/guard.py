@@ -29,9 +29,10 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from esn_client.app import Answer, app, install
 from esn_client.bundle import check_bundle
-from esn_client.centre import bypass_proxy_on_loopback, require_centre
+from esn_client.centre import require_centre
 from esn_client.supernode import SuperNode, run_supernode
 from esn_core.errors import ConfigError, LinkError, ProtocolError
+from esn_core.loopback import bypass_proxy
 
 logger = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every poll
@@ -122,7 +123,7 @@ def join(settings: GuardSettings, answer: Answer, *, stop: threading.Event | Non
     """
     stop = stop or threading.Event()
     install(answer)
-    bypass_proxy_on_loopback()
+    bypass_proxy("127.0.0.1", "localhost")  # to our own SuperNode
     with _stopped_by_sigterm(stop):
         require_centre(
             settings.server_address,

@@ -31,8 +31,6 @@ TRAINING_ROUNDS = 8
 # With this salt the hash holds out exactly 8 of the 24 children of each simulated site.
 SPLIT_SALT = "demo-38"
 
-# A site's cap lies a little above the demo's budget: rounding must not refuse the last release.
-_CAP_OVER_BUDGET = 1.001
 _MARKER = ".esn-demo"
 _PROCESSES = 2
 _START_S = 60.0
@@ -163,7 +161,7 @@ def _initialise(study: _Study, site: str, address: str) -> None:
         "client",
         *("init", str(study.settings(site).parent), "--site", site, "--address", address),
         *("--ca-certificate", str(study.centre / "ca.crt")),
-        *("--epsilon-cap", str(study.epsilon * _CAP_OVER_BUDGET), "--delta", str(DELTA)),
+        *("--epsilon-cap", str(study.epsilon), "--delta", str(DELTA)),
         *("--dataset", str(data / "bids"), "--derivatives", str(data / "derivatives")),
         "--exact-sums" if study.noise == "none" else "--no-exact-sums",
     )

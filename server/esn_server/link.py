@@ -37,6 +37,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from esn_core.errors import LinkError
+from esn_core.loopback import bypass_proxy
 from esn_server.bundle import build_bundle
 from esn_server.bundle import bundle_sha256 as bundle_sha256
 from esn_server.identity import read_node_key
@@ -221,7 +222,8 @@ def _only_run(directory: Path) -> Iterator[None]:
 
 def _control_client(address: str, certificate: bytes) -> ControlHttpClient:
     """Return a client of the API that registers nodes and starts runs."""
-    _bypass_proxy(address)
+    # The SuperLink is the centre's own, whatever proxy this machine uses for the world.
+    bypass_proxy(address.rpartition(":")[0].strip("[]"))
     return ControlHttpClient.from_server_address(
         address, False, certificate, [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
     )
@@ -232,14 +234,6 @@ def _runtime_client(address: str, certificate: bytes, proof: object) -> RuntimeH
     return RuntimeHttpClient.from_server_address(
         address, False, certificate, [RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"), proof]
     )
-
-
-def _bypass_proxy(address: str) -> None:
-    """Reach the centre's own SuperLink directly, whatever proxy this machine uses for the world."""
-    host = address.rpartition(":")[0].strip("[]")
-    hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    if host not in hosts.split(","):
-        os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{hosts},{host}".strip(",")
 
 
 def _certificate(directory: Path) -> bytes:
