@@ -16,6 +16,8 @@ from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
 from esn_core.errors import ProtocolError
 from esn_core.protocol import Protocol
+from esn_server.checkpoints import RunStore
+from esn_server.memory import Memory
 from esn_server.rounds import Rounds
 
 SITES = ("north", "south", "west")
@@ -60,11 +62,12 @@ class Consortium:
     cohorts: dict
     ledgers: dict
     link: InProcessLink
+    store: RunStore
     rounds: Rounds
 
 
 @pytest.fixture
-def make_consortium(tmp_path, protocol_content):
+def make_consortium(tmp_path, protocol_content, identity_keys, mask_keys):
     """A function that builds a consortium under given privacy rules."""
     opened = []
 
@@ -75,10 +78,17 @@ def make_consortium(tmp_path, protocol_content):
         protocol = Protocol.model_validate(content)
         rng = np.random.default_rng(seed)
         cohorts = {s: draw_cohort(rng) for s in SITES}
-        limits = Limits(epsilon_cap=epsilon_cap, delta=1e-3, minimum_children=5, exact_sums=exact)
+        limits = Limits(
+            epsilon_cap=epsilon_cap,
+            delta=1e-3,
+            minimum_children=5,
+            trust="secure-sum",
+            colluding_sites=1,
+            exact_sums=exact,
+        )
         ledgers, hospitals = {}, {}
         for node, site in enumerate(SITES, start=1):
-            ledgers[site] = ledger = Ledger(tmp_path / f"{site}.sqlite")
+            ledgers[site] = ledger = Ledger(tmp_path / f"{site}.sqlite", identity_keys[site])
             opened.append(ledger)
             gate = Gate(
                 site=site,
@@ -86,6 +96,7 @@ def make_consortium(tmp_path, protocol_content):
                 ledger=ledger,
                 audit=AuditLog(tmp_path / f"{site}.jsonl", site=site),
                 salt=b"s" * 32,
+                mask_key=mask_keys[site],
                 noise=noise,
             )
 
@@ -97,8 +108,11 @@ def make_consortium(tmp_path, protocol_content):
             hospitals[node] = Hospital(gate=gate, load=load)
         link = InProcessLink(hospitals)
         nodes = {site: node for node, site in enumerate(SITES, start=1)}
-        rounds = Rounds(link, nodes, quorum=3, deadline_s=5, sleep=lambda _: None)
-        return Consortium(protocol, cohorts, ledgers, link, rounds)
+        store = RunStore(tmp_path / "run.sqlite", protocol_sha256=protocol.sha256)
+        opened.append(store)
+        memory = Memory(tmp_path / "centre", store)
+        rounds = Rounds(link, nodes, protocol=protocol, memory=memory, sleep=lambda _: None)
+        return Consortium(protocol, cohorts, ledgers, link, store, rounds)
 
     yield make
     for ledger in opened:
