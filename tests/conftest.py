@@ -29,29 +29,31 @@ def _secret(purpose, site):
 
 
 @pytest.fixture(scope="session")
-def identity_keys():
-    """Each site's private identity key."""
-    return {site: Ed25519PrivateKey.from_private_bytes(_secret("identity", site)) for site in SITES}
-
-
-@pytest.fixture(scope="session")
-def mask_keys():
-    """Each site's private mask key."""
-    return {site: X25519PrivateKey.from_private_bytes(_secret("mask", site)) for site in SITES}
-
-
-@pytest.fixture(scope="session")
-def roster(identity_keys, mask_keys):
-    """Three sites with their public keys, as plain data."""
-    return [
+def more_sites():
+    """Six sites: the roster as plain data, and each one's private keys for its signature and its masks."""
+    keys = {
+        site: (
+            Ed25519PrivateKey.from_private_bytes(_secret("identity", site)),
+            X25519PrivateKey.from_private_bytes(_secret("mask", site)),
+        )
+        for site in (*SITES, "east", "isle", "hill")
+    }
+    entries = [
         {
             "site": site,
             "node_key": f"ecdsa-sha2-nistp384 {site}=",
-            "identity_key": identity_text(identity_keys[site].public_key()),
-            "mask_key": mask_text(mask_keys[site].public_key()),
+            "identity_key": identity_text(identity.public_key()),
+            "mask_key": mask_text(mask.public_key()),
         }
-        for site in SITES
+        for site, (identity, mask) in keys.items()
     ]
+    return entries, keys
+
+
+@pytest.fixture(scope="session")
+def roster(more_sites):
+    """Three sites with their public keys, as plain data."""
+    return more_sites[0][: len(SITES)]
 
 
 @pytest.fixture(scope="session")

@@ -302,9 +302,7 @@ def test_a_ledger_that_was_cut_short_or_restored_is_known_by_what_was_seen_of_it
         assert (ledger.mark_at(1), ledger.mark_at(2)) == (first, seen)
     with Ledger(backup, KEY) as restored:
         assert restored.verify() == 1  # a whole chain, but
-        with pytest.raises(
-            LedgerError, match="holds 1 entries where 2 were seen: it was cut"
-        ):
+        with pytest.raises(LedgerError, match="holds 1 entries where 2 were seen: it was cut"):
             restored.mark_at(seen.entries)
         pay(restored, "q2", total=(3, 4))
         assert restored.mark_at(2) != seen  # nor can it grow the same entry again
