@@ -137,7 +137,7 @@ def best_guesses(mu: float, *, canaries: int, delta: float, error: float) -> int
     Fewer guesses are surer, more guesses weigh more. The choice uses the
     claimed `mu` alone, so that `one_run_epsilon` may rely on it.
     """
-    counts = sorted({max(1, round(share * canaries)) for share in _SHARES_GUESSED})
+    counts = sorted({max(1, round(share * canaries)) for share in _SHARES_GUESSED.tolist()})
     return max(counts, key=lambda count: _expected_bound(mu, count, canaries, delta, error))
 
 
@@ -218,7 +218,7 @@ def membership_scores(
 
 
 def area(scores: NDArray[np.float64], members: NDArray[np.bool_]) -> float:
-    """Return the area under the ROC curve of `scores`, of any shape; 0.5 is guessing (Mann & Whitney 1947)."""
+    """Return the area under the ROC curve of `scores`, of any shape (Mann & Whitney 1947); 0.5 is a guess."""
     inside, outside = int(members.sum()), int((~members).sum())
     if not inside or not outside:
         raise DataError("the area under a ROC curve needs members and others")

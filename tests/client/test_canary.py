@@ -1,0 +1,253 @@
+"""Canaries through the whole of a hospital: its noise is what it claims, no less and not much more.
+
+An invented child is as influential as the gate allows, along a direction of
+its own; a coin decides whether it takes part. An attacker who knows everything
+else (all other rows, and what a colluding site added) guesses the coin from the
+released sum. The noise is independent between numbers of a sum, so that one
+release gives as many trials as it has canaries.
+
+From the error rates follows a lower bound on epsilon (Nasr et al. 2023,
+arXiv:2302.07956, section 4) that is above the truth in one run of 100,000. It
+must never exceed the claim, and must reach 0.6 of it: much more noise than
+claimed would be a defect as well.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from esn_client import egress
+from esn_client.answers import Hospital, Study
+from esn_client.attacks import guess, mu_interval
+from esn_client.audit import AuditLog
+from esn_client.cohort import Cohort, Split
+from esn_client.config import Limits
+from esn_client.egress import Gate, Rows, discrete_gaussian
+from esn_client.ledger import Ledger
+from esn_core import releases
+from esn_core.atlas import load_atlas
+from esn_core.connectome import load_template
+from esn_core.fixed_point import leave_grid
+from esn_core.price import price_of
+from esn_core.privacy import epsilon_of
+from esn_core.protocol import Protocol
+from esn_core.questions import Answer, Question, QuestionId
+from esn_core.secure_sum import Attempt, unmask
+
+ERROR = 1e-5
+TRIALS = 6000
+# What is grossly wrong shows in fewer.
+FEW = 1500
+
+BYSTANDERS = tuple(f"sub-{i:03d}" for i in range(5))
+CANDIDATES = np.flatnonzero(load_template("phantom-28").present)
+EDGES = len(load_atlas("phantom-28").edges)
+PARAMETERS = 1500
+
+
+class Consortium:
+    """Three real hospitals, of which west tells the centre all it knows; north has the canaries."""
+
+    def __init__(self, directory, keys, content, noise):
+        self.content = content
+        self.ledgers, self.gates, self.hospitals, self.studies = {}, {}, {}, {}
+        for site in ("north", "south", "west"):
+            identity, mask = keys[site]
+            self.ledgers[site] = Ledger(directory / f"{site}.sqlite", identity)
+            self.gates[site] = Gate(
+                site=site,
+                limits=Limits(
+                    epsilon_cap=10_000.0,
+                    delta=1e-3,
+                    minimum_children=5,
+                    trust="secure-sum",
+                    colluding_sites=1,
+                    exact_sums=False,
+                ),
+                ledger=self.ledgers[site],
+                audit=AuditLog(directory / f"{site}.jsonl", site=site),
+                salt=b"s" * 32,
+                mask_key=mask,
+                noise=noise,
+            )
+            self.hospitals[site] = Hospital(gate=self.gates[site], load=self.studies.setdefault(site, {}).get)
+
+    def protocol(self, number):
+        """Return another study of the same rules, and have every site approve it."""
+        return Protocol.model_validate({**self.content, "study": f"canary-{number}"})
+
+    def question(self, protocol, phase, **arrays):
+        number = QuestionId(protocol_sha256=protocol.sha256, run="r1", phase=phase, round=0, attempt=0)
+        return Question(number, arrays, participants=protocol.sites if protocol.masked else ())
+
+    def view(self, protocol, question, kind, answer):
+        """Ask, and return what the centre learns together with west, less all that it knows."""
+        if not protocol.masked:
+            return leave_grid(Answer.from_bytes(answer("north")).total, kind)
+        masked = {site: Answer.from_bytes(answer(site)).total for site in protocol.sites}
+        attempt = Attempt(protocol.sha256, str(question.id), protocol.sites)
+        known = self.ledgers["west"].paid(str(question.id)).total
+        return leave_grid(unmask(masked, attempt, seeds={}) - known, kind)
+
+
+@pytest.fixture
+def make_consortium(tmp_path, more_sites, protocol_content):
+    """A function that builds three hospitals under a kind of trust; ledgers are closed afterwards."""
+    opened = []
+
+    def make(trust, noise=discrete_gaussian, **changes):
+        content = {
+            **protocol_content,
+            **changes,
+            "privacy": {**protocol_content["privacy"], **changes.get("privacy", {}), "trust": trust},
+        }
+        consortium = Consortium(tmp_path, more_sites[1], content, noise)
+        opened.extend(consortium.ledgers.values())
+        return consortium
+
+    yield make
+    for ledger in opened:
+        ledger.close()
+
+
+def cohort_of(labels, scores, gase):
+    split = Split(labels, scores, gase)
+    return Cohort(split, split, controls=0)
+
+
+def bystanders():
+    """Children whose scores are zero: they add nothing to the association."""
+    return cohort_of(BYSTANDERS, np.zeros((5, EDGES)), np.full(5, 4.0))
+
+
+def association_trials(consortium, trials):
+    """Ask the association question of as many studies as it takes; return scores, coins and the claim."""
+    coins = np.random.default_rng(0)
+    kind = releases.association(len(CANDIDATES))
+    scores, present = [], []
+    for number in range(-(-trials // len(CANDIDATES))):
+        protocol = consortium.protocol(number)
+        taking_part = coins.random(len(CANDIDATES)) < 0.5
+        # Huge in one edge, at the end of the scale: the row is 1.3 sqrt(d) there, and zero elsewhere.
+        edges = np.zeros((int(taking_part.sum()), EDGES))
+        edges[np.arange(len(edges)), CANDIDATES[taking_part]] = 1e6
+        canaries = cohort_of(
+            BYSTANDERS + tuple(f"sub-canary{i}" for i in range(len(edges))),
+            np.vstack([np.zeros((5, EDGES)), edges]),
+            np.array([4.0] * 5 + [7.0] * len(edges)),
+        )
+        for site, studies in consortium.studies.items():
+            cohort = canaries if site == "north" else bystanders()
+            studies[protocol.sha256] = Study(protocol, cohort, torch.device("cpu"))
+        question = consortium.question(protocol, "association", mean_severity=np.zeros(1))
+        body = question.to_bytes()
+        seen = consortium.view(
+            protocol, question, kind, lambda site, body=body: consortium.hospitals[site].reply(body)
+        )
+        scores.append(seen / kind.l2_bound)
+        present.append(taking_part)
+    multiplier = price_of(protocol).of("association").noise_multiplier
+    return np.concatenate(scores), np.concatenate(present), 1 / multiplier
+
+
+def gradient_trials(consortium, trials):
+    """Give rows ten times too long to the gates, as a training step would."""
+    coins = np.random.default_rng(0)
+    kind = releases.gradient(PARAMETERS, max_gradient_norm=1.0)
+    scores, present = [], []
+    for number in range(-(-trials // kind.dimension)):
+        protocol = consortium.protocol(number)
+        taking_part = coins.random(kind.dimension) < 0.5
+        rows = 10 * kind.l2_bound * np.eye(kind.dimension)[taking_part]
+        labels = tuple(f"sub-canary{i}" for i in range(len(rows)))
+        question = consortium.question(protocol, "gradient")
+
+        def answer(site, protocol=protocol, question=question, north=Rows(kind, rows, labels)):
+            rows = north if site == "north" else Rows(kind, np.zeros((5, kind.dimension)), BYSTANDERS)
+            return consortium.gates[site].release(question, rows, protocol)
+
+        seen = consortium.view(protocol, question, kind, answer)
+        scores.append(seen / kind.l2_bound)
+        present.append(taking_part)
+    multiplier = price_of(protocol).of("gradient").noise_multiplier
+    return np.concatenate(scores), np.concatenate(present), 1 / multiplier
+
+
+def bounds(trials):
+    """Return the lower bound on epsilon, and the claim, both at the protocol's delta."""
+    scores, present, mu = trials
+    low, _ = mu_interval(guess(scores, present, threshold=0.5), error=ERROR)
+    return epsilon_of(low, 1e-3), epsilon_of(mu, 1e-3)
+
+
+def scaled(factor):
+    """Return the real noise, but for its spread."""
+
+    def noise(dimension, scale):
+        if factor == 0:
+            return np.zeros(dimension, dtype=np.int64)
+        return discrete_gaussian(dimension, factor * scale)
+
+    return noise
+
+
+# One step that takes most of the budget, so that few trials tell much.
+ONE_STEP = {
+    "training": {"rounds": 1, "learning_rate": 0.001, "max_gradient_norm": 1.0},
+    "privacy": {"shares": {"centre": 0.05, "association": 0.1, "gradient": 0.7, "calibration": 0.15}},
+}
+TRUSTS = pytest.mark.parametrize("trust", ["local", "secure-sum"])
+
+
+@TRUSTS
+def test_the_association_is_as_private_as_claimed_and_no_noisier(make_consortium, trust):
+    found, claimed = bounds(association_trials(make_consortium(trust), TRIALS))
+    assert 0.6 * claimed <= found <= claimed
+
+
+@TRUSTS
+def test_the_gradient_is_as_private_as_claimed_and_no_noisier(make_consortium, trust):
+    found, claimed = bounds(gradient_trials(make_consortium(trust, **ONE_STEP), TRIALS))
+    assert 0.6 * claimed <= found <= claimed
+
+
+BROKEN = {
+    "divided by the root of the number of sites": 1 / math.sqrt(3),
+    "divided by ten": 0.1,
+    "left out": 0.0,
+}
+
+
+@TRUSTS
+@pytest.mark.parametrize("factor", BROKEN.values(), ids=BROKEN)
+def test_too_little_noise_is_seen(make_consortium, trust, factor):
+    found, claimed = bounds(association_trials(make_consortium(trust, scaled(factor)), FEW))
+    assert found > claimed
+
+
+@pytest.mark.parametrize("factor", BROKEN.values(), ids=BROKEN)
+def test_too_little_noise_in_the_gradient_is_seen(make_consortium, factor):
+    found, claimed = bounds(gradient_trials(make_consortium("local", scaled(factor), **ONE_STEP), FEW))
+    assert found > claimed
+
+
+@TRUSTS
+def test_twice_the_noise_is_seen(make_consortium, trust):
+    # As many trials as above: fewer alone would lower the bound.
+    found, claimed = bounds(gradient_trials(make_consortium(trust, scaled(2.0), **ONE_STEP), TRIALS))
+    assert found < 0.6 * claimed
+
+
+def test_a_row_that_is_not_clipped_is_seen(make_consortium, monkeypatch):
+    monkeypatch.setattr(egress, "clip_rows", lambda rows, bound: rows)
+    found, claimed = bounds(gradient_trials(make_consortium("local", **ONE_STEP), FEW))
+    assert found > claimed
+
+
+def test_shares_that_count_on_the_colluding_site_are_seen(make_consortium, monkeypatch):
+    """West's noise, which it knows and subtracts, is a third of all: the others' does not suffice."""
+    monkeypatch.setattr(Protocol, "noise_share", property(lambda _: 1 / 3))
+    found, claimed = bounds(gradient_trials(make_consortium("secure-sum", **ONE_STEP), TRIALS))
+    assert found > claimed
