@@ -88,6 +88,223 @@ def test_answers_leave_through_the_gate_only():
     assert makers == ["esn_client.egress"]
 
 
+# --- no array reaches Flower but through the gate ---------------------------------------------------------
+
+# The module that makes answers; those that may read one back, to see what an attacker would; and those that
+# hand messages to Flower, with all that these may know of our own code.
+GATE = "esn_client.egress"
+READERS = ("esn_client.rehearsal",)
+CARRIERS = {
+    "esn_client.app": {"esn_core.errors"},
+    "esn_client.guard": {
+        "esn_client.app",
+        "esn_client.bundle",
+        "esn_client.centre",
+        "esn_client.supernode",
+        "esn_core.errors",
+        "esn_core.loopback",
+    },
+}
+ARRAYS = {"numpy", "torch", "pandas", "safetensors", "scipy", "pickle"}
+FLOWER_RECORDS = {"ArrayRecord", "MetricRecord", "ConfigRecord", "RecordDict", "Message", "Error"}
+
+
+def bypasses(name, source):
+    """Name the ways by which a module of a site could send something that the gate has not seen."""
+    tree = ast.parse(source)
+    found = []
+    found += [f"{name} knows {i}" for i in imports(source) if name in CARRIERS and not may_know(name, i)]
+    if name in (GATE, *CARRIERS):
+        return found
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            named = {alias.name for alias in node.names}
+            if named & {
+                "esn_core.questions",
+                "esn_core",
+                "esn_client.app",
+                "safetensors",
+                "safetensors.numpy",
+            }:
+                found.append(f"{name} imports {', '.join(sorted(named))} whole")
+        elif isinstance(node, ast.ImportFrom):
+            names = {alias.name for alias in node.names}
+            module = node.module or ""
+            if node.level or names == {"*"} or module.startswith("safetensors"):
+                found.append(f"{name} imports {', '.join(sorted(names))} of {module or '.'}")
+            if module in ("esn_core", "esn_client") and names & {"questions", "app"}:
+                found.append(f"{name} imports {', '.join(sorted(names))} whole")
+            if module == "esn_core.questions":
+                hidden = names - {"_pack"} != names or any(
+                    alias.asname for alias in node.names if alias.name == "Answer"
+                )
+                if hidden or ("Answer" in names and name not in READERS):
+                    found.append(f"{name} imports what makes answers")
+            if module == "esn_client.app":
+                found.append(f"{name} imports the ClientApp")
+        elif isinstance(node, ast.Name) and node.id in ("__import__", "importlib", "exec", "eval"):
+            found.append(f"{name} uses {node.id}")
+    if name in READERS:
+        read = [n.value for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == "from_bytes"]
+        used = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id == "Answer"]
+        found += [f"{name} does more with an answer than read it" for n in used if n not in read]
+        found += [f"{name} packs a message" for _, attribute in calls(tree) if attribute == "to_bytes"]
+    return found
+
+
+def may_know(name, imported):
+    top = imported.partition(".")[0]
+    return top not in ARRAYS and (top not in PACKAGES or imported in CARRIERS[name])
+
+
+def calls(tree):
+    """Yield every call with the name of what is called."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = node.func
+            yield node, called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+
+
+def messages_of_the_app(source):
+    """Name what is wrong with the ClientApp: it may wrap what the installed function returns, and no more."""
+    tree = ast.parse(source)
+    found = [
+        f"a message is made of {what}" for what in records(tree) - {"RecordDict", "ConfigRecord", "Message"}
+    ]
+    made = [ast.unparse(node) for node, called in calls(tree) if called in FLOWER_RECORDS]
+    right = "Message(RecordDict({'answer': ConfigRecord({'body': answer(body)})}), reply_to=message)"
+    # The call, the record in it, and the record in that.
+    if sorted(made, key=len, reverse=True)[:1] != [right] or len(made) != 3:
+        found.append(f"what is sent is not what was answered: {made}")
+    bound = [
+        ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Assign) and "answer" in names_bound(n)
+    ]
+    if bound != ["answer, = _installed"] and bound != ["(answer,) = _installed"]:
+        found.append(f"'answer' is not the installed function alone: {bound}")
+    kept = [ast.unparse(n) for n in ast.walk(tree) if isinstance(n, (ast.Assign, ast.AugAssign))]
+    if "_installed[:] = [answer]" not in kept:
+        found.append("the installed function is not kept as it came")
+    return found
+
+
+def records(tree):
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id.endswith(("Record", "Dict"))}
+
+
+def names_bound(assignment):
+    return {n.id for target in assignment.targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+
+
+def replies_beside_the_gate(source):
+    """Name each `return` of the hospital's two answering methods that is not what a gate's method gave."""
+    hospital = next(n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == "Hospital")
+    methods = {m.name: m for m in hospital.body if isinstance(m, ast.FunctionDef)}
+    found = []
+    for name in ("reply", "_answer"):
+        given = {
+            target
+            for node in ast.walk(methods[name])
+            if isinstance(node, ast.Assign) and of_the_gate(node.value)
+            for target in names_bound(node)
+        }
+        rebound = {
+            target
+            for node in ast.walk(methods[name])
+            if isinstance(node, ast.Assign) and not of_the_gate(node.value)
+            for target in names_bound(node)
+        }
+        for node in ast.walk(methods[name]):
+            if isinstance(node, ast.Return):
+                value = node.value
+                known = isinstance(value, ast.Name) and value.id in given - rebound
+                if not (known or of_the_gate(value) or ast.unparse(node) == "return self._answer(question)"):
+                    found.append(f"{name}: {ast.unparse(node)}")
+    return found
+
+
+def of_the_gate(value):
+    return isinstance(value, ast.Call) and ast.unparse(value.func).startswith("self._gate.")
+
+
+def test_only_the_gate_makes_answers_and_only_the_guard_reaches_the_app():
+    sites = [(name, source) for name, source in modules() if name.partition(".")[0] == "esn_client"]
+    found = [fault for name, source in sites for fault in bypasses(name, source)]
+    assert found == []
+    assert {GATE, *READERS, *CARRIERS} <= {name for name, _ in sites}
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("esn_client.answers", "from esn_core.questions import Answer"),
+        ("esn_client.answers", "from esn_core.questions import Answer as A"),
+        ("esn_client.answers", "from esn_core.questions import *"),
+        ("esn_client.answers", "from esn_core import questions"),
+        ("esn_client.answers", "import esn_core.questions"),
+        ("esn_client.training", "from esn_core.questions import _pack"),
+        ("esn_client.training", "from safetensors.numpy import save"),
+        ("esn_client.answers", "from esn_client.app import install"),
+        ("esn_client.answers", "from esn_client import app"),
+        ("esn_client.answers", "from . import app"),
+        ("esn_client.answers", "flwr = __import__('flwr')"),
+        ("esn_client.app", "import numpy as np"),
+        ("esn_client.app", "from esn_client.cohort import load_cohort"),
+        ("esn_client.guard", "from esn_client.answers import Hospital"),
+        ("esn_client.guard", "from safetensors.numpy import save"),
+        ("esn_client.rehearsal", "from esn_core.questions import Answer\nAnswer(1, 2)"),
+        ("esn_client.rehearsal", "from esn_core.questions import Answer as A"),
+        ("esn_client.rehearsal", "def f(answer):\n    return answer.to_bytes()"),
+    ],
+)
+def test_a_way_round_the_gate_is_seen(name, source):
+    assert bypasses(name, source)
+
+
+def source_of(name):
+    return next(source for module, source in modules() if module == name)
+
+
+def test_the_app_sends_what_the_installed_function_returned():
+    assert messages_of_the_app(source_of("esn_client.app")) == []
+
+
+@pytest.mark.parametrize(
+    ("honest", "changed"),
+    [
+        ('"body": answer(body)', '"body": answer(body) + more'),
+        ('"body": answer(body)', '"body": body'),
+        ('{"body": answer(body)}', '{"body": answer(body), "more": b""}'),
+        ('ConfigRecord({"body": answer(body)})', 'ArrayRecord({"body": answer(body)})'),
+        ("(answer,) = _installed", "answer = other"),
+        ("(answer,) = _installed", "(answer,) = _installed\n    answer = other"),
+        ("_installed[:] = [answer]", "_installed[:] = [other]"),
+    ],
+)
+def test_an_app_that_sends_something_else_is_seen(honest, changed):
+    source = source_of("esn_client.app")
+    assert honest in source
+    assert messages_of_the_app(source.replace(honest, changed))
+
+
+def test_a_hospital_returns_what_the_gate_gave_it():
+    assert replies_beside_the_gate(source_of("esn_client.answers")) == []
+
+
+@pytest.mark.parametrize(
+    ("honest", "changed"),
+    [
+        ("return before", "return before + b'x'"),
+        ("return before", "before = rows.tobytes()\n            return before"),
+        ("return self._gate.refuse(question, error)", "return str(error).encode()"),
+        ("return self._gate.refuse(question, error)", "return self._rows(question)"),
+    ],
+)
+def test_a_hospital_that_answers_by_itself_is_seen(honest, changed):
+    source = source_of("esn_client.answers")
+    assert honest in source
+    assert replies_beside_the_gate(source.replace(honest, changed))
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_three_packages_and_their_data(tmp_path):
     subprocess.run(
@@ -104,6 +321,7 @@ def test_the_wheel_holds_three_packages_and_their_data(tmp_path):
         "esn_core/atlases/phantom-28.tsv",
         "esn_core/atlases/phantom-28.template.tsv",
         "esn_core/learning/pretrained/compact-1.safetensors",
+        "esn_client/audit_page.html.j2",
         "esn_client/site.toml.template",
         "esn_server/protocol.toml.j2",
         "esn_server/report/page.html.j2",

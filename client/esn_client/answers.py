@@ -88,7 +88,7 @@ class Hospital:
         before = self._gate.answered(question, study.protocol)
         if before is not None:
             return before
-        return self._gate.release(question, _ROWS[question.id.phase](question, study), study.protocol)
+        return self._gate.release(question, rows_of(question, study), study.protocol)
 
 
 def roll_call(study: Study, ledger: LedgerMark, ledger_seen: LedgerMark) -> SiteFacts:
@@ -150,6 +150,16 @@ def evaluation(question: Question, study: Study) -> Rows:
     with np.errstate(over="ignore", invalid="ignore"):
         gase = releases.GASE_MIDDLE + releases.GASE_UNIT * (intercept + slope * raw)
     return Rows(releases.EVALUATION, releases.evaluation_rows(gase, split.gase), split.participants)
+
+
+def rows_of(question: Question, study: Study) -> Rows:
+    """Compute the rows that answer a question, for the gate to sum."""
+    return _ROWS[question.id.phase](question, study)
+
+
+def candidate_count(study: Study) -> int:
+    """Return how many edges may belong to the severity network: so many weights a question has."""
+    return len(_candidates(study))
 
 
 _ROWS: Mapping[Phase, Callable[[Question, Study], Rows]] = {

@@ -132,26 +132,29 @@ def _p_value(epsilon: float, correct: int, guesses: int, canaries: int, delta: f
 
 
 def best_guesses(mu: float, *, canaries: int, delta: float, error: float) -> int:
-    """Return about how many canaries to guess if the claim were true: the surest so many.
+    """Return about how many canaries to guess if the claim were true: as many as prove most.
 
     Fewer guesses are surer, more guesses weigh more. The choice uses the
-    claimed `mu` alone, so that `one_run_epsilon` may rely on it.
+    claimed `mu` alone, so that `one_run_epsilon` may rely on it. Where nothing
+    is likely to be proven, it is the number that tells most of epsilon 0.
     """
-    counts = sorted({max(1, round(share * canaries)) for share in _SHARES_GUESSED.tolist()})
-    return max(counts, key=lambda count: _expected_bound(mu, count, canaries, delta, error))
+    counts: list[int] = sorted({max(1, round(share * canaries)) for share in _SHARES_GUESSED.tolist()})
+
+    def proven(count: int) -> tuple[float, float]:
+        right = int(_expected_accuracy(mu, count / canaries) * count)
+        bound = one_run_epsilon(correct=right, guesses=count, canaries=canaries, delta=delta, error=error)
+        return bound, -_p_value(0.0, right, count, canaries, delta)
+
+    return max(counts, key=proven)
 
 
-def _expected_bound(mu: float, guesses: int, canaries: int, delta: float, error: float) -> float:
-    # Scores are N(+mu/2, 1) or N(-mu/2, 1). Find where a share `guesses / canaries` lies beyond +-cut.
+def _expected_accuracy(mu: float, share: float) -> float:
+    """Return how often the surest `share` of guesses is right, for scores N(mu/2, 1) or N(-mu/2, 1)."""
     low, high = 0.0, 20.0 + mu
     for _ in range(_BISECTIONS):
         cut = (low + high) / 2
-        beyond = ndtr(mu / 2 - cut) + ndtr(-mu / 2 - cut)
-        low, high = (cut, high) if beyond > guesses / canaries else (low, cut)
-    right = float(ndtr(mu / 2 - low) / (ndtr(mu / 2 - low) + ndtr(-mu / 2 - low)))
-    return one_run_epsilon(
-        correct=int(right * guesses), guesses=guesses, canaries=canaries, delta=delta, error=error
-    )
+        low, high = (cut, high) if ndtr(mu / 2 - cut) + ndtr(-mu / 2 - cut) > share else (low, cut)
+    return float(ndtr(mu / 2 - low) / (ndtr(mu / 2 - low) + ndtr(-mu / 2 - low)))
 
 
 def surest(scores: NDArray[np.float64], present: NDArray[np.bool_], *, guesses: int, threshold: float) -> int:

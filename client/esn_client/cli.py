@@ -160,6 +160,32 @@ def approve(settings: SettingsFile, protocol: ProtocolFile) -> None:
 
 
 @app.command()
+def audit(
+    settings: SettingsFile,
+    protocol: ProtocolFile,
+    out: Annotated[Path, typer.Option(help="The page to write, HTML.")],
+    repeats: Annotated[
+        int, typer.Option(min=20, help="Sums in each attack; more find smaller faults.")
+    ] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures, for machines.")] = False,
+) -> None:
+    """Attack a protocol's releases on the site's own children, in a rehearsal, against their price."""
+    from esn_client.audit_page import write_page
+    from esn_client.config import load_site
+    from esn_client.privacy_audit import audit_site
+    from esn_core.errors import PrivacyBudgetError
+    from esn_core.protocol import load_protocol
+
+    site, rules = load_site(settings), load_protocol(protocol)
+    with progress_bar("auditing") as tell:
+        found = audit_site(site, rules, repeats=repeats, progress=tell)
+    write_page(out, found)
+    typer.echo(json.dumps(found.facts, indent=2) if as_json else str(out))
+    if found.faults:
+        raise PrivacyBudgetError(f"the audit found a fault; {out} tells more: {'; '.join(found.faults)}")
+
+
+@app.command()
 def join(settings: SettingsFile) -> None:
     """Answer the centre's questions until stopped."""
     from esn_client.audit import AuditLog

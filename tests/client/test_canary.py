@@ -26,6 +26,7 @@ from esn_client.cohort import Cohort, Split
 from esn_client.config import Limits
 from esn_client.egress import Gate, Rows, discrete_gaussian
 from esn_client.ledger import Ledger
+from esn_client.rehearsal import scratch_directory
 from esn_core import releases
 from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
@@ -93,7 +94,14 @@ class Consortium:
 
 
 @pytest.fixture
-def make_consortium(tmp_path, more_sites, protocol_content):
+def scratch():
+    """A directory in memory, as hundreds of charges are written to disk one by one."""
+    with scratch_directory() as directory:
+        yield directory
+
+
+@pytest.fixture
+def make_consortium(scratch, more_sites, protocol_content):
     """A function that builds three hospitals under a kind of trust; ledgers are closed afterwards."""
     opened = []
 
@@ -103,7 +111,7 @@ def make_consortium(tmp_path, more_sites, protocol_content):
             **changes,
             "privacy": {**protocol_content["privacy"], **changes.get("privacy", {}), "trust": trust},
         }
-        consortium = Consortium(tmp_path, more_sites[1], content, noise)
+        consortium = Consortium(scratch, more_sites[1], content, noise)
         opened.extend(consortium.ledgers.values())
         return consortium
 
@@ -164,9 +172,13 @@ def gradient_trials(consortium, trials):
         labels = tuple(f"sub-canary{i}" for i in range(len(rows)))
         question = consortium.question(protocol, "gradient")
 
-        def answer(site, protocol=protocol, question=question, north=Rows(kind, rows, labels)):
-            rows = north if site == "north" else Rows(kind, np.zeros((5, kind.dimension)), BYSTANDERS)
-            return consortium.gates[site].release(question, rows, protocol)
+        given = {
+            "north": Rows(kind, rows, labels),
+            **dict.fromkeys(("south", "west"), Rows(kind, np.zeros((5, kind.dimension)), BYSTANDERS)),
+        }
+
+        def answer(site, protocol=protocol, question=question, given=given):
+            return consortium.gates[site].release(question, given[site], protocol)
 
         seen = consortium.view(protocol, question, kind, answer)
         scores.append(seen / kind.l2_bound)

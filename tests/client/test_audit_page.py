@@ -1,0 +1,261 @@
+"""`esn-client audit` from its command line to its page."""
+
+import json
+import re
+from functools import partial
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from esn_client import cli, privacy_audit
+from esn_client.audit_findings import Audit, Canaries, KindAudit, Membership
+from esn_client.audit_page import page_text, write_page
+from esn_client.config import load_site
+from esn_client.egress import discrete_gaussian
+from esn_client.imaging.derivatives import Derivative
+from esn_client.state import own_entry
+from esn_core.atlas import load_atlas
+from esn_core.connectome import Connectome
+from esn_core.price import price_of
+from esn_core.protocol import Protocol, load_protocol
+from esn_server.drafting import draft
+
+CHILDREN = 24
+
+
+@pytest.fixture
+def esn_client(run_command):
+    """A function that runs a command; returns exit status, stdout and stderr."""
+    return partial(run_command, "esn-client", cli.main)
+
+
+@pytest.fixture
+def site(tmp_path, esn_client, more_sites):
+    """A hospital with connectomes of 24 children: its settings, and a drafted protocol."""
+    (tmp_path / "ca.crt").write_text("certificate")
+    (tmp_path / "bids").mkdir()
+    options = {
+        "--site": "north",
+        "--address": "127.0.0.1:9092",
+        "--ca-certificate": tmp_path / "ca.crt",
+        "--epsilon-cap": "8.01",
+        "--delta": "1e-3",
+        "--dataset": tmp_path / "bids",
+        "--derivatives": tmp_path / "derivatives",
+    }
+    status, _, _ = esn_client("init", tmp_path / "site", *(w for pair in options.items() for w in pair))
+    assert status == 0
+    settings = tmp_path / "site" / "site.toml"
+    rules = draft(
+        study="test",
+        roster=[own_entry(load_site(settings)), *roster_of(more_sites)[1:3]],
+        training_rounds=2,
+        deadline_s=5.0,
+        simulated=True,
+        trust="secure-sum",
+        colluding_sites=1,
+        noise="gaussian",
+        epsilon=8.0,
+        delta=1e-3,
+        split_salt="x",
+    )
+    (tmp_path / "protocol.toml").write_text(rules)
+    write_connectomes(tmp_path, load_protocol(tmp_path / "protocol.toml"))
+    return settings, tmp_path / "protocol.toml"
+
+
+def roster_of(more_sites):
+    from esn_core.protocol import RosterEntry
+
+    return [RosterEntry.model_validate(entry) for entry in more_sites[0]]
+
+
+def write_connectomes(directory, protocol):
+    rng = np.random.default_rng(0)
+    names = load_atlas("phantom-28").names
+    lines = ["participant_id\tage\tsex\tgroup\tgase\n"]
+    for number in range(1, CHILDREN + 1):
+        lines.append(f"sub-{number:03d}\t10\tF\tdre\t{rng.integers(1, 8)}\n")
+        counts = rng.integers(1, 500, (28, 28)).astype(float)
+        derivative = Derivative(directory / "derivatives", f"sub-{number:03d}", protocol.imaging)
+        derivative.write(Connectome(counts + counts.T, names), sources={}, details={})
+    (directory / "bids" / "participants.tsv").write_text("".join(lines))
+
+
+def contents(directory):
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_an_audit_passes_writes_its_page_and_nothing_else(site, esn_client, tmp_path):
+    settings, protocol = site
+    before = contents(tmp_path)
+    page = tmp_path / "audit.html"
+    status, out, _ = esn_client("audit", settings, protocol, "--out", page, "--repeats", 20, "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert found["passed"] is True
+    assert found["protocol_sha256"] == load_protocol(protocol).sha256
+    assert [kind["phase"] for kind in found["kinds"]] == [
+        "centre",
+        "association",
+        "gradient",
+        "calibration",
+        "evaluation",
+    ]
+    children = {kind["children"]: kind["membership"]["children"] for kind in found["kinds"]}
+    assert sum(children.values()) == CHILDREN
+    after = contents(tmp_path)
+    assert set(after) - set(before) == {page}
+    assert {path: after[path] for path in before} == before
+    assert "Pass: no attack found more" in page.read_text()
+    assert "sub-" not in page.read_text()
+
+
+def test_an_audit_of_broken_noise_fails_with_its_page_and_one_line(site, esn_client, tmp_path, monkeypatch):
+    def weak(dimension, scale):
+        return discrete_gaussian(dimension, scale / 10)
+
+    monkeypatch.setattr(privacy_audit, "discrete_gaussian", weak)
+    settings, protocol = site
+    protocol.write_text(protocol.read_text().replace('trust = "secure-sum"', 'trust = "local"'))
+    page = tmp_path / "audit.html"
+    status, out, err = esn_client("audit", settings, protocol, "--out", page, "--repeats", 20)
+    assert (status, out.strip()) == (13, str(page))
+    assert "esn-client: the audit found a fault" in err
+    assert "association: the noise is at most" in err
+    assert "FAIL: at least one release reveals more" in page.read_text()
+
+
+# --- the page --------------------------------------------------------------------------------------------
+
+
+def kind(phase="association", *, mu_low=1.5, membership=True, canaries=True, releases=1):
+    return KindAudit(
+        phase=phase,
+        children="training",
+        releases=releases,
+        numbers=97,
+        noise_multiplier=0.575 if canaries else 0.0,
+        canaries=Canaries(2000, 500, 430, 2.25, 9.5, mu_low, 1.95, 1.74, 0.83) if canaries else None,
+        membership=Membership(16, 8, 100, 0.55, 0.01, 0.02, 0.91, 0.53, 0.89, 0.27) if membership else None,
+    )
+
+
+def audit(protocol_content, *kinds, **changes):
+    protocol = Protocol.model_validate(protocol_content)
+    about = {
+        "site": "north",
+        "study": "a<b",
+        "protocol_sha256": protocol.sha256,
+        "at": "2026-11-25T02:00+00:00",
+        "software": "0.1.0",
+        "price": price_of(protocol),
+        "trust": "local",
+        "colluding_sites": 0,
+        "repeats": 100,
+        "kinds": kinds or (kind(),),
+    }
+    return Audit(**{**about, **changes})
+
+
+class Words(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.said, self.open, self.links = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.said.append(data)
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", "".join(self.said))
+
+
+def test_the_page_needs_nothing_else_and_is_well_formed(protocol_content, tmp_path):
+    found = audit(protocol_content, kind(), kind("gradient", releases=20), trust="secure-sum")
+    write_page(tmp_path / "page.html", found)
+    text = (tmp_path / "page.html").read_text()
+    words = Words(text)
+    assert words.open == []
+    assert words.links == []
+    assert "<script" not in text
+    assert "a&lt;b" in text
+
+
+def test_the_page_says_what_was_found_in_words_and_numbers(protocol_content):
+    words = Words(page_text(audit(protocol_content, kind(releases=20)))).text
+    for said in (
+        "Pass: no attack found more than the price of the protocol allows.",
+        "ε 8.00 for a training child",
+        "one of 20",
+        "430 of 500",
+        "89 % to 116 %",
+        "83 %",
+        "8 of 16",
+        "0.55 ± 0.02",
+        "What this audit cannot show",
+    ):
+        assert said in words
+
+
+def test_a_fault_is_at_the_top_of_the_page(protocol_content):
+    words = Words(page_text(audit(protocol_content, kind(mu_low=1.9), kind("centre")))).text
+    assert "FAIL: at least one release reveals more than its price says." in words
+    assert "association: the noise is at most 0.92 of what the price says" in words
+    assert words.count("FAIL") == 2
+    assert "Pass" not in words
+
+
+def test_a_protocol_without_noise_neither_passes_nor_fails(protocol_content):
+    content = {**protocol_content, "privacy": {**protocol_content["privacy"], "noise": "none"}}
+    words = Words(page_text(audit(content, kind(canaries=False)))).text
+    assert "There is no privacy to be tested" in words
+    assert "Table 1" not in words.split("Table 2")[0]
+    assert "Pass:" not in words
+
+
+def test_too_few_children_are_said_so(protocol_content):
+    words = Words(page_text(audit(protocol_content, kind(membership=False)))).text
+    assert "too few training children to leave one out" in words
+
+
+def test_the_facts_are_json_without_infinities(protocol_content):
+    content = {**protocol_content, "privacy": {**protocol_content["privacy"], "noise": "none"}}
+    facts = json.loads(json.dumps(audit(content, kind(canaries=False)).facts, allow_nan=False))
+    assert facts["epsilon_training_child"] is None
+    assert facts["kinds"][0]["membership"]["area"] == 0.55
+    assert facts["passed"] is True
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epsilon_proven": 9.6}, "prove epsilon 9.60 at delta 1e-06; the price says 9.50"),
+        ({"mu_low": 1.75}, "the noise is at most 0.99 of what the price says"),
+    ],
+)
+def test_each_bound_above_its_claim_is_a_fault(changes, words):
+    about = {**kind().canaries.__dict__, **changes}
+    found = KindAudit("centre", "training", 1, 2, 0.5, Canaries(**about), None)
+    assert len(found.faults) == 1
+    assert words in found.faults[0]
+
+
+def test_an_area_far_above_its_bound_is_a_fault_and_one_within_its_error_is_none():
+    def faults(area):
+        membership = Membership(16, 8, 100, area, 0.01, 0.02, 0.95, 0.53, 0.80, 0.27)
+        return KindAudit("centre", "training", 1, 2, 0.5, None, membership).faults
+
+    assert faults(0.83) == ()
+    assert "members are told from others better (area 0.850) than the price allows" in faults(0.85)[0]
