@@ -32,7 +32,7 @@ from esn_client.config import SiteSettings
 from esn_client.egress import Rows, discrete_gaussian
 from esn_client.rehearsal import Rehearsal, scratch_directory
 from esn_client.training import device_for
-from esn_core.errors import DataError
+from esn_core.errors import DataError, GateError
 from esn_core.learning.weights import pretrained, to_vector
 from esn_core.price import PhasePrice, price_of
 from esn_core.privacy import NO_NOISE, epsilon_of, true_positives
@@ -132,17 +132,30 @@ def audit_kind(
         For coins and directions; the noise is the gate's own.
     progress : Progress
 
+    Raises
+    ------
+    GateError
+        The site has too few children, or its own policy forbids the release.
+    DataError
+        Too few repeats.
+
     """
     if repeats < FEWEST_REPEATS:
         raise DataError(f"an audit needs {FEWEST_REPEATS} repeats or more, not {repeats}")
     question = rehearsal.question(price.phase, _arrays(price.phase, study))
     given = rows_of(question, study)
     kind, labels = given.kind, given.participants
+    if len(labels) < rehearsal.minimum_children:
+        # Canaries would make up the number; in a study there are none, and the gate refuses.
+        raise GateError(
+            f"this site has fewer {price.children} children than the minimum of "
+            f"{rehearsal.minimum_children}: it would refuse the protocol"
+        )
     rows = clip_rows(given.values, kind.l2_bound)
     at_once = min(kind.dimension, _CANARIES_AT_ONCE)
     sums = max(repeats, math.ceil(_CANARIES_PER_REPEAT * repeats / at_once))
     # Half of the children are summed, if that is enough for the gate.
-    summed = max(len(labels) // 2, min(rehearsal.minimum_children, len(labels)))
+    summed = max(len(labels) // 2, rehearsal.minimum_children)
     # Everybody has to be left out twice at least, or there is nothing to compare.
     enough = sums * (len(labels) - summed) >= 2 * len(labels)
     members = np.zeros((sums, len(labels)), dtype=bool)

@@ -236,3 +236,8 @@ def test_with_too_few_children_nobody_is_left_out(protocol_of, rehearse):
 def test_fewer_repeats_than_the_attacks_need_are_refused(protocol_of, rehearse):
     with pytest.raises(DataError, match="needs 20 repeats or more, not 5"):
         audited(rehearse(protocol_of()), "centre", repeats=5)
+
+
+def test_a_site_with_too_few_children_is_told_that_it_would_refuse(protocol_of, rehearse):
+    with pytest.raises(GateError, match="fewer held-out children than the minimum of 5: it would refuse"):
+        audited(rehearse(protocol_of()), "evaluation", held_out=4)
