@@ -194,9 +194,9 @@ def membership_scores(
 ) -> NDArray[np.float64]:
     """Score how much each child seems to be in each sum: its row times the sum.
 
-    A child's products with the sums that it was left out of tell the attacker
-    what to expect without it: their mean and spread make the scores of different
-    children comparable (Homer et al. 2008; Carlini et al. 2022).
+    A child's products with other sums, that it was left out of, tell the
+    attacker what to expect without it: their mean and spread make the scores of
+    different children comparable (Homer et al. 2008; Carlini et al. 2022).
 
     Parameters
     ----------
@@ -204,20 +204,26 @@ def membership_scores(
     totals : (R, d) float64
         Released sums.
     members : (R, n) bool
-        Whether the child was in the sum; everybody was left out of two sums or more.
+        Whether the child was in the sum; everybody was left out of three sums or more.
 
     Returns
     -------
     (R, n) float64
 
     """
-    if (len(members) - members.sum(axis=0) < 2).any():
+    if (~members).sum(axis=0).min() < 3:
         raise DataError("a child was in nearly all sums: there is nothing to compare its scores with")
     products = totals @ rows.T
-    outside = np.ma.MaskedArray(products, mask=members)
-    spread = np.asarray(outside.std(axis=0))
-    centred = products - np.asarray(outside.mean(axis=0))
-    return np.where(spread > 0, centred / np.where(spread > 0, spread, 1.0), 0.0)
+    products = products - products.mean(axis=0)  # so that the squares below lose no digits
+    # A sum is compared with the others: without its own product, where that was one of them.
+    outside = np.where(members, 0.0, products)
+    count = (~members).sum(axis=0) - ~members
+    mean = (outside.sum(axis=0) - outside) / count
+    variance = np.maximum((np.square(outside).sum(axis=0) - np.square(outside)) / count - mean**2, 0.0)
+    spread = np.sqrt(variance)
+    # What is left of equal products after rounding is no spread.
+    tiny = 1e-9 * np.abs(products).max(axis=0)
+    return np.where(spread > tiny, (products - mean) / np.where(spread > tiny, spread, 1.0), 0.0)
 
 
 def area(scores: NDArray[np.float64], members: NDArray[np.bool_]) -> float:

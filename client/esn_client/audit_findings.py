@@ -53,8 +53,8 @@ class Membership:
     Attributes
     ----------
     children : int
-    summed : int
-        Of these, in each sum.
+    summed : float
+        Of these, in a sum on average; coins decide who is.
     repeats : int
     area, area_error : float
         Area under the ROC curve of the attack on the release, and its standard error.
@@ -68,7 +68,7 @@ class Membership:
     """
 
     children: int
-    summed: int
+    summed: float
     repeats: int
     area: float
     area_error: float

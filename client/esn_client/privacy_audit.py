@@ -43,6 +43,8 @@ from esn_core.releases import ReleaseKind, clip_rows
 # Of each bound; an audit has three for each of five kinds of release.
 ERROR = 5e-5
 FEWEST_REPEATS = 20
+# Of each child, or its scores without it say nothing.
+FEWEST_LEFT_OUT = 3
 
 _CANARIES_PER_REPEAT = 20
 _CANARIES_AT_ONCE = 64
@@ -99,7 +101,7 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
         site=settings.site,
         study=protocol.study,
         protocol_sha256=protocol.sha256,
-        at=datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+        at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
         software=version("esn-federated"),
         price=price_of(protocol),
         trust=protocol.privacy.trust,
@@ -154,17 +156,11 @@ def audit_kind(
     rows = clip_rows(given.values, kind.l2_bound)
     at_once = min(kind.dimension, _CANARIES_AT_ONCE)
     sums = max(repeats, math.ceil(_CANARIES_PER_REPEAT * repeats / at_once))
-    # Half of the children are summed, if that is enough for the gate.
-    summed = max(len(labels) // 2, rehearsal.minimum_children)
-    # Everybody has to be left out twice at least, or there is nothing to compare.
-    enough = sums * (len(labels) - summed) >= 2 * len(labels)
-    members = np.zeros((sums, len(labels)), dtype=bool)
+    members = _members(len(labels), sums, fewest=rehearsal.minimum_children, rng=rng)
     coins = rng.random((sums, at_once)) < 0.5
     scores = np.empty((sums, at_once))
     products = np.empty((sums, kind.dimension))
     for number in range(sums):
-        # Those in more sums than others are left out first: everybody is, again and again.
-        members[number, np.lexsort((rng.random(len(labels)), members.sum(axis=0)))[:summed]] = True
         inside, present = members[number], coins[number]
         directions = _directions(kind, at_once, rng)
         invented = directions[present] * (_CANARY_LENGTH * kind.l2_bound)
@@ -188,7 +184,7 @@ def audit_kind(
         numbers=kind.dimension,
         noise_multiplier=price.noise_multiplier,
         canaries=None if math.isinf(mu) else _canaries(scores.ravel(), coins.ravel(), mu),
-        membership=_membership(rows, products, members, mu) if enough else None,
+        membership=_membership(rows, products, members, mu),
     )
 
 
@@ -210,6 +206,16 @@ def _directions(kind: ReleaseKind, count: int, rng: np.random.Generator) -> NDAr
     q, r = np.linalg.qr(rng.normal(size=(kind.dimension, count)))
     directions: NDArray[np.float64] = (q * np.sign(np.diag(r))).T
     return directions
+
+
+def _members(children: int, sums: int, *, fewest: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Draw who is in each sum: (sums, children), each child by a coin of its own, at least `fewest`."""
+    # Where half would be too few for the gate, the coin is loaded.
+    chance = max(0.5, (fewest + 0.5) / children)
+    members = rng.random((sums, children)) < chance
+    while (short := members.sum(axis=1) < fewest).any():
+        members[short] = rng.random((int(short.sum()), children)) < chance
+    return members
 
 
 def _canaries(scores: NDArray[np.float64], present: NDArray[np.bool_], mu: float) -> Canaries:
@@ -234,12 +240,14 @@ def _canaries(scores: NDArray[np.float64], present: NDArray[np.bool_], mu: float
 
 def _membership(
     rows: NDArray[np.float64], totals: NDArray[np.float64], members: NDArray[np.bool_], mu: float
-) -> Membership:
+) -> Membership | None:
+    if (~members).sum(axis=0).min() < FEWEST_LEFT_OUT:
+        return None
     released = membership_scores(rows, totals, members)
     exact = membership_scores(rows, members @ rows, members)
     return Membership(
         children=len(rows),
-        summed=int(members[0].sum()),
+        summed=float(members.sum(axis=1).mean()),
         repeats=len(totals),
         area=area(released, members),
         area_error=area_error(released, members),
