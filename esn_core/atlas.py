@@ -104,6 +104,15 @@ class Atlas:
         return hashlib.sha256(json.dumps([self.name, rows], separators=(",", ":")).encode()).hexdigest()
 
 
+def module_pairs(atlas: Atlas) -> NDArray[np.int64]:
+    """Return, for each of the atlas's edges, a code of the pair of modules that it joins."""
+    modules = {name: code for code, name in enumerate(dict.fromkeys(r.module for r in atlas.regions))}
+    code = np.array([modules[region.module] for region in atlas.regions])
+    ends = np.sort(code[atlas.edges], axis=1)
+    pairs: NDArray[np.int64] = ends[:, 0] * len(modules) + ends[:, 1]
+    return pairs
+
+
 def load_atlas(name: str) -> Atlas:
     """Load an atlas that ships with this package.
 

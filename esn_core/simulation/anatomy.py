@@ -176,7 +176,7 @@ def _geometry(atlas: Atlas) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_
     a, b = atlas.edges.T
     xyz = atlas.centroids_mm
     side = np.array([region.hemisphere for region in atlas.regions])
-    stem = np.array([region.name.removeprefix(f"{region.hemisphere}_") for region in atlas.regions])
+    stem = np.array([region.stem for region in atlas.regions])
     # A midline region lies on both sides.
     crossing = (side[a] != side[b]) & np.isin(side[a], ("L", "R")) & np.isin(side[b], ("L", "R"))
     distance_mm = np.linalg.norm(xyz[a] - xyz[b], axis=1)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_core import releases
-from esn_core.atlas import Atlas, load_atlas
+from esn_core.atlas import Atlas, load_atlas, module_pairs
 from esn_core.calibration import affine
 from esn_core.connectome import Template, load_template
 from esn_core.errors import StudyError
@@ -258,12 +258,3 @@ def _evaluate(
     )
     found = agreement(pooled.total)
     return found, noise_sd_of_mae(found.children, noise), noise_sd_of_r(pooled.total, noise, rng=rng)
-
-
-def module_pairs(atlas: Atlas) -> NDArray[np.int64]:
-    """Return, for each of the atlas's edges, a code of the pair of modules that it joins."""
-    modules = {name: code for code, name in enumerate(dict.fromkeys(r.module for r in atlas.regions))}
-    code = np.array([modules[region.module] for region in atlas.regions])
-    ends = np.sort(code[atlas.edges], axis=1)
-    pairs: NDArray[np.int64] = ends[:, 0] * len(modules) + ends[:, 1]
-    return pairs
