@@ -145,7 +145,8 @@ def human_anatomy(
     def irregular(sd: float) -> Floats:
         shared, own = rng.normal(size=len(a))[pair], rng.normal(size=len(a))
         share = rules.mirror_correlation
-        return sd * (np.sqrt(share) * shared + np.sqrt(1 - share) * own)
+        drawn: Floats = sd * (np.sqrt(share) * shared + np.sqrt(1 - share) * own)
+        return drawn
 
     # The probit was fitted without the regions' own part: its scale grows by what they add.
     score = (
@@ -185,10 +186,12 @@ def _geometry(atlas: Atlas) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_
 
 def _mirror_pairs(atlas: Atlas, stem: NDArray[np.str_]) -> NDArray[np.int64]:
     """Return for each edge the position of the first of itself and its mirror image."""
-    side = [region.hemisphere for region in atlas.regions]
+    side = [str(region.hemisphere) for region in atlas.regions]
     at = {(s, h): i for i, (s, h) in enumerate(zip(stem.tolist(), side, strict=True))}
     swap = {"L": "R", "R": "L"}
-    mirror = [at.get((s, swap.get(h, h)), i) for i, (s, h) in enumerate(zip(stem.tolist(), side, strict=True))]
+    mirror = [
+        at.get((s, swap.get(h, h)), i) for i, (s, h) in enumerate(zip(stem.tolist(), side, strict=True))
+    ]
     position = {(a, b): e for e, (a, b) in enumerate(atlas.edges.tolist())}
     pairs = []
     for e, (a, b) in enumerate(atlas.edges.tolist()):

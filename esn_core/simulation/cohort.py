@@ -281,7 +281,9 @@ class World:
         """Draw numbers of sd 1, with the world's tails."""
         if self.tail_freedom is None:
             return rng.normal(size=shape)
-        return rng.standard_t(self.tail_freedom, shape) / np.sqrt(self.tail_freedom / (self.tail_freedom - 2))
+        sd = np.sqrt(self.tail_freedom / (self.tail_freedom - 2))
+        drawn: Floats = rng.standard_t(self.tail_freedom, shape) / sd
+        return drawn
 
     def site(
         self,

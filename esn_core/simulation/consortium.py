@@ -121,6 +121,7 @@ def draw_consortium(
     rules: ConsortiumRules = ConsortiumRules(),
     *,
     rng: np.random.Generator,
+    shared: Anatomy | None = None,
     template: Template | None = None,
 ) -> Consortium:
     """Draw a world and its sites.
@@ -130,6 +131,8 @@ def draw_consortium(
     atlas : Atlas
     rules : ConsortiumRules
     rng : Generator
+    shared : Anatomy, optional
+        The atlas's own when it is not given.
     template : Template, optional
         The public template; drawn by `public_template` when it is not given.
 
@@ -139,7 +142,7 @@ def draw_consortium(
         Training sites first.
 
     """
-    shared = anatomy(atlas)
+    shared = shared or anatomy(atlas)
     template = template or public_template(atlas, shared, rng=rng)
     world = World.draw(atlas, rules.world, rng=rng, shared=shared)
     sites = []
@@ -147,9 +150,7 @@ def draw_consortium(
         trains = index < rules.sites
         children = int(rng.integers(rules.children[0], rules.children[1] + 1)) if trains else 0
         controls = int(rng.integers(rules.controls[0], rules.controls[1] + 1))
-        sites.append(
-            _draw_site(world, template, rules, children=children, controls=controls, rng=rng)
-        )
+        sites.append(_draw_site(world, template, rules, children=children, controls=controls, rng=rng))
     return Consortium(world, template, tuple(sites))
 
 
@@ -159,7 +160,6 @@ def public_template(
     *,
     rng: np.random.Generator,
     controls: int = 200,
-    rules: WorldRules = WorldRules(),
 ) -> Template:
     """Estimate a template from healthy children of a reference population, on a scanner of its own.
 
@@ -174,8 +174,6 @@ def public_template(
     rng : Generator
     controls : int
         Healthy children.
-    rules : WorldRules
-        Of the reference population; severity does not matter.
 
     Returns
     -------
@@ -184,7 +182,7 @@ def public_template(
 
     """
     shared = shared or anatomy(atlas)
-    world = World.draw(atlas, rules, rng=rng, shared=shared)
+    world = World.draw(atlas, rng=rng, shared=shared)
     subjects = world.site(children=0, controls=controls, rng=rng)
     counts = np.array([subject_counts(subject.log_weights, rng=rng) for subject in subjects])
     strengths = strengths_of_counts(counts)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from esn_core.atlas import load_atlas
+from esn_core.candidates import Source
 from esn_core.price import Price
 from esn_core.protocol import Protocol
 from esn_core.severity_network import SeverityNetwork as Network
@@ -118,6 +119,13 @@ def privacy_of(protocol: Protocol, price: Price) -> PrivacySummary:
     )
 
 
+_SOURCES: Mapping[Source, str] = {
+    "template": "the edges present in the public template",
+    "list": "the edges of a published list, which is public only for children who were not in its study",
+    "modules": "the edges of the public template, by pairs of modules whose edges share one weight",
+}
+
+
 def _network(protocol: Protocol, network: Network) -> SeverityNetwork:
     atlas = load_atlas(protocol.imaging.atlas)
     private = protocol.privacy.noise != "none"
@@ -141,9 +149,9 @@ def _network(protocol: Protocol, network: Network) -> SeverityNetwork:
         retained=int(network.retained.sum()),
         private=private,
         note=(
-            "Candidates are the edges present in the public template. A weight is the posterior mean of "
-            "the edge score per unit of standardised severity (spike and slab, one share of network edges "
-            "per pair of modules); "
+            f"Candidates are {_SOURCES[protocol.severity_network.candidates]}. A weight is the posterior "
+            "mean of the edge score per unit of standardised severity (spike and slab, one share of "
+            "network edges per pair of modules); "
             + ("the known privacy noise is in its uncertainty." if private else "no noise was added.")
         ),
     )

@@ -62,8 +62,8 @@ def changed(content, path, value):
 OTHER = {
     ("model", "name"): None,
     ("format",): None,
-    ("model", "initial_weights"): None,
-    ("severity_network", "candidates"): None,
+    ("model", "initial_weights"): "compact-2",
+    ("severity_network", "candidates"): "modules",
     ("privacy", "trust"): None,
     ("privacy", "noise"): "none",
     ("imaging", "sphere"): "repulsion200",
