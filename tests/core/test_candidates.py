@@ -11,6 +11,7 @@ from esn_core.candidates import BLOCK_SCALE, Candidates, candidates_of
 from esn_core.connectome import load_template
 from esn_core.errors import ConfigError, DataError
 from esn_core.fixed_point import sum_rows
+from esn_core.severity_network import select
 
 ATLAS, TEMPLATE = load_atlas("phantom-28"), load_template("phantom-28")
 PRESENT = np.flatnonzero(TEMPLATE.present)
@@ -105,6 +106,18 @@ def test_the_edges_of_a_block_share_what_was_found_about_it():
     assert len(set(network.weight[inside].tolist())) == 1
     assert (network.weight[inside] < 0).all()
     assert network.retained[inside].all()
+    # A block of m edges has a number 1 / sqrt(m) of each: weighted so, the edges add up to it again.
+    sizes = np.bincount(found.blocks)
+    whole = select(
+        rows.sum(axis=0),
+        edges=np.arange(len(sizes)),
+        blocks=np.zeros(len(sizes), dtype=np.int64),
+        children=200.0,
+        noise_sd=0.0,
+    )
+    for edge, block in enumerate(found.blocks):
+        assert network.weight[edge] * sizes[block] ** 0.5 == pytest.approx(whole.weight[block], rel=1e-12)
+        assert network.inclusion[edge] == whole.inclusion[block]
     assert np.abs(network.weight[~inside]).max() < 0.5 * np.abs(network.weight[inside]).min()
 
 
