@@ -5,6 +5,7 @@
   - DataError (11)           a subject's images, tables or labels cannot be used
   - ProtocolError (12)       a message from the other side, or a protocol, cannot be used
   - PrivacyBudgetError (13)  the next step would spend more than was agreed
+    - LedgerError (18)       the privacy ledger is not the one that was written
   - GateError (14)           an answer may not leave the site as it stands
   - LinkError (15)           the other side cannot be reached, or is not who it should be
   - StudyError (16)          a phase of a study cannot be finished
@@ -42,6 +43,12 @@ class PrivacyBudgetError(EsnError):
     """The next step would spend more than was agreed."""
 
     exit_status = 13
+
+
+class LedgerError(PrivacyBudgetError):
+    """The privacy ledger is not the one that was written: changed, cut short, or from a backup."""
+
+    exit_status = 18
 
 
 class GateError(EsnError):

@@ -1,6 +1,5 @@
 """What a protocol costs each child: the noise of every release, and the epsilon of all of them."""
 
-import math
 from dataclasses import dataclass
 
 from esn_core import releases
@@ -12,6 +11,7 @@ from esn_core.privacy import (
     mu_for,
     noise_multiplier_for,
     replace_one_epsilon_of,
+    true_positives,
 )
 from esn_core.protocol import Protocol
 from esn_core.questions import Phase
@@ -39,9 +39,14 @@ class PhasePrice:
     noise_multiplier: float
 
     @property
+    def mechanisms(self) -> list[GaussianRelease]:
+        """Every release of the phase, as a fact."""
+        return [GaussianRelease(self.noise_multiplier)] * self.releases
+
+    @property
     def mu(self) -> float:
         """Gaussian-DP parameter of the phase alone."""
-        return compose([GaussianRelease(self.noise_multiplier)] * self.releases)
+        return compose(self.mechanisms)
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,13 @@ class Price:
         """Return the price of `phase`."""
         return next(price for price in self.phases if price.phase == phase)
 
+    def mechanisms(self, children: releases.Children) -> list[GaussianRelease]:
+        """Every release that touches one child of a split."""
+        return [release for p in self.phases if p.children == children for release in p.mechanisms]
+
     def mu(self, children: releases.Children) -> float:
         """Gaussian-DP parameter of all that touches one child of a split."""
-        squares = sum(p.mu**2 for p in self.phases if p.children == children)
-        return math.sqrt(squares)
+        return compose(self.mechanisms(children))
 
     def epsilon(self, children: releases.Children) -> float:
         """Epsilon of one child of a split, add/remove adjacency; infinite without noise."""
@@ -80,14 +88,19 @@ class Price:
         """Epsilon of one child of a split, replace-one adjacency."""
         return replace_one_epsilon_of(self.mu(children), self.delta)
 
+    def true_positives(self, children: releases.Children) -> float:
+        """Largest share of a split's members that any attack finds, at one false alarm in a hundred."""
+        return true_positives(self.mu(children), false_positives=0.01)
+
 
 def price_of(protocol: Protocol) -> Price:
     """Work out the noise and the price of every phase of `protocol`.
 
-    Under trust `local` each site adds the whole noise to its own sum, so a
-    child is protected against everybody but its own hospital. Training and
-    held-out children are different children: the evaluation may spend the
-    whole budget again, and no child pays twice.
+    The noise multiplier is that of what anybody but the child's own hospital
+    gets to see: under trust `local`, a site's own sum with all of the noise;
+    under `secure-sum`, the sum of all sites with the noise of those that do not
+    collude. Training and held-out children are different children: the
+    evaluation may spend the whole budget again, and no child pays twice.
     """
     privacy = protocol.privacy
     shares = privacy.shares

@@ -8,18 +8,21 @@ Su 2022, "Gaussian differential privacy", corollary 2.13 and theorem 2.7):
     mu = sqrt(sum of 1 / noise_multiplier^2)
     delta(epsilon) = Phi(-epsilon/mu + mu/2) - exp(epsilon) Phi(-epsilon/mu - mu/2)
 
-The noise that a site adds is the discrete Gaussian on a grid of 2^-40, whose
-standard deviation is above 2^30 grid steps; Canonne, Kamath & Steinke 2020
-(arXiv:2004.00010, theorem 7) bound its delta by the continuous one's up to
-terms that are far below 1e-12 there.
+A subsampled release, as another study of the same patient may have made, is
+composed by the privacy loss distributions of dp-accounting instead (Koskela,
+Jälkö & Honkela 2020; Doroshenko et al. 2022).
+
+The noise is the discrete Gaussian on a fine grid. `grid_delta` bounds what
+that, and the sum of several sites' shares of it, may add to delta.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scipy.optimize import brentq
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtr, ndtri
 
 from esn_core.errors import PrivacyBudgetError
 
@@ -40,22 +43,38 @@ class GaussianRelease:
     noise_multiplier : float
         Standard deviation of the noise over the L2 sensitivity; 0 means that
         the sum left without noise.
+    sampling_rate : float
+        Probability with which each child took part (Poisson sampling); 1 is full participation.
 
     """
 
     noise_multiplier: float
+    sampling_rate: float = 1.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0):
             raise PrivacyBudgetError(
                 f"a noise multiplier must be finite and not negative, not {self.noise_multiplier}"
             )
+        if not 0 < self.sampling_rate <= 1:
+            raise PrivacyBudgetError(f"a sampling rate lies in (0, 1], not {self.sampling_rate}")
 
 
 def compose(releases: Iterable[GaussianRelease]) -> float:
-    """Return mu of all `releases` together; infinite when one is exact, 0 when there is none."""
+    """Return mu of all `releases` together; infinite when one is exact, 0 when there is none.
+
+    Raises
+    ------
+    PrivacyBudgetError
+        A release was subsampled: it has no mu.
+
+    """
     total = 0.0
     for release in releases:
+        if release.sampling_rate != 1:
+            raise PrivacyBudgetError(
+                f"a release with sampling rate {release.sampling_rate:g} is no Gaussian mechanism"
+            )
         if release.noise_multiplier == NO_NOISE:
             return math.inf
         total += release.noise_multiplier**-2
@@ -90,6 +109,30 @@ def epsilon_of(mu: float, delta: float) -> float:
     if delta_of(mu, _LARGEST_EPSILON) > delta:
         return math.inf
     return float(brentq(lambda e: delta_of(mu, e) - delta, 0.0, _LARGEST_EPSILON, xtol=1e-12, rtol=1e-14))
+
+
+def epsilon_of_all(releases: Iterable[GaussianRelease], delta: float) -> float:
+    """Return epsilon of all `releases` together, subsampled or not.
+
+    Exact for full participation. Otherwise dp-accounting's privacy loss
+    distributions, which are rounded towards a larger epsilon.
+    """
+    known = list(releases)
+    if all(release.sampling_rate == 1 for release in known):
+        return epsilon_of(compose(known), delta)
+    _check_delta(delta)
+    if any(release.noise_multiplier == NO_NOISE for release in known):
+        return math.inf
+    # Imported here: only a ledger with subsampled releases needs it.
+    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, pld
+
+    accountant = pld.PLDAccountant(value_discretization_interval=1e-3)
+    for release, times in Counter(known).items():
+        event = GaussianDpEvent(release.noise_multiplier)
+        if release.sampling_rate != 1:
+            event = PoissonSampledDpEvent(release.sampling_rate, event)
+        accountant.compose(event, times)
+    return float(accountant.get_epsilon(delta))
 
 
 def replace_one_epsilon_of(mu: float, delta: float) -> float:
@@ -134,6 +177,45 @@ def noise_multiplier_for(mu: float, *, share: float, releases: int) -> float:
     if releases < 1:
         raise PrivacyBudgetError(f"a phase makes at least one release, not {releases}")
     return math.sqrt(releases / share) / mu
+
+
+def true_positives(mu: float, *, false_positives: float) -> float:
+    """Return the largest share of members that an attack finds, at a rate of false alarms.
+
+    Dong, Roth & Su 2022, equation 6: the trade-off function of a mu-GDP mechanism.
+    """
+    if math.isinf(mu):
+        return 1.0
+    return float(ndtr(ndtri(false_positives) + mu))
+
+
+def grid_delta(sd_units: float, *, dimension: int, shares: int) -> float:
+    """Bound the distance between the noise that is added and a rounded continuous Gaussian.
+
+    Rounding is post-processing, so the rounded Gaussian has the privacy of the
+    continuous one; every release adds at most ``(1 + exp(epsilon))`` times this
+    total variation distance to delta.
+
+    A discrete Gaussian of standard deviation s has at x the probability of the
+    rounded one but for a factor 1 + (x^2/s^2 - 1) / (24 s^2) + O(s^-4): the
+    distance is below 1 / (12 s^2) in each number. A sum of m discrete Gaussians
+    differs from one by a factor of at most exp(10 m exp(-pi^2 s^2)) in each
+    number (Kairouz, Liu & Steinke 2021, arXiv:2102.06387, theorem 5, whose
+    largest exponent is the one of k = 1).
+
+    Parameters
+    ----------
+    sd_units : float
+        Of one share, in steps of the grid.
+    dimension : int
+        Numbers in the release.
+    shares : int
+        Sites whose noise is added up.
+
+    """
+    rounding = 1 / (12 * sd_units**2)
+    adding = math.expm1(min(10 * (shares - 1) * math.exp(-(math.pi**2) * sd_units**2), 1.0))
+    return dimension * (rounding + adding)
 
 
 def _check_delta(delta: float) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import tomllib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -27,6 +28,7 @@ from esn_core.atlas import load_atlas
 from esn_core.candidates import Source, listed_edges
 from esn_core.errors import ConfigError, EsnError, ProtocolError
 from esn_core.recipe import ImagingRecipe
+from esn_core.site_keys import identity_key, mask_key
 
 SiteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -42,6 +44,36 @@ class RosterEntry(_Table):
     site: SiteName
     node_key: str = Field(pattern=r"^ecdsa-sha2-nistp(256|384|521) [A-Za-z0-9+/=]+$")
     """Public key of the site's SuperNode, in OpenSSH form without a comment."""
+    identity_key: str = Field(pattern=r"^ssh-ed25519 [A-Za-z0-9+/=]+$")
+    """Public key by which the site signs its ledger, in OpenSSH form without a comment."""
+    mask_key: str = Field(pattern=r"^x25519 [A-Za-z0-9+/=]+$")
+    """Public key from which the masks of the secure sum are made."""
+
+    @field_validator("identity_key")
+    @classmethod
+    def _is_identity_key(cls, text: str) -> str:
+        return _readable(text, identity_key)
+
+    @field_validator("mask_key")
+    @classmethod
+    def _is_mask_key(cls, text: str) -> str:
+        return _readable(text, mask_key)
+
+    @property
+    def fingerprint(self) -> str:
+        """What two people compare by telephone: a hash of the name and all keys, in groups of four."""
+        digest = hashlib.sha256(
+            "\n".join((self.site, self.node_key, self.identity_key, self.mask_key)).encode()
+        ).hexdigest()
+        return " ".join(digest[i : i + 4] for i in range(0, 32, 4))
+
+
+def _readable(text: str, read: Callable[[str], object]) -> str:
+    try:
+        read(text)
+    except ProtocolError as fault:
+        raise ValueError(str(fault)) from fault
+    return text
 
 
 class CohortRules(_Table):
@@ -109,7 +141,11 @@ class BudgetShares(_Table):
 class PrivacyRules(_Table):
     """What the study may learn about one child."""
 
-    trust: Literal["local"]
+    trust: Literal["secure-sum", "local"]
+    """Whether the sites' noise is shared out under masks, or each site adds all of it."""
+    colluding_sites: int = Field(ge=0, le=100)
+    """So many sites may tell the centre all they know, and the noise of the others still suffices.
+    With 0, a site that subtracts its own noise from a result is left with too little."""
     noise: Literal["gaussian", "none"]
     epsilon: float = Field(gt=0, le=50)
     """Budget of one child: training and held-out children spend it separately. Unused without noise."""
@@ -150,6 +186,8 @@ class Protocol(_Table):
         for what, values in (
             ("site", [entry.site for entry in roster]),
             ("node key", [entry.node_key for entry in roster]),
+            ("identity key", [entry.identity_key for entry in roster]),
+            ("mask key", [entry.mask_key for entry in roster]),
         ):
             twice = [value for value, times in Counter(values).items() if times > 1]
             if twice:
@@ -174,6 +212,20 @@ class Protocol(_Table):
         sites = len(info.data.get("roster", ()))
         if sites and rounds.quorum > sites:
             raise ValueError(f"the quorum is {rounds.quorum}, but the roster lists {sites} sites")
+        privacy = info.data.get("privacy")
+        if sites and privacy is not None and privacy.trust == "secure-sum":
+            colluding = privacy.colluding_sites
+            if rounds.quorum - colluding < 2:
+                raise ValueError(
+                    f"with {colluding} colluding sites a quorum of {rounds.quorum} leaves "
+                    f"{rounds.quorum - colluding} others; a sum hides its parts from 2 on"
+                )
+            # Any two sets of sites that may be summed then share a site that reveals one seed only.
+            if 2 * rounds.quorum <= sites + colluding:
+                raise ValueError(
+                    f"a quorum of {rounds.quorum} of {sites} sites, {colluding} of them colluding, lets the "
+                    f"centre subtract two sums; {(sites + colluding) // 2 + 1} or more are needed"
+                )
         return rounds
 
     @property
@@ -186,6 +238,25 @@ class Protocol(_Table):
     def sites(self) -> tuple[str, ...]:
         """Names of the sites, in the order of the roster."""
         return tuple(entry.site for entry in self.roster)
+
+    @property
+    def masked(self) -> bool:
+        """Whether the sites' vectors are hidden by masks."""
+        return self.privacy.trust == "secure-sum"
+
+    @property
+    def self_masked(self) -> bool:
+        """Whether a site may be asked with another set of sites, and so needs a mask of its own."""
+        return self.masked and self.rounds.quorum < len(self.roster)
+
+    @property
+    def noise_share(self) -> float:
+        """The part of a release's noise variance that each site adds.
+
+        Under masks, the fewest sites that answer and do not collude add all of
+        it together (Kairouz, Liu & Steinke 2021, arXiv:2102.06387, section 4).
+        """
+        return 1 / (self.rounds.quorum - self.privacy.colluding_sites) if self.masked else 1.0
 
 
 _M = TypeVar("_M", bound=BaseModel)

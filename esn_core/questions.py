@@ -80,15 +80,25 @@ class Question:
     id : QuestionId
     arrays : dict of str to float64 array
         Public numbers that the answer depends on, such as the model's weights.
+    participants : tuple of str
+        The sites whose masked vectors are summed in this attempt, in the order of the roster; empty
+        where no masks are used.
+    reveal : bool
+        Whether the seed of the site's own mask is asked for: all participants have answered.
+    entries_seen : int
+        At roll call, how many entries the centre knows this site's ledger to have.
 
     """
 
     id: QuestionId
     arrays: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    participants: tuple[str, ...] = ()
+    reveal: bool = False
+    entries_seen: int = 0
 
     @property
     def content_sha256(self) -> str:
-        """Hash of all that the answer depends on: the id without its attempt, and the arrays."""
+        """Hash of all that the sum depends on: the id without its attempt, and the arrays."""
         digest = hashlib.sha256(f"{self.id.protocol_sha256}\n{self.id}".encode())
         for name, array in sorted(self.arrays.items()):
             digest.update(f"\n{name}:{array.shape}\n".encode())
@@ -97,7 +107,10 @@ class Question:
 
     def to_bytes(self) -> bytes:
         """Return the question as a safetensors file."""
-        return _pack(self.arrays, self.id)
+        header = _QuestionHeader(
+            id=self.id, participants=self.participants, reveal=self.reveal, entries_seen=self.entries_seen
+        )
+        return _pack(self.arrays, header)
 
     @classmethod
     def from_bytes(cls, body: bytes) -> Self:
@@ -110,7 +123,26 @@ class Question:
 
         """
         arrays, header = _unpack(body)
-        return cls(_validated(QuestionId, header), arrays)
+        said = _validated(_QuestionHeader, header)
+        return cls(said.id, arrays, said.participants, said.reveal, said.entries_seen)
+
+
+class _QuestionHeader(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: QuestionId
+    participants: tuple[SiteName, ...] = Field(max_length=1000)
+    reveal: bool
+    entries_seen: int = Field(ge=0, le=2**53)
+
+
+class LedgerMark(BaseModel):
+    """A place in a site's ledger: so many entries, the last of which has this hash."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    entries: int = Field(ge=0, le=2**53)
+    head: _Sha256
 
 
 class SiteFacts(BaseModel):
@@ -124,6 +156,10 @@ class SiteFacts(BaseModel):
     template_sha256: _Sha256
     cohort_band: _Band
     """Number of training and held-out children together, as a band such as 16-31."""
+    ledger: LedgerMark
+    """The end of the site's ledger."""
+    ledger_seen: LedgerMark
+    """The entry up to which the centre said that it knows the ledger."""
 
 
 class Refusal(BaseModel):
@@ -140,21 +176,27 @@ class _AnswerHeader(BaseModel):
     id: QuestionId
     site: SiteName
     facts: SiteFacts | None = None
+    seed: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     refusal: Refusal | None = None
+    charged: LedgerMark | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer of one site: a released sum, facts at roll call, or a refusal.
+    """One answer of one site: a released sum, facts at roll call, a mask's seed, or a refusal.
 
     Attributes
     ----------
     id : QuestionId
     site : str
-    total : (d,) int64 or None
-        The released sum on the fixed-point grid.
+    total : (d,) or (d + 1,) int64 or None
+        The released sum on the fixed-point grid; with masks, hidden and with a check number.
     facts : SiteFacts or None
+    seed : bytes or None
+        Of the site's own mask in one attempt.
     refusal : Refusal or None
+    charged : LedgerMark or None
+        The entry with which the site's ledger paid for the sum, or noted the seed.
 
     """
 
@@ -162,16 +204,27 @@ class Answer:
     site: str
     total: NDArray[np.int64] | None = None
     facts: SiteFacts | None = None
+    seed: bytes | None = None
     refusal: Refusal | None = None
+    charged: LedgerMark | None = None
 
     def __post_init__(self) -> None:
-        said = [part is not None for part in (self.total, self.facts, self.refusal)]
+        said = [part is not None for part in (self.total, self.facts, self.seed, self.refusal)]
         if sum(said) != 1:
-            raise ProtocolError("an answer is one of a released sum, facts or a refusal")
+            raise ProtocolError("an answer is one of a released sum, facts, a seed or a refusal")
+        if (self.charged is None) == (self.total is not None or self.seed is not None):
+            raise ProtocolError("a released sum or seed, and nothing else, comes with its ledger entry")
 
     def to_bytes(self) -> bytes:
         """Return the answer as a safetensors file."""
-        header = _AnswerHeader(id=self.id, site=self.site, facts=self.facts, refusal=self.refusal)
+        header = _AnswerHeader(
+            id=self.id,
+            site=self.site,
+            facts=self.facts,
+            seed=None if self.seed is None else self.seed.hex(),
+            refusal=self.refusal,
+            charged=self.charged,
+        )
         return _pack({} if self.total is None else {"total": self.total}, header)
 
     @classmethod
@@ -186,7 +239,9 @@ class Answer:
             site=parsed.site,
             total=arrays.get("total"),
             facts=parsed.facts,
+            seed=None if parsed.seed is None else bytes.fromhex(parsed.seed),
             refusal=parsed.refusal,
+            charged=parsed.charged,
         )
 
 

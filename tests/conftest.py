@@ -5,12 +5,17 @@ import os
 # Before torch is imported: small models gain nothing from threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hashlib
 import sys
 import tomllib
 from importlib.resources import files
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import settings
+
+from esn_core.site_keys import identity_text, mask_text
 
 # A loaded machine is no defect: no example is timed. The same examples are drawn in every run.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -19,8 +24,40 @@ settings.load_profile("steady")
 SITES = ("north", "south", "west")
 
 
+def _secret(purpose, site):
+    return hashlib.sha256(f"{purpose} of {site}, for tests".encode()).digest()
+
+
 @pytest.fixture(scope="session")
-def protocol_content():
+def more_sites():
+    """Six sites: the roster as plain data, and each one's private keys for its signature and its masks."""
+    keys = {
+        site: (
+            Ed25519PrivateKey.from_private_bytes(_secret("identity", site)),
+            X25519PrivateKey.from_private_bytes(_secret("mask", site)),
+        )
+        for site in (*SITES, "east", "isle", "hill")
+    }
+    entries = [
+        {
+            "site": site,
+            "node_key": f"ecdsa-sha2-nistp384 {site}=",
+            "identity_key": identity_text(identity.public_key()),
+            "mask_key": mask_text(mask.public_key()),
+        }
+        for site, (identity, mask) in keys.items()
+    ]
+    return entries, keys
+
+
+@pytest.fixture(scope="session")
+def roster(more_sites):
+    """Three sites with their public keys, as plain data."""
+    return more_sites[0][: len(SITES)]
+
+
+@pytest.fixture(scope="session")
+def protocol_content(roster):
     """A valid protocol as plain data; tests change a copy."""
     recipe = (files("esn_core") / "atlases" / "phantom-28.recipe.toml").read_text()
     return {
@@ -28,7 +65,7 @@ def protocol_content():
         "study": "test",
         "simulated": True,
         "bundle_sha256": "0" * 64,
-        "roster": [{"site": s, "node_key": f"ecdsa-sha2-nistp384 {s}="} for s in SITES],
+        "roster": roster,
         "imaging": tomllib.loads(recipe),
         "cohort": {"held_out_fraction": 0.333, "split_salt": "test", "minimum_children": 5},
         "severity_network": {"candidates": "template"},
@@ -36,6 +73,7 @@ def protocol_content():
         "training": {"rounds": 3, "learning_rate": 0.001, "max_gradient_norm": 1.0},
         "privacy": {
             "trust": "local",
+            "colluding_sites": 1,
             "noise": "gaussian",
             "epsilon": 8.0,
             "delta": 1e-3,

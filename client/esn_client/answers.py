@@ -19,7 +19,7 @@ from esn_core.errors import EsnError, ProtocolError
 from esn_core.learning.severity_model import Connectomes, as_matrices, predict
 from esn_core.learning.weights import from_vector
 from esn_core.protocol import Protocol
-from esn_core.questions import Phase, Question, SiteFacts, size_band
+from esn_core.questions import LedgerMark, Phase, Question, SiteFacts, size_band
 from esn_core.releases import Children
 from esn_core.severity_network import masked_input
 
@@ -76,20 +76,23 @@ class Hospital:
         if study is None:
             study = self._studies[digest] = self._load(digest)
         _check_round(question, study.protocol)
+        if question.reveal:
+            return self._gate.reveal(question, study.protocol)
         _check_arrays(question)
         if question.id.phase == "roll-call":
             children: dict[Children, tuple[str, ...]] = {
                 "training": study.cohort.training.participants,
                 "held-out": study.cohort.held_out.participants,
             }
-            return self._gate.disclose(question, roll_call(study), study.protocol, children=children)
-        before = self._gate.answered(question)
+            facts = roll_call(study, *self._gate.ledger_marks(question.entries_seen))
+            return self._gate.disclose(question, facts, study.protocol, children=children)
+        before = self._gate.answered(question, study.protocol)
         if before is not None:
             return before
         return self._gate.release(question, _ROWS[question.id.phase](question, study), study.protocol)
 
 
-def roll_call(study: Study) -> SiteFacts:
+def roll_call(study: Study, ledger: LedgerMark, ledger_seen: LedgerMark) -> SiteFacts:
     """Say what the site runs, with which recipe, and roughly how many children it has."""
     imaging = study.protocol.imaging
     cohort = study.cohort
@@ -99,6 +102,8 @@ def roll_call(study: Study) -> SiteFacts:
         atlas_sha256=load_atlas(imaging.atlas).sha256,
         template_sha256=load_template(imaging.atlas).sha256,
         cohort_band=size_band(len(cohort.training.participants) + len(cohort.held_out.participants)),
+        ledger=ledger,
+        ledger_seen=ledger_seen,
     )
 
 

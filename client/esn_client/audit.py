@@ -5,7 +5,8 @@ import json
 import os
 from pathlib import Path
 
-from esn_core.errors import GateError
+from esn_core.errors import GateError, LedgerError
+from esn_core.questions import LedgerMark
 
 
 class AuditLog:
@@ -37,3 +38,28 @@ class AuditLog:
                 os.fsync(file.fileno())
         except OSError as cause:
             raise GateError(f"{self._path}: the audit log cannot be written to: {cause.strerror}") from cause
+
+    def last_charge(self) -> LedgerMark | None:
+        """Return the newest ledger entry that this log knows of, or None.
+
+        Raises
+        ------
+        LedgerError
+            The log cannot be read: there is nothing to compare the ledger with.
+
+        """
+        if not self._path.exists():
+            return None
+        last: LedgerMark | None = None
+        try:
+            with self._path.open(encoding="utf-8") as file:
+                for line in file:
+                    # A process that was killed may have left half a line.
+                    if not line.endswith("\n") or '"entry"' not in line:
+                        continue
+                    said = json.loads(line)
+                    mark = LedgerMark(entries=said["entry"], head=said["entry_hash"])
+                    last = mark if last is None or mark.entries > last.entries else last
+        except (OSError, ValueError, KeyError) as cause:
+            raise LedgerError(f"{self._path}: cannot be read as an audit log: {cause}") from cause
+        return last

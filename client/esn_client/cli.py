@@ -2,9 +2,11 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -12,6 +14,10 @@ from rich.table import Table
 
 from esn_core.command import progress_bar, run
 from esn_core.errors import ConfigError, SubjectsFailedError
+
+if TYPE_CHECKING:
+    from esn_client.config import SiteSettings
+    from esn_client.ledger import Ledger
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,9 +42,16 @@ def init(
     delta: Annotated[float, typer.Option(help="Delta at which the cap is read.")],
     dataset: Annotated[Path, typer.Option(help="BIDS dataset.")],
     derivatives: Annotated[Path, typer.Option(help="Where 'prepare' writes.")],
+    trust: Annotated[
+        Literal["secure-sum", "local"],
+        typer.Option(help="local: this site adds all of the noise to its own sums, whatever others do."),
+    ] = "secure-sum",
+    colluding_sites: Annotated[
+        int, typer.Option(min=0, help="Other sites that may side with the centre without harm.")
+    ] = 1,
     exact_sums: Annotated[bool, typer.Option(help="Consent to releases without noise.")] = False,
 ) -> None:
-    """Write the site's settings, its key for the link, and an empty ledger."""
+    """Write the site's settings, its keys and enrolment request, and an empty ledger."""
     from esn_client.config import load_site
     from esn_client.state import create_state
 
@@ -54,11 +67,13 @@ def init(
         "ca_certificate": str(ca_certificate.resolve()),
         "dataset": str(dataset.resolve()),
         "derivatives": str(derivatives.resolve()),
+        "trust": trust,
     }
     text = template.format(
         **{name: json.dumps(value, ensure_ascii=False) for name, value in values.items()},
         epsilon_cap=epsilon_cap,
         delta=delta,
+        colluding_sites=colluding_sites,
         exact_sums=str(exact_sums).lower(),
     )
     directory.mkdir(parents=True, exist_ok=True)
@@ -69,8 +84,12 @@ def init(
     except BaseException:
         path.unlink()
         raise
-    typer.echo(f"{settings.node_key_path}.pub")
-    typer.echo("Send this public key to the centre; the private key stays here.", err=True)
+    typer.echo(str(settings.enrolment_path))
+    typer.echo(
+        "Send this request to the centre, and compare the fingerprint in it by telephone; there is no secret "
+        "in it. Everything else in the state directory stays here.",
+        err=True,
+    )
 
 
 @app.command()
@@ -171,14 +190,12 @@ def show(
 ) -> None:
     """Show every release, and what the patients have spent."""
     from esn_client.config import load_site
-    from esn_client.ledger import Ledger
-    from esn_core.privacy import epsilon_of
 
     site = load_site(settings)
-    with Ledger(_existing(site.ledger_path)) as ledger:
+    with _ledger(site) as ledger:
         entries, spent = ledger.entries(), ledger.spent()
-    # Infinity is no JSON: an exact release has no epsilon.
-    worst = max((epsilon_of(s.mu, site.limits.delta) for s in spent.values()), default=0.0)
+    # Most patients have the same history. Infinity is no JSON: an exact release has no epsilon.
+    worst = max((s.epsilon(site.limits.delta) for s in set(spent.values())), default=0.0)
     if as_json:
         facts = {
             "site": site.site,
@@ -223,18 +240,37 @@ def show(
 
 @ledger_app.command()
 def verify(settings: SettingsFile) -> None:
-    """Walk the ledger's chain; a changed ledger is an error."""
+    """Walk the ledger's chain and signatures; compare its end with the audit log. A change is an error."""
+    from esn_client.audit import AuditLog
     from esn_client.config import load_site
+    from esn_client.site import check_against_audit
+
+    site = load_site(settings)
+    with _ledger(site) as ledger:
+        check_against_audit(ledger, AuditLog(site.audit_path, site=site.site))
+        typer.echo(f"{ledger.verify()} entries, head {ledger.mark.head}")
+
+
+@ledger_app.command()
+def export(settings: SettingsFile) -> None:
+    """Print every entry as a line of JSON, with its signature: all that an auditor needs."""
+    from esn_client.config import load_site
+
+    with _ledger(load_site(settings)) as ledger:
+        for line in ledger.export():
+            typer.echo(line)
+
+
+@contextmanager
+def _ledger(site: "SiteSettings") -> "Iterator[Ledger]":
+    """Open a site's ledger to read it."""
+    from esn_client.identity import load_identity_key
     from esn_client.ledger import Ledger
 
-    with Ledger(_existing(load_site(settings).ledger_path)) as ledger:
-        typer.echo(f"{ledger.verify()} entries, head {ledger.head}")
-
-
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise ConfigError(f"{path}: there is no ledger; run 'esn-client init' first")
-    return path
+    if not site.ledger_path.exists():
+        raise ConfigError(f"{site.ledger_path}: there is no ledger; run 'esn-client init' first")
+    with Ledger(site.ledger_path, load_identity_key(site.identity_key_path).public_key()) as ledger:
+        yield ledger
 
 
 def main() -> NoReturn:

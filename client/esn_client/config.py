@@ -30,6 +30,11 @@ class Limits(_Table):
     """Delta at which the cap is read."""
     minimum_children: int = Field(ge=3)
     """A sum over fewer children does not leave."""
+    trust: Literal["secure-sum", "local"]
+    """The weakest protection that the site accepts: under 'secure-sum' the sites' noise may be shared
+    out under masks; under 'local' this site adds all of the noise itself, or does not answer."""
+    colluding_sites: int = Field(ge=0)
+    """So many other sites, at least, may side with the centre without harm to this site's children."""
     exact_sums: StrictBool
     """Consent to releases without noise. They have no epsilon."""
 
@@ -79,6 +84,21 @@ class SiteSettings(_Table):
     def node_key_path(self) -> Path:
         """Private key by which the centre's link knows this site."""
         return self.state / "node_key"
+
+    @property
+    def identity_key_path(self) -> Path:
+        """Private key by which the site signs its ledger."""
+        return self.state / "identity_key"
+
+    @property
+    def mask_key_path(self) -> Path:
+        """Private key from which the site's masks are made."""
+        return self.state / "mask_key.pem"
+
+    @property
+    def enrolment_path(self) -> Path:
+        """What is sent to the centre: the site's name and public keys."""
+        return self.state / "enrolment.toml"
 
     @property
     def salt_path(self) -> Path:

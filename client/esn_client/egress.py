@@ -1,8 +1,9 @@
 """The gate: everything that leaves a site passes here, in one order.
 
 Protocol and site policy, minimum count, clip, quantise, noise, ledger charge
-together with the noised sum, audit line, bytes. The masks of the secure sum
-will stand between charge and audit.
+together with the noised sum, mask, audit line, bytes. The noised sum is kept
+under the question's id; masks are computed from it again, so the same question
+is answered with the same bytes and charged once.
 
 Between the minimum count and the charge nothing is refused for what is in the
 rows: a refusal costs no privacy, so it must not depend on a child's data.
@@ -13,18 +14,21 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from esn_client.audit import AuditLog
 from esn_client.config import Limits
-from esn_client.ledger import Charge, Ledger, patient_hashes
+from esn_client.ledger import Charge, Ledger, Paid, patient_hashes, salt_fingerprint
 from esn_core.errors import EsnError, GateError, ProtocolError
-from esn_core.fixed_point import noise_units, sum_rows
+from esn_core.fixed_point import add_noise, noise_units, sum_rows
 from esn_core.price import price_of
 from esn_core.privacy import NO_NOISE
 from esn_core.protocol import Protocol
-from esn_core.questions import Answer, Question, Refusal, SiteFacts, sha256_of
+from esn_core.questions import Answer, LedgerMark, Question, Refusal, SiteFacts, sha256_of
 from esn_core.releases import Children, ReleaseKind, clip_rows
+from esn_core.secure_sum import Attempt, mask, self_seed
+from esn_core.site_keys import mask_key
 
 Noise = Callable[[int, float], NDArray[np.int64]]
 """Draws (d,) integers from the discrete Gaussian of a standard deviation in grid units."""
@@ -66,28 +70,39 @@ class Gate:
     audit : AuditLog
     salt : bytes
         Secret that turns participant labels into the ledger's identifiers.
+    mask_key : X25519PrivateKey
+        From which this site's masks are made.
     noise : Noise
         `discrete_gaussian` outside tests.
 
     """
 
     def __init__(
-        self, *, site: str, limits: Limits, ledger: Ledger, audit: AuditLog, salt: bytes, noise: Noise
+        self,
+        *,
+        site: str,
+        limits: Limits,
+        ledger: Ledger,
+        audit: AuditLog,
+        salt: bytes,
+        mask_key: X25519PrivateKey,
+        noise: Noise,
     ) -> None:
         self._site = site
         self._limits = limits
         self._ledger = ledger
         self._audit = audit
         self._salt = salt
+        self._mask_key = mask_key
         self._noise = noise
 
-    def answered(self, question: Question) -> bytes | None:
+    def answered(self, question: Question, protocol: Protocol) -> bytes | None:
         """Return the answer that was already paid for, when this question was asked before.
 
         Raises
         ------
         ProtocolError
-            It was asked before with other content.
+            It was asked before with other content, or with a set of sites that cannot be.
 
         """
         paid = self._ledger.paid(str(question.id))
@@ -95,7 +110,31 @@ class Gate:
             return None
         if paid.content_sha256 != question.content_sha256:
             raise ProtocolError("a question was asked again with other content")
-        return self._send(question, Answer(question.id, self._site, total=paid.total))
+        return self._send_sum(question, paid, protocol)
+
+    def reveal(self, question: Question, protocol: Protocol) -> bytes:
+        """Reveal the seed of this site's own mask, for one set of sites and never for another.
+
+        Parameters
+        ----------
+        question : Question
+            Whose `participants` have all answered, says the centre.
+        protocol : Protocol
+            Approved by the site.
+
+        Raises
+        ------
+        ProtocolError
+            The seed was revealed for another set of sites, the question was never answered, or the
+            protocol has no such masks.
+
+        """
+        if not protocol.self_masked:
+            raise ProtocolError("a seed was asked for; this protocol's masks have none to reveal")
+        attempt = self._attempt(question, protocol)
+        mark = self._ledger.reveal(attempt.question, attempt.participants)
+        seed = self_seed(self._mask_key, attempt)
+        return self._send(question, Answer(question.id, self._site, seed=seed, charged=mark), mark)
 
     def release(self, question: Question, rows: Rows, protocol: Protocol) -> bytes:
         """Protect, charge and hand out one sum.
@@ -117,8 +156,10 @@ class Gate:
         Raises
         ------
         GateError
-            The rows are not what the question asks for, there are too few children, or no consent to
-            exact sums.
+            The rows are not what the question asks for, there are too few children, no consent to
+            exact sums, or more trust is asked for than the site has.
+        ProtocolError
+            The set of sites to be summed cannot be.
         PrivacyBudgetError
             The site's cap, or a second run of the protocol.
 
@@ -129,23 +170,30 @@ class Gate:
         price = price_of(protocol).of(question.id.phase)
         if (kind.name, kind.children) != (price.phase, price.children):
             raise GateError(f"release {kind.name} is no answer to a question of the phase {price.phase}")
+        self._check_trust(protocol)
         self._check_consent(price.noise_multiplier)
-        noise_sd = noise_units(kind, price.noise_multiplier)
+        if protocol.masked:
+            self._attempt(question, protocol)
+        noise_sd = noise_units(kind, price.noise_multiplier, share=protocol.noise_share)
         patients, values = _one_row_each(rows)
         self._check_minimum(patients, protocol, what=f"release {kind.name}")
         total = sum_rows(clip_rows(values, kind.l2_bound), kind)
         if price.noise_multiplier != NO_NOISE:
-            total = total + self._noise(kind.dimension, noise_sd)
+            total = add_noise(total, self._noise(kind.dimension, noise_sd))
         paid = self._ledger.charge(
             Charge(
                 question=str(question.id),
                 protocol_sha256=protocol.sha256,
                 run=question.id.run,
                 release=kind.name,
+                trust=protocol.privacy.trust,
                 noise_multiplier=price.noise_multiplier,
+                noise_share=protocol.noise_share,
+                sampling_rate=1.0,
                 l2_bound=kind.l2_bound,
                 dimension=kind.dimension,
                 patients=self._hashes(patients),
+                salt_sha256=salt_fingerprint(self._salt),
                 software=version("esn-federated"),
             ),
             total,
@@ -153,7 +201,7 @@ class Gate:
             epsilon_cap=self._limits.epsilon_cap,
             delta=self._limits.delta,
         )
-        return self._send(question, Answer(question.id, self._site, total=paid.total))
+        return self._send_sum(question, paid, protocol)
 
     def disclose(
         self,
@@ -180,12 +228,16 @@ class Gate:
         Raises
         ------
         GateError
-            Too few children in a split, or no consent to exact sums.
+            Too few children in a split, no consent to exact sums, or more trust is asked for than the
+            site has.
         PrivacyBudgetError
             The site's cap, or a second run of the protocol.
+        LedgerError
+            Patients of the ledger were hashed with another key.
 
         """
         price = price_of(protocol)
+        self._check_trust(protocol)
         for phase in price.phases:
             self._check_consent(phase.noise_multiplier)
         for split, participants in children.items():
@@ -194,17 +246,58 @@ class Gate:
                 protocol_sha256=protocol.sha256,
                 run=question.id.run,
                 patients=self._hashes(participants),
-                mu=price.mu(split),
+                salt_sha256=salt_fingerprint(self._salt),
+                planned=price.mechanisms(split),
                 epsilon_cap=self._limits.epsilon_cap,
                 delta=self._limits.delta,
             )
         return self._send(question, Answer(question.id, self._site, facts=facts))
+
+    def ledger_marks(self, entries_seen: int) -> tuple[LedgerMark, LedgerMark]:
+        """Return the end of the ledger, and the entry up to which the centre says that it knows it.
+
+        Raises
+        ------
+        LedgerError
+            The ledger is shorter than that.
+
+        """
+        return self._ledger.mark, self._ledger.mark_at(entries_seen)
 
     def refuse(self, question: Question, error: EsnError) -> bytes:
         """Answer with the class of `error`; its text stays in the site's own log."""
         refusal = Refusal(error=type(error).__name__)
         self._audit.write("refused", question=str(question.id), error=refusal.error)
         return Answer(question.id, self._site, refusal=refusal).to_bytes()
+
+    def _attempt(self, question: Question, protocol: Protocol) -> Attempt:
+        """Accept the set of sites that are to be summed, or refuse it."""
+        named = question.participants
+        allowed = tuple(site for site in protocol.sites if site in named)
+        if named != allowed or self._site not in named:
+            raise ProtocolError(
+                "a sum is formed of sites of the roster, in its order, this one among them; "
+                f"{', '.join(named) or 'none'} were named"
+            )
+        # The quorum is three or more; a smaller sum would also have too little noise.
+        fewest = protocol.rounds.quorum
+        if len(named) < fewest:
+            raise ProtocolError(
+                f"a sum of {len(named)} sites was asked for; the protocol allows {fewest} or more"
+            )
+        return Attempt(protocol.sha256, str(question.id), named)
+
+    def _check_trust(self, protocol: Protocol) -> None:
+        if not protocol.masked:
+            return
+        if self._limits.trust != "secure-sum":
+            raise GateError("the protocol shares out the noise; this site adds all of it (limits.trust)")
+        withstood, demanded = protocol.privacy.colluding_sites, self._limits.colluding_sites
+        if withstood < demanded:
+            raise GateError(
+                f"the protocol's noise suffices with {withstood} colluding sites; this site demands {demanded} "
+                "(limits.colluding_sites)"
+            )
 
     def _check_consent(self, noise_multiplier: float) -> None:
         if noise_multiplier == NO_NOISE and not self._limits.exact_sums:
@@ -220,14 +313,35 @@ class Gate:
     def _hashes(self, patients: Sequence[str]) -> tuple[str, ...]:
         return tuple(sorted(patient_hashes(patients, salt=self._salt)))
 
-    def _send(self, question: Question, answer: Answer) -> bytes:
+    def _send_sum(self, question: Question, paid: Paid, protocol: Protocol) -> bytes:
+        total = paid.total
+        if protocol.masked:
+            attempt = self._attempt(question, protocol)
+            total = mask(
+                total,
+                attempt,
+                site=self._site,
+                private_key=self._mask_key,
+                public_keys={entry.site: mask_key(entry.mask_key) for entry in protocol.roster},
+                self_masked=protocol.self_masked,
+            )
+        elif question.participants:
+            raise ProtocolError("a set of sites was named; this protocol uses no masks")
+        answer = Answer(question.id, self._site, total=total, charged=paid.mark)
+        return self._send(question, answer, paid.mark)
+
+    def _send(self, question: Question, answer: Answer, charged: LedgerMark | None = None) -> bytes:
         body = answer.to_bytes()
+        entry: dict[str, str | int] = (
+            {"entry": charged.entries, "entry_hash": charged.head} if charged else {}
+        )
         self._audit.write(
-            "sent",
+            "revealed" if answer.seed else "sent",
             question=str(question.id),
             attempt=question.id.attempt,
             bytes=len(body),
             sha256=sha256_of(body),
+            **entry,
         )
         return body
 

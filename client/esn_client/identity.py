@@ -1,12 +1,18 @@
-"""The key by which the centre recognises a site."""
+"""A site's keys: for the link, for its signature, and for its masks."""
 
 from pathlib import Path
 
+import tomli_w
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from esn_core.errors import ConfigError
 from esn_core.files import write_new
+from esn_core.protocol import RosterEntry
+from esn_core.site_keys import identity_text, mask_text
 
 
 def create_node_key(path: Path) -> None:
@@ -40,3 +46,93 @@ def create_node_key(path: Path) -> None:
     )
     write_new(path, private_bytes, mode=0o600)
     write_new(public_path, public_bytes + b"\n", mode=0o644)
+
+
+def create_identity_key(path: Path) -> None:
+    """Create the Ed25519 key with which this site signs its ledger, in OpenSSH format.
+
+    Parameters
+    ----------
+    path : Path
+        Of the private key, readable by its owner only; the public key goes beside it, with ``.pub`` appended.
+
+    """
+    key = Ed25519PrivateKey.generate()
+    write_new(
+        path,
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        ),
+        mode=0o600,
+    )
+    public = identity_text(key.public_key())
+    write_new(path.with_name(path.name + ".pub"), f"{public}\n".encode(), mode=0o644)
+
+
+def create_mask_key(path: Path) -> None:
+    """Create the X25519 key from which this site's masks are made, in PEM (PKCS 8), for its owner only."""
+    key = X25519PrivateKey.generate()
+    write_new(
+        path,
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+        mode=0o600,
+    )
+
+
+def load_identity_key(path: Path) -> Ed25519PrivateKey:
+    """Read the key with which this site signs; `ConfigError` when it is not there or no such key."""
+    try:
+        key = serialization.load_ssh_private_key(_read(path), password=None)
+    except (ValueError, UnsupportedAlgorithm) as cause:
+        raise ConfigError(f"{path}: is no private key in OpenSSH format; it was damaged") from cause
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"{path}: is no Ed25519 key")
+    return key
+
+
+def load_mask_key(path: Path) -> X25519PrivateKey:
+    """Read the key of this site's masks; `ConfigError` when it is not there or no such key."""
+    try:
+        key = serialization.load_pem_private_key(_read(path), password=None)
+    except (ValueError, UnsupportedAlgorithm) as cause:
+        raise ConfigError(f"{path}: is no private key in PEM; it was damaged") from cause
+    if not isinstance(key, X25519PrivateKey):
+        raise ConfigError(f"{path}: is no X25519 key")
+    return key
+
+
+def roster_entry(site: str, *, node_key: Path, identity_key: Path, mask_key: Path) -> RosterEntry:
+    """Return what a roster says of this site: its name and its public keys.
+
+    Parameters
+    ----------
+    site : str
+    node_key, identity_key, mask_key : Path
+        The private keys; the node key's public half stands beside it.
+
+    """
+    public = _read(node_key.with_name(node_key.name + ".pub")).decode()
+    return RosterEntry(
+        site=site,
+        node_key=" ".join(public.split()[:2]),
+        identity_key=identity_text(load_identity_key(identity_key).public_key()),
+        mask_key=mask_text(load_mask_key(mask_key).public_key()),
+    )
+
+
+def enrolment_request(entry: RosterEntry) -> bytes:
+    """Return the file that a site sends to the centre; there is no secret in it."""
+    words = (
+        "# Enrolment request of one site. There is no secret in it. Before the centre enrols the site, two\n"
+        f"# people compare this fingerprint by telephone: {entry.fingerprint}\n"
+    )
+    return (words + tomli_w.dumps(entry.model_dump())).encode()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as cause:
+        raise ConfigError(f"{path}: cannot be read; run 'esn-client init' first") from cause

@@ -1,17 +1,19 @@
 """The privacy ledger: every release that touched a patient, kept for ever.
 
 One SQLite file in WAL mode. Entries are only ever appended; each holds the
-hash of the one before. A charge and the noised sum that it pays for are
-written in one transaction, fsynced, before the sum may leave: whatever
-happens to the process, no sum leaves without its charge, and a question that
-is asked again is answered with the sum that was paid for.
+hash of the one before, and is signed by the site. A charge and the noised sum
+that it pays for are written in one transaction, fsynced, before the sum may
+leave: whatever happens to the process, no sum leaves without its charge, and a
+question that is asked again is answered with the sum that was paid for. That
+the seed of a mask was revealed is an entry of the same chain.
 
-The ledger stores facts (noise multiplier, bound, patients as keyed hashes);
-epsilon is computed from them.
+The ledger stores facts (mechanism, bound, patients as keyed hashes); epsilon
+is computed from them.
 
-The chain shows what was changed, removed or moved inside the file. A tail that
-was cut off leaves a shorter, whole chain: who fears that keeps the head that
-`esn-client ledger verify` prints, or the audit log, elsewhere.
+The chain shows what was changed, removed or moved inside the file; the
+signature, that the site wrote it. A tail that was cut off, or a file that came
+back from a backup, leaves a shorter, whole chain: the site's audit log and the
+centre each keep the last entry that they saw, and `mark_at` is compared with it.
 """
 
 import datetime
@@ -24,13 +26,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
 
-from esn_core.errors import GateError, PrivacyBudgetError, ProtocolError
-from esn_core.privacy import NO_NOISE, GaussianRelease, compose, epsilon_of
+from esn_core.errors import GateError, LedgerError, PrivacyBudgetError, ProtocolError
+from esn_core.privacy import NO_NOISE, GaussianRelease, epsilon_of_all
+from esn_core.questions import LedgerMark
 
 # The cap is compared with an epsilon that two root searches and a sum computed: a protocol that
 # spends the cap to the last digit is not above it.
@@ -44,12 +49,18 @@ CREATE TABLE IF NOT EXISTS entries (
     sequence INTEGER PRIMARY KEY,
     body TEXT NOT NULL,
     previous TEXT NOT NULL,
-    hash TEXT NOT NULL UNIQUE
+    hash TEXT NOT NULL UNIQUE,
+    signature BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS sums (
     question TEXT PRIMARY KEY,
     content_sha256 TEXT NOT NULL,
     total BLOB NOT NULL,
+    sequence INTEGER NOT NULL REFERENCES entries (sequence)
+);
+CREATE TABLE IF NOT EXISTS reveals (
+    question TEXT PRIMARY KEY,
+    participants TEXT NOT NULL,
     sequence INTEGER NOT NULL REFERENCES entries (sequence)
 );
 CREATE TRIGGER IF NOT EXISTS entries_stay BEFORE UPDATE ON entries
@@ -60,7 +71,14 @@ CREATE TRIGGER IF NOT EXISTS sums_stay BEFORE UPDATE ON sums
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS sums_remain BEFORE DELETE ON sums
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS reveals_stay BEFORE UPDATE ON reveals
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS reveals_remain BEFORE DELETE ON reveals
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 """
+
+Key = Ed25519PrivateKey | Ed25519PublicKey
+"""The site's identity: the private key can charge, the public one can only read."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +94,20 @@ class Charge:
         The run of the protocol; a protocol is answered in one run only.
     release : str
         Name of the kind of release.
+    trust : {'secure-sum', 'local'}
+        Whose noise protects the patients: that of all sites under masks, or this site's own.
     noise_multiplier : float
-        Over `l2_bound`; 0 for an exact release.
+        Of what anybody outside gets to see, over `l2_bound`; 0 for an exact release.
+    noise_share : float
+        The part of that noise's variance that this site added.
+    sampling_rate : float
+        Probability with which each patient took part; this software asks all, always: 1.
     l2_bound : float
     dimension : int
     patients : tuple of str
         Keyed hashes of the patients in the sum, sorted.
+    salt_sha256 : str
+        Fingerprint of the key of these hashes.
     software : str
 
     """
@@ -90,16 +116,25 @@ class Charge:
     protocol_sha256: str
     run: str
     release: str
+    trust: str
     noise_multiplier: float
+    noise_share: float
+    sampling_rate: float
     l2_bound: float
     dimension: int
     patients: tuple[str, ...]
+    salt_sha256: str
     software: str
+
+    @property
+    def mechanism(self) -> GaussianRelease:
+        """What was done, as far as privacy is concerned."""
+        return GaussianRelease(self.noise_multiplier, self.sampling_rate)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the ledger."""
+    """A charge, as it stands in the ledger."""
 
     sequence: int
     at: str
@@ -110,10 +145,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Paid:
-    """A sum that was charged: it may leave, as often as the same question is asked."""
+    """A sum that was charged: it may leave, as often as the same question is asked.
+
+    Attributes
+    ----------
+    content_sha256 : str
+    total : (d,) int64
+    mark : LedgerMark
+        The entry that charged it.
+
+    """
 
     content_sha256: str
     total: NDArray[np.int64]
+    mark: LedgerMark
 
 
 @dataclass(frozen=True)
@@ -125,19 +170,18 @@ class Spent:
     releases : int
     exact_releases : int
         Of these, without noise.
-    noisy_mu : float
-        Gaussian-DP parameter of the noisy ones.
+    noisy : tuple of GaussianRelease
+        The others.
 
     """
 
     releases: int
     exact_releases: int
-    noisy_mu: float
+    noisy: tuple[GaussianRelease, ...]
 
-    @property
-    def mu(self) -> float:
-        """Gaussian-DP parameter of everything; infinite when there was an exact release."""
-        return math.inf if self.exact_releases else self.noisy_mu
+    def epsilon(self, delta: float) -> float:
+        """Epsilon of everything; infinite when there was an exact release."""
+        return math.inf if self.exact_releases else epsilon_of_all(self.noisy, delta)
 
 
 class Ledger:
@@ -147,16 +191,19 @@ class Ledger:
     ----------
     path : Path
         Created when it does not exist.
+    key : Ed25519PrivateKey or Ed25519PublicKey
+        The site's identity.
 
     Raises
     ------
-    PrivacyBudgetError
-        The file is no ledger, or its chain is broken.
+    LedgerError
+        The file is no ledger, its chain is broken, or another site wrote it.
 
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: Key) -> None:
         self._path = path
+        self._key = key
         # One connection: without the lock a second thread would read what the first has not committed.
         self._lock = threading.RLock()
         try:
@@ -164,7 +211,7 @@ class Ledger:
                 path, timeout=30, isolation_level=None, check_same_thread=False
             )
         except sqlite3.Error as cause:
-            raise PrivacyBudgetError(f"{path}: cannot be opened as a ledger: {cause}") from cause
+            raise LedgerError(f"{path}: cannot be opened as a ledger: {cause}") from cause
         try:
             self._connection.execute("PRAGMA journal_mode = WAL")
             # FULL: a commit returns only when the log is on disk.
@@ -173,8 +220,8 @@ class Ledger:
             self.verify()
         except (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError) as cause:
             self._connection.close()
-            raise PrivacyBudgetError(f"{path}: cannot be opened as a ledger: {cause}") from cause
-        except PrivacyBudgetError:
+            raise LedgerError(f"{path}: cannot be opened as a ledger: {cause}") from cause
+        except LedgerError:
             self._connection.close()
             raise
 
@@ -191,21 +238,44 @@ class Ledger:
         self._connection.close()
 
     def entries(self) -> list[Entry]:
-        """Return all entries, oldest first."""
+        """Return all charges, oldest first."""
         with self._lock:
             rows = self._connection.execute(
                 "SELECT sequence, body, previous, hash FROM entries ORDER BY sequence"
             ).fetchall()
-        return [_entry(*row) for row in rows]
+        said = [(row, json.loads(row[1])) for row in rows]
+        return [_entry(body, row) for row, body in said if "reveals" not in body]
 
     @property
-    def head(self) -> str:
-        """Hash of the newest entry."""
+    def mark(self) -> LedgerMark:
+        """The newest entry."""
         with self._lock:
             row = self._connection.execute(
-                "SELECT hash FROM entries ORDER BY sequence DESC LIMIT 1"
+                "SELECT sequence, hash FROM entries ORDER BY sequence DESC LIMIT 1"
             ).fetchone()
-        return str(row[0]) if row else GENESIS
+        return LedgerMark(entries=row[0], head=row[1]) if row else LedgerMark(entries=0, head=GENESIS)
+
+    def mark_at(self, entries: int) -> LedgerMark:
+        """Return the mark that the ledger had when it held so many entries.
+
+        Raises
+        ------
+        LedgerError
+            It does not hold so many: it was cut short, or came back from a backup.
+
+        """
+        if entries == 0:
+            return LedgerMark(entries=0, head=GENESIS)
+        with self._lock:
+            row = self._connection.execute(
+                "SELECT hash FROM entries WHERE sequence = ?", (entries,)
+            ).fetchone()
+        if row is None:
+            raise LedgerError(
+                f"{self._path}: holds {self.mark.entries} entries where {entries} were seen: it was cut "
+                "short or restored from a backup"
+            )
+        return LedgerMark(entries=entries, head=row[0])
 
     def verify(self) -> int:
         """Walk the chain from its beginning.
@@ -217,35 +287,42 @@ class Ledger:
 
         Raises
         ------
-        PrivacyBudgetError
-            An entry or its sum was changed, removed, added or moved; the message names the first.
+        LedgerError
+            An entry or its sum was changed, removed, added or moved, or has another's signature; the
+            message names the first.
 
         """
         with self._lock:
             # One statement sees one state of the file, whatever another process writes meanwhile.
             rows = self._connection.execute(
-                "SELECT e.sequence, e.body, e.previous, e.hash, s.question, s.content_sha256, s.total "
-                "FROM entries e LEFT JOIN sums s ON s.sequence = e.sequence ORDER BY e.sequence"
+                "SELECT e.sequence, e.body, e.previous, e.hash, e.signature, "
+                "s.question, s.content_sha256, s.total, r.question, r.participants "
+                "FROM entries e LEFT JOIN sums s ON s.sequence = e.sequence "
+                "LEFT JOIN reveals r ON r.sequence = e.sequence ORDER BY e.sequence"
             ).fetchall()
             stray = self._connection.execute(
-                "SELECT question FROM sums WHERE sequence NOT IN (SELECT sequence FROM entries)"
+                "SELECT question FROM sums WHERE sequence NOT IN (SELECT sequence FROM entries) "
+                "UNION SELECT question FROM reveals WHERE sequence NOT IN (SELECT sequence FROM entries)"
             ).fetchone()
         if stray:
-            raise PrivacyBudgetError(f"{self._path}: the sum of {stray[0]} was never charged")
+            raise LedgerError(f"{self._path}: the sum of {stray[0]} was never charged")
+        public = self._key if isinstance(self._key, Ed25519PublicKey) else self._key.public_key()
         previous = GENESIS
-        for count, (sequence, body, said, digest, question, content, total) in enumerate(rows, start=1):
+        for count, row in enumerate(rows, start=1):
+            sequence, body, said, digest, signature = row[:5]
             if sequence != count or said != previous or digest != _hash(sequence, body, said):
-                raise PrivacyBudgetError(f"{self._path}: the ledger's chain is broken at entry {count}")
+                raise LedgerError(f"{self._path}: the ledger's chain is broken at entry {count}")
+            try:
+                public.verify(signature, digest.encode())
+            except InvalidSignature as cause:
+                raise LedgerError(
+                    f"{self._path}: entry {count} is not signed by this site's identity key"
+                ) from cause
             previous = digest
-            paid = json.loads(body)
-            if (
-                total is None
-                or paid["question"] != question
-                or paid["content_sha256"] != content
-                or paid["total_sha256"] != _sha256(total)
-            ):
-                raise PrivacyBudgetError(
-                    f"{self._path}: the sum of {paid['question']} (entry {count}) is not the one charged"
+            if not _fits(json.loads(body), *row[5:]):
+                question = json.loads(body).get("question", "")
+                raise LedgerError(
+                    f"{self._path}: the sum of {question} (entry {count}) is not the one charged"
                 )
         return len(rows)
 
@@ -253,9 +330,51 @@ class Ledger:
         """Return the sum that was charged for `question`, if it was."""
         with self._lock:
             row = self._connection.execute(
-                "SELECT content_sha256, total FROM sums WHERE question = ?", (question,)
+                "SELECT s.content_sha256, s.total, e.sequence, e.hash "
+                "FROM sums s JOIN entries e ON e.sequence = s.sequence WHERE s.question = ?",
+                (question,),
             ).fetchone()
-        return Paid(row[0], np.frombuffer(row[1], dtype="<i8")) if row else None
+        if row is None:
+            return None
+        return Paid(row[0], np.frombuffer(row[1], dtype="<i8"), LedgerMark(entries=row[2], head=row[3]))
+
+    def revealed(self, question: str) -> tuple[str, ...] | None:
+        """Return the sites for whose sum the seed of a mask was revealed, if it was."""
+        with self._lock:
+            row = self._connection.execute(
+                "SELECT participants FROM reveals WHERE question = ?", (question,)
+            ).fetchone()
+        return tuple(json.loads(row[0])) if row else None
+
+    def reveal(self, question: str, participants: Sequence[str]) -> LedgerMark:
+        """Note, durably, for which sum the seed of this site's mask is revealed.
+
+        Raises
+        ------
+        ProtocolError
+            It was revealed for another set of sites, or the question was never answered.
+
+        """
+        with self._writing():
+            before = self.revealed(question)
+            if before is None:
+                if self.paid(question) is None:
+                    raise ProtocolError("a seed was asked for before its question was answered")
+                sequence = self._append({"question": question, "reveals": list(participants)})
+                self._connection.execute(
+                    "INSERT INTO reveals VALUES (?, ?, ?)",
+                    (question, json.dumps(list(participants)), sequence),
+                )
+            elif before != tuple(participants):
+                raise ProtocolError(
+                    f"the seed of this question was revealed for {', '.join(before)}, and is for nobody else"
+                )
+            row = self._connection.execute(
+                "SELECT e.sequence, e.hash FROM reveals r JOIN entries e ON e.sequence = r.sequence "
+                "WHERE r.question = ?",
+                (question,),
+            ).fetchone()
+        return LedgerMark(entries=row[0], head=row[1])
 
     def charge(
         self,
@@ -302,30 +421,40 @@ class Ledger:
                     raise ProtocolError("a question was asked again with other content")
                 return before
             self._check_run(charge.protocol_sha256, charge.run)
+            self._check_salt(charge.salt_sha256)
             if charge.noise_multiplier != NO_NOISE:
-                before_mu = self._largest_mu(charge.patients)
-                worst = math.hypot(before_mu, 1 / charge.noise_multiplier)
-                self._check_cap(worst, what=f"release {charge.release}", epsilon_cap=epsilon_cap, delta=delta)
+                self._check_cap(
+                    charge.patients,
+                    [charge.mechanism],
+                    what="the release",
+                    epsilon_cap=epsilon_cap,
+                    delta=delta,
+                )
             blob = np.ascontiguousarray(total, dtype="<i8").tobytes()
-            sequence = 1 + int(self._connection.execute("SELECT COUNT(*) FROM entries").fetchone()[0])
-            body = json.dumps(
-                {
-                    "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                    "content_sha256": content_sha256,
-                    "total_sha256": _sha256(blob),
-                    **asdict(charge),
-                },
-                sort_keys=True,
-            )
-            previous = self.head
-            self._connection.execute(
-                "INSERT INTO entries VALUES (?, ?, ?, ?)",
-                (sequence, body, previous, _hash(sequence, body, previous)),
+            sequence = self._append(
+                {"content_sha256": content_sha256, "total_sha256": _sha256(blob), **asdict(charge)}
             )
             self._connection.execute(
                 "INSERT INTO sums VALUES (?, ?, ?, ?)", (charge.question, content_sha256, blob, sequence)
             )
-        return Paid(content_sha256, total)
+            return Paid(content_sha256, total, self.mark)
+
+    def _append(self, facts: dict[str, object]) -> int:
+        """Chain and sign one entry, inside a transaction."""
+        if not isinstance(self._key, Ed25519PrivateKey):
+            raise GateError(f"{self._path}: was opened to be read; only the site itself can write to it")
+        body = json.dumps(
+            {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **facts},
+            sort_keys=True,
+        )
+        last = self.mark
+        sequence = last.entries + 1
+        digest = _hash(sequence, body, last.head)
+        self._connection.execute(
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?)",
+            (sequence, body, last.head, digest, self._key.sign(digest.encode())),
+        )
+        return sequence
 
     def check_plan(
         self,
@@ -333,7 +462,8 @@ class Ledger:
         protocol_sha256: str,
         run: str,
         patients: Iterable[str],
-        mu: float,
+        salt_sha256: str,
+        planned: Sequence[GaussianRelease],
         epsilon_cap: float,
         delta: float,
     ) -> None:
@@ -344,21 +474,29 @@ class Ledger:
         protocol_sha256, run : str
         patients : iterable of str
             Keyed hashes of the patients of one split.
-        mu : float
-            Gaussian-DP parameter of all that the protocol asks about them, started or not;
-            infinite when it asks for exact sums, which the cap does not govern.
+        salt_sha256 : str
+        planned : sequence of GaussianRelease
+            All that the protocol asks about them, started or not. The cap does not govern exact ones.
         epsilon_cap, delta : float
 
         Raises
         ------
         PrivacyBudgetError
             The cap would be exceeded, or the protocol was answered in another run.
+        LedgerError
+            Patients of the ledger were hashed with another key.
 
         """
         self._check_run(protocol_sha256, run)
-        if math.isfinite(mu):
-            worst = math.hypot(self._largest_mu(patients, without=protocol_sha256), mu)
-            self._check_cap(worst, what="the protocol", epsilon_cap=epsilon_cap, delta=delta)
+        self._check_salt(salt_sha256)
+        self._check_cap(
+            patients,
+            [release for release in planned if release.noise_multiplier != NO_NOISE],
+            what="the protocol",
+            epsilon_cap=epsilon_cap,
+            delta=delta,
+            without=protocol_sha256,
+        )
 
     def spent(self, patients: Iterable[str] | None = None, *, without: str | None = None) -> dict[str, Spent]:
         """Return what each patient has spent.
@@ -371,24 +509,31 @@ class Ledger:
             Hash of a protocol whose charges are left out.
 
         """
-        noise: dict[str, list[float]] = {} if patients is None else {p: [] for p in patients}
+        done: dict[str, list[GaussianRelease]] = {} if patients is None else {p: [] for p in patients}
         for entry in self.entries():
             if entry.charge.protocol_sha256 == without:
                 continue
             for patient in entry.charge.patients:
-                if patients is None or patient in noise:
-                    noise.setdefault(patient, []).append(entry.charge.noise_multiplier)
-        return {
-            patient: Spent(
-                releases=len(multipliers),
-                exact_releases=multipliers.count(NO_NOISE),
-                noisy_mu=compose(GaussianRelease(m) for m in multipliers if m != NO_NOISE),
-            )
-            for patient, multipliers in noise.items()
-        }
+                if patients is None or patient in done:
+                    done.setdefault(patient, []).append(entry.charge.mechanism)
+        return {patient: _spent(releases) for patient, releases in done.items()}
 
-    def _largest_mu(self, patients: Iterable[str], *, without: str | None = None) -> float:
-        return max((s.noisy_mu for s in self.spent(patients, without=without).values()), default=0.0)
+    def export(self) -> Iterator[str]:
+        """Yield every entry as a line of JSON, with its signature in hex."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT sequence, previous, hash, signature, body FROM entries ORDER BY sequence"
+            ).fetchall()
+        for sequence, previous, digest, signature, body in rows:
+            yield json.dumps(
+                {
+                    "sequence": sequence,
+                    "previous": previous,
+                    "hash": digest,
+                    "signature": signature.hex(),
+                    "body": body,
+                }
+            )
 
     def _check_run(self, protocol_sha256: str, run: str) -> None:
         # An approval is for one run: its price was printed for one.
@@ -399,8 +544,27 @@ class Ledger:
                     "another run needs a protocol of its own"
                 )
 
-    def _check_cap(self, mu: float, *, what: str, epsilon_cap: float, delta: float) -> None:
-        epsilon = epsilon_of(mu, delta)
+    def _check_salt(self, salt_sha256: str) -> None:
+        # With another salt every patient would look new, and its budget unspent.
+        if any(entry.charge.salt_sha256 != salt_sha256 for entry in self.entries()[-1:]):
+            raise LedgerError(
+                f"{self._path}: its patients were hashed with another salt than the site's: one of the two "
+                "files was replaced"
+            )
+
+    def _check_cap(
+        self,
+        patients: Iterable[str],
+        more: Sequence[GaussianRelease],
+        *,
+        what: str,
+        epsilon_cap: float,
+        delta: float,
+        without: str | None = None,
+    ) -> None:
+        # Most patients have the same history: each is composed once.
+        histories = {spent.noisy for spent in self.spent(patients, without=without).values()}
+        epsilon = max((epsilon_of_all([*noisy, *more], delta) for noisy in histories), default=0.0)
         if epsilon > epsilon_cap * (1 + _ROUNDING):
             raise PrivacyBudgetError(
                 f"{what} would take a patient to epsilon {epsilon:.2f} at delta {delta:g}; "
@@ -428,11 +592,50 @@ def patient_hashes(participants: Sequence[str], *, salt: bytes) -> tuple[str, ..
     return tuple(hashlib.blake2b(p.encode(), key=salt[:64], digest_size=16).hexdigest() for p in participants)
 
 
-def _entry(sequence: int, body: str, previous: str, digest: str) -> Entry:
-    said = json.loads(body)
-    at = said.pop("at")
-    del said["content_sha256"], said["total_sha256"]
-    return Entry(sequence, at, Charge(**{**said, "patients": tuple(said["patients"])}), previous, digest)
+def salt_fingerprint(salt: bytes) -> str:
+    """Return what the ledger notes of the key of its patients' hashes."""
+    return _sha256(b"esn-federated patient salt\n" + salt)
+
+
+def _spent(releases: list[GaussianRelease]) -> Spent:
+    noisy = [release for release in releases if release.noise_multiplier != NO_NOISE]
+    return Spent(
+        releases=len(releases),
+        exact_releases=len(releases) - len(noisy),
+        noisy=tuple(sorted(noisy, key=lambda r: (r.noise_multiplier, r.sampling_rate))),
+    )
+
+
+def _entry(body: dict[str, Any], row: tuple[int, str, str, str]) -> Entry:
+    sequence, _, previous, digest = row
+    at = body.pop("at")
+    del body["content_sha256"], body["total_sha256"]
+    return Entry(sequence, at, Charge(**{**body, "patients": tuple(body["patients"])}), previous, digest)
+
+
+def _fits(
+    body: dict[str, Any],
+    question: str | None,
+    content_sha256: str | None,
+    total: bytes | None,
+    revealed: str | None,
+    participants: str | None,
+) -> bool:
+    """Tell whether what stands beside an entry is what the entry says."""
+    if "reveals" in body:
+        return (
+            total is None
+            and participants is not None
+            and body["question"] == revealed
+            and body["reveals"] == json.loads(participants)
+        )
+    return (
+        total is not None
+        and revealed is None
+        and body["question"] == question
+        and body["content_sha256"] == content_sha256
+        and body["total_sha256"] == _sha256(total)
+    )
 
 
 def _hash(sequence: int, body: str, previous: str) -> str:

@@ -8,10 +8,11 @@ from esn_client.audit import AuditLog
 from esn_client.cohort import load_cohort, read_participants
 from esn_client.config import SiteSettings
 from esn_client.egress import Gate, discrete_gaussian
+from esn_client.identity import load_identity_key, load_mask_key
 from esn_client.ledger import Ledger
 from esn_client.state import SALT_BYTES, approved_protocols
 from esn_client.training import device_for
-from esn_core.errors import ConfigError, DataError, ProtocolError
+from esn_core.errors import ConfigError, DataError, LedgerError, ProtocolError
 
 
 @contextmanager
@@ -29,6 +30,8 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, frozenset[
     ------
     ConfigError
         The site was not initialised, or has approved nothing.
+    LedgerError
+        The ledger is not the one that this site wrote, or older than its audit log.
 
     """
     if not settings.salt_path.exists():
@@ -50,17 +53,37 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, frozenset[
         )
         return Study(protocol, cohort, device)
 
-    with Ledger(settings.ledger_path) as ledger:
+    audit = AuditLog(settings.audit_path, site=settings.site)
+    with Ledger(settings.ledger_path, load_identity_key(settings.identity_key_path)) as ledger:
+        check_against_audit(ledger, audit)
         gate = Gate(
             site=settings.site,
             limits=settings.limits,
             ledger=ledger,
-            audit=AuditLog(settings.audit_path, site=settings.site),
+            audit=audit,
             salt=_salt(settings),
+            mask_key=load_mask_key(settings.mask_key_path),
             noise=discrete_gaussian,
         )
         bundles = frozenset(protocol.bundle_sha256 for protocol in protocols.values())
         yield Hospital(gate=gate, load=load), bundles
+
+
+def check_against_audit(ledger: Ledger, audit: AuditLog) -> None:
+    """Refuse a ledger that lacks what the audit log saw leave.
+
+    Raises
+    ------
+    LedgerError
+        It was replaced, cut short, or restored from a backup.
+
+    """
+    seen = audit.last_charge()
+    if seen is not None and ledger.mark_at(seen.entries) != seen:
+        raise LedgerError(
+            f"entry {seen.entries} of the ledger is not the one that the audit log saw: the ledger was "
+            "replaced or restored from a backup"
+        )
 
 
 def _salt(settings: SiteSettings) -> bytes:

@@ -1,21 +1,28 @@
-"""A site's state directory: its key for the link, the ledger's salt, and the protocols it approved."""
+"""A site's state directory: its keys, the ledger's salt, and the protocols it approved."""
 
 import secrets
 from pathlib import Path
 
 from esn_client.config import SiteSettings
-from esn_client.identity import create_node_key
+from esn_client.identity import (
+    create_identity_key,
+    create_mask_key,
+    create_node_key,
+    enrolment_request,
+    load_identity_key,
+    roster_entry,
+)
 from esn_client.ledger import Ledger
 from esn_core.connectome import load_template
 from esn_core.errors import ConfigError, ProtocolError
 from esn_core.files import write_new, write_whole
-from esn_core.protocol import Protocol, load_protocol
+from esn_core.protocol import Protocol, RosterEntry, load_protocol
 
 SALT_BYTES = 32
 
 
 def create_state(settings: SiteSettings) -> None:
-    """Make the site's state directory, its key for the link, and the ledger's salt.
+    """Make the site's state directory: its keys, its enrolment request, the ledger and its salt.
 
     Raises
     ------
@@ -28,9 +35,29 @@ def create_state(settings: SiteSettings) -> None:
     settings.state.mkdir(parents=True, mode=0o700, exist_ok=True)
     settings.state.chmod(0o700)
     create_node_key(settings.node_key_path)
+    create_identity_key(settings.identity_key_path)
+    create_mask_key(settings.mask_key_path)
     write_new(settings.salt_path, secrets.token_bytes(SALT_BYTES), mode=0o600)
-    with Ledger(settings.ledger_path):
+    write_new(settings.enrolment_path, enrolment_request(own_entry(settings)), mode=0o644)
+    with Ledger(settings.ledger_path, load_identity_key(settings.identity_key_path)):
         pass
+
+
+def own_entry(settings: SiteSettings) -> RosterEntry:
+    """Return what a roster has to say of this site.
+
+    Raises
+    ------
+    ConfigError
+        A key is missing or damaged.
+
+    """
+    return roster_entry(
+        settings.site,
+        node_key=settings.node_key_path,
+        identity_key=settings.identity_key_path,
+        mask_key=settings.mask_key_path,
+    )
 
 
 def approve(settings: SiteSettings, protocol_path: Path) -> Protocol:
@@ -70,11 +97,13 @@ def approved_protocols(settings: SiteSettings) -> dict[str, Protocol]:
 
 
 def _check_roster(settings: SiteSettings, protocol: Protocol) -> None:
-    entries = {entry.site: entry.node_key for entry in protocol.roster}
+    entries = {entry.site: entry for entry in protocol.roster}
     if settings.site not in entries:
         raise ProtocolError(f"site {settings.site} is not on the roster: {', '.join(entries)}")
-    public = settings.node_key_path.with_name(settings.node_key_path.name + ".pub")
-    if not public.exists():
-        raise ConfigError(f"{public}: there is no such file; run 'esn-client init' first")
-    if " ".join(public.read_text(encoding="utf-8").split()[:2]) != entries[settings.site]:
-        raise ProtocolError(f"the roster lists another key for {settings.site} than the one in {public}")
+    own, listed = own_entry(settings).model_dump(), entries[settings.site].model_dump()
+    differing = [name.replace("_", " ") for name, value in own.items() if listed[name] != value]
+    if differing:
+        raise ProtocolError(
+            f"the roster lists another {' and '.join(differing)} for {settings.site} than the one in "
+            f"{settings.state}"
+        )

@@ -27,23 +27,20 @@ CREATE TABLE IF NOT EXISTS steps (
     sites TEXT NOT NULL,
     total BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS final_sets (
+    question TEXT PRIMARY KEY,
+    sites TEXT NOT NULL
+);
 """
 
 
-class Checkpoints:
-    """The centre's store of one run, and the way to ask through it.
-
-    The sums that came in are all that a study is computed from. A step that is
-    in the store is not asked again; a step that was asked but not stored is
-    asked again, and the sites answer with the sum that they already paid for.
-    The roll call is repeated at each start.
+class RunStore:
+    """The file of one run: its name, its finished steps, and for which sites seeds were asked.
 
     Parameters
     ----------
     path : Path
         SQLite file, created when it does not exist.
-    rounds : Rounds
-        Asks the sites.
     protocol_sha256 : str
         The file belongs to one run of this protocol.
 
@@ -59,8 +56,7 @@ class Checkpoints:
 
     """
 
-    def __init__(self, path: Path, rounds: Rounds, *, protocol_sha256: str) -> None:
-        self._rounds = rounds
+    def __init__(self, path: Path, *, protocol_sha256: str) -> None:
         self._path = path
         try:
             self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
@@ -91,36 +87,21 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._connection.close()
 
-    def roll_call(self, question: Question) -> dict[str, SiteFacts]:
-        """Ask every site what it runs."""
-        return self._rounds.roll_call(question)
-
-    def sum(self, question: Question, kind: ReleaseKind) -> Pooled:
-        """Return the stored sum of a finished step, or ask for it and store it.
+    def stored(self, question: Question, kind: ReleaseKind) -> Pooled | None:
+        """Return the sum of a finished step, if it is one.
 
         Raises
         ------
         StudyError
-            The phase cannot be finished; or the stored step is damaged, or answered
-            another question, as the software has changed since.
+            The step is damaged, or answered another question, as the software has changed since.
 
         """
-        stored = self._stored(question, kind)
-        if stored is not None:
-            return stored
-        pooled = self._rounds.sum(question, kind)
-        total = np.ascontiguousarray(pooled.total, dtype="<f8").tobytes()
-        with self._database():
-            self._connection.execute(
-                "INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?)",
-                (str(question.id), question.content_sha256, json.dumps(pooled.sites), total),
-            )
-        # What is in the store counts: another process may have been faster, with another set of sites.
-        return self._stored(question, kind) or pooled
-
-    def _stored(self, question: Question, kind: ReleaseKind) -> Pooled | None:
         with self._database():
             row = self._connection.execute(
                 "SELECT content_sha256, sites, total FROM steps WHERE question = ?", (str(question.id),)
@@ -134,9 +115,84 @@ class Checkpoints:
             raise StudyError(f"{self._path}: step {question.id} is damaged; start a new run")
         return Pooled(total, tuple(json.loads(row[1])))
 
+    def keep(self, question: Question, pooled: Pooled) -> None:
+        """Keep the sum of a finished step; the first of two stays."""
+        total = np.ascontiguousarray(pooled.total, dtype="<f8").tobytes()
+        with self._database():
+            self._connection.execute(
+                "INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?)",
+                (str(question.id), question.content_sha256, json.dumps(pooled.sites), total),
+            )
+
+    def final_set(self, question: str) -> tuple[str, ...] | None:
+        """Return the sites whose seeds were asked for, if any were."""
+        with self._database():
+            row = self._connection.execute(
+                "SELECT sites FROM final_sets WHERE question = ?", (question,)
+            ).fetchone()
+        return tuple(json.loads(row[0])) if row else None
+
+    def finalise(self, question: str, sites: tuple[str, ...]) -> None:
+        """Keep, durably, that seeds are asked for the sum of these sites.
+
+        Raises
+        ------
+        StudyError
+            They were asked for another set: two processes run this study.
+
+        """
+        with self._database():
+            self._connection.execute(
+                "INSERT OR IGNORE INTO final_sets VALUES (?, ?)", (question, json.dumps(sites))
+            )
+        if self.final_set(question) != sites:
+            raise StudyError(f"{self._path}: another process runs this study; stop one of the two")
+
     @contextmanager
     def _database(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as cause:
             raise StudyError(f"{self._path}: the run's store cannot be used: {cause}") from cause
+
+
+class Checkpoints:
+    """The way to ask through a run's store.
+
+    The sums that came in are all that a study is computed from. A step that is
+    in the store is not asked again; a step that was asked but not stored is
+    asked again, and the sites answer with the sum that they already paid for.
+    The roll call is repeated at each start.
+
+    Parameters
+    ----------
+    store : RunStore
+    rounds : Rounds
+        Asks the sites.
+
+    """
+
+    def __init__(self, store: RunStore, rounds: Rounds) -> None:
+        self._store = store
+        self._rounds = rounds
+
+    def roll_call(self, question: Question) -> dict[str, SiteFacts]:
+        """Ask every site what it runs."""
+        return self._rounds.roll_call(question)
+
+    def sum(self, question: Question, kind: ReleaseKind) -> Pooled:
+        """Return the stored sum of a finished step, or ask for it and store it.
+
+        Raises
+        ------
+        StudyError
+            The phase cannot be finished; or the stored step cannot be used.
+
+        """
+        stored = self._store.stored(question, kind)
+        if stored is not None:
+            return stored
+        pooled = self._rounds.sum(question, kind)
+        self._store.keep(question, pooled)
+        # What is in the store counts: another process may have been faster, with another set of sites.
+        return self._store.stored(question, kind) or pooled

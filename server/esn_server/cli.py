@@ -15,6 +15,9 @@ app = typer.Typer(
     help="The coordinating centre of an esn-federated study. Research software, not a medical device.",
 )
 
+protocol_app = typer.Typer(no_args_is_help=True, help="Draft a study, and see what it costs.")
+app.add_typer(protocol_app, name="protocol")
+
 Centre = Annotated[Path, typer.Argument(help="The centre's directory, made by 'esn-server init'.")]
 Address = Annotated[str, typer.Option(help="host:port of this centre's SuperLink.")]
 
@@ -49,20 +52,20 @@ def start(
 @app.command()
 def enrol(
     directory: Centre,
-    site: Annotated[str, typer.Argument(help="The site's name.")],
-    public_key: Annotated[Path, typer.Argument(help="The site's public key, from 'esn-client init'.")],
+    request: Annotated[Path, typer.Argument(help="The site's enrolment.toml, from 'esn-client init'.")],
     address: Address = _ADDRESS,
 ) -> None:
-    """Let a site's key through; the centre must be started."""
+    """Let a site in by its keys; compare the fingerprint by telephone. The centre must be started."""
     from esn_server.link import register_site
-    from esn_server.sites import keep_key
+    from esn_server.sites import keep_enrolment, node_key_of
 
-    kept = keep_key(directory, site, public_key)
-    typer.echo(f"{site} {register_site(directory, address, kept)}")
+    entry = keep_enrolment(directory, request)
+    typer.echo(f"{entry.site} {register_site(directory, address, node_key_of(directory, entry.site))}")
+    typer.echo(f"fingerprint {entry.fingerprint}", err=True)
 
 
-@app.command()
-def protocol(
+@protocol_app.command()
+def new(
     directory: Centre,
     study: Annotated[str, typer.Option(help="Name of the study.")],
     epsilon: Annotated[float, typer.Option(help="Budget of one child.")],
@@ -73,6 +76,12 @@ def protocol(
     noise: Annotated[
         Literal["gaussian", "none"], typer.Option(help="none: exact sums, for simulated children.")
     ] = "gaussian",
+    trust: Annotated[
+        Literal["secure-sum", "local"], typer.Option(help="local: every site adds the whole noise.")
+    ] = "secure-sum",
+    colluding_sites: Annotated[
+        int, typer.Option(min=0, help="Sites that may side with the centre without harm to the others.")
+    ] = 1,
     training_rounds: Annotated[int, typer.Option(min=0, help="Steps of DP-SGD.")] = 8,
     deadline_s: Annotated[float, typer.Option(help="Longest that one question may take.")] = 600.0,
 ) -> None:
@@ -87,6 +96,8 @@ def protocol(
         study=study,
         roster=enrolled(directory),
         simulated=simulated,
+        trust=trust,
+        colluding_sites=colluding_sites,
         noise=noise,
         epsilon=epsilon,
         delta=delta,

@@ -133,8 +133,8 @@ def _run(study: _Study) -> StudyResult:
             ):
                 raise StudyError(f"the centre did not start: {centre.last_words()}")
             for site in SITES:
-                key = study.settings(site).parent / "state" / "node_key.pub"
-                _call("server", "enrol", str(study.centre), site, str(key), "--address", address)
+                request = study.settings(site).parent / "state" / "enrolment.toml"
+                _call("server", "enrol", str(study.centre), str(request), "--address", address)
             _draft(study)
         with study.step("prepare", "Preparing every child's connectome at its hospital"):
             for site in SITES:
@@ -170,7 +170,7 @@ def _initialise(study: _Study, site: str, address: str) -> None:
 def _draft(study: _Study) -> None:
     _call(
         "server",
-        *("protocol", str(study.centre), "--study", study.name, "--out", str(study.protocol)),
+        *("protocol", "new", str(study.centre), "--study", study.name, "--out", str(study.protocol)),
         *("--epsilon", str(study.epsilon), "--delta", str(DELTA), "--noise", study.noise, "--simulated"),
         *("--split-salt", SPLIT_SALT, "--training-rounds", str(TRAINING_ROUNDS), "--deadline-s", "120"),
     )

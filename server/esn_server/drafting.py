@@ -16,6 +16,8 @@ def draft(
     study: str,
     roster: Sequence[RosterEntry],
     simulated: bool,
+    trust: Literal["secure-sum", "local"],
+    colluding_sites: int,
     noise: Literal["gaussian", "none"],
     epsilon: float,
     delta: float,
@@ -35,6 +37,9 @@ def draft(
     roster : sequence of RosterEntry
     simulated : bool
         Whether every child is simulated.
+    trust : {'secure-sum', 'local'}
+    colluding_sites : int
+        Under 'secure-sum', so many sites may side with the centre.
     noise : {'gaussian', 'none'}
     epsilon, delta : float
         Budget of one child.
@@ -56,13 +61,15 @@ def draft(
         study=study,
         simulated=simulated,
         bundle_sha256=bundle_sha256(),
-        roster=[(entry.site, entry.node_key) for entry in roster],
+        roster=[entry.model_dump() for entry in roster],
         imaging=tomllib.loads(recipe),
         held_out_fraction=0.333,
         split_salt=split_salt,
         training_rounds=training_rounds,
         learning_rate=0.001,
         max_gradient_norm=1.0,
+        trust=trust,
+        colluding_sites=colluding_sites,
         noise=noise,
         epsilon=epsilon,
         delta=delta,

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
+from torch import Tensor
 from torch.nn import functional
 
 from esn_core.atlas import Atlas, load_atlas
@@ -114,7 +115,7 @@ def pretrain(
     for step in range(steps):
         pool = by_atlas[step % len(loaded)]
         x, target = _batch([pool[i] for i in rng.integers(0, len(pool), _WORLDS_A_STEP)], rng)
-        loss = functional.mse_loss(model(x), target)
+        loss = _loss(model(x), target)
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -140,7 +141,7 @@ def pretrain(
     return card
 
 
-def _batch(lessons: Sequence[_Lesson], rng: np.random.Generator) -> tuple[Connectomes, torch.Tensor]:
+def _batch(lessons: Sequence[_Lesson], rng: np.random.Generator) -> tuple[Connectomes, Tensor]:
     """Draw children of lessons of one atlas."""
     inputs, targets = [], []
     for lesson in lessons:
@@ -148,6 +149,17 @@ def _batch(lessons: Sequence[_Lesson], rng: np.random.Generator) -> tuple[Connec
         inputs.append(lesson.inputs(picked))
         targets.append(lesson.severity[picked])
     return torch.cat(inputs), torch.from_numpy(np.concatenate(targets)).float()
+
+
+def _loss(said: Tensor, target: Tensor) -> Tensor:
+    """Return the squared error, and what is missing to a correlation of 1 within each world.
+
+    The squared error alone teaches a model first how far the worlds' networks can be trusted; what a
+    study needs is the order of its own children, and it calibrates the rest.
+    """
+    worlds = torch.stack([said, target], dim=1).view(-1, _CHILDREN_A_WORLD, 2)
+    r = [torch.corrcoef(world.T)[0, 1] for world in worlds]
+    return functional.mse_loss(said, target) + 1 - torch.stack(r).mean()
 
 
 def _lesson(atlas: Atlas, rng: np.random.Generator) -> _Lesson:
@@ -180,7 +192,8 @@ def _lesson(atlas: Atlas, rng: np.random.Generator) -> _Lesson:
     kind = association(candidates.released)
     total = association_rows(candidates.features(scores), gase, mean_severity=mean).sum(axis=0)
     epsilon = float(np.exp(rng.uniform(*np.log(_EPSILONS))))
-    noise = noise_sd(kind, noise_multiplier_for(mu_for(epsilon, _DELTA), share=_SELECTION_SHARE, releases=1))
+    multiplier = noise_multiplier_for(mu_for(epsilon, _DELTA), share=_SELECTION_SHARE, releases=1)
+    noise = noise_sd(kind, multiplier, share=1.0)
     network = candidates.network(
         total + rng.normal(0, noise, len(total)), children=float(len(gase)), noise_sd=noise
     )

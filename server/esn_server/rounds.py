@@ -1,18 +1,28 @@
-"""One question to every site of the roster: quorum, deadline, retry, and the sum of the answers."""
+"""One question to every site of the roster: quorum, deadline, retry, and the sum of the answers.
+
+Under masks only the sum of a whole set of sites can be read. It is asked of
+the full roster first. Sites that are still missing when half the time is over
+count as dropped out, and the question is repeated with those that answered.
+Once seeds were asked for, the set is final: a site that is lost then is waited
+for until the deadline.
+"""
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol as Structural
 
 import numpy as np
 from numpy.typing import NDArray
 
 from esn_core.errors import EsnError, ProtocolError, StudyError
-from esn_core.fixed_point import add_up
-from esn_core.questions import Answer, Question, SiteFacts, sha256_of
+from esn_core.fixed_point import add_up, check_range, leave_grid
+from esn_core.protocol import Protocol
+from esn_core.questions import Answer, LedgerMark, Question, SiteFacts, sha256_of
 from esn_core.releases import ReleaseKind
+from esn_core.secure_sum import Attempt, unmask
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +81,46 @@ class Pooled:
     sites: tuple[str, ...]
 
 
+class Memory(Structural):
+    """What the centre keeps of its sites beyond one run's sums."""
+
+    def ledger_seen(self, site: str) -> LedgerMark:
+        """Return the newest entry of a site's ledger that the centre saw."""
+
+    def see_ledger(self, site: str, mark: LedgerMark) -> None:
+        """Keep an entry of a site's ledger; `ProtocolError` when it contradicts what was seen."""
+
+    def final_set(self, question: str) -> tuple[str, ...] | None:
+        """Return the sites whose seeds were asked for, if any were."""
+
+    def finalise(self, question: str, sites: tuple[str, ...]) -> None:
+        """Keep, durably, that seeds are asked for the sum of these sites."""
+
+
+Read = Callable[[Answer, str], None]
+"""Checks an answer of a site beyond its form; raises `ProtocolError`."""
+
+
+@dataclass
+class _Exchange:
+    """One message to each of some sites, and what became of it."""
+
+    question: Question
+    nodes: Mapping[str, int]
+    read: Read
+    needed: int
+    answers: dict[str, Answer] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[str]:
+        return [s for s in self.nodes if s not in self.answers and s not in self.failures]
+
+    @property
+    def complete(self) -> bool:
+        return len(self.answers) == len(self.nodes)
+
+
 class Rounds:
     """Asks questions of the sites of a roster.
 
@@ -79,10 +129,9 @@ class Rounds:
     link : Link
     nodes : dict of str to int
         Node of each site; nobody else is ever asked.
-    quorum : int
-        Fewest sites that make a sum.
-    deadline_s : float
-        Longest that one question may take, waiting for sites to appear included.
+    protocol : Protocol
+        Its quorum, its deadline (waiting for sites to appear included), and whether vectors are masked.
+    memory : Memory
     clock, sleep : callable
         Of `time`; tests bring their own.
 
@@ -93,20 +142,24 @@ class Rounds:
         link: Link,
         nodes: Mapping[str, int],
         *,
-        quorum: int,
-        deadline_s: float,
+        protocol: Protocol,
+        memory: Memory,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._link = link
         self._nodes = dict(nodes)
-        self._quorum = quorum
-        self._deadline_s = deadline_s
+        self._protocol = protocol
+        self._memory = memory
+        self._quorum = protocol.rounds.quorum
+        self._deadline_s = protocol.rounds.deadline_s
         self._clock = clock
         self._sleep = sleep
+        self._waiting: dict[str, tuple[_Exchange, str]] = {}
+        self._attempts: Counter[tuple[str, str]] = Counter()
 
     def roll_call(self, question: Question) -> dict[str, SiteFacts]:
-        """Ask every site what it runs.
+        """Ask every site what it runs, and compare its ledger with the one that the centre knows.
 
         Raises
         ------
@@ -114,7 +167,9 @@ class Rounds:
             Fewer sites than the quorum answered in time.
 
         """
-        answers = self._ask(question, kind=None)
+        exchange = _Exchange(question, self._nodes, self._read_facts, self._quorum)
+        self._run(exchange, until=self._clock() + self._deadline_s)
+        answers = self._enough(exchange)
         return {site: answer.facts for site, answer in answers.items() if answer.facts is not None}
 
     def sum(self, question: Question, kind: ReleaseKind) -> Pooled:
@@ -123,82 +178,170 @@ class Rounds:
         Raises
         ------
         StudyError
-            Fewer sites than the quorum answered in time, with the names of the others and why.
+            Fewer sites than the quorum answered in time, with the names of the others and why; or the
+            masks do not cancel.
 
         """
-        answers = self._ask(question, kind)
+        deadline = self._clock() + self._deadline_s
+        if self._protocol.masked:
+            return self._masked_sum(question, kind, deadline)
+        exchange = _Exchange(question, self._nodes, self._reader(kind), self._quorum)
+        self._run(exchange, until=deadline)
+        answers = self._enough(exchange)
         totals = [answer.total for answer in answers.values() if answer.total is not None]
         return Pooled(add_up(totals, kind), tuple(answers))
 
-    def _ask(self, question: Question, kind: ReleaseKind | None) -> dict[str, Answer]:
-        deadline = self._clock() + self._deadline_s
-        waiting: dict[str, str] = {}
-        attempts = dict.fromkeys(self._nodes, 0)
-        ready_at = dict.fromkeys(self._nodes, float("-inf"))
-        answers: dict[str, Answer] = {}
+    def _masked_sum(self, question: Question, kind: ReleaseKind, deadline: float) -> Pooled:
+        final = self._memory.final_set(str(question.id))
+        sites = final or tuple(self._nodes)
         failures: dict[str, str] = {}
-        while len(answers) + len(failures) < len(self._nodes) and self._clock() < deadline:
+        while True:
+            attempt = replace(question, participants=sites)
+            needed = len(sites) if final else self._quorum
+            exchange = _Exchange(attempt, {s: self._nodes[s] for s in sites}, self._reader(kind), needed)
+            may_drop = len(sites) > needed
+            self._run(exchange, until=(self._clock() + deadline) / 2 if may_drop else deadline)
+            if exchange.complete:
+                break
+            failures |= self._reasons(exchange)
+            left = tuple(site for site in sites if site in exchange.answers)
+            if final or len(left) < self._quorum or self._clock() >= deadline:
+                raise StudyError(self._shortfall(question, len(exchange.answers), failures))
+            _log.warning("%s: goes on without %s", question.id, ", ".join(s for s in sites if s not in left))
+            sites = left
+        seeds: dict[str, bytes] = {}
+        if self._protocol.self_masked:
+            seeds = self._reveal(replace(question, participants=sites, arrays={}), deadline)
+        masked = {site: a.total for site, a in exchange.answers.items() if a.total is not None}
+        try:
+            total = unmask(masked, Attempt(self._protocol.sha256, str(question.id), sites), seeds=seeds)
+            check_range(total, kind, sites=len(sites))
+        except ProtocolError as error:
+            raise StudyError(f"phase {question.id.phase}, round {question.id.round}: {error}") from error
+        return Pooled(leave_grid(total, kind), sites)
+
+    def _reveal(self, question: Question, deadline: float) -> dict[str, bytes]:
+        """Ask the sites of a complete set for their seeds."""
+        self._memory.finalise(str(question.id), question.participants)
+        nodes = {site: self._nodes[site] for site in question.participants}
+        exchange = _Exchange(replace(question, reveal=True), nodes, self._read_seed, len(nodes))
+        self._run(exchange, until=deadline)
+        if not exchange.complete:
+            raise StudyError(
+                "every site answered, but not all revealed their masks: "
+                + self._shortfall(question, len(exchange.answers), self._reasons(exchange))
+            )
+        return {site: answer.seed for site, answer in exchange.answers.items() if answer.seed is not None}
+
+    def _run(self, exchange: _Exchange, *, until: float) -> None:
+        """Ask each site of an exchange until all have answered or failed, or the time is over."""
+        tries = dict.fromkeys(exchange.nodes, 0)
+        ready_at = dict.fromkeys(exchange.nodes, float("-inf"))
+        while exchange.missing and self._clock() < until:
             online = self._link.online()
-            for site, node in self._nodes.items():
-                settled = site in answers or site in failures or site in waiting.values()
-                if settled or node not in online or self._clock() < ready_at[site]:
+            asked = {site for other, site in self._waiting.values() if other is exchange}
+            for site in exchange.missing:
+                node = exchange.nodes[site]
+                if site in asked or node not in online or self._clock() < ready_at[site]:
                     continue
-                attempt = replace(question, id=question.id.model_copy(update={"attempt": attempts[site]}))
-                body = attempt.to_bytes()
-                waiting[self._link.send(node, body)] = site
-                attempts[site] += 1
-                _log.debug("asked %s: %s, sha256 %s", site, question.id, sha256_of(body)[:16])
+                self._ask(exchange, site)
+                tries[site] += 1
             for reply in self._link.receive():
-                answering = waiting.pop(reply.message_id, None)
-                if answering is None:
-                    _log.warning("dropped a late or unknown reply")
+                if reply.message_id not in self._waiting:
+                    _log.warning("dropped an unknown reply")
+                    continue
+                other, site = self._waiting.pop(reply.message_id)
+                if other is not exchange:
+                    _log.warning("dropped a late reply of %s to %s", site, other.question.id)
                     continue
                 try:
-                    answers[answering] = self._read(reply, question, answering, kind)
+                    exchange.answers[site] = self._read(reply, exchange, site)
                 except EsnError as error:
-                    _log.warning("%s, %s: %s", answering, question.id, error)
-                    if reply.body is None and (reply.error in _LOST or attempts[answering] < _ATTEMPTS):
-                        ready_at[answering] = self._clock() + _RETRY_AFTER_S
+                    _log.warning("%s, %s: %s", site, exchange.question.id, error)
+                    if reply.body is None and (reply.error in _LOST or tries[site] < _ATTEMPTS):
+                        ready_at[site] = self._clock() + _RETRY_AFTER_S
                     else:
-                        failures[answering] = str(error)
-            hopeless = len(self._nodes) - len(failures) < self._quorum
-            if hopeless and not waiting:
+                        exchange.failures[site] = str(error)
+            hopeless = len(exchange.nodes) - len(exchange.failures) < exchange.needed
+            asked = {site for other, site in self._waiting.values() if other is exchange}
+            if hopeless and not asked:
                 break  # what the sites still at work say is worth the wait, absent ones are not
             self._sleep(_POLL_S)
-        if len(answers) < self._quorum:
-            raise StudyError(self._shortfall(question, answers, failures))
-        return {site: answers[site] for site in self._nodes if site in answers}
 
-    def _read(self, reply: ReceivedReply, question: Question, site: str, kind: ReleaseKind | None) -> Answer:
+    def _ask(self, exchange: _Exchange, site: str) -> None:
+        question = exchange.question
+        attempt = self._attempts[str(question.id), site]
+        self._attempts[str(question.id), site] += 1
+        question = replace(question, id=question.id.model_copy(update={"attempt": attempt}))
+        if question.id.phase == "roll-call":
+            question = replace(question, entries_seen=self._memory.ledger_seen(site).entries)
+        body = question.to_bytes()
+        self._waiting[self._link.send(exchange.nodes[site], body)] = (exchange, site)
+        _log.debug("asked %s: %s, sha256 %s", site, question.id, sha256_of(body)[:16])
+
+    def _read(self, reply: ReceivedReply, exchange: _Exchange, site: str) -> Answer:
         if reply.body is None:
             raise ProtocolError(f"no answer ({reply.error or 'unknown reason'})")
         answer = Answer.from_bytes(reply.body)
-        asked = question.id.model_copy(update={"attempt": answer.id.attempt})
+        asked = exchange.question.id.model_copy(update={"attempt": answer.id.attempt})
         if answer.id != asked or answer.site != site:
             raise ProtocolError(f"answered as {answer.site} to {answer.id}, another question or site")
         if answer.refusal is not None:
             raise ProtocolError(f"refused ({answer.refusal.error})")
-        if kind is None and answer.facts is None:
-            raise ProtocolError("sent a sum to a roll call")
-        if kind is not None:
-            if answer.total is None:
-                raise ProtocolError("sent facts where a sum was asked")
-            add_up([answer.total], kind)
+        exchange.read(answer, site)
         return answer
 
-    def _shortfall(
-        self, question: Question, answers: Mapping[str, Answer], failures: Mapping[str, str]
-    ) -> str:
+    def _read_facts(self, answer: Answer, site: str) -> None:
+        if answer.facts is None:
+            raise ProtocolError("sent a sum to a roll call")
+        seen, said = self._memory.ledger_seen(site), answer.facts
+        if said.ledger_seen != seen or said.ledger.entries < seen.entries:
+            raise ProtocolError(
+                f"its ledger is not the one that this centre saw: entry {seen.entries} is another; it was "
+                "replaced or restored from a backup"
+            )
+        self._memory.see_ledger(site, said.ledger)
+
+    def _reader(self, kind: ReleaseKind) -> Read:
+        def read(answer: Answer, site: str) -> None:
+            if answer.total is None or answer.charged is None:
+                raise ProtocolError("sent something else where a sum was asked")
+            if self._protocol.masked:
+                if answer.total.shape != (kind.dimension + 1,):
+                    raise ProtocolError(
+                        f"release {kind.name} holds {kind.dimension} numbers and a check number, not "
+                        f"{answer.total.shape}"
+                    )
+            else:
+                add_up([answer.total], kind)
+            self._memory.see_ledger(site, answer.charged)
+
+        return read
+
+    def _read_seed(self, answer: Answer, site: str) -> None:
+        if answer.seed is None or answer.charged is None:
+            raise ProtocolError("sent something else where a mask's seed was asked")
+        self._memory.see_ledger(site, answer.charged)
+
+    def _enough(self, exchange: _Exchange) -> dict[str, Answer]:
+        if len(exchange.answers) < self._quorum:
+            raise StudyError(
+                self._shortfall(exchange.question, len(exchange.answers), self._reasons(exchange))
+            )
+        return {site: exchange.answers[site] for site in self._nodes if site in exchange.answers}
+
+    def _reasons(self, exchange: _Exchange) -> dict[str, str]:
         online = self._link.online()
-        said = []
-        for site, node in self._nodes.items():
-            if site in failures:
-                said.append(f"{site}: {failures[site]}")
-            elif site not in answers:
-                why = "no answer" if node in online else "not connected"
-                said.append(f"{site}: {why}")
+        absent = {
+            site: "no answer" if exchange.nodes[site] in online else "not connected"
+            for site in exchange.missing
+        }
+        return {**exchange.failures, **absent}
+
+    def _shortfall(self, question: Question, answered: int, reasons: Mapping[str, str]) -> str:
+        said = [f"{site}: {reasons[site]}" for site in self._nodes if site in reasons]
         return (
-            f"phase {question.id.phase}, round {question.id.round}: {len(answers)} of "
+            f"phase {question.id.phase}, round {question.id.round}: {answered} of "
             f"{len(self._nodes)} sites answered, the quorum is {self._quorum} and the deadline "
             f"{self._deadline_s:g} s ({'; '.join(said)})"
         )

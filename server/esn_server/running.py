@@ -10,13 +10,14 @@ import numpy as np
 from esn_core.atlas import load_atlas
 from esn_core.errors import ProtocolError
 from esn_core.protocol import Protocol, load_protocol
-from esn_server.checkpoints import Checkpoints
+from esn_server.checkpoints import Checkpoints, RunStore
 from esn_server.link import bundle_sha256, open_run, register_site
+from esn_server.memory import Memory
 from esn_server.outcome import result_of
 from esn_server.report.page import write_page
 from esn_server.report.result import StudyResult, write_result
 from esn_server.rounds import Rounds
-from esn_server.sites import key_of
+from esn_server.sites import enrolment, node_key_of
 from esn_server.study import Progress, run_study
 
 _log = logging.getLogger(__name__)
@@ -60,14 +61,13 @@ def run(
     started = time.monotonic()
     with open_run(centre, address=address) as link:
         opened = time.monotonic()
-        rules = protocol.rounds
-        rounds = Rounds(link, nodes, quorum=rules.quorum, deadline_s=rules.deadline_s)
-        with Checkpoints(directory / "run.sqlite", rounds, protocol_sha256=protocol.sha256) as checkpoints:
-            name = checkpoints.run
+        with RunStore(directory / "run.sqlite", protocol_sha256=protocol.sha256) as store:
+            name = store.run
+            rounds = Rounds(link, nodes, protocol=protocol, memory=Memory(centre, store))
             findings = run_study(
                 protocol,
                 run=name,
-                asking=checkpoints,
+                asking=Checkpoints(store, rounds),
                 progress=progress,
                 rng=np.random.default_rng(int(protocol.sha256[:16], 16)),
             )
@@ -97,10 +97,7 @@ def write_outcome(
 def _register(protocol: Protocol, centre: Path, address: str) -> dict[str, int]:
     nodes = {}
     for entry in protocol.roster:
-        key = key_of(centre, entry.site)
-        if not key.exists():
-            raise ProtocolError(f"site {entry.site} of the roster is not enrolled at this centre")
-        if key.read_text(encoding="utf-8").strip() != entry.node_key:
-            raise ProtocolError(f"the roster lists another key for {entry.site} than the enrolled one")
-        nodes[entry.site] = register_site(centre, address, key)
+        if enrolment(centre, entry.site) != entry:
+            raise ProtocolError(f"the roster lists other keys for {entry.site} than the enrolled ones")
+        nodes[entry.site] = register_site(centre, address, node_key_of(centre, entry.site))
     return nodes

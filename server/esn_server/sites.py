@@ -1,44 +1,53 @@
 """The sites that a centre enrolled: names and public keys, kept as files that standard tools read."""
 
-import re
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from esn_core.errors import ConfigError
-from esn_core.protocol import RosterEntry
-
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+from esn_core.errors import ConfigError, ProtocolError
+from esn_core.files import write_whole
+from esn_core.protocol import RosterEntry, read_toml
 
 
-def keep_key(directory: Path, site: str, public_key: Path) -> Path:
-    """Keep a site's public key under its name.
+def keep_enrolment(directory: Path, request: Path) -> RosterEntry:
+    """Keep a site's enrolment request: its name and public keys.
+
+    Returns
+    -------
+    RosterEntry
+        As it will stand in a protocol's roster.
 
     Raises
     ------
     ConfigError
-        The name is none, the key cannot be read, or the site has another key already.
+        The request cannot be used, or the site has other keys already.
 
     """
-    if not _NAME.fullmatch(site):
-        raise ConfigError(f"a site's name is lower-case letters, digits and hyphens, not {site!r}")
-    try:
-        words = public_key.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as cause:
-        raise ConfigError(f"{public_key}: cannot be read as a public key") from cause
-    _entry(site, " ".join(words[:2]), public_key)
-    kept = key_of(directory, site)
-    line = " ".join(words[:2]) + "\n"
-    if kept.exists() and kept.read_text(encoding="utf-8") != line:
-        raise ConfigError(f"{site} is enrolled with another key already ({kept})")
-    kept.parent.mkdir(exist_ok=True)
-    kept.write_text(line, encoding="utf-8")
-    return kept
+    entry = read_toml(request, RosterEntry)
+    kept = _request_of(directory, entry.site)
+    if kept.exists() and read_toml(kept, RosterEntry) != entry:
+        raise ConfigError(f"{entry.site} is enrolled with other keys already ({kept})")
+    write_whole(kept, request.read_bytes())
+    write_whole(node_key_of(directory, entry.site), f"{entry.node_key}\n".encode())
+    return entry
 
 
-def key_of(directory: Path, site: str) -> Path:
-    """Return the file with the public key of `site`."""
+def node_key_of(directory: Path, site: str) -> Path:
+    """Return the file with the public key of the site's SuperNode."""
     return directory / "sites" / f"{site}.pub"
+
+
+def enrolment(directory: Path, site: str) -> RosterEntry:
+    """Return what is known of an enrolled site.
+
+    Raises
+    ------
+    ProtocolError
+        It is not enrolled.
+
+    """
+    path = _request_of(directory, site)
+    if not path.exists():
+        raise ProtocolError(f"site {site} of the roster is not enrolled at this centre")
+    return read_toml(path, RosterEntry)
 
 
 def enrolled(directory: Path) -> tuple[RosterEntry, ...]:
@@ -47,17 +56,14 @@ def enrolled(directory: Path) -> tuple[RosterEntry, ...]:
     Raises
     ------
     ConfigError
-        No site is enrolled, or a file there holds no key.
+        No site is enrolled, or a file there is damaged.
 
     """
-    keys = sorted((directory / "sites").glob("*.pub"))
-    if not keys:
+    requests = sorted((directory / "sites").glob("*.toml"))
+    if not requests:
         raise ConfigError(f"{directory}: no site is enrolled; run 'esn-server enrol' first")
-    return tuple(_entry(path.stem, path.read_text(encoding="utf-8").strip(), path) for path in keys)
+    return tuple(read_toml(path, RosterEntry) for path in requests)
 
 
-def _entry(site: str, key: str, path: Path) -> RosterEntry:
-    try:
-        return RosterEntry(site=site, node_key=key)
-    except ValidationError as cause:
-        raise ConfigError(f"{path}: is not an elliptic curve public key in OpenSSH form") from cause
+def _request_of(directory: Path, site: str) -> Path:
+    return directory / "sites" / f"{site}.toml"

@@ -113,7 +113,7 @@ class _Run:
         self.progress(phase, round_, self.price.of(phase).releases)
         pooled = self.asking.sum(self.question(phase, round_, **arrays), kind)
         self.timings_s[phase] = self.timings_s.get(phase, 0.0) + time.monotonic() - started
-        each = noise_sd(kind, self.price.of(phase).noise_multiplier)
+        each = noise_sd(kind, self.price.of(phase).noise_multiplier, share=self.protocol.noise_share)
         return pooled, each * math.sqrt(len(pooled.sites))
 
 

@@ -27,7 +27,7 @@ from esn_core import releases
 from esn_core.atlas import Atlas, load_atlas
 from esn_core.calibration import affine
 from esn_core.candidates import SCORE_CLIP, Candidates, Source, candidates_of
-from esn_core.fixed_point import add_up, noise_sd, noise_units, sum_rows
+from esn_core.fixed_point import add_noise, add_up, noise_sd, noise_units, sum_rows
 from esn_core.learning.optimiser import CentreOptimiser
 from esn_core.learning.severity_model import Connectomes, as_matrices, predict
 from esn_core.learning.weights import from_vector, pretrained, to_vector
@@ -85,12 +85,12 @@ class Summing:
         if self.epsilon is None:
             return add_up(totals, kind), 0.0
         # Secure sum: the noise of one mechanism, shared out; local: each site adds all of it.
-        part = 1 / self.sites if self.trust == "secure-sum" else 1.0
+        share = 1 / self.sites if self.trust == "secure-sum" else 1.0
         budget = mu_for(self.epsilon, DELTA)
-        multiplier = noise_multiplier_for(budget, share=self.shares[phase], releases=times) * math.sqrt(part)
-        noise = noise_units(kind, multiplier)
-        totals = [total + discrete_gaussian(kind.dimension, noise) for total in totals]
-        return add_up(totals, kind), noise_sd(kind, multiplier) * math.sqrt(self.sites)
+        multiplier = noise_multiplier_for(budget, share=self.shares[phase], releases=times)
+        noise = noise_units(kind, multiplier, share=share)
+        totals = [add_noise(total, discrete_gaussian(kind.dimension, noise)) for total in totals]
+        return add_up(totals, kind), noise_sd(kind, multiplier, share=share) * math.sqrt(self.sites)
 
 
 @dataclass

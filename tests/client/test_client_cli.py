@@ -7,12 +7,19 @@ import sys
 import tomllib
 from functools import partial
 
+import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from esn_client import cli
+from esn_client.audit import AuditLog
 from esn_client.config import load_site
+from esn_client.identity import create_identity_key, load_identity_key, load_mask_key
 from esn_client.ledger import Charge, Ledger
-from esn_core.protocol import RosterEntry
+from esn_client.state import own_entry
+from esn_core.protocol import RosterEntry, read_toml
+from esn_core.site_keys import identity_text, mask_key, mask_text
 from esn_server.drafting import draft
 
 HEAD = "participant_id\tage\tsex\tgroup\tgase\n"
@@ -50,7 +57,7 @@ def site(tmp_path, esn_client):
     (tmp_path / "ca.crt").write_text("certificate")
     directory = tmp_path / "hospital 🧠"
     status, out, _ = esn_client(*init_words(directory))
-    assert (status, out.strip()) == (0, str(directory / "state" / "node_key.pub"))
+    assert (status, out.strip()) == (0, str(directory / "state" / "enrolment.toml"))
     return directory
 
 
@@ -61,22 +68,26 @@ def settings(site):
 
 
 @pytest.fixture
-def make_protocol(site, tmp_path):
-    """A function that drafts a protocol with the site's key on its roster."""
+def make_protocol(site, tmp_path, roster):
+    """A function that drafts a protocol with the site's keys on its roster."""
 
-    def make(*, own="north", key=None, name="protocol.toml", **changes):
-        public = " ".join((site / "state" / "node_key.pub").read_text().split()[:2])
-        keys = {
-            own: key or public,
-            "south": "ecdsa-sha2-nistp384 south=",
-            "west": "ecdsa-sha2-nistp384 west=",
+    def make(*, own="north", keys=None, name="protocol.toml", **changes):
+        entry = read_toml(site / "state" / "enrolment.toml", RosterEntry)
+        entry = entry.model_copy(update={"site": own, **(keys or {})})
+        about = {
+            "simulated": True,
+            "trust": "secure-sum",
+            "colluding_sites": 1,
+            "noise": "gaussian",
+            "epsilon": 8.0,
+            "delta": 1e-3,
+            "split_salt": "x",
         }
-        about = {"simulated": True, "noise": "gaussian", "epsilon": 8.0, "delta": 1e-3, "split_salt": "x"}
         path = tmp_path / name
         path.write_text(
             draft(
                 study="test",
-                roster=[RosterEntry(site=s, node_key=k) for s, k in keys.items()],
+                roster=[entry, *map(RosterEntry.model_validate, roster[1:])],
                 training_rounds=2,
                 deadline_s=5.0,
                 **{**about, **changes},
@@ -90,12 +101,37 @@ def make_protocol(site, tmp_path):
 def test_a_site_is_made_whole_and_for_its_owner_only(site, settings):
     found = load_site(settings)
     assert found.limits.model_dump() == {
-        "epsilon_cap": 8.0, "delta": 1e-3, "minimum_children": 5, "exact_sums": False
-    }  # fmt: skip
+        "epsilon_cap": 8.0,
+        "delta": 1e-3,
+        "minimum_children": 5,
+        "trust": "secure-sum",
+        "colluding_sites": 1,
+        "exact_sums": False,
+    }
     assert (site / "state").stat().st_mode & 0o777 == 0o700
-    assert found.salt_path.stat().st_mode & 0o777 == 0o600
+    for secret in (found.salt_path, found.node_key_path, found.identity_key_path, found.mask_key_path):
+        assert secret.stat().st_mode & 0o777 == 0o600
     assert len(found.salt_path.read_bytes()) == 32
     assert found.dataset == site.parent / "bids"
+
+
+def test_the_enrolment_request_holds_the_public_keys_and_no_secret(site, settings):
+    found = load_site(settings)
+    text = found.enrolment_path.read_text()
+    entry = read_toml(found.enrolment_path, RosterEntry)
+    assert entry == own_entry(found)
+    assert entry.fingerprint in text
+    for secret in (found.node_key_path, found.identity_key_path, found.mask_key_path):
+        private = secret.read_text()
+        assert "PRIVATE KEY" in private
+        assert not any(line in text for line in private.splitlines())
+    # Standard tools read the keys.
+    for key in (found.node_key_path, found.identity_key_path):
+        public = subprocess.run(
+            ["ssh-keygen", "-y", "-f", key], capture_output=True, text=True, check=True
+        ).stdout
+        assert " ".join(public.split()[:2]) in text
+    assert load_mask_key(found.mask_key_path).public_key() == mask_key(entry.mask_key)
 
 
 def test_a_site_is_made_once(site, fails):
@@ -157,7 +193,8 @@ def test_no_permission_and_a_full_disk_are_one_line(site, settings, fails, monke
 
 
 @pytest.mark.parametrize(
-    "command", [("approve", "PROTOCOL"), ("join",), ("ledger", "show"), ("ledger", "verify")]
+    "command",
+    [("approve", "PROTOCOL"), ("join",), ("ledger", "show"), ("ledger", "verify"), ("ledger", "export")],
 )
 @pytest.mark.parametrize(
     ("damage", "words"),
@@ -194,12 +231,25 @@ def test_a_protocol_can_be_reviewed_and_approved(settings, site, make_protocol, 
     ("about", "words"),
     [
         ({"own": "east"}, "site north is not on the roster: east, south, west"),
-        ({"key": "ecdsa-sha2-nistp384 other="}, "the roster lists another key for north"),
+        (
+            {"keys": {"node_key": "ecdsa-sha2-nistp384 other="}},
+            "the roster lists another node key for north than the one in",
+        ),
+        (
+            {"keys": dict.fromkeys(("identity_key", "mask_key"), "SPARE")},
+            "the roster lists another identity key and mask key for north",
+        ),
     ],
 )
 def test_a_roster_without_this_site_and_its_key_is_not_approved(
     settings, site, make_protocol, fails, about, words
 ):
+    spare = {
+        "identity_key": identity_text(Ed25519PrivateKey.generate().public_key()),
+        "mask_key": mask_text(X25519PrivateKey.generate().public_key()),
+    }
+    if "keys" in about:
+        about = {"keys": {n: spare[n] if k == "SPARE" else k for n, k in about["keys"].items()}}
     fails(12, words, "approve", settings, make_protocol(**about))
     assert not list(site.glob("state/approved/*"))
 
@@ -272,13 +322,30 @@ def test_an_approval_that_was_changed_is_one_line(settings, site, make_protocol,
     fails(12, "was changed after it was approved; approve it again", "join", settings)
 
 
-def test_the_ledger_is_shown_and_verified(settings, site, esn_client):
-    import numpy as np
-
-    with Ledger(site / "state" / "ledger.sqlite") as ledger:
-        charge = Charge("q1", "a" * 64, "r1", "centre", 2.0, 1.0, 2, ("p1", "p2"), "0.1")
+def pay_once(found):
+    """Charge one release at a site; return the head of its ledger."""
+    with Ledger(found.ledger_path, load_identity_key(found.identity_key_path)) as ledger:
+        charge = Charge(
+            question="q1",
+            protocol_sha256="a" * 64,
+            run="r1",
+            release="centre",
+            trust="secure-sum",
+            noise_multiplier=2.0,
+            noise_share=0.5,
+            sampling_rate=1.0,
+            l2_bound=1.0,
+            dimension=2,
+            patients=("p1", "p2"),
+            salt_sha256="5" * 64,
+            software="0.1",
+        )
         ledger.charge(charge, np.arange(2), content_sha256="c", epsilon_cap=8, delta=1e-3)
-        head = ledger.head
+        return ledger.mark.head
+
+
+def test_the_ledger_is_shown_and_verified(settings, esn_client):
+    head = pay_once(load_site(settings))
     status, out, _ = esn_client("ledger", "show", settings, "--json")
     shown = json.loads(out)
     assert (status, shown["patients"], shown["entries"][0]["question"]) == (0, 2, "q1")
@@ -286,15 +353,37 @@ def test_the_ledger_is_shown_and_verified(settings, site, esn_client):
     assert esn_client("ledger", "verify", settings)[1] == f"1 entries, head {head}\n"
     status, out, _ = esn_client("ledger", "show", settings)
     assert (status, "the site's cap is 8" in out) == (0, True)
+    status, out, _ = esn_client("ledger", "export", settings)
+    (line,) = out.splitlines()
+    assert (status, json.loads(line)["hash"]) == (0, head)
 
 
-@pytest.mark.parametrize("verb", ["show", "verify"])
+def test_a_ledger_that_lacks_what_the_audit_log_saw_is_one_line(
+    settings, site, make_protocol, esn_client, fails
+):
+    esn_client("approve", settings, make_protocol())
+    write_dataset(site, HEAD + "sub-001\t9\tF\tdre\t7\n")
+    AuditLog(load_site(settings).audit_path, site="north").write("sent", entry=3, entry_hash="a" * 64)
+    for command in (("join",), ("ledger", "verify")):
+        fails(18, "holds 0 entries where 3 were seen: it was cut short or restored", *command, settings)
+
+
+def test_a_ledger_signed_by_another_key_is_one_line(settings, site, fails):
+    found = load_site(settings)
+    pay_once(found)
+    for path in (found.identity_key_path, found.identity_key_path.with_name("identity_key.pub")):
+        path.unlink()
+    create_identity_key(found.identity_key_path)
+    fails(18, "entry 1 is not signed by this site's identity key", "ledger", "show", settings)
+
+
+@pytest.mark.parametrize("verb", ["show", "verify", "export"])
 def test_a_ledger_that_is_missing_or_none_is_one_line(settings, site, fails, verb):
     for extra in site.glob("state/ledger.sqlite*"):
         extra.unlink()
     fails(10, "there is no ledger; run 'esn-client init' first", "ledger", verb, settings)
     (site / "state" / "ledger.sqlite").write_bytes(b"not a ledger" * 100)
-    fails(13, "ledger.sqlite: cannot be opened as a ledger", "ledger", verb, settings)
+    fails(18, "ledger.sqlite: cannot be opened as a ledger", "ledger", verb, settings)
 
 
 def test_words_that_are_no_command_have_the_parsers_status(esn_client):

@@ -1,6 +1,7 @@
 """The ledger keeps every charge, whatever happens to its process or its file."""
 
 import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -15,19 +16,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esn_client.ledger import GENESIS, Charge, Ledger, patient_hashes
-from esn_core.errors import EsnError, GateError, PrivacyBudgetError, ProtocolError
+from esn_core.errors import EsnError, GateError, LedgerError, PrivacyBudgetError, ProtocolError
 from esn_core.privacy import NO_NOISE, GaussianRelease, compose, epsilon_of
+from esn_core.questions import LedgerMark
 
+KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 PATIENTS = ("p1", "p2", "p3")
 CONTENT = "c" * 64
 
 
-def a_charge(question="q1", *, noise=2.0, patients=PATIENTS, run="r1", protocol="a" * 64):
-    return Charge(question, protocol, run, "centre", noise, 1.0, 2, patients, "0.1")
+def a_charge(question="q1", *, noise=2.0, patients=PATIENTS, run="r1", protocol="a" * 64, salt="5" * 64):
+    return Charge(
+        question=question,
+        protocol_sha256=protocol,
+        run=run,
+        release="centre",
+        trust="local",
+        noise_multiplier=noise,
+        noise_share=1.0,
+        sampling_rate=1.0,
+        l2_bound=1.0,
+        dimension=2,
+        patients=patients,
+        salt_sha256=salt,
+        software="0.1",
+    )
 
 
 def pay(ledger, question="q1", *, total=(1, 2), content=CONTENT, cap=50.0, **about):
@@ -48,26 +66,26 @@ def path(tmp_path):
 @pytest.fixture
 def three_entries(path):
     """A closed ledger of three charges."""
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         for question in ("q1", "q2", "q3"):
             pay(ledger, question)
     return path
 
 
 def test_a_charge_is_there_after_the_file_was_closed(path):
-    with Ledger(path) as ledger:
-        assert (ledger.verify(), ledger.head) == (0, GENESIS)
+    with Ledger(path, KEY) as ledger:
+        assert (ledger.verify(), ledger.mark.head) == (0, GENESIS)
         pay(ledger, total=(-(2**53), 5))
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         (entry,) = ledger.entries()
         assert entry.charge == a_charge()
-        assert entry.hash == ledger.head
+        assert entry.hash == ledger.mark.head
         assert np.array_equal(ledger.paid("q1").total, [-(2**53), 5])
         assert ledger.paid("q2") is None
 
 
 def test_the_same_question_is_charged_once_and_answered_with_the_first_sum(path):
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         pay(ledger, total=(1, 2))
         again = pay(ledger, total=(9, 9))
         assert np.array_equal(again.total, [1, 2])
@@ -75,7 +93,7 @@ def test_the_same_question_is_charged_once_and_answered_with_the_first_sum(path)
 
 
 def test_a_question_with_other_content_is_refused(path):
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         pay(ledger)
         with pytest.raises(ProtocolError, match="asked again with other content"):
             pay(ledger, content="d" * 64)
@@ -83,7 +101,7 @@ def test_a_question_with_other_content_is_refused(path):
 
 
 def test_a_second_run_of_a_protocol_is_refused(path):
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         pay(ledger)
         with pytest.raises(PrivacyBudgetError, match="already answered in run r1"):
             pay(ledger, "q2", run="r2")
@@ -99,7 +117,7 @@ def test_a_second_run_of_a_protocol_is_refused(path):
 def test_no_patient_ever_exceeds_the_cap_and_nothing_below_it_is_refused(tmp_path_factory, charges):
     cap, delta = 5.0, 1e-3
     spent = {patient: [] for patient in PATIENTS}
-    with Ledger(tmp_path_factory.mktemp("ledger") / "l.sqlite") as ledger:
+    with Ledger(tmp_path_factory.mktemp("ledger") / "l.sqlite", KEY) as ledger:
         for number, (patients, noise) in enumerate(charges):
             worst = max(
                 epsilon_of(compose(map(GaussianRelease, [*spent[p], noise])), delta) for p in patients
@@ -115,11 +133,11 @@ def test_no_patient_ever_exceeds_the_cap_and_nothing_below_it_is_refused(tmp_pat
         found = ledger.spent(PATIENTS)
         for patient in PATIENTS:
             assert found[patient].releases == len(spent[patient])
-            assert found[patient].noisy_mu == pytest.approx(compose(map(GaussianRelease, spent[patient])))
+            assert found[patient].noisy == tuple(GaussianRelease(m) for m in sorted(spent[patient]))
 
 
 def test_the_cap_holds_for_the_patient_who_spent_most(path):
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         pay(ledger, "q1", noise=1.0, patients=("p2",), cap=4.0)
         pay(ledger, "q2", noise=1.0, patients=("p1", "p3"), cap=4.0)
         pay(ledger, "q3", noise=1.0, patients=("p4",), cap=4.0)
@@ -129,7 +147,7 @@ def test_the_cap_holds_for_the_patient_who_spent_most(path):
 
 
 def test_a_refusal_writes_nothing(path):
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         with pytest.raises(PrivacyBudgetError, match=r"to epsilon .* at delta 0.001; the site's cap is 1"):
             pay(ledger, noise=0.5, cap=1.0)
         assert (ledger.entries(), ledger.paid("q1"), ledger.spent()) == ([], None, {})
@@ -139,7 +157,7 @@ def test_a_protocol_may_spend_the_cap_to_the_last_digit(path):
     from esn_core.privacy import mu_for, noise_multiplier_for
 
     noise = noise_multiplier_for(mu_for(8.0, 1e-3), share=1.0, releases=30)
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         for number in range(30):
             pay(ledger, f"q{number}", noise=noise, cap=8.0)
         with pytest.raises(PrivacyBudgetError):
@@ -147,19 +165,25 @@ def test_a_protocol_may_spend_the_cap_to_the_last_digit(path):
 
 
 def test_an_exact_release_is_counted_and_has_no_finite_price(path):
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         pay(ledger, noise=NO_NOISE, cap=0.1)
         assert ledger.spent()["p1"].exact_releases == 1
-        assert ledger.spent()["p1"].mu == float("inf")
+        assert ledger.spent()["p1"].epsilon(1e-3) == float("inf")
 
 
 def test_a_plan_is_judged_with_all_that_others_charged_and_without_its_own_start(path):
-    def plan(mu, *, protocol="a" * 64, run="r1"):
+    def plan(noise, *, protocol="a" * 64, run="r1"):
         ledger.check_plan(
-            protocol_sha256=protocol, run=run, patients=PATIENTS, mu=mu, epsilon_cap=4.0, delta=1e-3
+            protocol_sha256=protocol,
+            run=run,
+            patients=PATIENTS,
+            salt_sha256="5" * 64,
+            planned=[GaussianRelease(noise)],
+            epsilon_cap=4.0,
+            delta=1e-3,
         )
 
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         plan(1.0)
         pay(ledger, noise=1.0)
         plan(1.0)
@@ -167,7 +191,7 @@ def test_a_plan_is_judged_with_all_that_others_charged_and_without_its_own_start
             plan(1.0, protocol="b" * 64)
         with pytest.raises(PrivacyBudgetError, match="already answered in run r1"):
             plan(1.0, run="r2")
-        plan(float("inf"), protocol="c" * 64)  # exact sums are a matter of consent, not of the cap
+        plan(NO_NOISE, protocol="c" * 64)  # exact sums are a matter of consent, not of the cap
         assert len(ledger.entries()) == 1
 
 
@@ -205,7 +229,7 @@ TAMPERINGS = {
         "UPDATE entries SET sequence = 1 WHERE sequence = 2",
         "UPDATE entries SET sequence = 2 WHERE sequence = 9",
     ],
-    "added": ["INSERT INTO entries SELECT 4, body, hash, 'x' FROM entries WHERE sequence = 3"],
+    "added": ["INSERT INTO entries SELECT 4, body, hash, 'x', signature FROM entries WHERE sequence = 3"],
     "sum changed": ["UPDATE sums SET total = zeroblob(16) WHERE sequence = 2"],
     "sums swapped": [
         "UPDATE sums SET question = 'x' WHERE question = 'q1'",
@@ -226,14 +250,12 @@ def test_a_tampered_ledger_is_seen_and_not_opened(three_entries, statements):
     for statement in statements:
         connection.execute(statement)
     connection.close()
-    with pytest.raises(
-        PrivacyBudgetError, match=r"chain is broken at entry|not the one charged|never charged"
-    ):
-        Ledger(three_entries)
+    with pytest.raises(LedgerError, match=r"chain is broken at entry|not the one charged|never charged"):
+        Ledger(three_entries, KEY)
 
 
 def test_an_entry_with_a_hash_of_its_own_does_not_fit_the_next(three_entries):
-    """Whoever edits an entry can hash it again, but not without changing all that follow."""
+    """Whoever edits an entry can hash it again, but not sign it, nor leave those that follow as they are."""
     connection = sqlite3.connect(three_entries, isolation_level=None)
     connection.execute("DROP TRIGGER entries_stay")
     body = connection.execute("SELECT body FROM entries WHERE sequence = 1").fetchone()[0]
@@ -241,8 +263,127 @@ def test_an_entry_with_a_hash_of_its_own_does_not_fit_the_next(three_entries):
     digest = hashlib.sha256(f"1\n{GENESIS}\n{lower}".encode()).hexdigest()
     connection.execute("UPDATE entries SET body = ?, hash = ? WHERE sequence = 1", (lower, digest))
     connection.close()
-    with pytest.raises(PrivacyBudgetError, match="chain is broken at entry 2"):
-        Ledger(three_entries)
+    with pytest.raises(LedgerError, match="entry 1 is not signed by this site's identity key"):
+        Ledger(three_entries, KEY)
+
+
+def test_a_ledger_that_was_written_anew_by_another_is_seen(three_entries):
+    """Every entry edited, hashed and chained again, and signed with a key of the forger's own."""
+    forger = Ed25519PrivateKey.generate()
+    connection = sqlite3.connect(three_entries, isolation_level=None)
+    connection.execute("DROP TRIGGER entries_stay")
+    previous = GENESIS
+    for sequence in (1, 2, 3):
+        body = connection.execute("SELECT body FROM entries WHERE sequence = ?", (sequence,)).fetchone()[0]
+        lower = body.replace("2.0", "9.0")
+        digest = hashlib.sha256(f"{sequence}\n{previous}\n{lower}".encode()).hexdigest()
+        connection.execute(
+            "UPDATE entries SET body = ?, previous = ?, hash = ?, signature = ? WHERE sequence = ?",
+            (lower, previous, digest, forger.sign(digest.encode()), sequence),
+        )
+        previous = digest
+    connection.close()
+    with Ledger(three_entries, forger) as forged:
+        assert forged.verify() == 3
+    with pytest.raises(LedgerError, match="entry 1 is not signed by this site's identity key"):
+        Ledger(three_entries, KEY)
+
+
+def test_a_ledger_that_was_cut_short_or_restored_is_known_by_what_was_seen_of_it(path, tmp_path):
+    with Ledger(path, KEY) as ledger:
+        assert ledger.mark_at(0) == LedgerMark(entries=0, head=GENESIS)
+        pay(ledger, "q1")
+        first = ledger.mark
+        backup = tmp_path / "backup.sqlite"
+        ledger._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        shutil.copy(path, backup)
+        pay(ledger, "q2")
+        seen = ledger.mark
+        assert (ledger.mark_at(1), ledger.mark_at(2)) == (first, seen)
+    with Ledger(backup, KEY) as restored:
+        assert restored.verify() == 1  # a whole chain, but
+        with pytest.raises(LedgerError, match="holds 1 entries where 2 were seen: it was cut"):
+            restored.mark_at(seen.entries)
+        pay(restored, "q2", total=(3, 4))
+        assert restored.mark_at(2) != seen  # nor can it grow the same entry again
+
+
+def test_a_salt_that_was_replaced_is_seen(path):
+    """With another salt every patient would look new."""
+    with Ledger(path, KEY) as ledger:
+        pay(ledger)
+        with pytest.raises(LedgerError, match="hashed with another salt"):
+            pay(ledger, "q2", salt="6" * 64)
+        assert len(ledger.entries()) == 1
+
+
+def test_a_ledger_opened_with_the_public_key_can_be_read_only(three_entries):
+    with Ledger(three_entries, KEY.public_key()) as ledger:
+        assert ledger.verify() == 3
+        with pytest.raises(GateError, match="only the site itself can write"):
+            pay(ledger, "q4")
+        assert ledger.verify() == 3
+
+
+def test_the_export_can_be_verified_with_nothing_but_the_public_key(three_entries):
+    with Ledger(three_entries, KEY) as ledger:
+        ledger.reveal("q2", ["north", "west"])
+        lines = [json.loads(line) for line in ledger.export()]
+        head = ledger.mark.head
+    previous = GENESIS
+    for number, line in enumerate(lines, start=1):
+        content = f"{number}\n{previous}\n{line['body']}".encode()
+        previous = hashlib.sha256(content).hexdigest()
+        assert (line["sequence"], line["hash"]) == (number, previous)
+        KEY.public_key().verify(bytes.fromhex(line["signature"]), line["hash"].encode())
+    assert (previous, len(lines)) == (head, 4)
+
+
+# --- seeds ------------------------------------------------------------------------------------------
+
+
+def test_a_seed_is_revealed_for_one_set_of_sites_only(path):
+    with Ledger(path, KEY) as ledger:
+        pay(ledger)
+        mark = ledger.reveal("q1", ["north", "south", "west"])
+        assert mark == ledger.mark == LedgerMark(entries=2, head=ledger.mark.head)
+        assert ledger.reveal("q1", ["north", "south", "west"]) == mark
+        with pytest.raises(ProtocolError, match="revealed for north, south, west, and is for nobody else"):
+            ledger.reveal("q1", ["north", "south"])
+    with Ledger(path, KEY) as ledger:
+        assert ledger.revealed("q1") == ("north", "south", "west")
+        with pytest.raises(ProtocolError, match="nobody else"):
+            ledger.reveal("q1", ["north", "south"])
+        assert ledger.verify() == 2
+        assert len(ledger.entries()) == 1  # a seed is no charge
+
+
+def test_no_seed_is_revealed_before_its_question_was_answered(path):
+    with Ledger(path, KEY) as ledger:
+        with pytest.raises(ProtocolError, match="asked for before its question was answered"):
+            ledger.reveal("q1", ["north", "south", "west"])
+        assert ledger.verify() == 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE reveals SET participants = '[\"north\"]'",
+        "DELETE FROM reveals",
+        "UPDATE reveals SET question = 'q2'",
+        "INSERT INTO reveals VALUES ('q3', '[]', 99)",
+    ],
+)
+def test_a_reveal_that_was_tampered_with_is_seen(three_entries, statement):
+    with Ledger(three_entries, KEY) as ledger:
+        ledger.reveal("q1", ["north", "south", "west"])
+    connection = sqlite3.connect(three_entries, isolation_level=None)
+    for trigger in ("reveals_stay", "reveals_remain"):
+        connection.execute(f"DROP TRIGGER {trigger}")
+    connection.execute(statement)
+    connection.close()
+    with pytest.raises(LedgerError, match=r"not the one charged|never charged"):
+        Ledger(three_entries, KEY)
 
 
 @pytest.mark.parametrize(
@@ -258,31 +399,31 @@ def test_an_entry_with_a_hash_of_its_own_does_not_fit_the_next(three_entries):
 def test_what_is_no_ledger_is_refused_in_one_line(path, make):
     make(path)
     with pytest.raises(PrivacyBudgetError, match=r"ledger\.sqlite: cannot be opened as a ledger"):
-        Ledger(path)
+        Ledger(path, KEY)
 
 
 def test_a_body_that_is_no_entry_is_refused(path):
-    with Ledger(path):
+    with Ledger(path, KEY):
         pass
     import esn_client.ledger as module
 
     connection = sqlite3.connect(path)
     connection.execute(
-        "INSERT INTO entries VALUES (1, '[]', ?, ?)", (GENESIS, module._hash(1, "[]", GENESIS))
+        "INSERT INTO entries VALUES (1, '[]', ?, ?, x'00')", (GENESIS, module._hash(1, "[]", GENESIS))
     )
     connection.commit()
     connection.close()
     with pytest.raises(PrivacyBudgetError, match="ledger"):
-        Ledger(path)
+        Ledger(path, KEY)
 
 
 def test_a_ledger_in_a_directory_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(PrivacyBudgetError, match="cannot be opened as a ledger: unable to open"):
-        Ledger(tmp_path / "nowhere" / "ledger.sqlite")
+        Ledger(tmp_path / "nowhere" / "ledger.sqlite", KEY)
 
 
 def test_a_locked_file_is_a_refusal_that_charges_nothing(path):
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         ledger._connection.execute("PRAGMA busy_timeout = 50")
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -295,7 +436,7 @@ def test_a_locked_file_is_a_refusal_that_charges_nothing(path):
 
 
 def test_a_full_disk_is_a_refusal_that_charges_nothing(path):
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         pay(ledger)
         ledger._connection.execute("PRAGMA max_page_count = 1")
         with pytest.raises(GateError, match="cannot be written to: database or disk is full"):
@@ -307,7 +448,7 @@ def test_a_full_disk_is_a_refusal_that_charges_nothing(path):
 
 
 def test_threads_never_see_what_is_not_committed(path):
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         found = []
 
         def ask(number):
@@ -327,7 +468,7 @@ def test_threads_never_see_what_is_not_committed(path):
 
 
 def spend(path, start, results, question, number, noise):
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         start.wait(60)
         try:
             paid = pay(ledger, question, total=(number, number), noise=noise, cap=2.0)
@@ -355,7 +496,7 @@ def race(path, questions, noise):
 def test_two_processes_that_answer_one_question_charge_once_and_give_one_answer(path):
     found = race(path, ["q1"] * 3, 2.0)
     assert len(set(found)) == 1
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         assert ledger.verify() == 1
 
 
@@ -364,7 +505,7 @@ def test_two_processes_cannot_both_spend_what_is_left(path):
     # Noise 2 costs epsilon 1.4, twice 2.1: one fits under the cap of 2.
     found = race(path, ["q1", "q2", "q3"], 2.0)
     assert sorted(map(str, found))[1:] == ["PrivacyBudgetError"] * 2
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         assert ledger.verify() == 1
 
 
@@ -372,12 +513,12 @@ VICTIM = """
 import os, signal, sys, threading, random, time
 import numpy as np
 sys.path.insert(0, {here!r})
-from test_ledger import pay
+from test_ledger import KEY, pay
 from esn_client.ledger import Ledger
 
 seed = int(sys.argv[2])
 rng = random.Random(seed)
-ledger = Ledger(sys.argv[1])
+ledger = Ledger(sys.argv[1], KEY)
 print("ready", flush=True)
 for number in range(int(sys.argv[3]), 10**6):
     noised = rng.getrandbits(40)
@@ -401,7 +542,7 @@ def test_a_kill_at_any_instant_loses_no_charge_and_gives_no_second_answer(path, 
         os.kill(victim.pid, signal.SIGKILL)
         answers, _ = victim.communicate(timeout=20)
         kills += 1
-        with Ledger(path) as ledger:
+        with Ledger(path, KEY) as ledger:
             charged = {entry.charge.question for entry in ledger.entries()}
             for line in answers.decode().splitlines():
                 number, noised = (int(word) for word in line.split())
@@ -423,7 +564,7 @@ def test_a_kill_around_the_commit_loses_no_charge(path, step):
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import esn_client.ledger as module
-from test_ledger import pay
+from test_ledger import KEY, pay
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -438,12 +579,12 @@ class Connection:
         if {step!r} == "after" and sql == "COMMIT": die()
         return found
 
-ledger = module.Ledger({str(path)!r})
+ledger = module.Ledger({str(path)!r}, KEY)
 ledger._connection = Connection(ledger._connection)
 pay(ledger, total=(7, 7))
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
-    with Ledger(path) as ledger:
+    with Ledger(path, KEY) as ledger:
         charged = step == "after"
         assert ledger.verify() == charged
         # The next process draws other noise: only where nothing was charged may it leave.
@@ -453,7 +594,7 @@ pay(ledger, total=(7, 7))
 
 def test_a_copy_of_a_ledger_can_be_verified(three_entries, tmp_path):
     shutil.copy(three_entries, tmp_path / "copy.sqlite")
-    with Ledger(tmp_path / "copy.sqlite") as copy:
+    with Ledger(tmp_path / "copy.sqlite", KEY) as copy:
         assert copy.verify() == 3
 
 

@@ -18,6 +18,8 @@ def test_the_example_is_what_init_writes():
         ca_certificate='"ca.crt"',
         epsilon_cap=8.0,
         delta=0.001,
+        trust='"secure-sum"',
+        colluding_sites=1,
         exact_sums="false",
     )
     assert EXAMPLE.read_text(encoding="utf-8") == written

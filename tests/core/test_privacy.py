@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from esn_core.errors import PrivacyBudgetError
 from esn_core.privacy import (
@@ -14,9 +16,12 @@ from esn_core.privacy import (
     compose,
     delta_of,
     epsilon_of,
+    epsilon_of_all,
+    grid_delta,
     mu_for,
     noise_multiplier_for,
     replace_one_epsilon_of,
+    true_positives,
 )
 
 MULTIPLIERS = st.lists(st.floats(0.5, 50), min_size=1, max_size=8)
@@ -102,3 +107,86 @@ def test_an_impossible_delta_is_refused(delta):
 def test_an_impossible_noise_multiplier_is_refused(multiplier):
     with pytest.raises(PrivacyBudgetError, match="finite and not negative"):
         GaussianRelease(multiplier)
+
+
+# dp-accounting 0.6.0, PLDAccountant, delta 1e-3 (2026-11-22); Opacus 1.6 agrees below.
+@pytest.mark.parametrize(
+    ("rate", "sigma", "steps", "epsilon"),
+    [(1.0, 4.0, 20, 3.605), (0.5, 2.0, 40, 6.077), (0.2, 1.0, 50, 7.066)],
+)
+def test_a_subsampled_composition_costs_the_known_value(rate, sigma, steps, epsilon):
+    # Three printed decimals; at rate 1 ours is exact and the printed one rounded upwards by the PLD's grid.
+    found = epsilon_of_all([GaussianRelease(sigma, rate)] * steps, 1e-3)
+    assert found == pytest.approx(epsilon, abs=2e-3)
+
+
+@pytest.mark.parametrize(("rate", "sigma", "steps"), [(0.5, 2.0, 40), (0.2, 1.0, 50)])
+def test_opacus_agrees_on_subsampled_compositions(rate, sigma, steps):
+    from opacus.accountants import PRVAccountant
+
+    accountant = PRVAccountant()
+    accountant.history = [(sigma, rate, steps)]
+    found = epsilon_of_all([GaussianRelease(sigma, rate)] * steps, 1e-3)
+    # Opacus gives an upper bound that is off by 0.01 at most.
+    assert found == pytest.approx(accountant.get_epsilon(1e-3, eps_error=0.01), abs=0.02)
+
+
+def test_full_participation_and_subsampling_compose():
+    both = epsilon_of_all([GaussianRelease(2.0), *[GaussianRelease(2.0, 0.5)] * 3], 1e-3)
+    assert epsilon_of_all([GaussianRelease(2.0, 0.5)] * 3, 1e-3) < both
+    assert both < epsilon_of_all([GaussianRelease(2.0)] * 4, 1e-3)
+    assert math.isinf(epsilon_of_all([GaussianRelease(2.0, 0.5), GaussianRelease(0.0)], 1e-3))
+
+
+def test_a_subsampled_release_has_no_mu():
+    with pytest.raises(PrivacyBudgetError, match=r"sampling rate 0.5 is no Gaussian mechanism"):
+        compose([GaussianRelease(1.0, 0.5)])
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.1, 1.1, math.nan])
+def test_an_impossible_sampling_rate_is_refused(rate):
+    with pytest.raises(PrivacyBudgetError, match=r"a sampling rate lies in \(0, 1\]"):
+        GaussianRelease(1.0, rate)
+
+
+@given(mu=st.floats(0.05, 4), alpha=st.floats(0.001, 0.5))
+def test_no_attack_on_a_gaussian_release_finds_more_members_than_the_bound(mu, alpha):
+    """The likelihood-ratio test between N(0, 1) and N(mu, 1), by the definition."""
+    threshold = norm.isf(alpha)
+    assert true_positives(mu, false_positives=alpha) == pytest.approx(norm.sf(threshold - mu), rel=1e-9)
+
+
+def test_an_exact_release_lets_every_member_be_found():
+    assert true_positives(math.inf, false_positives=0.01) == 1.0
+    assert true_positives(0.0, false_positives=0.01) == pytest.approx(0.01)
+
+
+def discrete_gaussian_pmf(sd, reach):
+    x = np.arange(-reach, reach + 1)
+    weight = np.exp(-(x**2) / (2 * sd**2))
+    return x, weight / weight.sum()
+
+
+@pytest.mark.parametrize(("sd", "shares"), [(1.0, 1), (1.0, 3), (2.0, 4), (5.0, 2), (20.0, 3)])
+def test_the_sum_of_discrete_shares_is_as_close_to_a_rounded_gaussian_as_the_bound_says(sd, shares):
+    """By convolution, where the grid is coarse enough for the distance to be seen."""
+    reach = int(12 * sd)
+    _, one = discrete_gaussian_pmf(sd, reach)
+    total = one
+    for _ in range(shares - 1):
+        total = np.convolve(total, one)
+    x = np.arange(len(total)) - len(total) // 2
+    whole = sd * math.sqrt(shares)
+    rounded = norm.cdf((x + 0.5) / whole) - norm.cdf((x - 0.5) / whole)
+    distance = np.abs(total - rounded).sum() / 2
+    bound = grid_delta(sd, dimension=1, shares=shares)
+    assert distance <= bound
+    if shares == 1 and sd >= 2:
+        assert bound <= 10 * distance  # and the bound is no empty one
+
+
+def test_on_the_grid_that_is_used_the_difference_is_nothing():
+    """The coarsest share that the gate lets pass: 2^20 steps, for 10^5 numbers and 512 sites."""
+    assert grid_delta(2.0**20, dimension=10**5, shares=512) < 1e-8
+    # What a study adds: about 2^38 steps.
+    assert grid_delta(2.0**36, dimension=10**5, shares=512) * math.exp(8) * 100 < 1e-11

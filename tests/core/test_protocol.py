@@ -3,14 +3,20 @@
 import copy
 import os
 import tomllib
+from itertools import combinations
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from esn_client.config import SiteSettings
 from esn_core.atlas import load_atlas
 from esn_core.errors import ConfigError, ProtocolError
 from esn_core.protocol import Protocol, RosterEntry, load_protocol, read_toml
+from esn_core.site_keys import identity_text, mask_text
 from esn_server.drafting import draft
 
 
@@ -21,6 +27,8 @@ def text(protocol_content):
         study="test",
         roster=[RosterEntry.model_validate(entry) for entry in protocol_content["roster"]],
         simulated=True,
+        trust="local",
+        colluding_sites=1,
         noise="gaussian",
         epsilon=8.0,
         delta=1e-3,
@@ -65,7 +73,7 @@ OTHER = {
     ("format",): None,
     ("model", "initial_weights"): "compact-2",
     ("severity_network", "candidates"): "modules",
-    ("privacy", "trust"): None,
+    ("privacy", "trust"): "secure-sum",
     ("privacy", "noise"): "none",
     ("imaging", "sphere"): "repulsion200",
     ("imaging", "sh_order_max"): 4,
@@ -93,6 +101,8 @@ def test_every_setting_changes_the_hash(protocol_content):
     original = Protocol.model_validate(protocol_content).sha256
     tried = 0
     for path, value in leaves(protocol_content):
+        if path[-1] in ("identity_key", "mask_key"):
+            continue  # a changed letter is no key; below
         if path in OTHER and OTHER[path] is None:
             continue  # only one value is possible
         if path[:2] == ("privacy", "shares"):
@@ -189,6 +199,66 @@ def test_an_impossible_value_is_refused_with_its_place(text, load, old, new, wor
         load(text.replace(old, new))
 
 
+def test_every_key_of_the_roster_changes_the_hash_and_the_fingerprint(protocol_content, roster):
+    original = Protocol.model_validate(protocol_content)
+    spare = {
+        "identity_key": identity_text(Ed25519PrivateKey.generate().public_key()),
+        "mask_key": mask_text(X25519PrivateKey.generate().public_key()),
+    }
+    for name, key in spare.items():
+        other = Protocol.model_validate(changed(protocol_content, ("roster", 1, name), key))
+        assert other.sha256 != original.sha256
+        assert other.roster[1].fingerprint != original.roster[1].fingerprint
+
+
+@pytest.mark.parametrize("name", ["identity_key", "mask_key"])
+@pytest.mark.parametrize("text", ["ssh-ed25519 AAAA", "x25519 AAAA", "x25519 !", "ssh-rsa AAAA", ""])
+def test_what_is_no_key_is_refused(protocol_content, name, text):
+    with pytest.raises(ValidationError, match=f"roster.1.{name}"):
+        Protocol.model_validate(changed(protocol_content, ("roster", 1, name), text))
+
+
+def secure(content, *, sites, quorum, colluding):
+    """The protocol of so many sites under the secure sum."""
+    keys = [
+        {
+            "site": f"s{i}",
+            "node_key": f"ecdsa-sha2-nistp384 s{i}=",
+            "identity_key": identity_text(Ed25519PrivateKey.generate().public_key()),
+            "mask_key": mask_text(X25519PrivateKey.generate().public_key()),
+        }
+        for i in range(sites)
+    ]
+    privacy = {**content["privacy"], "trust": "secure-sum", "colluding_sites": colluding}
+    rounds = {**content["rounds"], "quorum": quorum}
+    return Protocol.model_validate({**content, "roster": keys, "privacy": privacy, "rounds": rounds})
+
+
+@given(sites=st.integers(3, 9), quorum=st.integers(3, 9), colluding=st.integers(0, 4))
+def test_a_protocol_is_accepted_only_if_no_two_sums_can_be_subtracted(
+    protocol_content, sites, quorum, colluding
+):
+    """By trying: every two sets of sites that may be summed share an honest one, whoever colludes."""
+    if quorum > sites:
+        return
+    allowed = [set(s) for n in range(quorum, sites + 1) for s in combinations(range(sites), n)]
+    safe = all(a == b or len(a & b) > colluding for a in allowed for b in allowed) and quorum - colluding >= 2
+    try:
+        protocol = secure(protocol_content, sites=sites, quorum=quorum, colluding=colluding)
+    except ValidationError:
+        assert not safe
+    else:
+        assert safe
+        # The noise of the fewest honest sites is the whole noise.
+        assert (quorum - colluding) * protocol.noise_share == pytest.approx(1, rel=1e-15)
+        assert protocol.self_masked == (quorum < sites)
+
+
+def test_with_local_trust_every_site_adds_all_of_the_noise(protocol_content):
+    protocol = Protocol.model_validate(protocol_content)
+    assert (protocol.noise_share, protocol.masked, protocol.self_masked) == (1.0, False, False)
+
+
 def test_a_roster_of_two_is_refused(protocol_content):
     with pytest.raises(ValidationError, match="at least 3 items"):
         Protocol.model_validate({**protocol_content, "roster": protocol_content["roster"][:2]})
@@ -220,8 +290,14 @@ dataset = "bids"
 derivatives = "out"
 state = "state"
 centre = { address = "127.0.0.1:9092", ca_certificate = "ca.crt", connect_timeout_s = 5.0 }
-limits = { epsilon_cap = 8.0, delta = 1e-3, minimum_children = 5, exact_sums = false }
 compute = { device = "cpu", processes = 1 }
+[limits]
+epsilon_cap = 8.0
+delta = 1e-3
+minimum_children = 5
+trust = "local"
+colluding_sites = 1
+exact_sums = false
 """
 
 
@@ -239,8 +315,10 @@ def test_a_sites_settings_can_be_read(tmp_path):
         ("exact_sums = false", "exact_sums = 1", "limits.exact_sums': input should be a valid boolean"),
         ("minimum_children = 5", "minimum_children = 1", "limits.minimum_children"),
         ("delta = 1e-3", "delta = 0.2", "limits.delta"),
+        ('trust = "local"', 'trust = "centre"', "limits.trust"),
+        ("colluding_sites = 1", "colluding_sites = -1", "limits.colluding_sites"),
         ('site = "north"', 'site = "../north"', "'site'"),
-        (", exact_sums = false", "", "missing setting 'limits.exact_sums'"),
+        ("exact_sums = false", "", "missing setting 'limits.exact_sums'"),
     ],
 )
 def test_a_sites_impossible_setting_is_refused_with_its_place(tmp_path, old, new, words):

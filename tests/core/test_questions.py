@@ -15,6 +15,7 @@ from esn_core.questions import (
     LARGEST_HEADER_BYTES,
     LARGEST_MESSAGE_BYTES,
     Answer,
+    LedgerMark,
     Question,
     QuestionId,
     Refusal,
@@ -29,7 +30,10 @@ FACTS = {
     "atlas_sha256": "2" * 64,
     "template_sha256": "3" * 64,
     "cohort_band": "16-31",
+    "ledger": {"entries": 2, "head": "4" * 64},
+    "ledger_seen": {"entries": 0, "head": "0" * 64},
 }
+PAID = LedgerMark(entries=7, head="5" * 64)
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=40)
 VECTORS = arrays(np.float64, st.integers(0, 5), elements=st.floats(allow_nan=False, allow_infinity=False))
 
@@ -43,8 +47,13 @@ def packed(arrays_by_name, header):
     return save(arrays_by_name, {"esn": header if isinstance(header, str) else json.dumps(header)})
 
 
+def asked(number):
+    """A question's header as it stands on the wire."""
+    return {"id": number, "participants": [], "reveal": False, "entries_seen": 0}
+
+
 VALID_QUESTION = Question(id_of(), {"weights": np.arange(3.0)}).to_bytes()
-VALID_ANSWER = Answer(id_of(), "north", total=np.arange(3)).to_bytes()
+VALID_ANSWER = Answer(id_of(), "north", total=np.arange(3), charged=PAID).to_bytes()
 
 
 @given(st.dictionaries(NAMES, VECTORS, max_size=4))
@@ -59,9 +68,23 @@ def test_a_question_survives_the_way(arrays_by_name):
 
 @given(arrays(np.int64, st.integers(1, 5)))
 def test_an_answer_survives_the_way(total):
-    read = Answer.from_bytes(Answer(id_of(), "north", total=total).to_bytes())
+    read = Answer.from_bytes(Answer(id_of(), "north", total=total, charged=PAID).to_bytes())
     assert np.array_equal(read.total, total)
     assert (read.id, read.site, read.facts, read.refusal) == (id_of(), "north", None, None)
+    assert (read.seed, read.charged) == (None, PAID)
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_a_seed_survives_the_way(seed):
+    read = Answer.from_bytes(Answer(id_of(), "north", seed=seed, charged=PAID).to_bytes())
+    assert (read.seed, read.total, read.charged) == (seed, None, PAID)
+
+
+def test_the_set_of_sites_survives_the_way_and_is_no_part_of_the_content():
+    plain = Question(id_of())
+    asked = Question(id_of(), participants=("north", "west"), reveal=True, entries_seen=12)
+    assert Question.from_bytes(asked.to_bytes()) == asked
+    assert asked.content_sha256 == plain.content_sha256
 
 
 def test_facts_and_refusals_survive_the_way():
@@ -138,7 +161,7 @@ def test_a_header_of_any_json_is_read_or_refused(content):
 
 @given(st.dictionaries(st.sampled_from([*ID, "x"]), st.none() | st.integers() | st.text(max_size=70)))
 def test_an_id_of_any_values_is_read_or_refused(changes):
-    read_both(packed({}, {**ID, **changes}))
+    read_both(packed({}, asked({**ID, **changes})))
 
 
 @pytest.mark.parametrize(
@@ -149,23 +172,30 @@ def test_an_id_of_any_values_is_read_or_refused(changes):
         (VALID_QUESTION + b"\0", "safetensors file"),
         (save({"weights": np.arange(3.0)}), "safetensors file"),
         (save({"weights": np.arange(3.0)}, {"other": "{}"}), "safetensors file"),
-        (packed({"weights": np.arange(3.0)}, {**ID, "extra": 1}), "header cannot be used: extra"),
-        (packed({"weights": np.arange(3.0)}, {**ID, "round": -1}), "header cannot be used: round"),
-        (packed({"weights": np.arange(3.0)}, {**ID, "run": "../x"}), "header cannot be used: run"),
-        (packed({"weights": np.arange(3.0)}, {**ID, "run": "r1\n"}), "header cannot be used: run"),
-        (packed({"weights": np.arange(3.0)}, {**ID, "phase": "all", "x": 0}), "phase, x"),
+        (packed({"weights": np.arange(3.0)}, asked({**ID, "extra": 1})), "header cannot be used: id.extra"),
+        (packed({"weights": np.arange(3.0)}, asked({**ID, "round": -1})), "header cannot be used: id.round"),
+        (packed({"weights": np.arange(3.0)}, asked({**ID, "run": "../x"})), "header cannot be used: id.run"),
+        (packed({"weights": np.arange(3.0)}, asked({**ID, "run": "r1\n"})), "header cannot be used: id.run"),
+        (packed({"weights": np.arange(3.0)}, asked({**ID, "phase": "all", "x": 0})), "id.phase, id.x"),
         (packed({"weights": np.arange(3.0)}, "no json"), "header cannot be used: header"),
+        (packed({}, {**asked(ID), "participants": ["no site"]}), "participants.0"),
+        (packed({}, {**asked(ID), "participants": ["a"] * 1001}), "participants"),
+        (packed({}, {**asked(ID), "reveal": "maybe"}), "reveal"),
+        (packed({}, {**asked(ID), "entries_seen": -1}), "entries_seen"),
         (
-            packed({"weights": np.array([1.0, np.nan])}, ID),
+            packed({"weights": np.array([1.0, np.nan])}, asked(ID)),
             "'weights' of a message holds numbers that are not",
         ),
-        (packed({"weights": np.array([np.inf])}, ID), "not finite"),
-        (packed({"weights": np.arange(3.0, dtype=np.float32)}, ID), "must be float64 vectors"),
-        (packed({"weights": np.arange(3)}, ID), "must be float64 vectors"),
-        (packed({"weights": np.ones((2, 2))}, ID), "must be float64 vectors"),
-        (packed({"weights": np.array(1.0)}, ID), "must be float64 vectors"),
-        (packed({"../etc": np.ones(1)}, ID), "with plain names"),
-        (packed({f"a{'b' * i}": np.ones(0) for i in range(600)}, ID), "header may hold 65536 bytes at most"),
+        (packed({"weights": np.array([np.inf])}, asked(ID)), "not finite"),
+        (packed({"weights": np.arange(3.0, dtype=np.float32)}, asked(ID)), "must be float64 vectors"),
+        (packed({"weights": np.arange(3)}, asked(ID)), "must be float64 vectors"),
+        (packed({"weights": np.ones((2, 2))}, asked(ID)), "must be float64 vectors"),
+        (packed({"weights": np.array(1.0)}, asked(ID)), "must be float64 vectors"),
+        (packed({"../etc": np.ones(1)}, asked(ID)), "with plain names"),
+        (
+            packed({f"a{'b' * i}": np.ones(0) for i in range(600)}, asked(ID)),
+            "header may hold 65536 bytes at most",
+        ),
         (bytes(LARGEST_MESSAGE_BYTES + 1), "may hold 67108864 bytes at most, not 67108865"),
         (struct.pack("<Q", LARGEST_HEADER_BYTES + 1) + b"{}", "header may hold 65536 bytes"),
         (struct.pack("<Q", 2**64 - 1), "header may hold 65536 bytes"),
@@ -181,8 +211,12 @@ def test_what_is_no_question_is_refused_by_what_is_wrong(body, words):
     [
         ({"total": np.arange(3.0)}, {}, "must be int64 vectors"),
         ({"total": np.arange(3), "more": np.arange(2)}, {}, "no array but 'total'"),
-        ({}, {}, "one of a released sum, facts or a refusal"),
-        ({"total": np.arange(3)}, {"facts": FACTS}, "one of a released sum, facts or a refusal"),
+        ({}, {}, "one of a released sum, facts, a seed or a refusal"),
+        ({"total": np.arange(3)}, {"facts": FACTS}, "one of a released sum, facts, a seed or a refusal"),
+        ({"total": np.arange(3)}, {}, "comes with its ledger entry"),
+        ({}, {"facts": FACTS, "charged": PAID.model_dump()}, "comes with its ledger entry"),
+        ({}, {"seed": "00", "charged": PAID.model_dump()}, "cannot be used: seed"),
+        ({"total": np.arange(3)}, {"charged": {"entries": -1, "head": "0" * 64}}, "charged.entries"),
         ({"total": np.arange(3)}, {"site": "\x1b[2J"}, "cannot be used: site"),
         ({}, {"refusal": {"error": "GateError: /data/sub-001"}}, "refusal.error"),
         ({}, {"facts": {**FACTS, "cohort_band": "x"}}, "facts.cohort_band"),

@@ -131,11 +131,11 @@ def federation(tmp_path_factory):
                 *("--dataset", str(data / "bids"), "--derivatives", str(data / "derivatives")),
             )
             lower_minimum(found.settings(site))
-            key = data / "home" / "state" / "node_key.pub"
-            esn("server", "enrol", str(centre), site, str(key), "--address", address)
+            request = data / "home" / "state" / "enrolment.toml"
+            esn("server", "enrol", str(centre), str(request), "--address", address)
         esn(
             "server",
-            *("protocol", str(centre), "--study", "test", "--epsilon", "8", "--delta", "0.001"),
+            *("protocol", "new", str(centre), "--study", "test", "--epsilon", "8", "--delta", "0.001"),
             *("--split-salt", "test-119", "--simulated", "--training-rounds", str(ROUNDS)),
             *("--deadline-s", "90", "--out", str(protocol)),
         )
@@ -160,7 +160,7 @@ def test_the_study_ends_with_a_result_and_a_report(federation):
     result = read_result(federation.directory / "run" / "result.json")
     assert [site.name for site in result.sites] == list(SITES)
     assert result.privacy.epsilon_training_child == pytest.approx(8.0, rel=1e-6)
-    assert result.privacy.trust == "local"
+    assert result.privacy.trust == "secure-sum"
     assert len(result.learning_curve) == ROUNDS
     page = (federation.directory / "run" / "report.html").read_text(encoding="utf-8")
     assert result.protocol_sha256 in page

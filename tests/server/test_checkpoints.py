@@ -8,7 +8,7 @@ import pytest
 from esn_core.errors import StudyError
 from esn_core.questions import Question, QuestionId
 from esn_core.releases import ReleaseKind
-from esn_server.checkpoints import Checkpoints
+from esn_server.checkpoints import Checkpoints, RunStore
 from esn_server.rounds import Pooled
 
 PAIR = ReleaseKind("pair", "training", 2, 1.0)
@@ -37,12 +37,12 @@ def open_run(tmp_path, sites):
     opened = []
 
     def open_again(digest=DIGEST):
-        opened.append(Checkpoints(tmp_path / "run.sqlite", sites, protocol_sha256=digest))
-        return opened[-1]
+        opened.append(RunStore(tmp_path / "run.sqlite", protocol_sha256=digest))
+        return Checkpoints(opened[-1], sites)
 
     yield open_again
     for store in opened:
-        store.__exit__()
+        store.close()
 
 
 def question(round_=0, **arrays):
@@ -61,14 +61,30 @@ def test_a_finished_step_is_not_asked_again(open_run, sites):
     assert sites.asked == 2
 
 
-def test_the_name_of_the_run_stays(open_run):
-    assert open_run().run == open_run().run
+def test_the_name_of_the_run_stays(tmp_path):
+    names = set()
+    for _ in range(2):
+        with RunStore(tmp_path / "run.sqlite", protocol_sha256=DIGEST) as store:
+            names.add(store.run)
+    assert len(names) == 1
 
 
-def test_two_runs_have_two_names(tmp_path, sites):
+def test_seeds_are_asked_for_one_set_of_sites_only(tmp_path):
+    sites = ("north", "west")
+    with RunStore(tmp_path / "run.sqlite", protocol_sha256=DIGEST) as store:
+        assert store.final_set("q1") is None
+        store.finalise("q1", sites)
+    with RunStore(tmp_path / "run.sqlite", protocol_sha256=DIGEST) as store:
+        assert store.final_set("q1") == sites
+        store.finalise("q1", sites)
+        with pytest.raises(StudyError, match="another process runs this study"):
+            store.finalise("q1", ("north", "south", "west"))
+
+
+def test_two_runs_have_two_names(tmp_path):
     names = set()
     for file in ("a", "b"):
-        with Checkpoints(tmp_path / file, sites, protocol_sha256=DIGEST) as store:
+        with RunStore(tmp_path / file, protocol_sha256=DIGEST) as store:
             names.add(store.run)
     assert len(names) == 2
 
@@ -117,15 +133,15 @@ def test_a_damaged_step_is_refused(open_run, tmp_path, blob):
         lambda path: sqlite3.connect(path).executescript("CREATE TABLE run (x)").connection.close(),
     ],
 )
-def test_what_is_no_store_is_refused_in_one_line(tmp_path, sites, make):
+def test_what_is_no_store_is_refused_in_one_line(tmp_path, make):
     make(tmp_path / "run.sqlite")
     with pytest.raises(StudyError, match=r"run\.sqlite: cannot be opened as a run"):
-        Checkpoints(tmp_path / "run.sqlite", sites, protocol_sha256=DIGEST)
+        RunStore(tmp_path / "run.sqlite", protocol_sha256=DIGEST)
 
 
 def test_a_store_that_cannot_be_written_is_one_line(open_run, tmp_path):
     store = open_run()
-    store._connection.execute("PRAGMA busy_timeout = 50")
+    store._store._connection.execute("PRAGMA busy_timeout = 50")
     other = sqlite3.connect(tmp_path / "run.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StudyError, match="the run's store cannot be used: database is locked"):

@@ -8,8 +8,16 @@ from esn_core.learning.weights import pretrained, pretrained_card, to_vector
 from esn_server.pretraining import pretrain
 
 
-def small(directory, *, seed=3, steps=20):
-    return pretrain(directory, name="small", seed=seed, worlds=20, steps=steps, progress=lambda *_: None)
+def small(directory, *, seed=3, steps=20, atlases=("phantom-28",)):
+    return pretrain(
+        directory,
+        name="small",
+        atlases=atlases,
+        seed=seed,
+        worlds=20,
+        steps=steps,
+        progress=lambda *_: None,
+    )
 
 
 def test_equal_seeds_give_equal_weights(tmp_path):
@@ -23,7 +31,13 @@ def test_equal_seeds_give_equal_weights(tmp_path):
 
 def test_steps_teach(tmp_path):
     before, after = small(tmp_path / "a", steps=10), small(tmp_path / "b", steps=150)
-    assert after["validation_r_mean"] > before["validation_r_mean"]
+    assert after["validation"]["phantom-28"]["r_mean"] > before["validation"]["phantom-28"]["r_mean"]
+
+
+def test_lessons_take_turns_between_atlases(tmp_path):
+    card = small(tmp_path, steps=10, atlases=("phantom-28", "desikan-killiany-83"))
+    assert set(card["validation"]) == {"phantom-28", "desikan-killiany-83"}
+    assert card["validation_worlds"] == 2
 
 
 def test_the_shipped_card_belongs_to_the_shipped_weights():

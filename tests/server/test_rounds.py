@@ -6,16 +6,39 @@ import numpy as np
 import pytest
 
 from esn_core.errors import StudyError
-from esn_core.questions import Answer, Question, QuestionId, Refusal, SiteFacts
+from esn_core.fixed_point import units_per_one
+from esn_core.protocol import Protocol
+from esn_core.questions import Answer, LedgerMark, Question, QuestionId, Refusal, SiteFacts
 from esn_core.releases import ReleaseKind
+from esn_server.checkpoints import RunStore
+from esn_server.memory import Memory
 from esn_server.rounds import Rounds
 
 NODES = {"north": 1, "south": 2, "west": 3}
 PAIR = ReleaseKind("pair", "training", 2, 1.0)
+UNITS = units_per_one(PAIR)
 ASKED = QuestionId(protocol_sha256="a" * 64, run="r1", phase="centre", round=0, attempt=0)
+MARK = LedgerMark(entries=0, head="0" * 64)
+PAID = LedgerMark(entries=1, head="1" * 64)
 FACTS = SiteFacts(
-    software={}, recipe_sha256="1" * 64, atlas_sha256="2" * 64, template_sha256="3" * 64, cohort_band="8-15"
+    software={},
+    recipe_sha256="1" * 64,
+    atlas_sha256="2" * 64,
+    template_sha256="3" * 64,
+    cohort_band="8-15",
+    ledger=MARK,
+    ledger_seen=MARK,
 )
+
+
+@pytest.fixture(autouse=True)
+def _world(tmp_path, protocol_content, monkeypatch):
+    """Every world has the same protocol, and a memory of its own."""
+    protocol = Protocol.model_validate(protocol_content)
+    monkeypatch.setattr(World, "protocol", protocol, raising=False)
+    with RunStore(tmp_path / "run.sqlite", protocol_sha256=protocol.sha256) as store:
+        monkeypatch.setattr(World, "memory", Memory(tmp_path / "centre", store), raising=False)
+        yield
 
 
 @dataclass
@@ -27,6 +50,9 @@ class Reply:
 
 class World:
     """Sites that answer as scripted, and the time."""
+
+    protocol: Protocol
+    memory: Memory
 
     def __init__(self, script=None, *, appears=None):
         self.now = 0.0
@@ -61,8 +87,15 @@ class World:
         self.now += seconds
 
     def rounds(self, *, quorum=3, deadline_s=60.0):
+        rules = self.protocol.rounds.model_copy(update={"quorum": quorum, "deadline_s": deadline_s})
+        protocol = self.protocol.model_copy(update={"rounds": rules})
         return Rounds(
-            self, NODES, quorum=quorum, deadline_s=deadline_s, clock=lambda: self.now, sleep=self.sleep
+            self,
+            NODES,
+            protocol=protocol,
+            memory=self.memory,
+            clock=lambda: self.now,
+            sleep=self.sleep,
         )
 
     def sum(self, **rules):
@@ -72,6 +105,8 @@ class World:
 def total_of(site, numbers=(1, 2), number=ASKED, **about):
     if not about:
         about = {"total": np.array(numbers, dtype=np.int64)}
+    if "total" in about:
+        about = {"charged": PAID, **about}
     return Answer(number, site, **about)
 
 
@@ -84,9 +119,9 @@ def failure(script, **rules):
 
 def test_the_answers_of_all_sites_are_added_up():
     pooled = World(
-        {"north": [total_of("north", (2**40, 0))], "west": [(5, total_of("west", (0, 2**40)))]}
+        {"north": [total_of("north", (UNITS, 0))], "west": [(5, total_of("west", (0, UNITS)))]}
     ).sum()
-    assert pooled.total == pytest.approx([1 + 2**-40, 1 + 2 * 2**-40], rel=1e-15, abs=0)
+    assert pooled.total == pytest.approx([1 + 1 / UNITS, 1 + 2 / UNITS], rel=1e-15, abs=0)
     assert pooled.sites == ("north", "south", "west")
 
 
@@ -162,7 +197,7 @@ def test_a_site_in_error_is_asked_three_times_and_no_more():
         (total_of("south", (1, 2, 3)), "release pair holds 2 numbers"),
         (total_of("south", (2**62, 0)), "beyond the range"),
         (total_of("south", (np.iinfo(np.int64).min, 0)), "beyond the range"),
-        (total_of("south", facts=FACTS), "sent facts where a sum was asked"),
+        (total_of("south", facts=FACTS), "sent something else where a sum was asked"),
         (total_of("south", refusal=Refusal(error="GateError")), r"refused \(GateError\)"),
         (bytes(20), "safetensors file"),
     ],
@@ -184,7 +219,7 @@ def test_late_and_unknown_replies_are_dropped(caplog):
     world.inbox.append((0.0, Reply("m99", total_of("south", (9, 9)).to_bytes())))
     with pytest.raises(StudyError, match="south: no answer"):
         world.sum()
-    assert "dropped a late or unknown reply" in caplog.text
+    assert "dropped an unknown reply" in caplog.text
 
 
 def test_only_sites_of_the_roster_are_asked():

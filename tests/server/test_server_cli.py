@@ -3,9 +3,14 @@
 from functools import partial
 
 import pytest
+import tomli_w
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from esn_core.protocol import load_protocol
+from esn_core.site_keys import identity_text, mask_text
 from esn_server import cli
+from esn_server.sites import keep_enrolment
 
 KEY = "ecdsa-sha2-nistp384 AAAA{}="
 
@@ -23,13 +28,25 @@ def fails(command_fails):
 
 
 @pytest.fixture
-def centre(tmp_path):
+def centre(tmp_path, roster):
     """A centre's directory with three enrolled sites."""
     directory = tmp_path / "centre"
-    (directory / "sites").mkdir(parents=True)
-    for site in ("north", "south", "west"):
-        (directory / "sites" / f"{site}.pub").write_text(KEY.format(site) + "\n")
+    for entry in roster:
+        request = tmp_path / "request.toml"
+        request.write_text(tomli_w.dumps(entry))
+        keep_enrolment(directory, request)
     return directory
+
+
+@pytest.fixture
+def spare_entry():
+    """What a fourth site, east, would send."""
+    return {
+        "site": "east",
+        "node_key": KEY.format("east"),
+        "identity_key": identity_text(Ed25519PrivateKey.generate().public_key()),
+        "mask_key": mask_text(X25519PrivateKey.generate().public_key()),
+    }
 
 
 def protocol_words(centre, out, **changes):
@@ -41,7 +58,7 @@ def protocol_words(centre, out, **changes):
         "--split-salt": "x",
         **{f"--{name.replace('_', '-')}": value for name, value in changes.items()},
     }
-    return ["protocol", centre, *(word for pair in options.items() for word in pair), "--simulated"]
+    return ["protocol", "new", centre, *(word for pair in options.items() for word in pair), "--simulated"]
 
 
 def test_a_protocol_is_drafted_with_all_enrolled_sites(centre, tmp_path, esn_server):
@@ -81,43 +98,45 @@ def test_a_centre_without_sites_drafts_nothing(tmp_path, fails):
     fails(10, words, *protocol_words(tmp_path / "nowhere", tmp_path / "protocol.toml"))
 
 
-def test_a_centre_with_a_file_that_is_no_key_drafts_nothing(centre, tmp_path, fails):
-    (centre / "sites" / "north.pub").write_text("garbage")
-    words = "north.pub: is not an elliptic curve public key in OpenSSH form"
-    fails(10, words, *protocol_words(centre, tmp_path / "protocol.toml"))
+def test_a_centre_with_a_file_that_is_no_enrolment_drafts_nothing(centre, tmp_path, fails):
+    (centre / "sites" / "north.toml").write_text("garbage")
+    fails(10, "north.toml: is not TOML", *protocol_words(centre, tmp_path / "protocol.toml"))
 
 
 def test_two_sites_make_no_protocol(centre, tmp_path, fails):
-    (centre / "sites" / "north.pub").unlink()
+    (centre / "sites" / "north.toml").unlink()
     fails(12, "'roster': tuple should have at least 3 items", *protocol_words(centre, tmp_path / "p.toml"))
 
 
 def test_a_protocol_into_a_directory_that_is_not_there_is_one_line(centre, tmp_path, fails):
     fails(1, "No such file or directory", *protocol_words(centre, tmp_path / "nowhere" / "p.toml"))
-    fails(1, "Not a directory", *protocol_words(centre, centre / "sites" / "north.pub" / "p.toml"))
+    fails(1, "Not a directory", *protocol_words(centre, centre / "sites" / "north.toml" / "p.toml"))
 
 
 @pytest.mark.parametrize(
-    ("site", "key", "words"),
+    ("changes", "words"),
     [
-        ("../x", KEY.format("a"), "a site's name is lower-case letters, digits and hyphens, not '../x'"),
-        ("east", "ssh-rsa AAAA", "is not an elliptic curve public key in OpenSSH form"),
-        ("east", "ecdsa-sha2-nistp384", "is not an elliptic curve public key"),
-        ("east", "ecdsa-sha2-nistp384 \x1b[2J", "is not an elliptic curve public key"),
-        ("east", "", "is not an elliptic curve public key"),
-        ("north", KEY.format("b"), "north is enrolled with another key already"),
+        ({"site": "../x"}, "'site': string should match"),
+        ({"node_key": "ssh-rsa AAAA"}, "'node_key'"),
+        ({"node_key": "ecdsa-sha2-nistp384"}, "'node_key'"),
+        ({"identity_key": "ssh-ed25519 AAAA"}, "'identity_key': an identity key is Ed25519 in OpenSSH form"),
+        ({"mask_key": "x25519 AAAA"}, "'mask_key': a mask key is 'x25519' and 32 bytes in base64"),
+        ({"site": "north"}, "north is enrolled with other keys already"),
+        ({"secret": "x"}, "unknown setting 'secret'"),
     ],
 )
-def test_what_cannot_be_enrolled_is_one_line_and_is_not_kept(centre, tmp_path, fails, site, key, words):
+def test_what_cannot_be_enrolled_is_one_line_and_is_not_kept(
+    centre, tmp_path, fails, spare_entry, changes, words
+):
     before = sorted((centre / "sites").iterdir())
-    (tmp_path / "key.pub").write_text(key)
-    fails(10, words, "enrol", centre, site, tmp_path / "key.pub")
+    (tmp_path / "east.toml").write_text(tomli_w.dumps({**spare_entry, **changes}))
+    fails(10, words, "enrol", centre, tmp_path / "east.toml")
     assert sorted((centre / "sites").iterdir()) == before
 
 
-def test_a_key_that_is_missing_or_a_directory_is_one_line(centre, tmp_path, fails):
-    fails(10, "cannot be read as a public key", "enrol", centre, "east", tmp_path / "missing.pub")
-    fails(10, "cannot be read as a public key", "enrol", centre, "east", tmp_path)
+def test_a_request_that_is_missing_or_a_directory_is_one_line(centre, tmp_path, fails):
+    fails(10, "there is no such file", "enrol", centre, tmp_path / "missing.toml")
+    fails(10, "cannot be read as a text file", "enrol", centre, tmp_path)
 
 
 @pytest.fixture
@@ -145,13 +164,18 @@ def test_a_run_of_another_versions_bundle_is_one_line(centre, protocol_file, tmp
 
 
 def test_a_run_with_a_site_that_is_not_enrolled_is_one_line(centre, protocol_file, tmp_path, fails):
-    (centre / "sites" / "north.pub").unlink()
+    (centre / "sites" / "north.toml").unlink()
     fails(12, "site north of the roster is not enrolled", *run_words(centre, protocol_file, tmp_path))
 
 
 def test_a_run_with_another_key_is_one_line(centre, protocol_file, tmp_path, fails):
-    (centre / "sites" / "north.pub").write_text(KEY.format("other") + "\n")
-    fails(12, "another key for north than the enrolled one", *run_words(centre, protocol_file, tmp_path))
+    enrolled = (centre / "sites" / "north.toml").read_text()
+    (centre / "sites" / "north.toml").write_text(enrolled.replace("nistp384 north", "nistp384 other"))
+    fails(
+        12,
+        "the roster lists other keys for north than the enrolled ones",
+        *run_words(centre, protocol_file, tmp_path),
+    )
 
 
 def test_an_authority_in_a_file_is_one_line(tmp_path, esn_server):

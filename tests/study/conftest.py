@@ -16,6 +16,9 @@ from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
 from esn_core.errors import ProtocolError
 from esn_core.protocol import Protocol
+from esn_core.questions import Question
+from esn_server.checkpoints import RunStore
+from esn_server.memory import Memory
 from esn_server.rounds import Rounds
 
 SITES = ("north", "south", "west")
@@ -30,14 +33,36 @@ class InProcessReply:
 
 
 class InProcessLink:
-    """Carries messages to hospitals in this process, and remembers every byte that came back."""
+    """Carries messages to hospitals in this process, and remembers every byte that came back.
+
+    Attributes
+    ----------
+    down : dict of int to predicate of Question
+        A node that gets no message for which the predicate holds, and is not online then.
+    now : float
+        The time, which passes only while somebody sleeps.
+
+    """
 
     def __init__(self, hospitals):
         self.hospitals = hospitals
         self.replies = []
         self.carried = []
+        self.down = {}
+        self.now = 0.0
+
+    def clock(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
 
     def send(self, node_id, body):
+        lost = self.down.get(node_id)
+        if lost is not None and lost(Question.from_bytes(body)):
+            self.lost = getattr(self, "lost", 0) + 1
+            self.replies.append(InProcessReply(f"lost{self.lost}", None, "SiteUnavailable"))
+            return f"lost{self.lost}"
         answer = self.hospitals[node_id].reply(body)
         self.carried.append((node_id, body, answer))
         message_id = f"m{len(self.carried)}"
@@ -60,25 +85,38 @@ class Consortium:
     cohorts: dict
     ledgers: dict
     link: InProcessLink
+    store: RunStore
     rounds: Rounds
 
 
 @pytest.fixture
-def make_consortium(tmp_path, protocol_content):
+def make_consortium(tmp_path, protocol_content, more_sites):
     """A function that builds a consortium under given privacy rules."""
     opened = []
+    roster, keys = more_sites
 
-    def make(*, exact=False, noise=discrete_gaussian, epsilon_cap=8.01, seed=1, **privacy):
+    def make(
+        *, exact=False, sites=SITES, quorum=None, noise=discrete_gaussian, epsilon_cap=8.01, seed=1, **privacy
+    ):
         content = {**protocol_content, "privacy": {**protocol_content["privacy"], **privacy}}
         if exact:
             content["privacy"]["noise"] = "none"
+        content["roster"] = [entry for entry in roster if entry["site"] in sites]
+        content["rounds"] = {**content["rounds"], "quorum": quorum or len(sites)}
         protocol = Protocol.model_validate(content)
         rng = np.random.default_rng(seed)
-        cohorts = {s: draw_cohort(rng) for s in SITES}
-        limits = Limits(epsilon_cap=epsilon_cap, delta=1e-3, minimum_children=5, exact_sums=exact)
+        cohorts = {s: draw_cohort(rng) for s in sites}
+        limits = Limits(
+            epsilon_cap=epsilon_cap,
+            delta=1e-3,
+            minimum_children=5,
+            trust="secure-sum",
+            colluding_sites=1,
+            exact_sums=exact,
+        )
         ledgers, hospitals = {}, {}
-        for node, site in enumerate(SITES, start=1):
-            ledgers[site] = ledger = Ledger(tmp_path / f"{site}.sqlite")
+        for node, site in enumerate(sites, start=1):
+            ledgers[site] = ledger = Ledger(tmp_path / f"{site}.sqlite", keys[site][0])
             opened.append(ledger)
             gate = Gate(
                 site=site,
@@ -86,6 +124,7 @@ def make_consortium(tmp_path, protocol_content):
                 ledger=ledger,
                 audit=AuditLog(tmp_path / f"{site}.jsonl", site=site),
                 salt=b"s" * 32,
+                mask_key=keys[site][1],
                 noise=noise,
             )
 
@@ -96,9 +135,12 @@ def make_consortium(tmp_path, protocol_content):
 
             hospitals[node] = Hospital(gate=gate, load=load)
         link = InProcessLink(hospitals)
-        nodes = {site: node for node, site in enumerate(SITES, start=1)}
-        rounds = Rounds(link, nodes, quorum=3, deadline_s=5, sleep=lambda _: None)
-        return Consortium(protocol, cohorts, ledgers, link, rounds)
+        nodes = {site: node for node, site in enumerate(sites, start=1)}
+        store = RunStore(tmp_path / "run.sqlite", protocol_sha256=protocol.sha256)
+        opened.append(store)
+        memory = Memory(tmp_path / "centre", store)
+        rounds = Rounds(link, nodes, protocol=protocol, memory=memory, clock=link.clock, sleep=link.sleep)
+        return Consortium(protocol, cohorts, ledgers, link, store, rounds)
 
     yield make
     for ledger in opened:

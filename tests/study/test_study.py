@@ -1,5 +1,7 @@
 """A whole study in one process, against what pooled software computes from the same children."""
 
+import shutil
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -7,9 +9,11 @@ from scipy import stats
 from esn_core import releases
 from esn_core.atlas import load_atlas
 from esn_core.errors import StudyError
+from esn_core.fixed_point import noise_sd
 from esn_core.learning.severity_model import as_matrices, predict
 from esn_core.learning.weights import from_vector
 from esn_core.price import price_of
+from esn_core.privacy import compose
 from esn_core.severity_network import masked_input
 from esn_server.checkpoints import Checkpoints
 from esn_server.outcome import result_of
@@ -42,13 +46,14 @@ def pooled_held_out(consortium, findings):
     return np.clip(4 + 1.5 * (intercept + slope * raw), 1, 7), np.concatenate([s.gase for s in held])
 
 
-def test_without_noise_the_evaluation_equals_the_pooled_one(make_consortium):
-    consortium = make_consortium(exact=True)
+@pytest.mark.parametrize("trust", ["local", "secure-sum"])
+def test_without_noise_the_evaluation_equals_the_pooled_one(make_consortium, trust):
+    consortium = make_consortium(exact=True, trust=trust)
     findings = run(consortium)
     prediction, gase = pooled_held_out(consortium, findings)
     found = findings.agreement
     line = stats.linregress(prediction, gase)
-    # Each child is predicted alone, at its site as here; the grid of the sums is 2^-40, 9e-13.
+    # Each child is predicted alone, at its site as here; the grid of the sums is 2^-39, 2e-12.
     tolerance = {"rel": 1e-12, "abs": 1e-11}
     assert found.r == pytest.approx(stats.pearsonr(prediction, gase)[0], **tolerance)
     assert found.mae == pytest.approx(np.abs(prediction - gase).mean(), **tolerance)
@@ -71,8 +76,9 @@ def test_training_lowers_the_loss(make_consortium):
     assert findings.losses[-1] < findings.losses[0]
 
 
-def test_a_private_study_spends_its_budget_and_no_more(make_consortium):
-    consortium = make_consortium()
+@pytest.mark.parametrize("trust", ["local", "secure-sum"])
+def test_a_private_study_spends_its_budget_and_no_more(make_consortium, trust):
+    consortium = make_consortium(trust=trust)
     findings = run(consortium)
     mu = findings.price.mu("training")
     assert findings.price.epsilon("training") == pytest.approx(8.0, rel=1e-9)
@@ -80,15 +86,27 @@ def test_a_private_study_spends_its_budget_and_no_more(make_consortium):
     for ledger in consortium.ledgers.values():
         spent = ledger.spent()
         assert len(spent) == 24
-        assert max(s.noisy_mu for s in spent.values()) == pytest.approx(mu, rel=1e-12)
+        assert max(compose(s.noisy) for s in spent.values()) == pytest.approx(mu, rel=1e-12)
 
 
 def test_noise_makes_two_studies_of_the_same_children_differ(make_consortium, tmp_path):
     first = run(make_consortium())
-    for file in tmp_path.glob("*.sqlite*"):
-        file.unlink()
+    for path in tmp_path.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     second = run(make_consortium())
     assert not np.array_equal(first.network.weight, second.network.weight)
+
+
+def test_shared_noise_is_smaller_than_everybodys_whole_noise(make_consortium):
+    """With three sites, one of which may collude: half of three noises instead of three, in variance."""
+    protocol = make_consortium().protocol
+    rules = protocol.privacy.model_copy(update={"trust": "secure-sum"})
+    masked = protocol.model_copy(update={"privacy": rules})
+    assert price_of(masked) == price_of(protocol)
+    multiplier = price_of(protocol).of("association").noise_multiplier
+    kind = releases.association(5)
+    local, shared = (noise_sd(kind, multiplier, share=p.noise_share) for p in (protocol, masked))
+    assert local / shared == pytest.approx(np.sqrt(2), rel=1e-12)
 
 
 def test_nothing_but_sums_and_facts_crosses(make_consortium):
@@ -100,12 +118,9 @@ def test_nothing_but_sums_and_facts_crosses(make_consortium):
 
 def test_a_resumed_study_asks_nothing_twice_and_finds_the_same(make_consortium, tmp_path):
     consortium = make_consortium()
-    digest = consortium.protocol.sha256
-    with Checkpoints(tmp_path / "run.sqlite", consortium.rounds, protocol_sha256=digest) as steps:
-        first = run(consortium, steps)
+    first = run(consortium, Checkpoints(consortium.store, consortium.rounds))
     asked = len(consortium.link.carried)
-    with Checkpoints(tmp_path / "run.sqlite", consortium.rounds, protocol_sha256=digest) as steps:
-        second = run(consortium, steps)
+    second = run(consortium, Checkpoints(consortium.store, consortium.rounds))
     assert len(consortium.link.carried) == asked + 3  # the roll call is repeated
     assert np.array_equal(first.weights, second.weights)
     assert first.agreement == second.agreement

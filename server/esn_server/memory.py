@@ -1,0 +1,76 @@
+"""What the centre remembers of its sites: the ends of their ledgers, and for whom seeds were asked."""
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from esn_core.errors import ConfigError, ProtocolError
+from esn_core.files import write_whole
+from esn_core.questions import LedgerMark
+from esn_server.checkpoints import RunStore
+
+_NOTHING = LedgerMark(entries=0, head="0" * 64)
+
+
+class Memory:
+    """The memory of one run over that of the centre.
+
+    Parameters
+    ----------
+    centre : Path
+        The centre's directory; what is seen of a site's ledger outlives a study there.
+    store : RunStore
+        Of the run.
+
+    """
+
+    def __init__(self, centre: Path, store: RunStore) -> None:
+        self._centre = centre
+        self._store = store
+
+    def ledger_seen(self, site: str) -> LedgerMark:
+        """Return the newest entry of a site's ledger that this centre saw.
+
+        Raises
+        ------
+        ConfigError
+            The file that holds it is damaged.
+
+        """
+        path = self._path(site)
+        try:
+            return LedgerMark.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return _NOTHING
+        except (OSError, ValidationError) as cause:
+            raise ConfigError(f"{path}: cannot be read; it holds what was last seen of a ledger") from cause
+
+    def see_ledger(self, site: str, mark: LedgerMark) -> None:
+        """Keep the newest entry.
+
+        Raises
+        ------
+        ProtocolError
+            It has the number of one that was seen, and is another.
+
+        """
+        seen = self.ledger_seen(site)
+        if mark.entries == seen.entries and mark.head != seen.head:
+            raise ProtocolError(
+                f"entry {mark.entries} of its ledger is not the one that this centre saw: the ledger was "
+                "replaced or restored from a backup"
+            )
+        if mark.entries > seen.entries:
+            write_whole(self._path(site), json.dumps(mark.model_dump()).encode())
+
+    def final_set(self, question: str) -> tuple[str, ...] | None:
+        """Return the sites whose seeds were asked for, if any were."""
+        return self._store.final_set(question)
+
+    def finalise(self, question: str, sites: tuple[str, ...]) -> None:
+        """Keep, durably, that seeds are asked for the sum of these sites."""
+        self._store.finalise(question, sites)
+
+    def _path(self, site: str) -> Path:
+        return self._centre / "sites" / f"{site}.ledger.json"
