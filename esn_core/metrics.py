@@ -12,7 +12,6 @@ from esn_core.releases import EVALUATION, GASE_LEVELS, GASE_MIDDLE, HALF_RANGE
 
 # Below this a variance is what rounding leaves of zero.
 _SMALLEST_VARIANCE = 1e-12
-_LEVELS = (np.array(GASE_LEVELS, dtype=np.float64) - GASE_MIDDLE) / HALF_RANGE
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def agreement(total: NDArray[np.float64]) -> Agreement:
 
     Parameters
     ----------
-    total : (22,) float64
+    total : (28,) float64
 
     Raises
     ------
@@ -83,21 +82,21 @@ def agreement(total: NDArray[np.float64]) -> Agreement:
     """
     if total.shape != (EVALUATION.dimension,) or not np.isfinite(total).all():
         raise DataError(f"an evaluation sum holds {EVALUATION.dimension} finite numbers, not {total.shape}")
-    counts, sums, squares = total[:-1].reshape(-1, 3).T
-    n = float(counts.sum())
+    half, sum_a, sum_b, sum_aa, sum_bb, sum_ab, apart = (float(x) for x in total[:7])
+    n = 2 * half
+    counts, sums, squares = 2 * total[7:].reshape(-1, 3).T
     levels = tuple(
         _level(g, float(c), float(s), float(q))
         for g, c, s, q in zip(GASE_LEVELS, counts, sums, squares, strict=True)
     )
     if n < 4:
         return _undefined(n, levels, f"{n:.1f} children are left after noise; at least 4 are needed")
-    mean_a, mean_b = float(sums.sum()) / n, float(counts @ _LEVELS) / n
-    var_a = float(squares.sum()) / n - mean_a**2
-    var_b = float(counts @ _LEVELS**2) / n - mean_b**2
-    cov = float(sums @ _LEVELS) / n - mean_a * mean_b
-    mean_square = float(squares.sum() + counts @ _LEVELS**2 - 2 * (sums @ _LEVELS)) / n
+    mean_a, mean_b = sum_a / n, sum_b / n
+    var_a, var_b = sum_aa / n - mean_a**2, sum_bb / n - mean_b**2
+    cov = sum_ab / n - mean_a * mean_b
+    mean_square = (sum_aa + sum_bb - 2 * sum_ab) / n
     # The errors need no variance: they may stand where r is undefined.
-    mae = 2 * float(total[-1]) / n * HALF_RANGE
+    mae = 2 * apart / n * HALF_RANGE
     errors = (mae if mae >= 0 else None, math.sqrt(mean_square) * HALF_RANGE if mean_square >= 0 else None)
     if min(var_a, var_b) < _SMALLEST_VARIANCE:
         because = "predictions or scores do not vary, or less than the noise"

@@ -194,17 +194,17 @@ def calibration_rows(raw: NDArray[np.float64], gase: NDArray[np.float64]) -> NDA
 # --- evaluate ---------------------------------------------------------------------------------------
 
 
-EVALUATION = ReleaseKind("evaluation", "held-out", 3 * len(GASE_LEVELS) + 1, 2.0)
-"""Row: at the child's clinical GASE (1, a, a^2), elsewhere 0; then |a - b| / 2.
+EVALUATION = ReleaseKind("evaluation", "held-out", 7 + 3 * len(GASE_LEVELS), math.sqrt(7))
+"""Row: (1/2, a, b, a^2, b^2, ab, |a - b| / 2), then (1, a, a^2) / 2 at the child's own GASE, elsewhere 0.
 
-a = (prediction - 4) / 3 and b = (GASE - 4) / 3 lie in [-1, 1]: four numbers of
-at most 1, norm at most 2. As GASE takes seven values, these sums hold the
-moments of (prediction, GASE) exactly: n, a, b, a^2, b^2, ab.
+a = (prediction - 4) / 3 and b = (GASE - 4) / 3 lie in [-1, 1]. Every square grows with |a| and |b|, so the
+norm is largest at the ends: 1/4 + 5 + 1 + 3/4 = 7 at a = -b, squared; 6 at a = b. The moments give r, the
+errors and the calibration; the sums by level, with twice the noise, a figure.
 """
 
 
 def evaluation_rows(prediction: NDArray[np.float64], gase: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the (n, 22) rows of `EVALUATION`.
+    """Return the (n, 28) rows of `EVALUATION`.
 
     Parameters
     ----------
@@ -216,13 +216,11 @@ def evaluation_rows(prediction: NDArray[np.float64], gase: NDArray[np.float64]) 
     """
     a = (np.clip(prediction, GASE_LEVELS[0], GASE_LEVELS[-1]) - GASE_MIDDLE) / HALF_RANGE
     b = (gase - GASE_MIDDLE) / HALF_RANGE
-    rows = np.zeros((len(a), EVALUATION.dimension))
-    child = np.arange(len(a))
+    moments = np.column_stack([np.full(len(a), 0.5), a, b, a**2, b**2, a * b, np.abs(a - b) / 2])
+    by_level = np.zeros((len(a), len(GASE_LEVELS), 3))
     level = gase.astype(np.int64) - GASE_LEVELS[0]
-    for power in range(3):
-        rows[child, 3 * level + power] = a**power
-    rows[:, -1] = np.abs(a - b) / 2
-    return rows
+    by_level[np.arange(len(a)), level] = np.column_stack([np.ones(len(a)), a, a**2]) / 2
+    return np.concatenate([moments, by_level.reshape(len(a), 3 * len(GASE_LEVELS))], axis=1)
 
 
 # --- histograms, for the area under a ROC curve -------------------------------------------------------

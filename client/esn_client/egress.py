@@ -295,8 +295,8 @@ class Gate:
         withstood, demanded = protocol.privacy.colluding_sites, self._limits.colluding_sites
         if withstood < demanded:
             raise GateError(
-                f"the protocol's noise suffices with {withstood} colluding sites; this site demands {demanded} "
-                "(limits.colluding_sites)"
+                f"the protocol's noise suffices with {withstood} colluding sites; this site demands "
+                f"{demanded} (limits.colluding_sites)"
             )
 
     def _check_consent(self, noise_multiplier: float) -> None:

@@ -2,8 +2,10 @@
 
 import math
 
-from esn_core.price import PhasePrice, price_of
+from esn_core.price import PhasePrice, Price, price_of
+from esn_core.privacy import epsilon_of
 from esn_core.protocol import Protocol
+from esn_core.releases import Children
 
 _WHAT_LEAVES = {
     "centre": "the number of training children and the sum of their severity scores",
@@ -17,7 +19,6 @@ _WHAT_LEAVES = {
 def review(protocol: Protocol) -> str:
     """Return the review of a protocol as text, for whoever has to approve it."""
     price = price_of(protocol)
-    exact = protocol.privacy.noise == "none"
     minimum = protocol.cohort.minimum_children
     lines = [
         f"Study {protocol.study}, protocol {protocol.sha256}",
@@ -25,8 +26,8 @@ def review(protocol: Protocol) -> str:
         + ("All children are simulated." if protocol.simulated else "The children are real patients."),
         "",
         "What leaves this site",
-        "  First, at roll call: software versions, hashes of recipe and atlas, and the number of children",
-        "  as a band such as 16-31. This band is not protected by noise.",
+        "  First, at roll call: software versions, hashes of recipe and atlas, the number of children as a",
+        "  band such as 16-31, and the number of entries in the privacy ledger. No noise protects these.",
     ]
     for phase in price.phases:
         lines += [f"  {phase.phase}, {_times(phase)} from the {phase.children} children:"]
@@ -37,33 +38,86 @@ def review(protocol: Protocol) -> str:
         "  does.",
         "  A site that has fewer refuses, and the refusal itself tells that a split is below the minimum.",
         "",
+        *_who_sees(protocol),
+        "",
         "What it costs one child",
-    ]
-    if exact:
-        lines += [
-            "  There is NO differential privacy: the sums leave exactly as they are. Whoever knows all",
-            "  other children of a sum can compute this child's part of it. The site must consent to this",
-            "  in its own settings (limits.exact_sums), or it answers nothing.",
-        ]
-    else:
-        training, held_out = price.epsilon("training"), price.epsilon("held-out")
-        lines += [
-            f"  A training child: epsilon {training:.2f}; a held-out child: epsilon {held_out:.2f};",
-            f"  at delta {price.delta:g}, adding or removing one child (all its scans).",
-            f"  Exchanging one child for another: epsilon {price.replace_one_epsilon('training'):.2f}.",
-            "  An attacker who watches everything raises the odds of a right guess about one child's",
-            f"  presence at most {_factor(training)}-fold, except with probability {price.delta:g}.",
-            "  Trust 'local': this site adds all of the noise itself, and need trust nobody.",
-        ]
-    lines += [
+        *(_exact() if protocol.privacy.noise == "none" else _cost(price, protocol)),
         "",
         "What is not covered",
         "  Healthy controls: each site's offsets are estimated from its own controls, who take part in",
-        "  every sum without a bound. The participation of the site itself, and the band above.",
+        "  every sum without a bound. The participation of the site itself, and the roll call above.",
         "",
         "This approval is for one run of this protocol. The site's own cap on epsilon holds in any case.",
     ]
     return "\n".join(lines)
+
+
+def _who_sees(protocol: Protocol) -> list[str]:
+    """Say whom the children of this site have to trust."""
+    quorum, sites = protocol.rounds.quorum, len(protocol.roster)
+    if not protocol.masked:
+        return [
+            "Who sees it (trust 'local')",
+            "  The centre sees this site's own sums. This site adds all of the noise to them itself, and",
+            "  need trust nobody.",
+        ]
+    colluding = protocol.privacy.colluding_sites
+    lines = [
+        "Who sees it (trust 'secure-sum')",
+        "  The centre sees the sum of all sites only. This site's numbers leave under random masks that",
+        "  cancel in the sum of the sites and in nothing smaller; they are made from keys in this protocol,",
+        "  which the centre cannot exchange.",
+        f"  A sum is formed of {quorum} or more of the {sites} sites.",
+        f"  The sites share out the noise: each adds a part, and {quorum - colluding} parts are enough.",
+    ]
+    if colluding:
+        lines += [
+            f"  So the figures below hold even if {_sites(colluding)} told the centre everything they know.",
+            "  They do not hold if more did.",
+        ]
+    else:
+        lines += [
+            "  The figures below hold against the centre only while NO site tells what noise it added.",
+            "  Another site that subtracts its own noise from a result has less noise than they say.",
+        ]
+    return lines
+
+
+def _exact() -> list[str]:
+    return [
+        "  There is NO differential privacy: the sums leave exactly as they are. Whoever knows all",
+        "  other children of a sum can compute this child's part of it. The site must consent to this",
+        "  in its own settings (limits.exact_sums), or it answers nothing.",
+    ]
+
+
+def _cost(price: Price, protocol: Protocol) -> list[str]:
+    training, held_out = price.epsilon("training"), price.epsilon("held-out")
+    worst: Children = "training" if training >= held_out else "held-out"
+    replaced = [price.replace_one_epsilon(split) for split in ("training", "held-out")]
+    return [
+        f"  A training child: epsilon {training:.2f}; a held-out child: epsilon {held_out:.2f};",
+        f"  at delta {price.delta:g}, adding or removing one child (all its scans).",
+        f"  Exchanging one child for another: epsilon {replaced[0]:.2f} in training, {replaced[1]:.2f} held",
+        "  out.",
+        "  An attacker who watches everything raises the odds of a right guess about one child's",
+        f"  presence at most {_factor(price.epsilon(worst))}-fold, except with probability {price.delta:g}.",
+        "  Of a hundred children who took part, an attacker who accepts one false alarm among a hundred",
+        f"  who did not finds at most {100 * price.true_positives(worst):.0f}.",
+        *_deserted(price, protocol, worst),
+        "  Nothing of this protocol is declared exact: every sum carries noise.",
+    ]
+
+
+def _deserted(price: Price, protocol: Protocol, worst: Children) -> list[str]:
+    """Say what is left when nobody else keeps to the rules."""
+    if not protocol.masked:
+        return []
+    alone = epsilon_of(price.mu(worst) / math.sqrt(protocol.noise_share), price.delta)
+    return [
+        "  If the centre and ALL other sites worked together against this one, its own part of the noise",
+        f"  would be left: epsilon {alone:.2f}.",
+    ]
 
 
 def _times(phase: PhasePrice) -> str:
@@ -77,6 +131,10 @@ def _noise(phase: PhasePrice, epsilon: float) -> str:
         f"with noise of {phase.noise_multiplier:.2f} times the largest part of one child; "
         f"alone epsilon {epsilon:.2f}"
     )
+
+
+def _sites(number: int) -> str:
+    return "one other site" if number == 1 else f"{number} other sites"
 
 
 def _factor(epsilon: float) -> str:

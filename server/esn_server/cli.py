@@ -113,6 +113,25 @@ def new(
         raise
 
 
+@protocol_app.command()
+def price(
+    protocol_file: Annotated[Path, typer.Argument(help="The protocol.")],
+    training_children: Annotated[int, typer.Option(min=1, help="Expected at all sites together.")],
+    held_out_children: Annotated[int, typer.Option(min=4, help="Expected at all sites together.")],
+) -> None:
+    """Say what a protocol costs each child, and what its noise will leave of each result."""
+    from esn_core.protocol import load_protocol
+    from esn_server.pricing import price_list
+
+    typer.echo(
+        price_list(
+            load_protocol(protocol_file),
+            training_children=training_children,
+            held_out_children=held_out_children,
+        )
+    )
+
+
 @app.command("run")
 def run_study(
     directory: Centre,

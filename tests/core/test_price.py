@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from esn_client.review import review
 from esn_core.price import price_of
@@ -47,8 +48,23 @@ def test_without_noise_there_is_no_epsilon(protocol_content):
     assert math.isinf(price.replace_one_epsilon("held-out"))
 
 
-def test_the_review_names_every_phase_and_what_it_costs(protocol_content):
-    protocol = make(protocol_content)
+def secure(content, **privacy):
+    return make(content, privacy={"trust": "secure-sum", **privacy})
+
+
+def test_the_trust_changes_who_sees_what_and_not_the_price(protocol_content):
+    assert price_of(secure(protocol_content)) == price_of(make(protocol_content))
+
+
+def test_no_attack_on_a_study_finds_more_children_than_the_bound(protocol_content):
+    price = price_of(make(protocol_content, privacy={"epsilon": 3.0}))
+    # mu 0.9645 (epsilon 3, delta 1e-3): Phi(Phi^-1(0.01) + mu).
+    assert price.true_positives("training") == pytest.approx(norm.cdf(norm.ppf(0.01) + 1 / 1.0369), abs=1e-4)
+
+
+@pytest.mark.parametrize("trust", ["local", "secure-sum"])
+def test_the_review_names_every_phase_and_what_it_costs(protocol_content, trust):
+    protocol = make(protocol_content, privacy={"trust": trust})
     text = review(protocol)
     price = price_of(protocol)
     assert protocol.sha256 in text
@@ -60,11 +76,31 @@ def test_the_review_names_every_phase_and_what_it_costs(protocol_content):
     assert "gradient, 3 times from the training children" in text
     assert "A training child: epsilon 8.00; a held-out child: epsilon 8.00;" in text
     assert "at delta 0.001" in text
-    assert f"epsilon {price.replace_one_epsilon('training'):.2f}" in text
+    for split in ("training", "held-out"):
+        assert f"epsilon {price.replace_one_epsilon(split):.2f}" in text
+    assert f"who did not finds at most {100 * price.true_positives('training'):.0f}." in text
+    assert "Nothing of this protocol is declared exact" in text
     assert "No sum over fewer than 5 children leaves" in text
     assert "the refusal itself tells that a split is below the minimum" in text
-    assert "not protected by noise" in text
+    assert "No noise protects these" in text
     assert "NO differential privacy" not in text
+
+
+def test_the_review_says_whom_a_child_has_to_trust(protocol_content):
+    local = review(make(protocol_content))
+    assert "This site adds all of the noise to them itself" in local
+    assert "told the centre" not in local
+    assert "ALL other sites" not in local
+    shared = review(secure(protocol_content))
+    assert "The centre sees the sum of all sites only" in shared
+    assert "each adds a part, and 2 parts are enough" in shared
+    assert "even if one other site told the centre everything they know" in shared
+    # Half of the variance is this site's own: mu is sqrt(2) times as large without the other's.
+    price = price_of(secure(protocol_content))
+    alone = epsilon_of(math.sqrt(2) * price.mu("training"), 1e-3)
+    assert f"epsilon {alone:.2f}." in shared
+    nobody = review(secure(protocol_content, colluding_sites=0))
+    assert "only while NO site tells what noise it added" in nobody
 
 
 def test_the_review_warns_of_exact_sums(protocol_content):
@@ -81,5 +117,7 @@ def test_the_review_tells_patients_from_simulated_children(protocol_content):
     assert "The children are real patients." in review(real)
 
 
-def test_every_line_of_the_review_fits_a_page(protocol_content):
-    assert max(map(len, review(make(protocol_content)).splitlines())) <= 110
+@pytest.mark.parametrize("trust", ["local", "secure-sum"])
+def test_every_line_of_the_review_fits_a_page(protocol_content, trust):
+    text = review(make(protocol_content, privacy={"trust": trust}))
+    assert max(map(len, text.splitlines())) <= 110

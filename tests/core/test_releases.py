@@ -114,12 +114,30 @@ def test_two_sites_rows_are_the_pooled_rows(pairs, cut):
 @given(st.lists(st.tuples(st.floats(1, 7), GASE), min_size=1, max_size=20))
 def test_the_evaluation_rows_hold_the_moments_of_their_definition(pairs):
     prediction, gase = np.array(pairs, dtype=float).T
-    counts, sums, squares = releases.evaluation_rows(prediction, gase).sum(axis=0)[:-1].reshape(7, 3).T
+    total = releases.evaluation_rows(prediction, gase).sum(axis=0)
+    a, b = (prediction - 4) / 3, (gase - 4) / 3
+    moments = [
+        len(a) / 2,
+        a.sum(),
+        b.sum(),
+        (a**2).sum(),
+        (b**2).sum(),
+        (a * b).sum(),
+        np.abs(a - b).sum() / 2,
+    ]
+    assert total[:7] == pytest.approx(moments, abs=1e-13)  # the order of at most 20 additions
+    counts, sums, squares = 2 * total[7:].reshape(7, 3).T
     for level in range(1, 8):
         a = (prediction[gase == level] - 4) / 3
         assert counts[level - 1] == len(a)
-        assert sums[level - 1] == pytest.approx(a.sum(), abs=1e-13)  # the order of at most 20 additions
+        assert sums[level - 1] == pytest.approx(a.sum(), abs=1e-13)
         assert squares[level - 1] == pytest.approx((a**2).sum(), abs=1e-13)
+
+
+def test_the_longest_evaluation_row_is_as_long_as_the_bound():
+    """A prediction at the other end of the scale: 1/4 + 5 + 1 + 3/4."""
+    rows = releases.evaluation_rows(np.array([1.0, 7.0, 7.0]), np.array([7.0, 1.0, 7.0]))
+    assert lengths(rows) == pytest.approx([math.sqrt(7), math.sqrt(7), math.sqrt(6)], rel=1e-15)
 
 
 def test_the_mean_loss_is_read_back_from_the_sum():

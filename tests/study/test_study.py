@@ -177,4 +177,4 @@ def test_the_result_tells_the_price_of_every_phase(make_consortium):
     multipliers = {p.phase: p.noise_multiplier for p in price_of(consortium.protocol).phases}
     assert all(phases[name].noise_multiplier == value for name, value in multipliers.items())
     assert len(result.learning_curve) == 3
-    assert releases.EVALUATION.dimension == 22
+    assert releases.EVALUATION.dimension == 28

@@ -1,0 +1,73 @@
+"""The price list as a coordinator reads it, and what it warns of."""
+
+import pytest
+
+from esn_core.price import price_of
+from esn_core.protocol import Protocol
+from esn_server.pricing import price_list
+
+
+def make(content, **privacy):
+    return Protocol.model_validate({**content, "privacy": {**content["privacy"], **privacy}})
+
+
+def listed(protocol, training=250, held_out=180):
+    return price_list(protocol, training_children=training, held_out_children=held_out)
+
+
+def test_the_list_names_every_phase_its_noise_and_both_adjacencies(protocol_content):
+    protocol = make(protocol_content, trust="secure-sum")
+    text = listed(protocol)
+    price = price_of(protocol)
+    assert protocol.sha256 in text
+    assert "3 sites, about 250 training and 180 held-out" in text
+    for phase in price.phases:
+        (line,) = [
+            row for row in text.splitlines() if row.startswith(f"  {phase.phase:<12} {phase.children}")
+        ]
+        assert f"{phase.releases} x" in line
+        assert f"{phase.noise_multiplier:.3f}" in line
+        assert line.endswith(f"epsilon {price.epsilon_alone(phase):.2f}")
+    for split in ("training", "held-out"):
+        assert (
+            f"in all, a {split} child: epsilon 8.00 when one is added or removed, "
+            f"{price.replace_one_epsilon(split):.2f} when one is replaced"
+        ) in text
+    assert f"at most {100 * price.true_positives('training'):.0f} % of them at one false alarm" in text
+    for what in (
+        "number of training children",
+        "candidate edges with severity",
+        "calibration slope",
+        "r, pred",
+    ):
+        assert what in text
+
+
+@pytest.mark.parametrize(
+    ("privacy", "sizes", "words"),
+    [
+        ({"noise": "none"}, (250, 180), "No noise: the sums are exact."),
+        ({"delta": 0.01}, (250, 180), "delta 0.01 is not below 1 over 430 children"),
+        ({"epsilon": 1.0}, (250, 180), "at epsilon 1 or less is known to leave no usable result"),
+        ({"trust": "secure-sum", "colluding_sites": 0}, (250, 180), "colluding_sites = 0"),
+        ({}, (48, 24), "The evaluation will say little"),
+        ({"epsilon": 3.0, "trust": "secure-sum"}, (250, 180), "A logistic model on 36 children"),
+    ],
+)
+def test_the_list_warns_of_what_is_known_not_to_work(protocol_content, privacy, sizes, words):
+    assert words in listed(make(protocol_content, **privacy), *sizes)
+
+
+def test_the_list_warns_of_edges_by_the_thousand(protocol_content):
+    from esn_core.expected_noise import ExpectedNoise
+    from esn_server.pricing import warnings_of
+
+    noise = ExpectedNoise(children=1, edge_r=0.1, gradient=1, slope=0.1, r=0.05, mae=0.1)
+    for epsilon, candidates, warned in ((3.0, 1500, True), (8.0, 1500, False), (3.0, 300, False)):
+        said = warnings_of(make(protocol_content, epsilon=epsilon), noise, 250, 180, candidates)
+        assert any("edge-wise selection" in line for line in said) == warned
+
+
+def test_a_large_study_with_a_large_budget_has_no_warning(protocol_content):
+    text = listed(make(protocol_content, trust="secure-sum", epsilon=40.0, delta=1e-5), 4000, 4000)
+    assert text.endswith("Warnings\n  none")
