@@ -110,8 +110,8 @@ class ModelRules(_Table):
 
     name: Literal["compact"]
     initial_weights: Literal["compact-1", "compact-2"]
-    """Weights pre-trained on simulated children, shipped with this software: 'compact-1' on the atlas
-    phantom-28, 'compact-2' on phantom-28 and desikan-killiany-83."""
+    """Weights pre-trained on simulated children, shipped with this software: 'compact-1' for the atlas
+    phantom-28, 'compact-2' for desikan-killiany-83."""
 
 
 class TrainingRules(_Table):
