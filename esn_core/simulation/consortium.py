@@ -91,8 +91,8 @@ CLINICAL = ConsortiumRules(
 )
 """As hard as METHOD's simulated consortium, on desikan-killiany-83.
 
-Mean of 14 worlds: the sum of the signed scores of FDR-selected edges gives r .86 on held-out children when all
-training children are pooled; a ridge at one site alone gives .76 (METHOD: .86 and .77)."""
+Mean of 14 worlds, held-out children: the signed scores of FDR-selected edges give r .86 when all training
+children are pooled; a ridge at one site alone gives .76 (METHOD: .86 and .77)."""
 
 
 @dataclass(frozen=True)
