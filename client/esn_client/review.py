@@ -12,7 +12,7 @@ _WHAT_LEAVES = {
     "association": "for each candidate edge, the sum of edge strength times severity",
     "gradient": "the sum of the children's clipped gradients, and of their losses",
     "calibration": "five sums of predicted and clinical severity",
-    "evaluation": "by clinical GASE: number of held-out children, sums of predictions, squares, errors",
+    "evaluation": "number of held-out children, moments of predicted and clinical GASE, errors; also by GASE",
 }
 
 
