@@ -95,8 +95,9 @@ def expected_noise(
     sums = releases.evaluation_rows(prediction, gase).sum(axis=0)
     return ExpectedNoise(
         children=noise_of_sum(protocol, releases.CENTRE, protocol_phase="centre"),
-        # A sum of n products of a z-score and a severity residual of standard deviation about 0.9.
-        edge_r=association / (training_children * 0.9),
+        # n products of a z-score and a severity residual clipped to 0.8 add up to about 0.56 n r: of
+        # a normal residual of standard deviation 0.9, 0.9 P(|residual| < 0.8) is left.
+        edge_r=association / (training_children * 0.56),
         gradient=gradient,
         slope=_slope_noise(protocol, training_children, rng),
         r=noise_sd_of_r(sums, evaluation, rng=rng, draws=_DRAWS),

@@ -24,6 +24,8 @@ from pydantic import (
     model_validator,
 )
 
+from esn_core.atlas import load_atlas
+from esn_core.candidates import Source, listed_edges
 from esn_core.errors import ConfigError, EsnError, ProtocolError
 from esn_core.recipe import ImagingRecipe
 from esn_core.site_keys import identity_key, mask_key
@@ -87,16 +89,29 @@ class CohortRules(_Table):
 class SelectionRules(_Table):
     """How the severity network is found."""
 
-    candidates: Literal["template"]
-    """Public list of edges that may belong to the network: those present in the atlas's template."""
+    candidates: Source
+    """Public list of edges that may belong to the network: those present in the atlas's template, each by
+    itself; those of a published list; or the template's edges by pairs of modules, one number a pair."""
+    pairs: tuple[tuple[str, str], ...] = ()
+    """The published list, by region names, for candidates 'list' alone. It is public only for children who
+    were not in the study that found it: a site with such a child must not approve the protocol."""
+
+    @model_validator(mode="after")
+    def _list_belongs_to_its_source(self) -> Self:
+        if self.candidates == "list" and not self.pairs:
+            raise ValueError("candidates 'list' need 'pairs', the published pairs of regions")
+        if self.candidates != "list" and self.pairs:
+            raise ValueError(f"'pairs' belong to candidates 'list', not '{self.candidates}'")
+        return self
 
 
 class ModelRules(_Table):
     """The network and where it starts from."""
 
     name: Literal["compact"]
-    initial_weights: Literal["compact-1"]
-    """Weights pre-trained on simulated children, shipped with this software."""
+    initial_weights: Literal["compact-1", "compact-2"]
+    """Weights pre-trained on simulated children, shipped with this software: 'compact-1' for the atlas
+    phantom-28, 'compact-2' for desikan-killiany-83."""
 
 
 class TrainingRules(_Table):
@@ -180,6 +195,16 @@ class Protocol(_Table):
         if said:
             raise ValueError("; ".join(said))
         return roster
+
+    @field_validator("severity_network")
+    @classmethod
+    def _listed_regions_exist(cls, rules: SelectionRules, info: ValidationInfo) -> SelectionRules:
+        if rules.pairs and "imaging" in info.data:
+            try:
+                listed_edges(load_atlas(info.data["imaging"].atlas), rules.pairs)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
+        return rules
 
     @field_validator("rounds")
     @classmethod

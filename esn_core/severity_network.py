@@ -4,9 +4,10 @@ Sites release one sum per candidate edge, of edge score times severity. What
 follows here is computed from that sum alone, so it costs no privacy: an
 empirical-Bayes model in which an edge belongs to the network with a
 probability that its block of modules shares, and then has an effect drawn from
-one normal distribution (spike and slab; Johnstone & Silverman 2004, Annals of
-Statistics 32:1594, with a normal slab). The known variance of the noise enters
-the likelihood, so that a noisier release is shrunk more.
+one normal distribution, whose mean need not be zero: most connections weaken
+with severity (spike and slab; Johnstone & Silverman 2004, Annals of Statistics
+32:1594, with a normal slab). The known variance of the noise enters the
+likelihood, so that a noisier release is shrunk more.
 """
 
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from numpy.typing import NDArray
 from esn_core.errors import DataError
 
 # Variance that one child gives to an edge's sum when the edge is unrelated to
-# severity: that of a z-score times a residual clipped to 1.3 (METHOD, selection).
-_SAMPLING_VARIANCE = 0.8
+# severity: that of a residual clipped to 0.8 (0.42 in the simulated consortium) times
+# that of a score, and half as much again, as the scores of neighbouring edges go together.
+_SAMPLING_VARIANCE = 0.6
 
-# A block's share of network edges is pulled to the overall share by so many pseudo-edges.
-_BLOCK_PRIOR_EDGES = 8.0
+# A block's share of network edges is pulled to the overall share, and the mean of
+# their effects to zero, by so many pseudo-edges.
+_BLOCK_PRIOR_EDGES = 3.0
+_MEAN_PRIOR_EDGES = 20.0
 _EM_STEPS = 200
 _SMALLEST_SHARE = 0.01
 
@@ -92,15 +96,15 @@ def select(
     variance = (noise_sd**2 + _SAMPLING_VARIANCE * children) / children**2
     codes, block = np.unique(blocks, return_inverse=True)
     share = np.full(len(codes), 0.3)
-    slab = max(float(np.mean(effect**2)) - variance, variance)
+    slab, centre = max(float(np.mean(effect**2)) - variance, variance), 0.0
     inclusion = np.full(len(effect), 0.3)
     sizes = np.bincount(block, minlength=len(codes)).astype(np.float64)
     for _ in range(_EM_STEPS):
-        # E step: odds of slab N(0, slab + variance) against spike N(0, variance).
+        # E step: odds of slab N(centre, slab + variance) against spike N(0, variance).
         log_odds = (
             np.log(share[block] / (1 - share[block]))
             - 0.5 * np.log1p(slab / variance)
-            + 0.5 * effect**2 * (1 / variance - 1 / (variance + slab))
+            + 0.5 * (effect**2 / variance - (effect - centre) ** 2 / (variance + slab))
         )
         inclusion = 1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))
         # M step. The slab stays at least as wide as half the noise: narrower ones cannot be told from none.
@@ -108,10 +112,12 @@ def select(
         share = (np.bincount(block, inclusion, minlength=len(codes)) + _BLOCK_PRIOR_EDGES * overall) / (
             sizes + _BLOCK_PRIOR_EDGES
         )
-        weighted = float(inclusion @ effect**2) / max(float(inclusion.sum()), 1e-9)
+        included = float(inclusion.sum())
+        centre = float(inclusion @ effect) / (included + _MEAN_PRIOR_EDGES)
+        weighted = float(inclusion @ (effect - centre) ** 2) / max(included, 1e-9)
         slab = max(weighted - variance, 0.25 * variance)
     shrink = slab / (slab + variance)
-    mean = shrink * effect
+    mean = centre + shrink * (effect - centre)
     spread = shrink * variance
     weight = inclusion * mean
     second_moment = inclusion * (spread + mean**2)

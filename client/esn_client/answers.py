@@ -13,6 +13,7 @@ from esn_client.egress import Gate, Rows
 from esn_client.training import Device, gradients
 from esn_core import releases
 from esn_core.atlas import load_atlas
+from esn_core.candidates import Candidates, candidates_of
 from esn_core.connectome import load_template
 from esn_core.errors import EsnError, ProtocolError
 from esn_core.learning.severity_model import Connectomes, as_matrices, predict
@@ -113,12 +114,12 @@ def centre(_question: Question, study: Study) -> Rows:
 
 
 def association(question: Question, study: Study) -> Rows:
-    """Sum edge score times severity over the training children."""
+    """Sum edge score, or a block's average of them, times severity over the training children."""
     (mean,) = _array(question, "mean_severity", 1)
     split = study.cohort.training
-    scores = split.scores[:, _candidates(study)]
-    values = releases.association_rows(scores, split.gase, mean_severity=float(mean))
-    return Rows(releases.association(scores.shape[1]), values, split.participants)
+    features = _candidates(study).features(split.scores)
+    values = releases.association_rows(features, split.gase, mean_severity=float(mean))
+    return Rows(releases.association(features.shape[1]), values, split.participants)
 
 
 def gradient(question: Question, study: Study) -> Rows:
@@ -159,7 +160,7 @@ def rows_of(question: Question, study: Study) -> Rows:
 
 def candidate_count(study: Study) -> int:
     """Return how many edges may belong to the severity network: so many weights a question has."""
-    return len(_candidates(study))
+    return len(_candidates(study).edges)
 
 
 _ROWS: Mapping[Phase, Callable[[Question, Study], Rows]] = {
@@ -208,12 +209,13 @@ def _array(question: Question, name: str, length: int | None = None) -> NDArray[
     return array
 
 
-def _candidates(study: Study) -> NDArray[np.int64]:
-    return np.flatnonzero(load_template(study.protocol.imaging.atlas).present)
+def _candidates(study: Study) -> Candidates:
+    rules, atlas = study.protocol.severity_network, study.protocol.imaging.atlas
+    return candidates_of(rules.candidates, load_atlas(atlas), load_template(atlas), pairs=rules.pairs)
 
 
 def _connectomes(question: Question, study: Study, split: Split) -> Connectomes:
-    candidates = _candidates(study)
+    candidates = _candidates(study).edges
     weight = _array(question, "edge_weights", len(candidates))
     atlas = load_atlas(study.protocol.imaging.atlas)
     return as_matrices(

@@ -356,13 +356,15 @@ def discrete_gaussian(dimension: int, scale: float) -> NDArray[np.int64]:
         Standard deviation, in grid units.
 
     """
-    # Imported here: OpenDP loads a native library, and most commands draw no noise.
-    import opendp.prelude as dp
+    # Imported here: OpenDP loads a native library, and most commands draw no noise. Its prelude would load
+    # scikit-learn as well.
+    from opendp.domains import atom_domain, vector_domain
+    from opendp.measurements import make_gaussian
+    from opendp.metrics import l2_distance
+    from opendp.mod import enable_features
 
-    dp.enable_features("contrib")
-    measurement = dp.m.make_gaussian(
-        dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64"), scale=scale
-    )
+    enable_features("contrib")
+    measurement = make_gaussian(vector_domain(atom_domain(T="i64")), l2_distance(T="f64"), scale=scale)
     return np.array(measurement([0] * dimension), dtype=np.int64)
 
 

@@ -29,7 +29,7 @@ from esn_client.attacks import (
 from esn_client.audit_findings import CANARY_DELTA, FALSE_POSITIVES, Audit, Canaries, KindAudit, Membership
 from esn_client.cohort import load_cohort, read_participants
 from esn_client.config import SiteSettings
-from esn_client.egress import Rows, discrete_gaussian
+from esn_client.egress import Rows
 from esn_client.rehearsal import Rehearsal, scratch_directory
 from esn_client.training import device_for
 from esn_core.errors import DataError, GateError
@@ -88,7 +88,6 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
             protocol,
             site=settings.site,
             limits=settings.limits,
-            noise=discrete_gaussian,
             scratch=scratch,
         )
         study = Study(rehearsal.protocol, cohort, device_for(settings.compute.device))

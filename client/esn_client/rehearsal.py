@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from esn_client.audit import AuditLog
 from esn_client.config import Limits
-from esn_client.egress import Gate, Noise, Rows
+from esn_client.egress import Gate, Rows, discrete_gaussian
 from esn_client.ledger import Ledger
 from esn_core.errors import ProtocolError
 from esn_core.fixed_point import leave_grid
@@ -66,8 +66,6 @@ class Rehearsal:
         On the protocol's roster.
     limits : Limits
         The site's own policy; a protocol that it forbids is refused here as well.
-    noise : Noise
-        `discrete_gaussian` outside tests.
     scratch : Path
         A directory for the gates' audit logs; see `scratch_directory`.
 
@@ -78,7 +76,7 @@ class Rehearsal:
 
     """
 
-    def __init__(self, protocol: Protocol, *, site: str, limits: Limits, noise: Noise, scratch: Path) -> None:
+    def __init__(self, protocol: Protocol, *, site: str, limits: Limits, scratch: Path) -> None:
         if site not in protocol.sites:
             raise ProtocolError(f"site {site} is not on the roster: {', '.join(protocol.sites)}")
         self._keys = {
@@ -97,7 +95,6 @@ class Rehearsal:
         self.minimum_children = max(limits.minimum_children, protocol.cohort.minimum_children)
         self._site = site
         self._limits = limits
-        self._noise = noise
         self._scratch = scratch
         others = [name for name in protocol.sites if name != site]
         # The fewest sites that may be summed, with the least noise.
@@ -124,7 +121,7 @@ class Rehearsal:
             The site's own policy refuses the release.
 
         """
-        answers: dict[str, Answer] = {}
+        totals: dict[str, NDArray[np.int64]] = {}
         seeds: dict[str, bytes] = {}
         known = np.zeros(rows.kind.dimension, dtype=np.int64)
         for name in self._sites:
@@ -138,16 +135,17 @@ class Rehearsal:
                     audit=AuditLog(self._scratch / f"{name}.jsonl", site=name),
                     salt=bytes(32),
                     mask_key=keys.mask,
-                    noise=self._noise,
+                    noise=discrete_gaussian,
                 )
-                answers[name] = Answer.from_bytes(gate.release(question, given, self.protocol))
+                total = Answer.from_bytes(gate.release(question, given, self.protocol)).total
+                if total is not None:
+                    totals[name] = total
                 if self.protocol.self_masked:
                     seed = Answer.from_bytes(gate.reveal(question, self.protocol)).seed
                     seeds[name] = seed or b""
                 paid = ledger.paid(str(question.id))
                 if name in self._colluding and paid is not None:
                     known += paid.total
-        totals = {name: answer.total for name, answer in answers.items() if answer.total is not None}
         if not self.protocol.masked:
             return leave_grid(totals[self._site], rows.kind)
         attempt = Attempt(self.protocol.sha256, str(question.id), self._sites)

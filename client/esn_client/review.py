@@ -12,7 +12,7 @@ _WHAT_LEAVES = {
     "association": "for each candidate edge, the sum of edge strength times severity",
     "gradient": "the sum of the children's clipped gradients, and of their losses",
     "calibration": "five sums of predicted and clinical severity",
-    "evaluation": "by clinical GASE: number of held-out children, sums of predictions, squares, errors",
+    "evaluation": "number of held-out children, moments of predicted and clinical GASE, errors; also by GASE",
 }
 
 
@@ -22,8 +22,9 @@ def review(protocol: Protocol) -> str:
     minimum = protocol.cohort.minimum_children
     lines = [
         f"Study {protocol.study}, protocol {protocol.sha256}",
-        f"Sites: {', '.join(protocol.sites)}. "
-        + ("All children are simulated." if protocol.simulated else "The children are real patients."),
+        "All children are simulated." if protocol.simulated else "The children are real patients.",
+        "Sites, with the fingerprints of their keys:",
+        *(f"  {entry.site}: {entry.fingerprint}" for entry in protocol.roster),
         "",
         "What leaves this site",
         "  First, at roll call: software versions, hashes of recipe and atlas, the number of children as a",
@@ -66,7 +67,8 @@ def _who_sees(protocol: Protocol) -> list[str]:
         "Who sees it (trust 'secure-sum')",
         "  The centre sees the sum of all sites only. This site's numbers leave under random masks that",
         "  cancel in the sum of the sites and in nothing smaller; they are made from keys in this protocol,",
-        "  which the centre cannot exchange.",
+        "  which the centre cannot exchange. Ask the other hospitals for their fingerprints, by telephone: a",
+        "  site that the centre had invented would hide nothing from it.",
         f"  A sum is formed of {quorum} or more of the {sites} sites.",
         f"  The sites share out the noise: each adds a part, and {quorum - colluding} parts are enough.",
     ]

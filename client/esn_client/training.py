@@ -63,7 +63,8 @@ def gradients(
     Raises
     ------
     ConfigError
-        The model holds a layer that mixes children, such as batch normalisation.
+        The model holds a layer that mixes children, such as batch normalisation, or folds another
+        dimension into the batch.
 
     """
     # Opacus validates a model in training mode only.
@@ -86,7 +87,7 @@ def gradients(
             inputs = x.to(device).requires_grad_()
             loss = functional.mse_loss(private(inputs), y.to(device), reduction="none")
             loss.sum().backward()  # type: ignore[no-untyped-call]
-            samples = [p.grad_sample.flatten().cpu().double() for p in private.parameters()]
+            samples = [_of_one_child(p) for p in private.parameters()]
             rows[child] = torch.cat(samples).numpy()
             losses[child] = loss.item()
             private.zero_grad()
@@ -94,3 +95,18 @@ def gradients(
         private.to_standard_module()
         model.train(was_training)
     return rows, losses
+
+
+def _of_one_child(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """Return the gradient of the one child that went through the network.
+
+    A layer that folds something else into the batch dimension (pairs of objects, say) would give
+    Opacus's hooks several samples for one child, and the gate rows that are no child's.
+    """
+    sample: torch.Tensor = parameter.grad_sample  # type: ignore[attr-defined]
+    if sample.shape != (1, *parameter.shape):
+        raise ConfigError(
+            f"a parameter of shape {tuple(parameter.shape)} has a gradient of shape {tuple(sample.shape)} "
+            "for one child: a layer mixes the batch dimension with another"
+        )
+    return sample.flatten().cpu().double()

@@ -1,6 +1,5 @@
 """Simulated cohorts: children whose connectomes, scores and hidden severity network are known."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from esn_core.atlas import Atlas
 from esn_core.errors import ConfigError
+from esn_core.simulation.anatomy import Anatomy, anatomy
 
 Floats = NDArray[np.float64]
 Sex = Literal["F", "M"]
@@ -18,6 +18,8 @@ OUTCOMES = ("global_score", "verbal_score", "nonverbal_score")
 """Neurocognitive standard scores: mean 100 and sd 15 in the population."""
 SEVERITY_MEAN, SEVERITY_SD = 4.0, 1.35
 """Of the latent severity among children with drug-resistant epilepsy, on the scale of GASE."""
+MEASURABLE_LOG_WEIGHT = 1.5
+"""Below so many streamlines (4.5) a bundle is too weak to belong to a severity network."""
 CONTROL_SEVERITY_Z = -1.6
 """Where healthy children stand on the severity axis."""
 
@@ -52,6 +54,75 @@ class Subject:
     outcomes: dict[str, float]
     severity: float
     log_weights: Floats
+
+
+@dataclass(frozen=True)
+class WorldRules:
+    """From what distribution a world is drawn.
+
+    Attributes
+    ----------
+    severity_edges : int
+        Size of the severity network.
+    effect_sd : float
+        Mean change of its edges per sd of severity, in each edge's own sd.
+    effect_spread : float
+        Effects lie within this part of `effect_sd` around it, uniformly.
+    clustered : float
+        Share of the network that lies in a few pairs of modules.
+    block_share : float
+        Most that the network holds of such a pair's bundles.
+    nuisance_factors : int
+    nuisance_sd : float
+        Sd that all factors together add to an edge, in the edge's own sd.
+    edge_sd : (float, float)
+        Range of the edges' own sd between subjects, in log units.
+    tail_freedom : float or None
+        Degrees of freedom of the edges' own variation, above 2; None for normal tails.
+    gase_noise : float
+        Sd of the rater's error, before rounding to a step of GASE.
+    template_shift_sd : float
+        Sd by which this population's mean log weights differ from the atlas's.
+
+    """
+
+    severity_edges: int = 24
+    effect_sd: float = 0.75
+    effect_spread: float = 0.4
+    clustered: float = 0.7
+    block_share: float = 1.0
+    nuisance_factors: int = 6
+    nuisance_sd: float = 0.28
+    edge_sd: tuple[float, float] = (0.30, 0.50)
+    tail_freedom: float | None = None
+    gase_noise: float = 0.45
+    template_shift_sd: float = 0.15
+
+    def __post_init__(self) -> None:
+        if self.tail_freedom is not None and not self.tail_freedom > 2:
+            raise ConfigError(f"tails of {self.tail_freedom} degrees of freedom have no sd; above 2 they do")
+        if not 0 < self.edge_sd[0] <= self.edge_sd[1]:
+            raise ConfigError(f"the edges' sd needs a range of positive numbers, not {self.edge_sd}")
+
+
+@dataclass(frozen=True)
+class ScannerRules:
+    """From what distribution a site's scanner is drawn.
+
+    Attributes
+    ----------
+    offset_sd : float
+        Added to each edge, in the edge's own sd.
+    gain_sd : float
+        Added to all edges alike, in log units.
+    log_spread_sd : float
+        Of the factor on each edge's deviation from the mean.
+
+    """
+
+    offset_sd: float = 0.25
+    gain_sd: float = 0.25
+    log_spread_sd: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -91,6 +162,8 @@ class World:
         network alone.
     factors : (K, E) float64
         Low-rank nuisance: how each factor moves each log weight.
+    tail_freedom : float or None
+        Degrees of freedom of the edges' own variation; None for normal tails.
     gase_noise : float
         Sd of the rater's error, before rounding to a step of GASE.
 
@@ -104,6 +177,7 @@ class World:
     sex_slope: Floats
     severity_slope: Floats
     factors: Floats
+    tail_freedom: float | None
     gase_noise: float
 
     @property
@@ -115,34 +189,20 @@ class World:
     def draw(
         cls,
         atlas: Atlas,
+        rules: WorldRules = WorldRules(),
         *,
         rng: np.random.Generator,
-        severity_edges: int = 24,
-        effect_sd: float = 0.75,
-        clustered: float = 0.7,
-        nuisance_factors: int = 6,
-        nuisance_sd: float = 0.28,
-        gase_noise: float = 0.45,
-        template_shift_sd: float = 0.15,
+        shared: Anatomy | None = None,
     ) -> "World":
         """Draw a world: the atlas's anatomy, mildly shifted, and a severity network of its own.
 
         Parameters
         ----------
         atlas : Atlas
+        rules : WorldRules
         rng : Generator
-        severity_edges : int
-            Size of the severity network.
-        effect_sd : float
-            Mean change of its edges per sd of severity, in each edge's own sd.
-        clustered : float
-            Share of the network that lies in a few pairs of modules.
-        nuisance_factors : int
-        nuisance_sd : float
-            Sd that all factors together add to an edge, in the edge's own sd.
-        gase_noise : float
-        template_shift_sd : float
-            Sd by which this population's mean log weights differ from the atlas's.
+        shared : Anatomy, optional
+            The atlas's own when it is not given.
 
         Returns
         -------
@@ -151,40 +211,40 @@ class World:
         Raises
         ------
         ConfigError
-            The atlas has fewer bundles than the network should have edges.
+            The atlas has fewer measurable bundles than the network should have edges.
 
         """
-        mean, present = anatomy(atlas)
-        edges = len(mean)
-        mean = mean + template_shift_sd * rng.normal(size=edges)
-        sd = rng.uniform(0.30, 0.50, edges)
-        network = _draw_network(atlas, present, rng=rng, size=severity_edges, clustered=clustered)
+        shared = shared or anatomy(atlas)
+        edges = len(shared.mean)
+        mean = shared.mean + rules.template_shift_sd * rng.normal(size=edges)
+        sd = rng.uniform(*rules.edge_sd, edges)
+        network = _draw_network(atlas, shared, rules, rng=rng)
         effect = np.zeros(edges)
-        effect[network] = -rng.uniform(0.6, 1.4, len(network)) * effect_sd
+        low, high = 1 - rules.effect_spread, 1 + rules.effect_spread
+        effect[network] = -rng.uniform(low, high, len(network)) * rules.effect_sd
         effect[network] *= np.where(rng.random(len(network)) < 0.85, 1, -1)  # mostly weaker with severity
         a, b = atlas.edges.T
-        nodes = rng.normal(size=(nuisance_factors, len(atlas.regions)))
+        nodes = rng.normal(size=(rules.nuisance_factors, len(atlas.regions)))
         factors = nodes[:, a] * nodes[:, b]
-        factors /= np.sqrt(np.mean(factors**2, axis=1, keepdims=True) * max(nuisance_factors, 1))
+        factors /= np.sqrt(np.mean(factors**2, axis=1, keepdims=True) * max(rules.nuisance_factors, 1))
         return cls(
             atlas=atlas,
             mean=mean,
-            present=present,
+            present=shared.present,
             sd=sd,
             age_slope=rng.normal(0.03, 0.015, edges),
             sex_slope=rng.normal(0, 0.08, edges),
             severity_slope=effect * sd,
-            factors=nuisance_sd * factors * sd,
-            gase_noise=gase_noise,
+            factors=rules.nuisance_sd * factors * sd,
+            tail_freedom=rules.tail_freedom,
+            gase_noise=rules.gase_noise,
         )
 
-    def scanner(
-        self, *, rng: np.random.Generator, additive_sd: float = 0.25, log_gain_sd: float = 0.15
-    ) -> Scanner:
-        """Draw the effects of one site's scanner, in the edges' own sd and in log units."""
+    def scanner(self, rules: ScannerRules = ScannerRules(), *, rng: np.random.Generator) -> Scanner:
+        """Draw the effects of one site's scanner."""
         edges = len(self.mean)
-        offset = additive_sd * rng.normal(size=edges) * self.sd + rng.normal(0, additive_sd)
-        return Scanner(offset, np.exp(rng.normal(0, log_gain_sd, edges)))
+        offset = rules.offset_sd * rng.normal(size=edges) * self.sd + rng.normal(0, rules.gain_sd)
+        return Scanner(offset, np.exp(rng.normal(0, rules.log_spread_sd, edges)))
 
     def log_weights(
         self,
@@ -210,12 +270,20 @@ class World:
 
         """
         subjects, edges = len(severity), len(self.mean)
-        deviation = rng.normal(size=(subjects, edges)) * self.sd
+        deviation = self._own_variation((subjects, edges), rng) * self.sd
         deviation += rng.normal(size=(subjects, len(self.factors))) @ self.factors
         deviation += (severity - CONTROL_SEVERITY_Z)[:, None] * self.severity_slope
         expected = self.mean + np.outer(age_years - 10, self.age_slope) + np.outer(male - 0.5, self.sex_slope)
         head = rng.normal(0, 0.15, (subjects, 1))  # size and gain of the whole scan
         return expected + head + scanner.offset + scanner.gain * deviation
+
+    def _own_variation(self, shape: tuple[int, int], rng: np.random.Generator) -> Floats:
+        """Draw numbers of sd 1, with the world's tails."""
+        if self.tail_freedom is None:
+            return rng.normal(size=shape)
+        sd = np.sqrt(self.tail_freedom / (self.tail_freedom - 2))
+        drawn: Floats = rng.standard_t(self.tail_freedom, shape) / sd
+        return drawn
 
     def site(
         self,
@@ -277,42 +345,6 @@ class World:
         )
 
 
-def anatomy(atlas: Atlas, *, present_share: float = 0.2) -> tuple[Floats, NDArray[np.bool_]]:
-    """Compute the mean log weights that an atlas's geometry suggests.
-
-    Weights fall exponentially with distance (Ercsey-Ravasz et al. 2013, Neuron 80:184), homotopic pairs
-    are favoured over other commissural ones, and regions differ in size. The irregular part is drawn from
-    the atlas's digest, so that every world has the same anatomy.
-
-    Parameters
-    ----------
-    atlas : Atlas
-    present_share : float
-        Share of the edges that have a bundle; the others are all but empty.
-
-    Returns
-    -------
-    mean : (E,) float64
-    present : (E,) bool
-
-    """
-    rng = np.random.default_rng(int(hashlib.sha256(atlas.sha256.encode()).hexdigest()[:16], 16))
-    a, b = atlas.edges.T
-    xyz = atlas.centroids_mm
-    distance_mm = np.linalg.norm(xyz[a] - xyz[b], axis=1)
-    side = np.array([region.hemisphere for region in atlas.regions])
-    stem = np.array([region.name.removeprefix(f"{region.hemisphere}_") for region in atlas.regions])
-    crossing = side[a] != side[b]
-    homotopic = crossing & (stem[a] == stem[b])
-    sizes = {name: rng.normal(0, 0.2) for name in sorted(set(stem.tolist()))}
-    size = np.array([sizes[name] for name in stem.tolist()])
-    score = -distance_mm / 40 - 1.2 * crossing + 2.6 * homotopic + size[a] + size[b]
-    score = score + rng.normal(0, 0.45, len(a))
-    cut = np.quantile(score, 1 - present_share)
-    present = score > cut
-    return np.where(present, 3.8 + 0.7 * np.minimum(score - cut, 2.0), 1.0 + 2.0 * (score - cut)), present
-
-
 def subject_counts(log_weights: Floats, *, rng: np.random.Generator) -> Floats:
     """Draw streamline counts from log weights: what a tracker would have counted, without the scan.
 
@@ -331,10 +363,11 @@ def subject_counts(log_weights: Floats, *, rng: np.random.Generator) -> Floats:
 
 
 def _draw_network(
-    atlas: Atlas, present: NDArray[np.bool_], *, rng: np.random.Generator, size: int, clustered: float
+    atlas: Atlas, shared: Anatomy, rules: WorldRules, *, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Choose edges: a share of them from a few pairs of modules, the others anywhere."""
-    candidates = np.flatnonzero(present)
+    size = rules.severity_edges
+    candidates = np.flatnonzero(shared.present & (shared.mean > MEASURABLE_LOG_WEIGHT))
     if size > len(candidates):
         raise ConfigError(
             f"a severity network of {size} edges needs as many bundles; {len(candidates)} are there"
@@ -345,8 +378,9 @@ def _draw_network(
     sizes = np.bincount(block[candidates])
     chosen: list[int] = []
     for b in rng.permutation(np.flatnonzero(sizes >= min(4, sizes.max()))):
-        room = round(clustered * size) - len(chosen)
-        chosen += rng.permutation(candidates[block[candidates] == b]).tolist()[: max(room, 0)]
+        room = round(rules.clustered * size) - len(chosen)
+        most = max(round(rules.block_share * sizes[b]), 1)
+        chosen += rng.permutation(candidates[block[candidates] == b]).tolist()[: max(min(room, most), 0)]
     others = rng.permutation(np.setdiff1d(candidates, chosen))[: size - len(chosen)]
     return np.sort(np.concatenate([np.array(chosen, dtype=np.int64), others]))
 

@@ -183,14 +183,15 @@ def pretrain(
     seed: Annotated[int, typer.Option(min=0)],
     worlds: Annotated[int, typer.Option(min=20, help="Simulated consortia to learn from.")],
     steps: Annotated[int, typer.Option(min=10)],
+    atlas: Annotated[list[str], typer.Option(help="May be repeated; the lessons take turns.")],
 ) -> None:
     """Train the severity model on simulated children, as the shipped weights were."""
     from esn_server.pretraining import pretrain as train
 
     with progress_bar("pretraining") as tell:
-        card = train(out, name=name, seed=seed, worlds=worlds, steps=steps, progress=tell)
+        card = train(out, name=name, atlases=atlas, seed=seed, worlds=worlds, steps=steps, progress=tell)
     typer.echo(str(out / f"{name}.safetensors"))
-    typer.echo(f"r {card['validation_r_mean']} on worlds that training never saw", err=True)
+    typer.echo(f"on worlds that training never saw: {card['validation']}", err=True)
 
 
 @app.command()

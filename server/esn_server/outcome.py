@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from esn_core.atlas import load_atlas
+from esn_core.candidates import Source
 from esn_core.price import Price
 from esn_core.protocol import Protocol
 from esn_core.severity_network import SeverityNetwork as Network
@@ -94,6 +95,7 @@ def privacy_of(protocol: Protocol, price: Price) -> PrivacySummary:
 
     return PrivacySummary(
         trust=protocol.privacy.trust,
+        colluding_sites=protocol.privacy.colluding_sites if protocol.masked else None,
         noise=protocol.privacy.noise,
         delta=protocol.privacy.delta,
         unit=UNIT,
@@ -101,6 +103,10 @@ def privacy_of(protocol: Protocol, price: Price) -> PrivacySummary:
         epsilon_training_child=finite(price.epsilon("training")),
         epsilon_held_out_child=finite(price.epsilon("held-out")),
         epsilon_replace_one_training_child=finite(price.replace_one_epsilon("training")),
+        epsilon_replace_one_held_out_child=finite(price.replace_one_epsilon("held-out")),
+        members_found=None
+        if protocol.privacy.noise == "none"
+        else max(price.true_positives("training"), price.true_positives("held-out")),
         controls_note=CONTROLS_NOTE,
         phases=[
             PhasePrice(phase="roll-call", children="none", releases=0, noise_multiplier=None, epsilon=0.0),
@@ -116,6 +122,13 @@ def privacy_of(protocol: Protocol, price: Price) -> PrivacySummary:
             ),
         ],
     )
+
+
+_SOURCES: Mapping[Source, str] = {
+    "template": "the edges present in the public template",
+    "list": "the edges of a published list, which is public only for children who were not in its study",
+    "modules": "the edges of the public template, by pairs of modules whose edges share one weight",
+}
 
 
 def _network(protocol: Protocol, network: Network) -> SeverityNetwork:
@@ -141,9 +154,9 @@ def _network(protocol: Protocol, network: Network) -> SeverityNetwork:
         retained=int(network.retained.sum()),
         private=private,
         note=(
-            "Candidates are the edges present in the public template. A weight is the posterior mean of "
-            "the edge score per unit of standardised severity (spike and slab, one share of network edges "
-            "per pair of modules); "
+            f"Candidates are {_SOURCES[protocol.severity_network.candidates]}. A weight is the posterior "
+            "mean of the edge score per unit of standardised severity (spike and slab, one share of "
+            "network edges per pair of modules); "
             + ("the known privacy noise is in its uncertainty." if private else "no noise was added.")
         ),
     )
@@ -156,8 +169,12 @@ def _warnings(protocol: Protocol, findings: Findings) -> list[str]:
         said.append("Every child of this study is simulated: no figure says anything about patients.")
     if privacy.noise == "none":
         said.append("This study was run without noise: its sums are not differentially private.")
-    elif privacy.epsilon <= 1:
+    elif privacy.epsilon <= 1 and privacy.trust == "local":
         said.append("Noise added by each site alone at epsilon 1 or less is known to leave no usable result.")
+    if privacy.noise != "none" and protocol.masked and privacy.colluding_sites == 0:
+        said.append(
+            "A site that subtracts its own share of the noise sees the others under less noise than ε says."
+        )
     noise = findings.r_noise_sd
     if findings.agreement.r is not None and noise is None:
         said.append(

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from esn_core.atlas import load_atlas
+from esn_core.candidates import candidates_of
 from esn_core.connectome import load_template
 from esn_core.expected_noise import ExpectedNoise, expected_noise, log_odds_noise
 from esn_core.learning.weights import pretrained, to_vector
@@ -30,7 +32,7 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
 
     """
     price = price_of(protocol)
-    candidates = int(load_template(protocol.imaging.atlas).present.sum())
+    candidates = released_candidates(protocol)
     noise = expected_noise(
         protocol,
         training_children=training_children,
@@ -53,6 +55,14 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
         *(f"  {w}" for w in warnings_of(protocol, noise, training_children, held_out_children, candidates)),
     ]
     return "\n".join(lines)
+
+
+def released_candidates(protocol: Protocol) -> int:
+    """Return how many numbers the association release of a protocol has."""
+    rules, atlas = protocol.severity_network, protocol.imaging.atlas
+    return candidates_of(
+        rules.candidates, load_atlas(atlas), load_template(atlas), pairs=rules.pairs
+    ).released
 
 
 def warnings_of(

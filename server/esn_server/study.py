@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from esn_core import releases
 from esn_core.atlas import Atlas, load_atlas
 from esn_core.calibration import affine
+from esn_core.candidates import Candidates, candidates_of
 from esn_core.connectome import Template, load_template
 from esn_core.errors import StudyError
 from esn_core.fixed_point import noise_sd
@@ -22,7 +23,7 @@ from esn_core.price import Price, price_of
 from esn_core.protocol import Protocol
 from esn_core.questions import Phase, Question, QuestionId, SiteFacts
 from esn_core.releases import ReleaseKind
-from esn_core.severity_network import SeverityNetwork, select
+from esn_core.severity_network import SeverityNetwork
 from esn_server.rounds import Pooled
 
 
@@ -90,11 +91,8 @@ class _Run:
     price: Price
     atlas: Atlas
     template: Template
+    candidates: Candidates
     timings_s: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def candidates(self) -> NDArray[np.int64]:
-        return np.flatnonzero(self.template.present)
 
     @property
     def fewest_children(self) -> float:
@@ -140,14 +138,17 @@ def run_study(
         A phase cannot be finished, or a site is not fit to take part.
 
     """
+    atlas, template = load_atlas(protocol.imaging.atlas), load_template(protocol.imaging.atlas)
+    rules = protocol.severity_network
     study = _Run(
         protocol=protocol,
         run=run,
         asking=asking,
         progress=progress,
         price=price_of(protocol),
-        atlas=load_atlas(protocol.imaging.atlas),
-        template=load_template(protocol.imaging.atlas),
+        atlas=atlas,
+        template=template,
+        candidates=candidates_of(rules.candidates, atlas, template, pairs=rules.pairs),
     )
     facts = _roll_call(study)
     children, mean_severity = _centre(study)
@@ -204,17 +205,9 @@ def _centre(study: _Run) -> tuple[float, float]:
 
 
 def _select(study: _Run, children: float, mean_severity: float) -> SeverityNetwork:
-    candidates = study.candidates
-    pooled, noise = study.sum(
-        "association", releases.association(len(candidates)), mean_severity=np.array([mean_severity])
-    )
-    return select(
-        pooled.total,
-        edges=candidates,
-        blocks=module_pairs(study.atlas)[candidates],
-        children=children,
-        noise_sd=noise,
-    )
+    kind = releases.association(study.candidates.released)
+    pooled, noise = study.sum("association", kind, mean_severity=np.array([mean_severity]))
+    return study.candidates.network(pooled.total, children=children, noise_sd=noise)
 
 
 def _train(
@@ -258,12 +251,3 @@ def _evaluate(
     )
     found = agreement(pooled.total)
     return found, noise_sd_of_mae(found.children, noise), noise_sd_of_r(pooled.total, noise, rng=rng)
-
-
-def module_pairs(atlas: Atlas) -> NDArray[np.int64]:
-    """Return, for each of the atlas's edges, a code of the pair of modules that it joins."""
-    modules = {name: code for code, name in enumerate(dict.fromkeys(r.module for r in atlas.regions))}
-    code = np.array([modules[region.module] for region in atlas.regions])
-    ends = np.sort(code[atlas.edges], axis=1)
-    pairs: NDArray[np.int64] = ends[:, 0] * len(modules) + ends[:, 1]
-    return pairs

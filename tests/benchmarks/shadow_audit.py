@@ -32,7 +32,7 @@ from esn_client.answers import Study, roll_call, rows_of
 from esn_client.attacks import area, area_bound, guess, mu_interval, true_positive_rate
 from esn_client.cohort import Cohort, Split
 from esn_client.config import Limits
-from esn_client.egress import Noise, Rows, discrete_gaussian
+from esn_client.egress import Rows
 from esn_client.rehearsal import Rehearsal, scratch_directory
 from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
@@ -195,7 +195,7 @@ def learned_log_ratio(features: NDArray[np.float64], present: NDArray[np.bool_])
     return scores
 
 
-def shadow_table(*, worlds: int, seed: int, noise: Noise = discrete_gaussian) -> list[Row]:
+def shadow_table(*, worlds: int, seed: int) -> list[Row]:
     """Run `worlds` studies for each target, half of them with it, and attack them."""
     rng = np.random.default_rng(seed)
     limits = Limits(
@@ -212,7 +212,7 @@ def shadow_table(*, worlds: int, seed: int, noise: Noise = discrete_gaussian) ->
         present = np.arange(worlds) % 2 == 0
         log_ratio, features = np.empty(worlds), np.empty((worlds, 4))
         with scratch_directory() as scratch:
-            rehearsal = Rehearsal(draw_protocol(), site="north", limits=limits, noise=noise, scratch=scratch)
+            rehearsal = Rehearsal(draw_protocol(), site="north", limits=limits, scratch=scratch)
             study = Study(rehearsal.protocol, cohort, torch.device("cpu"))
             for number in range(worlds):
                 world = World(rehearsal, study, bool(present[number]))

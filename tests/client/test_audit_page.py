@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from esn_client import cli, privacy_audit
+from esn_client import cli, rehearsal
 from esn_client.audit_findings import Audit, Canaries, KindAudit, Membership
 from esn_client.audit_page import page_text, write_page
 from esn_client.config import load_site
@@ -116,7 +116,7 @@ def test_an_audit_of_broken_noise_fails_with_its_page_and_one_line(site, esn_cli
     def weak(dimension, scale):
         return discrete_gaussian(dimension, scale / 10)
 
-    monkeypatch.setattr(privacy_audit, "discrete_gaussian", weak)
+    monkeypatch.setattr(rehearsal, "discrete_gaussian", weak)
     settings, protocol = site
     protocol.write_text(protocol.read_text().replace('trust = "secure-sum"', 'trust = "local"'))
     page = tmp_path / "audit.html"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from esn_client import egress
+from esn_client import egress, rehearsal
 from esn_client.answers import Study
 from esn_client.attacks import area_bound
 from esn_client.cohort import Cohort, Split
@@ -69,23 +69,24 @@ def scratch():
 
 
 @pytest.fixture
-def rehearse(scratch):
+def rehearse(scratch, monkeypatch):
     """A function that prepares the rehearsal of a protocol at the site north."""
 
     def make(protocol, *, noise=discrete_gaussian, **changes):
-        return Rehearsal(protocol, site="north", limits=limits(**changes), noise=noise, scratch=scratch)
+        monkeypatch.setattr(rehearsal, "discrete_gaussian", noise)
+        return Rehearsal(protocol, site="north", limits=limits(**changes), scratch=scratch)
 
     return make
 
 
-def audited(rehearsal, *phases, children=12, held_out=12, repeats=20):
+def audited(rehearsed, *phases, children=12, held_out=12, repeats=20):
     rng = np.random.default_rng(0)
     cohort = Cohort(draw_split(rng, children, 1), draw_split(rng, held_out, 101), controls=8)
-    study = Study(rehearsal.protocol, cohort, torch.device("cpu"))
-    price = price_of(rehearsal.protocol)
+    study = Study(rehearsed.protocol, cohort, torch.device("cpu"))
+    price = price_of(rehearsed.protocol)
     return {
         phase: audit_kind(
-            rehearsal, study, price.of(phase), repeats=repeats, rng=rng, progress=lambda *_: None
+            rehearsed, study, price.of(phase), repeats=repeats, rng=rng, progress=lambda *_: None
         )
         for phase in phases
     }
@@ -119,10 +120,10 @@ CENTRE_ROWS = Rows(
 )
 def test_the_attackers_view_is_the_sites_sum_with_the_claimed_noise(protocol_of, rehearse, rules):
     protocol = protocol_of(**rules)
-    rehearsal = rehearse(protocol, colluding_sites=0)
-    question = rehearsal.question("centre", {})
+    rehearsed = rehearse(protocol, colluding_sites=0)
+    question = rehearsed.question("centre", {})
     exact = CENTRE_ROWS.values.sum(axis=0)
-    seen = np.array([rehearsal.view(question, CENTRE_ROWS) for _ in range(100)])
+    seen = np.array([rehearsed.view(question, CENTRE_ROWS) for _ in range(100)])
     claimed = price_of(protocol).of("centre").noise_multiplier * math.sqrt(5)
     # 200 numbers: the mean's standard error is 1/14, that of the spread 1/20; four of each.
     assert abs((seen - exact).mean()) < 4 / 14 * claimed
@@ -131,40 +132,39 @@ def test_the_attackers_view_is_the_sites_sum_with_the_claimed_noise(protocol_of,
 
 def test_a_rehearsal_uses_other_keys_and_so_another_hash(protocol_of, rehearse):
     protocol = protocol_of()
-    rehearsed = rehearse(protocol).protocol
-    assert rehearsed.sites == protocol.sites
-    assert rehearsed.sha256 != protocol.sha256
-    assert price_of(rehearsed) == price_of(protocol)
+    found = rehearse(protocol).protocol
+    assert found.sites == protocol.sites
+    assert found.sha256 != protocol.sha256
+    assert price_of(found) == price_of(protocol)
 
 
 def test_a_rehearsal_leaves_nothing_but_lines_in_a_directory_that_goes(protocol_of, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with scratch_directory() as scratch:
-        rehearsal = Rehearsal(
+        rehearsed = Rehearsal(
             protocol_of(trust="secure-sum"),
             site="north",
             limits=limits(),
-            noise=discrete_gaussian,
             scratch=scratch,
         )
-        rehearsal.view(rehearsal.question("centre", {}), CENTRE_ROWS)
+        rehearsed.view(rehearsed.question("centre", {}), CENTRE_ROWS)
         assert {path.name for path in scratch.iterdir()} == {"north.jsonl", "south.jsonl", "west.jsonl"}
     assert not scratch.exists()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_the_sites_policy_forbids_is_refused_in_rehearsal_too(protocol_of, rehearse):
-    rehearsal = rehearse(protocol_of(noise="none"))
+    rehearsed = rehearse(protocol_of(noise="none"))
     with pytest.raises(GateError, match="has not consented"):
-        rehearsal.view(rehearsal.question("centre", {}), CENTRE_ROWS)
-    rehearsal = rehearse(protocol_of(trust="secure-sum"), trust="local")
+        rehearsed.view(rehearsed.question("centre", {}), CENTRE_ROWS)
+    rehearsed = rehearse(protocol_of(trust="secure-sum"), trust="local")
     with pytest.raises(GateError, match=r"limits\.trust"):
-        rehearsal.view(rehearsal.question("centre", {}), CENTRE_ROWS)
+        rehearsed.view(rehearsed.question("centre", {}), CENTRE_ROWS)
 
 
 def test_a_site_that_is_not_on_the_roster_cannot_rehearse(protocol_of, tmp_path):
     with pytest.raises(ProtocolError, match="site far is not on the roster: north, south, west"):
-        Rehearsal(protocol_of(), site="far", limits=limits(), noise=discrete_gaussian, scratch=tmp_path)
+        Rehearsal(protocol_of(), site="far", limits=limits(), scratch=tmp_path)
 
 
 # --- the audit -------------------------------------------------------------------------------------------

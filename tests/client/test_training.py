@@ -94,3 +94,21 @@ def test_cuda_is_refused_where_there_is_none():
             device_for("cuda")
         assert device_for("auto").type == "cpu"
     assert device_for("cpu").type == "cpu"
+
+
+class FoldsPairs(torch.nn.Module):
+    """A network that reshapes regions into the batch dimension, as a naive relation network would."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(28, 1)
+
+    def forward(self, x):
+        n = len(x)
+        return self.layer(x.reshape(n * 28, 28)).reshape(n, 28).mean(dim=1)
+
+
+def test_a_layer_that_folds_pairs_into_the_batch_is_refused():
+    connectomes = torch.ones((2, 1, 28, 28))
+    with pytest.raises(ConfigError, match=r"gradient of shape \(28, 1, 28\) for one child"):
+        gradients(FoldsPairs(), connectomes, np.array([2.0, 5.0]))

@@ -68,6 +68,12 @@ def test_the_sensitivity_covers_the_bound_and_the_rounding_and_hardly_more():
     assert least <= sensitivity_units(PAIR) <= least * (1 + 1e-6)
 
 
+def test_the_sensitivity_grows_with_what_rounding_can_move():
+    """Half a step in each of d numbers, at right angles: sqrt(d) / 2 steps."""
+    long, short = (ReleaseKind("any", "training", d, 1.0) for d in (10**6, 1))
+    assert sensitivity_units(long) - sensitivity_units(short) == pytest.approx(500 - 0.5, abs=1e-3)
+
+
 def test_sums_beyond_the_grid_are_held_at_its_end():
     kind = ReleaseKind("one", "training", 1, 4096.0)
     assert sum_rows(np.full((5000, 1), 4096.0), kind) == LARGEST_UNITS

@@ -45,10 +45,11 @@ def test_read_only_weights_can_be_used():
     CentreOptimiser(vector, learning_rate=0.1).step(np.ones(len(vector)))
 
 
-def test_the_shipped_weights_are_the_ones_on_their_card():
-    content = (files("esn_core.learning") / "pretrained" / "compact-1.safetensors").read_bytes()
-    assert hashlib.sha256(content).hexdigest() in str(pretrained_card("compact-1"))
-    assert np.isfinite(to_vector(pretrained("compact-1"))).all()
+@pytest.mark.parametrize("name", ["compact-1", "compact-2"])
+def test_the_shipped_weights_are_the_ones_on_their_card(name):
+    content = (files("esn_core.learning") / "pretrained" / f"{name}.safetensors").read_bytes()
+    assert pretrained_card(name)["sha256"] == hashlib.sha256(content).hexdigest()
+    assert np.isfinite(to_vector(pretrained(name))).all()
 
 
 def test_weights_that_do_not_ship_are_refused():

@@ -68,7 +68,8 @@ def test_the_review_names_every_phase_and_what_it_costs(protocol_content, trust)
     text = review(protocol)
     price = price_of(protocol)
     assert protocol.sha256 in text
-    assert "north, south, west" in text
+    for entry in protocol.roster:
+        assert f"  {entry.site}: {entry.fingerprint}" in text
     for phase in price.phases:
         assert f"  {phase.phase}, " in text
         assert f"alone epsilon {price.epsilon_alone(phase):.2f}" in text
@@ -93,6 +94,7 @@ def test_the_review_says_whom_a_child_has_to_trust(protocol_content):
     assert "ALL other sites" not in local
     shared = review(secure(protocol_content))
     assert "The centre sees the sum of all sites only" in shared
+    assert "Ask the other hospitals for their fingerprints" in shared
     assert "each adds a part, and 2 parts are enough" in shared
     assert "even if one other site told the centre everything they know" in shared
     # Half of the variance is this site's own: mu is sqrt(2) times as large without the other's.

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from esn_client.config import SiteSettings
+from esn_core.atlas import load_atlas
 from esn_core.errors import ConfigError, ProtocolError
 from esn_core.protocol import Protocol, RosterEntry, load_protocol, read_toml
 from esn_core.site_keys import identity_text, mask_text
@@ -70,8 +71,8 @@ def changed(content, path, value):
 OTHER = {
     ("model", "name"): None,
     ("format",): None,
-    ("model", "initial_weights"): None,
-    ("severity_network", "candidates"): None,
+    ("model", "initial_weights"): "compact-2",
+    ("severity_network", "candidates"): "modules",
     ("privacy", "trust"): "secure-sum",
     ("privacy", "noise"): "none",
     ("imaging", "sphere"): "repulsion200",
@@ -123,6 +124,19 @@ def test_every_setting_changes_the_hash(protocol_content):
     )
 
 
+def test_a_listed_pair_changes_the_hash(protocol_content):
+    names = load_atlas("phantom-28").names
+    hashes = {
+        Protocol.model_validate(changed(protocol_content, ("severity_network",), rules)).sha256
+        for rules in (
+            {"candidates": "list", "pairs": [names[:2]]},
+            {"candidates": "list", "pairs": [names[:2], names[1:3]]},
+            {"candidates": "list", "pairs": [(names[0], names[3])]},
+        )
+    }
+    assert len(hashes) == 3
+
+
 def test_the_order_of_the_roster_changes_the_hash(protocol_content):
     backwards = {**protocol_content, "roster": protocol_content["roster"][::-1]}
     assert Protocol.model_validate(backwards).sha256 != Protocol.model_validate(protocol_content).sha256
@@ -166,6 +180,17 @@ def test_every_fault_is_named_at_once_with_its_place(text, load):
         ('"ecdsa-sha2-nistp384 south="', '"ecdsa-sha2-nistp384 north="', "lists a node key twice"),
         ("held_out_fraction = 0.333", "held_out_fraction = 1.0", "'cohort.held_out_fraction'"),
         ("minimum_children = 5", "minimum_children = 2", "'cohort.minimum_children'"),
+        ('candidates = "template"', 'candidates = "list"', "candidates 'list' need 'pairs'"),
+        (
+            'candidates = "template"',
+            'candidates = "modules"\npairs = [["L_precentral", "L_postcentral"]]',
+            "'pairs' belong to candidates 'list', not 'modules'",
+        ),
+        (
+            'candidates = "template"',
+            'candidates = "list"\npairs = [["L_precentral", "nowhere"]]',
+            "'severity_network': the atlas phantom-28 has no region",
+        ),
     ],
 )
 def test_an_impossible_value_is_refused_with_its_place(text, load, old, new, words):

@@ -5,13 +5,14 @@ import pytest
 
 from esn_core.atlas import load_atlas
 from esn_core.errors import ConfigError
-from esn_core.simulation.cohort import OUTCOMES, World, anatomy, subject_counts
+from esn_core.simulation.anatomy import anatomy
+from esn_core.simulation.cohort import OUTCOMES, ScannerRules, World, WorldRules, subject_counts
 
 ATLAS = load_atlas("phantom-28")
 
 
 def world(seed=1, **settings):
-    return World.draw(ATLAS, rng=np.random.default_rng(seed), **settings)
+    return World.draw(ATLAS, WorldRules(**settings), rng=np.random.default_rng(seed))
 
 
 def site(children=200, controls=50, seed=2, of=None, **settings):
@@ -85,7 +86,7 @@ def test_severity_mostly_weakens():
 
 def test_weights_move_with_severity_by_the_true_slope():
     drawn = world()
-    calm = drawn.scanner(rng=np.random.default_rng(0), additive_sd=0, log_gain_sd=0)
+    calm = drawn.scanner(ScannerRules(0, 0, 0), rng=np.random.default_rng(0))
     n, rng = 20_000, np.random.default_rng(5)
     severity = rng.normal(size=n)
     weights = drawn.log_weights(np.full(n, 10.0), np.zeros(n), severity, scanner=calm, rng=rng)
@@ -104,7 +105,7 @@ def test_scanners_move_sites_apart():
 
 
 def test_worlds_share_their_anatomy():
-    mean, present = anatomy(ATLAS)
+    mean, present = anatomy(ATLAS).mean, anatomy(ATLAS).present
     first, second = world(1), world(2)
     assert np.array_equal(first.present, second.present)
     assert not np.array_equal(first.severity_edges, second.severity_edges)
@@ -113,7 +114,7 @@ def test_worlds_share_their_anatomy():
 
 
 def test_homotopic_bundles_are_present_and_near_ones_are_stronger():
-    mean, present = anatomy(ATLAS)
+    mean, present = anatomy(ATLAS).mean, anatomy(ATLAS).present
     a, b = ATLAS.edges.T
     homotopic = b - a == 14
     distance = np.linalg.norm(ATLAS.centroids_mm[a] - ATLAS.centroids_mm[b], axis=1)

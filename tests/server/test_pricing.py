@@ -2,6 +2,7 @@
 
 import pytest
 
+from esn_core.connectome import load_template
 from esn_core.price import price_of
 from esn_core.protocol import Protocol
 from esn_server.pricing import price_list
@@ -71,3 +72,13 @@ def test_the_list_warns_of_edges_by_the_thousand(protocol_content):
 def test_a_large_study_with_a_large_budget_has_no_warning(protocol_content):
     text = listed(make(protocol_content, trust="secure-sum", epsilon=40.0, delta=1e-5), 4000, 4000)
     assert text.endswith("Warnings\n  none")
+
+
+def test_the_list_counts_what_the_candidates_release(protocol_content):
+    counts = {}
+    for source in ("template", "modules"):
+        content = {**protocol_content, "severity_network": {"candidates": source}}
+        (line,) = [x for x in listed(make(content)).splitlines() if "correlation of one of" in x]
+        counts[source] = int(line.split("one of ")[1].split()[0])
+    assert counts["template"] == load_template("phantom-28").present.sum()
+    assert 0 < counts["modules"] < counts["template"]

@@ -21,7 +21,7 @@ _PHASES = {
     "association": "for each candidate connection, the sum of its strength times the score",
     "gradient": "clipped gradient of the model and clipped loss, one sum a round",
     "calibration": "five sums: children, predictions, their squares, scores, and products of the two",
-    "evaluation": "by step of clinical GASE: count, sum and squares of predictions, and absolute error",
+    "evaluation": "moments of predictions and scores, absolute error; by GASE: count, predictions, squares",
 }
 
 

@@ -147,6 +147,10 @@ class PrivacySummary(_Record):
     """The price of the study for one child, and the terms it was computed under."""
 
     trust: Trust = Field(description="local: each site adds full noise; secure-sum: sites share the noise.")
+    colluding_sites: int | None = Field(
+        ge=0,
+        description="So many sites may side with the centre and every ε below still holds; null: any number.",
+    )
     noise: Noise = Field(description="gaussian, or none for a study declared without noise.")
     delta: float = Field(gt=0, lt=1, description="δ of (ε, δ) differential privacy.")
     unit: str = Field(description="What one unit of privacy is.")
@@ -160,6 +164,17 @@ class PrivacySummary(_Record):
     epsilon_replace_one_training_child: Epsilon | None = Field(
         description="ε for a training child under replace-one adjacency; null: no bound."
     )
+    epsilon_replace_one_held_out_child: Epsilon | None = Field(
+        description="ε for a held-out child under replace-one adjacency; null: no bound."
+    )
+    members_found: float | None = Field(
+        ge=0,
+        le=1,
+        description=(
+            "Largest share of the children that any attack finds, at one false alarm in a hundred children "
+            "who did not take part; null: no bound."
+        ),
+    )
     controls_note: str = Field(description="What is and is not promised to the controls.")
     phases: list[PhasePrice] = Field(description="Every phase in order, those that cost nothing included.")
 
@@ -169,9 +184,11 @@ class PrivacySummary(_Record):
             self.epsilon_training_child,
             self.epsilon_held_out_child,
             self.epsilon_replace_one_training_child,
+            self.epsilon_replace_one_held_out_child,
+            self.members_found,
         )
         if self.noise == "none" and any(epsilon is not None for epsilon in totals):
-            raise ValueError("without noise there is no bound, so each total epsilon must be null")
+            raise ValueError("without noise there is no bound, so each total must be null")
         return self
 
 

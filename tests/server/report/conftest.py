@@ -97,6 +97,7 @@ def result() -> StudyResult:
         ],
         privacy=PrivacySummary(
             trust="local",
+            colluding_sites=None,
             noise="gaussian",
             delta=0.001,
             unit="one child, with all scans",
@@ -104,6 +105,8 @@ def result() -> StudyResult:
             epsilon_training_child=4.057,
             epsilon_held_out_child=4.052,
             epsilon_replace_one_training_child=7.931,
+            epsilon_replace_one_held_out_child=7.925,
+            members_found=0.14,
             controls_note="Controls are not covered by ε.",
             phases=[
                 PhasePrice(
@@ -124,6 +127,8 @@ def exact_result(result: StudyResult) -> StudyResult:
         "epsilon_training_child": None,
         "epsilon_held_out_child": None,
         "epsilon_replace_one_training_child": None,
+        "epsilon_replace_one_held_out_child": None,
+        "members_found": None,
     }
     phases = [
         phase.model_copy(update={"noise_multiplier": None, "epsilon": None})

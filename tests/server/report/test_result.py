@@ -48,7 +48,7 @@ def test_an_undefined_result_survives_the_round_trip(undefined_result, tmp_path)
         (("evaluation", "by_gase", 0, "gase"), 8, "gase: Input should be less than or equal to 7"),
         (("severity_network", "candidates"), 2, "at most the 2 candidates, not 3 connections"),
         (("severity_network", "retained"), 4, "edges must hold the 4 retained connections"),
-        (("privacy", "noise"), "none", "each total epsilon must be null"),
+        (("privacy", "noise"), "none", "each total must be null"),
         (("privacy", "trust"), "blind", "Input should be 'local' or 'secure-sum'"),
         (("privacy", "delta"), 0, "privacy.delta: Input should be greater than 0"),
         (("timings_s", "gradient"), -1, "timings_s.gradient: Input should be greater than or equal to 0"),
