@@ -37,7 +37,7 @@ def page_text(audit: Audit) -> str:
         audit=audit,
         in_words=_IN_WORDS,
         noise_found=_noise_found,
-        canary_delta=f"{CANARY_DELTA:g}",
+        canary_delta=f"{CANARY_DELTA:.6f}",
         false_positives=_percent(FALSE_POSITIVES),
         exact=all(kind.canaries is None for kind in audit.kinds),
         factor=_factor(max(audit.price.epsilon(split) for split in ("training", "held-out"))),

@@ -17,6 +17,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import hadamard
 
 from esn_client import egress
 from esn_client.answers import Hospital, Study
@@ -45,6 +46,11 @@ FEW = 1500
 BYSTANDERS = tuple(f"sub-{i:03d}" for i in range(5))
 CANDIDATES = np.flatnonzero(load_template("phantom-28").present)
 EDGES = len(load_atlas("phantom-28").edges)
+# A score is clipped to 4, so that a row needs several edges to be at its bound: eight, with the signs of a
+# Hadamard matrix, give eight directions at right angles.
+GROUP = 8
+DIRECTIONS = np.zeros((len(CANDIDATES) // GROUP * GROUP, len(CANDIDATES)))
+DIRECTIONS[:, : len(DIRECTIONS)] = np.kron(np.eye(len(DIRECTIONS) // GROUP), hadamard(GROUP)) / GROUP**0.5
 PARAMETERS = 1500
 
 
@@ -135,12 +141,12 @@ def association_trials(consortium, trials):
     coins = np.random.default_rng(0)
     kind = releases.association(len(CANDIDATES))
     scores, present = [], []
-    for number in range(-(-trials // len(CANDIDATES))):
+    for number in range(-(-trials // len(DIRECTIONS))):
         protocol = consortium.protocol(number)
-        taking_part = coins.random(len(CANDIDATES)) < 0.5
-        # Huge in one edge, at the end of the scale: the row is 1.3 sqrt(d) there, and zero elsewhere.
+        taking_part = coins.random(len(DIRECTIONS)) < 0.5
+        # Huge in eight edges, at the end of the scale: the row is at its bound.
         edges = np.zeros((int(taking_part.sum()), EDGES))
-        edges[np.arange(len(edges)), CANDIDATES[taking_part]] = 1e6
+        edges[:, CANDIDATES] = 1e6 * DIRECTIONS[taking_part]
         canaries = cohort_of(
             BYSTANDERS + tuple(f"sub-canary{i}" for i in range(len(edges))),
             np.vstack([np.zeros((5, EDGES)), edges]),
@@ -154,7 +160,7 @@ def association_trials(consortium, trials):
         seen = consortium.view(
             protocol, question, kind, lambda site, body=body: consortium.hospitals[site].reply(body)
         )
-        scores.append(seen / kind.l2_bound)
+        scores.append(DIRECTIONS @ seen / kind.l2_bound)
         present.append(taking_part)
     multiplier = price_of(protocol).of("association").noise_multiplier
     return np.concatenate(scores), np.concatenate(present), 1 / multiplier
