@@ -39,6 +39,7 @@ def review(protocol: Protocol) -> str:
         "  does.",
         "  A site that has fewer refuses, and the refusal itself tells that a split is below the minimum.",
         "",
+        *_list(protocol),
         *_who_sees(protocol),
         "",
         "What it costs one child",
@@ -51,6 +52,20 @@ def review(protocol: Protocol) -> str:
         "This approval is for one run of this protocol. The site's own cap on epsilon holds in any case.",
     ]
     return "\n".join(lines)
+
+
+def _list(protocol: Protocol) -> list[str]:
+    """Say what a published list must not have seen."""
+    pairs = len(protocol.severity_network.pairs)
+    if not pairs:
+        return []
+    return [
+        "Where the candidates come from",
+        f"  A published list of {pairs} pairs of regions. It is public only for children who were not in the",
+        "  study that found it. If one of this site's children was, do NOT approve: no epsilon below covers",
+        "  what the list itself tells about that child.",
+        "",
+    ]
 
 
 def _who_sees(protocol: Protocol) -> list[str]:

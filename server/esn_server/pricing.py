@@ -12,8 +12,9 @@ from esn_core.learning.weights import pretrained, to_vector
 from esn_core.price import Price, price_of
 from esn_core.protocol import Protocol
 
-# METHOD: measured on simulated consortia of 250 training and 180 held-out children.
-_MANY_CANDIDATES = 1000
+# Measured on simulated consortia of 250 training and 180 held-out children (docs/benchmarks.md): a thousand
+# candidate edges are enough for epsilon 3, two thousand and more are too many.
+_MANY_CANDIDATES = 2000
 _LEAST_EPSILON_FOR_EDGES = 3.0
 _LEAST_EPSILON_FOR_LOCAL = 1.0
 _LARGEST_NOISE_IN_R = 0.1

@@ -105,6 +105,15 @@ def test_the_review_says_whom_a_child_has_to_trust(protocol_content):
     assert "only while NO site tells what noise it added" in nobody
 
 
+def test_the_review_warns_of_a_list_that_may_know_a_child(protocol_content):
+    pairs = [["L_precentral", "L_postcentral"], ["R_precentral", "R_postcentral"]]
+    listed = make(protocol_content, severity_network={"candidates": "list", "pairs": pairs})
+    text = review(listed)
+    assert "A published list of 2 pairs of regions" in text
+    assert "do NOT approve" in text
+    assert "published list" not in review(make(protocol_content))
+
+
 def test_the_review_warns_of_exact_sums(protocol_content):
     text = review(make(protocol_content, privacy={"noise": "none"}))
     assert "NO differential privacy" in text

@@ -64,7 +64,7 @@ def test_the_list_warns_of_edges_by_the_thousand(protocol_content):
     from esn_server.pricing import warnings_of
 
     noise = ExpectedNoise(children=1, edge_r=0.1, gradient=1, slope=0.1, r=0.05, mae=0.1)
-    for epsilon, candidates, warned in ((3.0, 1500, True), (8.0, 1500, False), (3.0, 300, False)):
+    for epsilon, candidates, warned in ((3.0, 2500, True), (8.0, 2500, False), (3.0, 1000, False)):
         said = warnings_of(make(protocol_content, epsilon=epsilon), noise, 250, 180, candidates)
         assert any("edge-wise selection" in line for line in said) == warned
 
