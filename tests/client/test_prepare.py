@@ -83,7 +83,7 @@ def test_the_record_says_how_the_matrix_was_made(clean):
     assert record["Software"]["dipy"].startswith("1.12")
     assert len(record["Sources"]) == 4
     assert record["Nodes"][0] == "L_superior_frontal"
-    names = ["reading", "tensor", "response", "fodf", "tracking", "parcellation", "connectivity"]
+    names = ["reading", "tensor", "response", "fodf", "parcellation", "tracking", "connectivity"]
     assert [stage["Name"] for stage in record["Stages"]] == names
     counts = load_connectome(clean / "out", FIRST, RECIPE).counts
     assert record["StreamlinesAssigned"] == np.triu(counts).sum() <= record["Streamlines"] <= RECIPE.seeds

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_client.imaging.connectivity import connect
+from esn_client.imaging.connectivity import assign, connect
 from esn_client.imaging.derivatives import Derivative
 from esn_client.imaging.fodf import fit_fodf
-from esn_client.imaging.parcellation import grow_regions
+from esn_client.imaging.parcellation import grow_regions, measure_volumes
 from esn_client.imaging.response import Response, estimate_response
 from esn_client.imaging.scans import Scan, find_scan, load_scan
 from esn_client.imaging.tensor import fit_tensor
-from esn_client.imaging.tracking import track_ends
+from esn_client.imaging.tracking import TrackingRules, find_reach, find_seeds, track
 from esn_core.atlas import load_atlas
 from esn_core.connectome import Connectome
 from esn_core.recipe import ImagingRecipe
@@ -112,22 +112,42 @@ def reconstruct(scan: Scan, recipe: ImagingRecipe, *, log: StageLog) -> Reconstr
             scan.signal,
             scan.gradients,
             response=response,
-            where=maps.fa >= recipe.fa_stop_threshold,
+            where=find_reach(maps.fa, maps.mask, stop_threshold=recipe.fa_stop_threshold),
             sh_order_max=recipe.sh_order_max,
         )
-        result.append(fodf)
-    with log.stage("tracking") as result:
-        ends_mm = track_ends(fodf, maps.fa, scan.affine, recipe)
-        result.append(ends_mm)
+        result.append(fodf.coefficients)
     with log.stage("parcellation") as result:
         regions = grow_regions(
             scan.labels, atlas, voxel_size_mm=scan.voxel_size_mm, growth_mm=recipe.label_growth_mm
         )
+        volumes_mm3 = measure_volumes(scan.labels, atlas, voxel_size_mm=scan.voxel_size_mm)
         result.append(regions)
+    with log.stage("tracking") as result:
+        batches = track(
+            fodf,
+            maps.fa,
+            seed_mask=find_seeds(maps.fa, maps.mask, threshold=recipe.fa_seed_threshold, depth_voxels=0),
+            voxel_size_mm=scan.voxel_size_mm,
+            rules=TrackingRules(
+                step_size_mm=recipe.step_size_mm,
+                max_angle_deg=recipe.max_angle_deg,
+                min_length_mm=recipe.min_length_mm,
+                max_length_mm=recipe.max_length_mm,
+                stop_threshold=recipe.fa_stop_threshold,
+                fodf_threshold=recipe.fodf_threshold,
+                sphere=recipe.sphere,
+            ),
+            seeds=recipe.seeds,
+            random_seed=recipe.random_seed,
+        )
+        assignments = assign(
+            batches, regions, fa=maps.fa, voxel_size_mm=scan.voxel_size_mm, forward_search_mm=0.0
+        )
+        result.append(assignments.regions)
     with log.stage("connectivity") as result:
-        connectome = connect(ends_mm, regions, affine=scan.affine, atlas=atlas)
-        result.append(connectome.counts)
-    return Reconstruction(connectome, response, int(maps.mask.sum()), len(ends_mm))
+        measures = connect(assignments, atlas=atlas, volumes_mm3=volumes_mm3)
+        result.append(measures.connectome.counts)
+    return Reconstruction(measures.connectome, response, int(maps.mask.sum()), measures.streamlines)
 
 
 def prepare_subject(bids: Path, out: Path, participant: str, recipe: ImagingRecipe) -> bool:
