@@ -1,7 +1,8 @@
 """The one real subject that benchmarks use: fetched from a package, checked by hash, never committed.
 
-The wheel mappertrac 1.3.1 carries an example subject: 96 x 96 x 63 voxels of 2.4 mm, 6 b0 and 64 directions of
-b = 1000 s/mm2. The T1 shows a face and its origin is undocumented: nothing of it belongs into a repository.
+The wheel mappertrac 1.3.1 carries an example subject: 96 x 96 x 63 voxels of 2.4 mm, 6 b0 and 64 directions
+of b = 1000 s/mm2. The T1 shows a face and its origin is undocumented: nothing of it belongs into a
+repository.
 
 Usage: python tests/benchmarks/real_subject.py DIRECTORY
 """
