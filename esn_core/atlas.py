@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from esn_core.errors import ConfigError, DataError
 
-Hemisphere = Literal["L", "R"]
+Hemisphere = Literal["L", "R", "M"]
+"""Left, right, or across the midline."""
 COLUMNS = ("index", "name", "hemisphere", "x_mm", "y_mm", "z_mm", "module")
 
 
@@ -27,11 +28,12 @@ class Region:
         Value of the region in a label volume, 1 or more.
     name : str
         Unique in its atlas.
-    hemisphere : 'L' or 'R'
+    hemisphere : 'L', 'R' or 'M'
+        'M' for a region that lies across the midline, such as the brainstem.
     x_mm, y_mm, z_mm : float
         Centroid in the atlas's own RAS+ space.
     module : str
-        The group of neighbouring regions, of one hemisphere, that the region belongs to.
+        The group of neighbouring regions, of one hemisphere or of the midline, that the region belongs to.
 
     """
 
@@ -46,10 +48,15 @@ class Region:
     def __post_init__(self) -> None:
         if self.index < 1:
             raise DataError(f"region {self.name!r} has index {self.index}; a label is 1 or more")
-        if self.hemisphere not in ("L", "R"):
-            raise DataError(f"region {self.name!r} has hemisphere {self.hemisphere!r}, not 'L' or 'R'")
+        if self.hemisphere not in ("L", "R", "M"):
+            raise DataError(f"region {self.name!r} has hemisphere {self.hemisphere!r}, not 'L', 'R' or 'M'")
         if not np.isfinite([self.x_mm, self.y_mm, self.z_mm]).all():
             raise DataError(f"region {self.name!r} has a centroid that is not finite")
+
+    @property
+    def stem(self) -> str:
+        """The name without the mark of its hemisphere: equal for the two of a homotopic pair."""
+        return self.name.removeprefix(f"{self.hemisphere}_").removesuffix(f"_{self.hemisphere}")
 
 
 @dataclass(frozen=True)

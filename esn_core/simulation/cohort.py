@@ -301,8 +301,8 @@ def anatomy(atlas: Atlas, *, present_share: float = 0.2) -> tuple[Floats, NDArra
     xyz = atlas.centroids_mm
     distance_mm = np.linalg.norm(xyz[a] - xyz[b], axis=1)
     side = np.array([region.hemisphere for region in atlas.regions])
-    stem = np.array([region.name.removeprefix(f"{region.hemisphere}_") for region in atlas.regions])
-    crossing = side[a] != side[b]
+    stem = np.array([region.stem for region in atlas.regions])
+    crossing = (side[a] != side[b]) & (side[a] != "M") & (side[b] != "M")
     homotopic = crossing & (stem[a] == stem[b])
     sizes = {name: rng.normal(0, 0.2) for name in sorted(set(stem.tolist()))}
     size = np.array([sizes[name] for name in stem.tolist()])

@@ -25,9 +25,27 @@ def test_the_phantom_atlas_has_fourteen_mirrored_pairs():
         assert region.x_mm < 0
 
 
-def test_modules_do_not_cross_the_midline():
-    atlas = load_atlas("phantom-28")
-    assert all(region.module.startswith(region.hemisphere) for region in atlas.regions)
+@pytest.mark.parametrize("name", ["phantom-28", "desikan-killiany-83", "aal-116"])
+def test_modules_do_not_cross_the_midline(name):
+    for region in load_atlas(name).regions:
+        assert region.module[:2] == f"{region.hemisphere}_" or region.hemisphere == "M"
+        assert (region.hemisphere == "M") == (not region.module.startswith(("L_", "R_")))
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs", "midline"), [("desikan-killiany-83", 41, 1), ("aal-116", 54, 8), ("phantom-28", 14, 0)]
+)
+def test_an_anatomical_atlas_has_pairs_with_left_on_the_left(name, pairs, midline):
+    atlas = load_atlas(name)
+    left, right = ({r.stem: r for r in atlas.regions if r.hemisphere == side} for side in "LR")
+    assert left.keys() == right.keys()
+    assert len(left) == pairs
+    assert len(atlas.regions) == 2 * pairs + midline
+    for stem, region in left.items():
+        assert region.x_mm < 0 < right[stem].x_mm
+        assert region.module[1:] == right[stem].module[1:]
+    # Colin27 and the ventral midline lean by a millimetre or two.
+    assert all(abs(region.x_mm) < 2 for region in atlas.regions if region.hemisphere == "M")
 
 
 def test_edges_are_the_pairs_above_the_diagonal_in_order():
@@ -55,7 +73,8 @@ def test_the_digest_does_not_know_how_the_table_was_written():
 
 
 def test_an_unknown_atlas_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"unknown atlas 'aal'; there are: phantom-28"):
+    known = "aal-116, desikan-killiany-83, phantom-28"
+    with pytest.raises(ConfigError, match=rf"unknown atlas 'aal'; there are: {known}"):
         load_atlas("aal")
 
 
@@ -67,7 +86,7 @@ def test_an_unknown_atlas_is_refused_with_the_known_ones():
         (LINES.replace("R_a", "L_a"), "repeats the region name 'L_a'"),
         (LINES.replace("\n2\t", "\n1\t"), "repeats the region index 1"),
         (LINES.replace("\n1\t", "\n0\t"), "index 0; a label is 1 or more"),
-        (LINES.replace("\tL\t", "\tleft\t"), "hemisphere 'left', not 'L' or 'R'"),
+        (LINES.replace("\tL\t", "\tleft\t"), "hemisphere 'left', not 'L', 'R' or 'M'"),
         (LINES.replace("-30", "nan"), "centroid that is not finite"),
         (HEADER, "has 0 regions; 2 or more"),
     ],

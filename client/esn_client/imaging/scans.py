@@ -173,7 +173,7 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, sh_order_max: int) -> Scan:
     signal, affine = _read_volume(files.dwi)
     if signal.ndim != 4:
         raise DataError(f"{files.dwi.name}: a series of volumes (4-D) is needed; found shape {signal.shape}")
-    gradients = read_gradients(
+    shell = read_gradients(
         files.bval, files.bvec, affine=affine, volumes=signal.shape[3], sh_order_max=sh_order_max
     )
     unusable = int(signal.size - np.isfinite(signal).sum())
@@ -197,7 +197,7 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, sh_order_max: int) -> Scan:
     absent = sorted(known - set(values.tolist()) - {0})
     if absent:
         raise DataError(f"{files.labels.name}: region {absent[0]} of atlas {atlas.name} has no voxel")
-    return Scan(signal, affine, gradients, labels.astype(np.int64))
+    return Scan(signal[..., shell.kept], affine, shell.gradients, labels.astype(np.int64))
 
 
 def _only(bids: Path, patterns: Sequence[str], what: str) -> Path:

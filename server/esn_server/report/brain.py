@@ -112,7 +112,7 @@ def connectogram(network: SeverityNetwork, atlas: Atlas, *, name: str = "circle"
     network : SeverityNetwork
         Its edges name regions of `atlas`.
     atlas : Atlas
-        Left regions stand on the left, right ones on the right, front at the top.
+        Left regions stand on the left, right ones on the right, front at the top, midline ones at the bottom.
     name : str
         Prefix of the identifiers in the SVG.
 
@@ -233,11 +233,16 @@ def _in_words(network: SeverityNetwork) -> str:
 
 
 def _angles(atlas: Atlas) -> dict[str, float]:
-    """Place left regions on the left half, right ones on the right, front at the top."""
+    """Place left regions on the left half, right ones on the right, front at the top, midline ones below."""
     angles = {}
+    midline = [region for region in atlas.regions if region.hemisphere == "M"]
+    slot = 2 * np.pi / len(atlas.regions)
+    for place, region in enumerate(midline):
+        angles[region.name] = 3 * np.pi / 2 + (place - (len(midline) - 1) / 2) * slot
+    half = np.pi - len(midline) * slot / 2
     for hemisphere, turn in (("L", 1.0), ("R", -1.0)):
         regions = [region for region in atlas.regions if region.hemisphere == hemisphere]
         regions.sort(key=lambda region: -region.y_mm)
         for place, region in enumerate(regions):
-            angles[region.name] = np.pi / 2 + turn * np.pi * (place + 0.8) / (len(regions) + 0.6)
+            angles[region.name] = np.pi / 2 + turn * half * (place + 0.8) / (len(regions) + 0.6)
     return angles
