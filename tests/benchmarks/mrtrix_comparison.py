@@ -71,11 +71,13 @@ def lay_out(work: Path, labels: Path) -> Path:
     return scan
 
 
-def reconstruct(scan: Path, *, seeds: int, random_seed: int) -> tuple[dict[str, Any], NDArray[np.float64]]:
+def reconstruct(
+    scan: Path, *, seeds: int, random_seed: int, denoise: str
+) -> tuple[dict[str, Any], NDArray[np.float64]]:
     """Run our stages in a process of their own; give what they took and the counts."""
     result = scan.with_name(f"ours-{random_seed}.npz")
     script = Path(__file__).with_name("our_stages.py")
-    asked = ["--seeds", str(seeds), "--random-seed", str(random_seed), "--denoise", "patch2self"]
+    asked = ["--seeds", str(seeds), "--random-seed", str(random_seed), "--denoise", denoise]
     done = subprocess.run(
         [sys.executable, script, scan, result, *asked],
         stdout=subprocess.PIPE,
@@ -92,8 +94,8 @@ def compare(work: Path, labels: Path, *, seeds: int, reuse: bool) -> dict[str, A
     mrtrix = MRtrix(work, reuse=reuse)
     mrtrix.reconstruct(seeds=seeds, random_seed=1)
     theirs, theirs_assigned = mrtrix.connect("labels.nii", seeds=seeds)
-    ours, counts = reconstruct(scan, seeds=seeds, random_seed=1)
-    _, again = reconstruct(scan, seeds=seeds, random_seed=2)
+    ours, counts = reconstruct(scan, seeds=seeds, random_seed=1, denoise="patch2self")
+    _, again = reconstruct(scan, seeds=seeds, random_seed=2, denoise="patch2self")
     # Everything but denoising, the start of the interpreter included.
     our_cpu_s = ours["cpu_s"] - ours["stages"]["denoise"]
     their_cpu_s = sum(cost.cpu_s for stage, cost in mrtrix.costs.items() if stage != "denoise")
