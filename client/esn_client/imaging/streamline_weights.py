@@ -157,7 +157,7 @@ def weigh_streamlines(visits: list[Visits], lobes: Lobes, *, iterations: int) ->
         Of every batch, in order.
     lobes : Lobes
     iterations : int
-        10 to 30: more follow the noise of single voxels.
+        5: more fit the fODFs better and the truth of simulated children worse (`tests/benchmarks`).
 
     Returns
     -------
