@@ -6,16 +6,16 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from esn_client.imaging.connectivity import connect
+from esn_client.imaging.connectivity import assign, connect
 from esn_client.imaging.fodf import fit_fodf
-from esn_client.imaging.parcellation import grow_regions
+from esn_client.imaging.parcellation import grow_regions, measure_volumes
 from esn_client.imaging.presets import SITES
 from esn_client.imaging.response import estimate_response
 from esn_client.imaging.scans import find_scan, load_scan
 from esn_client.imaging.simulated_site import write_site
 from esn_client.imaging.subject import prepare_subject
 from esn_client.imaging.tensor import fit_tensor
-from esn_client.imaging.tracking import track_ends
+from esn_client.imaging.tracking import TrackingRules, find_reach, find_seeds, track
 from esn_core.atlas import load_atlas
 from esn_core.recipe import ImagingRecipe
 from esn_core.simulation.cohort import World, subject_counts
@@ -25,6 +25,15 @@ ATLAS = load_atlas("phantom-28")
 SETTINGS = files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text()
 RECIPE = ImagingRecipe(**tomllib.loads(SETTINGS))
 SUBJECT = "sub-001"
+RULES = TrackingRules(
+    step_size_mm=RECIPE.step_size_mm,
+    max_angle_deg=RECIPE.max_angle_deg,
+    min_length_mm=RECIPE.min_length_mm,
+    max_length_mm=RECIPE.max_length_mm,
+    stop_threshold=RECIPE.fa_stop_threshold,
+    fodf_threshold=RECIPE.fodf_threshold,
+    sphere=RECIPE.sphere,
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +62,7 @@ def response(maps):
 
 
 def deconvolve(scan, maps, response):
-    where = maps.fa >= RECIPE.fa_stop_threshold
+    where = find_reach(maps.fa, maps.mask, stop_threshold=RECIPE.fa_stop_threshold)
     return fit_fodf(
         scan.signal, scan.gradients, response=response, where=where, sh_order_max=RECIPE.sh_order_max
     )
@@ -92,24 +101,31 @@ def test_tensor(benchmark, scan):
 
 
 def test_fodf(benchmark, scan, maps, response):
-    assert benchmark.pedantic(deconvolve, (scan, maps, response), rounds=3).any()
+    assert benchmark.pedantic(deconvolve, (scan, maps, response), rounds=3).coefficients.any()
+
+
+def follow(scan, maps, fodf):
+    start = find_seeds(maps.fa, maps.mask, threshold=RECIPE.fa_seed_threshold, depth_voxels=0)
+    settings = {"voxel_size_mm": scan.voxel_size_mm, "rules": RULES, "random_seed": RECIPE.random_seed}
+    return list(track(fodf, maps.fa, seed_mask=start, seeds=RECIPE.seeds, **settings))
 
 
 def test_tracking(benchmark, scan, maps, fodf):
-    ends = benchmark.pedantic(track_ends, (fodf, maps.fa, scan.affine, RECIPE), rounds=3)
-    assert len(ends) > RECIPE.seeds / 2
+    batches = benchmark.pedantic(follow, (scan, maps, fodf), rounds=3)
+    assert sum(map(len, batches)) > RECIPE.seeds / 2
 
 
 def test_parcellation_with_connectivity(benchmark, scan, maps, fodf):
-    ends = track_ends(fodf, maps.fa, scan.affine, RECIPE)
+    batches = follow(scan, maps, fodf)
+    size_mm = scan.voxel_size_mm
 
-    def assign():
-        regions = grow_regions(
-            scan.labels, ATLAS, voxel_size_mm=scan.voxel_size_mm, growth_mm=RECIPE.label_growth_mm
-        )
-        return connect(ends, regions, affine=scan.affine, atlas=ATLAS)
+    def measure():
+        regions = grow_regions(scan.labels, ATLAS, voxel_size_mm=size_mm, growth_mm=RECIPE.label_growth_mm)
+        found = assign(batches, regions, fa=maps.fa, voxel_size_mm=size_mm, forward_search_mm=4.0)
+        volumes_mm3 = measure_volumes(scan.labels, ATLAS, voxel_size_mm=size_mm)
+        return connect(found, atlas=ATLAS, volumes_mm3=volumes_mm3).connectome
 
-    assert benchmark.pedantic(assign, rounds=3).counts.any()
+    assert benchmark.pedantic(measure, rounds=3).counts.any()
 
 
 def test_one_subject_from_files_to_files(benchmark, bids, tmp_path):

@@ -12,6 +12,7 @@ from dipy.reconst.csdeconv import ConstrainedSphericalDeconvModel
 from dipy.reconst.shm import real_sh_descoteaux
 from numpy.typing import NDArray
 
+from esn_client.imaging.deconvolution import Deconvolution
 from esn_client.imaging.gradients import Gradients, coefficients_of_order
 from esn_client.imaging.response import Response
 from esn_client.imaging.tensor import dipy_table
@@ -19,8 +20,8 @@ from esn_core.errors import DataError
 
 LARGEST_ORDER = 8
 """Above it the fODF of a clinical scan sharpens noise (Tournier et al. 2013, NMR Biomed 26:1775)."""
-BATCH_VOXELS = 8192
-"""Bounds the memory that float64 copies of the signal take."""
+BATCH_VOXELS = 4096
+"""Bounds the memory of the batch's equations: 35 MB at order 8."""
 
 
 @dataclass(frozen=True)
@@ -135,16 +136,18 @@ def fit_fodf(
     """
     coefficients = np.empty((int(where.sum()), coefficients_of_order(sh_order_max)), dtype=np.float32)
     voxels = np.argwhere(where)
+    weighted = ~gradients.is_b0
     with legacy_basis():
-        # A few voxels oscillate between two sets of negative directions; their last fODF is as good as any.
-        warnings.filterwarnings("ignore", message="maximum number of iterations exceeded")
         model = ConstrainedSphericalDeconvModel(
             dipy_table(gradients),
             (response.eigenvalues_mm2_per_s, response.b0),
             reg_sphere=get_sphere(name="repulsion100"),
             sh_order_max=sh_order_max,
         )
-        for first in range(0, len(voxels), BATCH_VOXELS):
-            batch = signal[tuple(voxels[first : first + BATCH_VOXELS].T)].astype(np.float64)
-            coefficients[first : first + BATCH_VOXELS] = model.fit(batch).shm_coeff
+    # DIPY's matrices, with one of each two opposite directions counted twice.
+    half = (model.sphere.vertices @ model.sphere.vertices.T).argmin(axis=1) > np.arange(len(model.B_reg))
+    deconvolution = Deconvolution(model._X, np.sqrt(2) * model.B_reg[half], model.tau)
+    for first in range(0, len(voxels), BATCH_VOXELS):
+        batch = signal[tuple(voxels[first : first + BATCH_VOXELS].T)][:, weighted].astype(np.float64)
+        coefficients[first : first + BATCH_VOXELS] = deconvolution.solve(batch)
     return Fodf(where, coefficients)
