@@ -61,10 +61,10 @@ def correct_motion(
     Volumes are registered on a coarse grid. The b0s go to the first of them, then to their mean. Each
     weighted volume starts where the nearest b0 is and goes to what a tensor fitted to the others predicts
     for its direction (in the manner of Andersson & Sotiropoulos 2016, NeuroImage 125:1063, without eddy
-    currents). A mean
-    of all directions would be no target: a volume looks moved where its fibres are dark. b0s and weighted volumes have different contrasts, through
-    which a registration is off by millimetres; the two are joined in time instead: at a b0, the head is where
-    it is in the weighted volumes right before and after, in the median over all such b0s.
+    currents). A mean of all directions would be no target: a volume looks moved where its fibres are dark.
+    b0s and weighted volumes have different contrasts, through which a registration is off by millimetres;
+    the two are joined in time instead: at a b0, the head is where it is in the weighted volumes right before
+    and after, in the median over all such b0s.
 
     Parameters
     ----------
