@@ -58,7 +58,7 @@ def test_patch2self_agrees_with_dipy(scan):
     )
     # DIPY does the same regressions one by one, and leaves out the mean of each volume; both store float32.
     assert rms((ours - theirs) - (ours - theirs).mean(axis=(0, 1, 2))) < 0.001 * SD
-    assert rms(ours - truth) < 0.5 * SD
+    assert rms((ours - truth)[..., B0S:]) < 0.5 * SD
 
 
 def project_one_by_one(signal, mask):

@@ -10,9 +10,9 @@ from esn_client.imaging.motion import correct_motion, framewise_displacement, tu
 from esn_client.imaging.rigid import movement_of, shift_of, turn_of
 from esn_core.errors import DataError
 
-RAS = np.array([[3.0, 0, 0, -54], [0, 3, 0, -60], [0, 0, 3, -45], [0, 0, 0, 1]])
+RAS = np.array([[4.0, 0, 0, -72], [0, 4, 0, -88], [0, 0, 4, -64], [0, 0, 0, 1]])
 LAS = RAS @ np.array([[-1.0, 0, 0, 35], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-SHAPE = (36, 40, 30)
+SHAPE = (36, 44, 32)
 SD = 15.0
 
 
@@ -37,7 +37,7 @@ def head(affine, gradients, movements):
     points = (
         np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), axis=-1) @ RAS[:3, :3].T + RAS[:3, 3]
     )
-    depth = np.linalg.norm(points / [44, 52, 36], axis=-1)
+    depth = np.linalg.norm(points / [58, 74, 52], axis=-1)
     brain = depth < 1
     t2 = np.where(brain, 700 + 200 * np.clip(texture / texture.std(), -2, 2), 0)
     fibre = angles / np.linalg.norm(angles, axis=0)
@@ -49,6 +49,7 @@ def head(affine, gradients, movements):
         cosine = np.einsum("kxyz,k->xyz", fibre, still_g)
         tissue = np.exp(-b * (0.4e-3 + 1.0e-3 * cosine**2))
         still = t2 * ((1 - free_water) * tissue + 1.8 * free_water * np.exp(-b * 3e-3))
+        still = gaussian_filter(still, 0.7)  # a scanner's image has no edge sharper than its voxels
         # What lies at x in the volume was at the inverse movement of x in the still head.
         at = np.linalg.inv(RAS) @ np.linalg.inv(movement) @ affine
         volumes.append(affine_transform(still, at[:3, :3], at[:3, 3], order=3))
@@ -85,31 +86,35 @@ def errors(found, truth):
 def test_the_head_is_found_where_it_was_moved_to(moved):
     _, gradients, truth, _, _, motion = moved
     shift_mm, turn_deg = errors(motion.transforms, truth)
-    # Within a tenth of a voxel among the b0s, which need no prediction.
-    assert shift_mm[gradients.is_b0].max() < 0.3
-    assert turn_deg[gradients.is_b0].max() < 0.3
+    # Within a fortieth of a voxel among the b0s, which need no prediction.
+    assert shift_mm[gradients.is_b0].max() < 0.1
+    assert turn_deg[gradients.is_b0].max() < 0.1
     # The weighted volumes among themselves: what remains is the one join with the b0s.
     weighted = ~gradients.is_b0
     join = np.linalg.inv(truth[weighted]) @ motion.transforms[weighted]
     middle = np.median([[*shift_of(m, np.zeros(3)), *turn_of(m)] for m in join], axis=0)
     off = [m @ np.linalg.inv(movement_of(middle[:3], middle[3:], np.zeros(3))) for m in join]
     shift_mm, turn_deg = errors(off, [np.eye(4)] * len(off))
-    assert np.median(shift_mm) < 0.3
-    assert shift_mm.max() < 0.9
-    assert np.median(turn_deg) < 0.3
-    # The head jerks by 1 mm along each axis between volumes: the join is the median of five such jerks.
-    assert np.linalg.norm(middle[:3]) < 2.0
+    # An eighth of a voxel in the middle, half a one at worst.
+    assert np.median(shift_mm) < 0.5
+    assert shift_mm.max() < 2.0
+    assert np.median(turn_deg) < 0.5
+    # The head jerks by 1 mm along each axis between volumes: the join is the median of few such jerks.
+    assert np.linalg.norm(middle[:3]) < 3.0
 
 
-def test_the_corrected_scan_is_nearer_to_the_still_one(moved):
-    affine, gradients, truth, signal, mask, motion = moved
-    still, _ = head(affine, motion.gradients, [np.eye(4)] * len(truth))
+def test_the_corrected_volumes_agree_with_each_other(moved):
+    _, gradients, _, signal, mask, motion = moved
     weighted = ~gradients.is_b0
 
-    def spread(volumes):
-        return np.sqrt(np.mean((volumes - still)[mask][:, weighted].astype(np.float64) ** 2))
+    def disagreement(volumes, table):
+        x, y, z = table.directions[weighted].T
+        basis, _ = np.linalg.qr(np.column_stack([x * x, y * y, z * z, x * y, y * z, x * z]))
+        values = volumes[mask][:, weighted].astype(np.float64)
+        return np.sqrt(np.mean((values - values @ basis @ basis.T) ** 2))
 
-    assert spread(motion.signal) < 0.6 * spread(signal)
+    # Noise, and what is no tensor, remain.
+    assert disagreement(motion.signal, motion.gradients) < 0.7 * disagreement(signal, gradients)
     assert motion.signal.min() >= 0
 
 
@@ -135,17 +140,16 @@ def test_a_head_that_holds_still_is_left_alone():
     signal, mask = head(RAS, gradients, [np.eye(4)] * len(gradients.is_b0))
     motion = correct_motion(signal, gradients, RAS, mask)
     shift_mm, turn_deg = errors(motion.transforms, [np.eye(4)] * len(gradients.is_b0))
-    # A twentieth of a voxel, from noise alone.
+    # A hundredth of a voxel or so, from noise alone.
     assert shift_mm.max() < 0.15
     assert turn_deg.max() < 0.2
     assert np.median(motion.framewise_displacement_mm) < 0.3
 
 
 def test_displacement_adds_shifts_and_turns_on_the_sphere():
-    steps = np.array(
-        [np.eye(4), movement_of(np.array([1.0, -2, 0]), np.zeros(3), np.zeros(3)), np.eye(4)]
-        + [movement_of(np.zeros(3), np.array([0, 0.01, 0]), np.zeros(3))]
-    )
+    shifted = movement_of(np.array([1.0, -2, 0]), np.zeros(3), np.zeros(3))
+    turned = movement_of(np.zeros(3), np.array([0, 0.01, 0]), np.zeros(3))
+    steps = np.array([np.eye(4), shifted, np.eye(4), turned])
     found = framewise_displacement(steps, centre_mm=np.zeros(3), radius_mm=50.0)
     assert found == pytest.approx([0, 3.0, 3.0, 0.5], abs=1e-12)
 
@@ -165,7 +169,7 @@ def test_displacement_does_not_depend_on_where_the_origin_is():
             "from the first b0; there",
         ),
         (lambda s, g, m: (s[..., 1:], g, m), "26.*27 gradients do not fit"),
-        (lambda s, g, m: (s, g, m & False), "the brain has 0 voxels of 6x6x6 mm; 200 or more"),
+        (lambda s, g, m: (s, g, m & False), "the brain has 0 voxels of 4x4x4 mm; 200 or more"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(change, message):

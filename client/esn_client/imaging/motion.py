@@ -11,12 +11,14 @@ from esn_client.imaging.gradients import Gradients
 from esn_client.imaging.rigid import Place, movement_of, register, resample, shift_of, turn_of
 from esn_core.errors import DataError
 
-ROUNDS = 2
+ROUNDS = 5
 """How often the weighted volumes are registered to what the others predict."""
 COARSE_MM = 4.5
 """Volumes are registered on a grid of about this spacing."""
 RIM_MM = 10.0
 """Registration looks this far beyond the brain."""
+LEAST_SIGNAL = 1e-3
+"""Of the brightest voxel; what is darker counts as this bright where a logarithm is taken."""
 LEAST_VOXELS = 200
 """Of the brain on the coarse grid."""
 
@@ -57,11 +59,12 @@ def correct_motion(
     """Find the head in every volume and put all volumes where it was in the first b0.
 
     Volumes are registered on a coarse grid. The b0s go to the first of them, then to their mean. Each
-    weighted volume goes to the mean of the weighted ones, then to what the others predict for its direction
-    (an even polynomial, leaving the volume itself out; in the manner of Andersson & Sotiropoulos 2016,
-    NeuroImage 125:1063, without eddy currents). b0s and weighted volumes have different contrasts, through
-    which a registration is off by millimetres; the two are joined in time instead: at a b0, the head is where
-    it is in the weighted volumes right before and after, in the median over all such b0s.
+    weighted volume starts where the nearest b0 is and goes to what a tensor fitted to the others predicts
+    for its direction (in the manner of Andersson & Sotiropoulos 2016, NeuroImage 125:1063, without eddy
+    currents). A mean of all directions would be no target: a volume looks moved where its fibres are dark.
+    b0s and weighted volumes have different contrasts, through which a registration is off by millimetres;
+    the two are joined in time instead: at a b0, the head is where it is in the weighted volumes right before
+    and after, in the median over all such b0s.
 
     Parameters
     ----------
@@ -90,8 +93,8 @@ def correct_motion(
         )
     if not gradients.is_b0.any():
         raise DataError("motion is measured from the first b0; there is none")
-    coarse, place = _shrink(signal, affine, mask)
-    transforms = _follow(coarse, gradients, place)
+    coarse, brain, place = _shrink(signal, affine, mask)
+    transforms = _follow(coarse, gradients, brain, place)
     corrected = np.empty_like(signal)
     for v, transform in enumerate(transforms):
         still = np.array_equal(transform, np.eye(4))
@@ -156,15 +159,16 @@ def framewise_displacement(
 
 def _shrink(
     signal: NDArray[np.float32], affine: NDArray[np.float64], mask: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], Place]:
-    """Average blocks of voxels to about `COARSE_MM`, and choose where to compare."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32], Place]:
+    """Average blocks of voxels of signal and mask to about `COARSE_MM`, and choose where to compare."""
     size_mm = np.linalg.norm(affine[:3, :3], axis=0)
     factor = np.maximum(np.rint(COARSE_MM / size_mm).astype(int), 1)
     shape = np.array(mask.shape) // factor
     whole = tuple(slice(0, n) for n in shape * factor)
     blocks = tuple(np.stack([shape, factor], axis=1).ravel())
     coarse = signal[whole].reshape(*blocks, -1).mean(axis=(1, 3, 5), dtype=np.float32)
-    brain = mask[whole].reshape(blocks).mean(axis=(1, 3, 5)) >= 0.5
+    share = mask[whole].reshape(blocks).mean(axis=(1, 3, 5), dtype=np.float32)
+    brain = share >= 0.5
     if brain.sum() < LEAST_VOXELS:
         raise DataError(
             f"the brain has {brain.sum()} voxels of {'x'.join(f'{v:.3g}' for v in size_mm * factor)} mm; "
@@ -177,10 +181,12 @@ def _shrink(
     centre = points.mean(axis=0)
     radius = float(np.linalg.norm(points - centre, axis=1).mean())
     rim = binary_dilation(brain, iterations=max(round(RIM_MM / float((size_mm * factor).min())), 1))
-    return coarse, Place(grid, np.argwhere(rim), centre, radius)
+    return coarse, share, Place(grid, np.argwhere(rim), centre, radius)
 
 
-def _follow(coarse: NDArray[np.float32], gradients: Gradients, place: Place) -> NDArray[np.float64]:
+def _follow(
+    coarse: NDArray[np.float32], gradients: Gradients, brain: NDArray[np.float32], place: Place
+) -> NDArray[np.float64]:
     """Find the (V, 4, 4) movements of the head."""
     transforms = np.broadcast_to(np.eye(4), (coarse.shape[3], 4, 4)).copy()
     b0s, weighted = np.flatnonzero(gradients.is_b0), np.flatnonzero(~gradients.is_b0)
@@ -203,14 +209,9 @@ def _follow(coarse: NDArray[np.float32], gradients: Gradients, place: Place) -> 
     # A head that has moved by the next b0 has moved in between: begin at the b0 that is nearest in time.
     for v in weighted:
         transforms[v] = transforms[b0s[np.abs(b0s - v).argmin()]]
-    for turn in range(1 + ROUNDS):
-        volumes = aligned(weighted)
-        if turn:
-            targets = _predict(
-                volumes, turn_gradients(gradients, transforms, place.affine).directions[weighted]
-            )
-        else:
-            targets = np.broadcast_to(volumes.mean(axis=3, keepdims=True), volumes.shape)
+    for _ in range(ROUNDS):
+        turned = turn_gradients(gradients, transforms, place.affine)
+        targets = _predict(aligned(weighted), turned.directions[weighted], brain)
         for k, v in enumerate(weighted):
             transforms[v] = register(targets[..., k], coarse[..., v], place, start=transforms[v])
         transforms[weighted] = transforms[weighted] @ _join(transforms, gradients.is_b0, place)
@@ -229,19 +230,21 @@ def _join(transforms: NDArray[np.float64], is_b0: NDArray[np.bool_], place: Plac
     return movement_of(middle[:3], middle[3:], place.centre_mm)
 
 
-def _predict(volumes: NDArray[np.float32], directions: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Predict each volume from the directions of the others: an even polynomial, as high as they allow."""
-    monomials = [np.ones(len(directions))]
-    for degree in (2, 4):
-        x, y, z = directions.T
-        terms = [
-            x**i * y**j * z ** (degree - i - j) for i in range(degree + 1) for j in range(degree + 1 - i)
-        ]
-        # Terms of degree 4 span those of degree 2 and the constant, as directions have length one.
-        if len(directions) >= 2 * len(terms):
-            monomials = terms
-    basis, _ = np.linalg.qr(np.column_stack(monomials))
+def _predict(
+    volumes: NDArray[np.float32], directions: NDArray[np.float64], brain: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Predict each volume from the others: a tensor in the brain, the mean around it.
+
+    Shifts that depend on the direction as a tensor does would be taken for anisotropy, and stay; around the
+    brain there is none, so the outline shows them.
+    """
+    x, y, z = directions.T
+    basis, _ = np.linalg.qr(np.column_stack([x * x, y * y, z * z, x * y, y * z, x * z]))
     hat = basis @ basis.T
     # Leaving volume k out changes its prediction to (p - h s) / (1 - h), with the leverage h = hat[k, k].
     leverage = np.minimum(np.diag(hat), 0.9)
-    return np.asarray((volumes @ hat - volumes * leverage) / (1 - leverage), dtype=np.float32)
+    logs = np.log(np.maximum(volumes, LEAST_SIGNAL * volumes.max()))
+    tensor = np.exp((logs @ hat - logs * leverage) / (1 - leverage))
+    mean = np.exp(logs.mean(axis=3, keepdims=True))
+    inside = brain[..., None]
+    return np.asarray(inside * tensor + (1 - inside) * mean, dtype=np.float32)
