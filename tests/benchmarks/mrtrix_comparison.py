@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 from our_stages import ATLAS, SEED_DEPTH_VOXELS, SEED_FA
 
 from esn_client.imaging.gradients import read_gradients
+from esn_client.imaging.registration import register_atlas
 from esn_client.imaging.tensor import fit_tensor
 from esn_client.imaging.tracking import find_seeds
+from esn_core.atlas import load_atlas
 
 ORDER = 8
 BARS = {
@@ -44,9 +46,28 @@ def correlate(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.corrcoef(np.log1p(a[upper]), np.log1p(b[upper]))[0, 1])
 
 
-def lay_out(work: Path, labels: Path) -> Path:
+def lay_labels(work: Path, subject: real_subject.RealSubject) -> Path:
+    """Lay the atlas over the subject, unless that was done before."""
+    path = work / "labels.nii"
+    if not path.exists():
+        image = nib.load(subject.dwi)
+        signal = np.asarray(image.dataobj, dtype=np.float32)
+        settings = {"affine": image.affine, "volumes": signal.shape[3], "sh_order_max": ORDER}
+        shell = read_gradients(subject.bval, subject.bvec, **settings)
+        maps = fit_tensor(signal, shell.gradients)
+        laid = register_atlas(maps.fa, maps.mask, image.affine, atlas=load_atlas(ATLAS))
+        if laid.missing:
+            raise SystemExit(
+                f"the atlas could not be laid over the subject: {', '.join(laid.missing)} missing"
+            )
+        nib.save(nib.Nifti1Image(laid.labels.astype(np.int16), image.affine), path)
+    return path
+
+
+def lay_out(work: Path) -> Path:
     """Write the scan for both programs, and where they are to start."""
     subject = real_subject.fetch(work / "bids")
+    labels = lay_labels(work, subject)
     image = nib.load(subject.dwi)
     signal = np.asarray(image.dataobj, dtype=np.float32)
     shell = read_gradients(
@@ -55,7 +76,7 @@ def lay_out(work: Path, labels: Path) -> Path:
     maps = fit_tensor(signal, shell.gradients)
     seeds = find_seeds(maps.fa, maps.mask, threshold=SEED_FA, depth_voxels=SEED_DEPTH_VOXELS)
     regions = np.asarray(nib.load(labels).dataobj).astype(np.int16)
-    for name, volume in (("dwi", signal), ("seeds", seeds.astype(np.uint8)), ("labels", regions)):
+    for name, volume in (("dwi", signal), ("seeds", seeds.astype(np.uint8))):
         nib.save(nib.Nifti1Image(volume, image.affine), work / f"{name}.nii")
     for source in (subject.bval, subject.bvec):
         (work / f"dwi{source.suffix}").write_bytes(source.read_bytes())
@@ -88,9 +109,9 @@ def reconstruct(
         return json.loads(done.stdout), made["counts"]
 
 
-def compare(work: Path, labels: Path, *, seeds: int, reuse: bool) -> dict[str, Any]:
+def compare(work: Path, *, seeds: int, reuse: bool) -> dict[str, Any]:
     """Run both programs and compare what they made."""
-    scan = lay_out(work, labels)
+    scan = lay_out(work)
     mrtrix = MRtrix(work, reuse=reuse)
     mrtrix.reconstruct(seeds=seeds, random_seed=1)
     theirs, theirs_assigned = mrtrix.connect("labels.nii", seeds=seeds)
@@ -142,13 +163,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1_000_000)
     parser.add_argument("--reuse", action="store_true")
     parser.add_argument("--work", type=Path, default=Path("runs/mrtrix-comparison"))
-    parser.add_argument("--labels", type=Path, required=True, help="the atlas in the subject's space")
     asked = parser.parse_args()
     if not is_installed():
         raise SystemExit("MRtrix3 is not installed: apt-get install -y mrtrix3")
     asked.work.mkdir(parents=True, exist_ok=True)
     try:
-        result = compare(asked.work, asked.labels, seeds=asked.seeds, reuse=asked.reuse)
+        result = compare(asked.work, seeds=asked.seeds, reuse=asked.reuse)
     except real_subject.UnavailableError as error:
         raise SystemExit(f"the real subject cannot be fetched: {error}") from None
     if asked.json:

@@ -3,7 +3,7 @@
 The scan is written anew with its axes flipped or permuted, its gradients as FSL's rule for that storage asks,
 and read again. Log connectomes of two storages should agree as well as two runs of one.
 
-Usage: python tests/benchmarks/orientation.py --labels FILE [--json] [--seeds N] [--work DIRECTORY]
+Usage: python tests/benchmarks/orientation.py [--json] [--seeds N] [--work DIRECTORY]
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import real_subject
-from mrtrix_comparison import ORDER, correlate, reconstruct
+from mrtrix_comparison import ORDER, correlate, lay_labels, reconstruct
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from esn_client.imaging.gradients import read_gradients
@@ -43,14 +43,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeds", type=int, default=200_000)
     parser.add_argument("--work", type=Path, default=Path("runs/orientation"))
-    parser.add_argument("--labels", type=Path, required=True, help="the atlas in the subject's space")
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
     try:
         subject = real_subject.fetch(asked.work / "bids")
     except real_subject.UnavailableError as error:
         raise SystemExit(f"the real subject cannot be fetched: {error}") from None
-    image, labels = nib.load(subject.dwi), nib.load(asked.labels)
+    image, labels = nib.load(subject.dwi), nib.load(lay_labels(asked.work, subject))
     counts, again = {}, None
     for number, codes in enumerate(STORAGES):
         stem = asked.work / codes

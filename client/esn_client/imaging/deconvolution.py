@@ -1,6 +1,6 @@
 """Constrained spherical deconvolution of many voxels at a time (Tournier et al. 2007, Neuroimage 35:1459).
 
-The signal s of a voxel is X f; f are the coefficients of its fODF. Where the fODF is below a share of its mean
+The signal s of a voxel is X f; f holds its fODF's coefficients. Where the fODF is below a share of its mean
 along a direction of H, it is pulled to zero: (X'X + B'B) f = X's, with B the rows of H that are so, again and
 again until these rows no longer change. DIPY solves voxel after voxel in Python; here the sums B'B of a batch
 are one matrix product, and its systems are solved in compiled code.
