@@ -11,8 +11,9 @@ from dipy.data import get_sphere
 from dipy.reconst.csdeconv import ConstrainedSphericalDeconvModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
-from esn_client.imaging import cuda_tracking
+from esn_client.imaging import compilation, cuda_tracking
 from esn_client.imaging.directions import spread_directions
 from esn_client.imaging.fodf import Fodf, fit_fodf, order_for
 from esn_client.imaging.gradients import Gradients
@@ -380,3 +381,13 @@ def test_streamlines_know_their_ends_and_lengths():
     assert len(streamlines) == 2
     assert streamlines.lengths_mm.tolist() == [0.5, 1.0]
     assert streamlines.ends.tolist() == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [12, 13, 14]]]
+
+
+def test_code_is_compiled_even_where_nothing_can_be_kept(monkeypatch):
+    def refuse_to_keep(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function 'f': no locator available for file 'f.py'")
+        return njit(**options)
+
+    monkeypatch.setattr(compilation, "njit", refuse_to_keep)
+    assert compilation.compiled(lambda x: x + 1)(1) == 2
