@@ -47,7 +47,7 @@ class Weighting:
     Attributes
     ----------
     weights : (S,) float64
-        Positive; their mean is near 1. A streamline that passes through no lobe keeps 1.
+        Positive; they leave the summed length within lobes as it was. A streamline that passes through no lobe keeps 1.
     misfit_before, misfit_after : float
         Share of the lobes' density that the streamlines place elsewhere: half the sum of absolute differences
         over the sum, with all weights 1 and with `weights`.
@@ -175,7 +175,7 @@ def weigh_streamlines(visits: list[Visits], lobes: Lobes, *, iterations: int) ->
     if not reached.any():
         raise DataError("no streamline passes through a lobe of an fODF; nothing can be weighed")
     wanted = np.where(reached, lobes.density, 0.0)
-    # The unit of density is free: weights are to be 1 on average.
+    # The unit of density is free: the length laid in all lobes together is to stay what it is.
     wanted *= laid.sum() / wanted.sum()
 
     def misfit(laid: NDArray[np.float64]) -> float:
