@@ -10,9 +10,10 @@ from hypothesis.extra.numpy import arrays
 from esn_client.imaging.connectivity import connect
 from esn_client.imaging.fodf import amplitudes, fit_fodf
 from esn_client.imaging.gradients import Gradients
+from esn_client.imaging.mask import find_brain
 from esn_client.imaging.parcellation import grow_regions
 from esn_client.imaging.response import Response, estimate_response
-from esn_client.imaging.tensor import TensorMaps, find_brain, fit_tensor
+from esn_client.imaging.tensor import TensorMaps, fit_tensor
 from esn_client.imaging.tracking import track_ends
 from esn_core.atlas import Atlas, Region
 from esn_core.errors import DataError
