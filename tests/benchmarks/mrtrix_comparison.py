@@ -22,7 +22,7 @@ import numpy as np
 import real_subject
 from mrtrix import MRtrix, is_installed, version
 from numpy.typing import NDArray
-from our_stages import ATLAS, SEED_DEPTH_VOXELS, SEED_FA
+from our_stages import ATLAS
 
 from esn_client.imaging.gradients import read_gradients
 from esn_client.imaging.registration import register_atlas
@@ -31,6 +31,7 @@ from esn_client.imaging.tracking import find_seeds
 from esn_core.atlas import load_atlas
 
 ORDER = 8
+SEED_FA, SEED_DEPTH_VOXELS = 0.2, 2
 BARS = {
     "cpu_ratio": (">=", 10.0),
     "log_connectome_r": (">=", 0.91),
@@ -46,10 +47,10 @@ def correlate(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.corrcoef(np.log1p(a[upper]), np.log1p(b[upper]))[0, 1])
 
 
-def lay_labels(work: Path, subject: real_subject.RealSubject) -> Path:
-    """Lay the atlas over the subject, unless that was done before."""
-    path = work / "labels.nii"
-    if not path.exists():
+def lay_labels(work: Path, subject: real_subject.RealSubject) -> tuple[Path, Path]:
+    """Lay the atlas over the subject and choose where to start, unless that was done before."""
+    labels, start = work / "labels.nii", work / "seeds.nii"
+    if not (labels.exists() and start.exists()):
         image = nib.load(subject.dwi)
         signal = np.asarray(image.dataobj, dtype=np.float32)
         settings = {"affine": image.affine, "volumes": signal.shape[3], "sh_order_max": ORDER}
@@ -57,37 +58,33 @@ def lay_labels(work: Path, subject: real_subject.RealSubject) -> Path:
         maps = fit_tensor(signal, shell.gradients)
         laid = register_atlas(maps.fa, maps.mask, image.affine, atlas=load_atlas(ATLAS))
         if laid.missing:
-            raise SystemExit(
-                f"the atlas could not be laid over the subject: {', '.join(laid.missing)} missing"
-            )
-        nib.save(nib.Nifti1Image(laid.labels.astype(np.int16), image.affine), path)
-    return path
+            raise SystemExit(f"the atlas laid over the subject lacks {', '.join(laid.missing)}")
+        seeds = find_seeds(maps.fa, maps.mask, threshold=SEED_FA, depth_voxels=SEED_DEPTH_VOXELS)
+        nib.save(nib.Nifti1Image(laid.labels.astype(np.int16), image.affine), labels)
+        nib.save(nib.Nifti1Image(seeds.astype(np.uint8), image.affine), start)
+    return labels, start
 
 
 def lay_out(work: Path) -> Path:
-    """Write the scan for both programs, and where they are to start."""
+    """Write the scan, the labels and where to start for both programs."""
     subject = real_subject.fetch(work / "bids")
-    labels = lay_labels(work, subject)
+    labels, start = (np.asarray(nib.load(path).dataobj) for path in lay_labels(work, subject))
     image = nib.load(subject.dwi)
     signal = np.asarray(image.dataobj, dtype=np.float32)
-    shell = read_gradients(
-        subject.bval, subject.bvec, affine=image.affine, volumes=signal.shape[3], sh_order_max=ORDER
-    )
-    maps = fit_tensor(signal, shell.gradients)
-    seeds = find_seeds(maps.fa, maps.mask, threshold=SEED_FA, depth_voxels=SEED_DEPTH_VOXELS)
-    regions = np.asarray(nib.load(labels).dataobj).astype(np.int16)
-    for name, volume in (("dwi", signal), ("seeds", seeds.astype(np.uint8))):
-        nib.save(nib.Nifti1Image(volume, image.affine), work / f"{name}.nii")
+    settings = {"affine": image.affine, "volumes": signal.shape[3], "sh_order_max": ORDER}
+    gradients = read_gradients(subject.bval, subject.bvec, **settings).gradients
+    nib.save(nib.Nifti1Image(signal, image.affine), work / "dwi.nii")
     for source in (subject.bval, subject.bvec):
         (work / f"dwi{source.suffix}").write_bytes(source.read_bytes())
     scan = work / "scan.npz"
     np.savez(
         scan,
         signal=signal,
-        labels=regions.astype(np.int64),
+        labels=labels.astype(np.int64),
+        start=start > 0,
         voxel_size_mm=np.array(image.header.get_zooms()[:3], dtype=np.float64),
-        b_values=shell.gradients.b_values_s_per_mm2,
-        directions=shell.gradients.directions,
+        b_values=gradients.b_values_s_per_mm2,
+        directions=gradients.directions,
     )
     return scan
 

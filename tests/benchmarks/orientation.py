@@ -49,12 +49,14 @@ def main() -> None:
         subject = real_subject.fetch(asked.work / "bids")
     except real_subject.UnavailableError as error:
         raise SystemExit(f"the real subject cannot be fetched: {error}") from None
-    image, labels = nib.load(subject.dwi), nib.load(lay_labels(asked.work, subject))
+    image = nib.load(subject.dwi)
+    laid = [nib.load(path) for path in lay_labels(asked.work, subject)]
     counts, again = {}, None
     for number, codes in enumerate(STORAGES):
         stem = asked.work / codes
         stored = store(image, subject.bvec, codes, stem)
-        change = ornt_transform(io_orientation(labels.affine), axcodes2ornt(tuple(codes)))
+        change = ornt_transform(io_orientation(image.affine), axcodes2ornt(tuple(codes)))
+        labels, start = (np.asarray(volume.as_reoriented(change).dataobj) for volume in laid)
         shell = read_gradients(
             subject.bval,
             stem.with_suffix(".bvec"),
@@ -66,7 +68,8 @@ def main() -> None:
         np.savez(
             scan,
             signal=np.asarray(stored.dataobj, dtype=np.float32),
-            labels=np.asarray(labels.as_reoriented(change).dataobj).astype(np.int64),
+            labels=labels.astype(np.int64),
+            start=start > 0,
             voxel_size_mm=np.array(stored.header.get_zooms()[:3], dtype=np.float64),
             b_values=shell.gradients.b_values_s_per_mm2,
             directions=shell.gradients.directions,

@@ -21,12 +21,11 @@ from esn_client.imaging.gradients import Gradients
 from esn_client.imaging.parcellation import grow_regions, measure_volumes
 from esn_client.imaging.response import estimate_response
 from esn_client.imaging.tensor import fit_tensor
-from esn_client.imaging.tracking import TrackingRules, find_reach, find_seeds, track
+from esn_client.imaging.tracking import TrackingRules, find_reach, track
 from esn_core.atlas import load_atlas
 
 ATLAS = "desikan-killiany-83"
 RESPONSE_VOXELS = 300
-SEED_FA, SEED_DEPTH_VOXELS = 0.2, 2
 LABEL_GROWTH_MM = FORWARD_SEARCH_MM = 4.0
 RULES = TrackingRules(
     step_size_mm=0.6,
@@ -61,6 +60,7 @@ def main() -> None:
     atlas = load_atlas(ATLAS)
     with np.load(asked.scan) as scan:
         signal, labels, size_mm = scan["signal"], scan["labels"], scan["voxel_size_mm"]
+        start = scan["start"]
         gradients = Gradients(scan["b_values"], scan["directions"])
     if asked.denoise != "none":
         with stage("denoise"):
@@ -83,7 +83,7 @@ def main() -> None:
         batches = track(
             fodf,
             maps.fa,
-            seed_mask=find_seeds(maps.fa, maps.mask, threshold=SEED_FA, depth_voxels=SEED_DEPTH_VOXELS),
+            seed_mask=start,
             voxel_size_mm=size_mm,
             rules=RULES,
             seeds=asked.seeds,

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from esn_client.imaging.gradients import Gradients
+from esn_client.imaging.mask import find_brain
 from esn_client.imaging.parcellation import grow_regions, measure_volumes
 from esn_client.imaging.response import estimate_response
-from esn_client.imaging.tensor import TensorMaps, find_brain, fit_tensor
+from esn_client.imaging.tensor import TensorMaps, fit_tensor
 from esn_core.atlas import Atlas, Region
 from esn_core.errors import DataError
 
