@@ -47,8 +47,8 @@ class Weighting:
     Attributes
     ----------
     weights : (S,) float64
-        Positive; they leave the summed length within lobes as it was. A streamline that passes through no lobe
-        keeps 1.
+        Positive; they leave the summed length within lobes as it was. A streamline that passes through no
+        lobe keeps 1.
     misfit_before, misfit_after : float
         Share of the lobes' density that the streamlines place elsewhere: half the sum of absolute differences
         over the sum, with all weights 1 and with `weights`.
