@@ -33,7 +33,7 @@ RULES = TrackingRules(
     min_length_mm=20.0,
     max_length_mm=250.0,
     stop_threshold=0.08,
-    fodf_threshold=0.12,
+    fodf_threshold=0.11,
     sphere="repulsion200",
 )
 
