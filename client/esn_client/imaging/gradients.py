@@ -1,5 +1,6 @@
 """Gradient tables: how strongly, and along which voxel axes, each volume is diffusion weighted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -87,6 +88,7 @@ def read_gradients(
     volumes: int,
     sh_order_max: int,
     shell_s_per_mm2: float | None = None,
+    more_runs: Sequence[tuple[Path, Path, int]] = (),
 ) -> Shell:
     """Read FSL's gradient files for an image that is stored with a given affine.
 
@@ -104,6 +106,8 @@ def read_gradients(
         Order that the directions must support.
     shell_s_per_mm2 : float, optional
         Which shell to use; None where there must be only one.
+    more_runs : sequence of (bval, bvec, volumes)
+        Further runs, joined behind the first: b0s, shell and directions are those of all together.
 
     Returns
     -------
@@ -116,22 +120,11 @@ def read_gradients(
         directions lie in a plane, there is no b0, not the shell, or too few directions for the order.
 
     """
-    b = _read_numbers(bval).ravel()
-    vectors = _read_numbers(bvec)
-    if vectors.ndim == 2 and vectors.shape[0] != 3 and vectors.shape[1] == 3:
-        vectors = vectors.T
-    if vectors.ndim != 2 or vectors.shape[0] != 3:
-        raise DataError(f"{bvec.name}: three rows of numbers are needed; found shape {vectors.shape}")
-    if not len(b) == vectors.shape[1] == volumes:
-        raise DataError(
-            f"{bval.name} has {len(b)} b-values, {bvec.name} has {vectors.shape[1]} vectors and the image "
-            f"has {volumes} volumes; the three must be equal"
-        )
-    if (b < 0).any():
-        raise DataError(f"{bval.name}: b-values must not be negative; the least is {b.min():g}")
+    tables = [_read_table(*run) for run in ((bval, bvec, volumes), *more_runs)]
+    b = np.concatenate([table[0] for table in tables])
+    directions = np.concatenate([table[1] for table in tables])
     unit = _unit_of(b, bval.name)
     b = b * B_UNITS[unit][2]
-    directions = vectors.T.copy()
     if np.linalg.det(affine[:3, :3]) > 0:
         directions[:, 0] *= -1
     weighted = b > B0_MAX_S_PER_MM2
@@ -163,6 +156,24 @@ def read_gradients(
         )
     kept = np.flatnonzero(chosen | ~weighted)
     return Shell(Gradients(b[kept], directions[kept]), kept, b_value, unit, others)
+
+
+def _read_table(bval: Path, bvec: Path, volumes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Read the b-values and vectors of one run, a line for each volume."""
+    b = _read_numbers(bval).ravel()
+    vectors = _read_numbers(bvec)
+    if vectors.ndim == 2 and vectors.shape[0] != 3 and vectors.shape[1] == 3:
+        vectors = vectors.T
+    if vectors.ndim != 2 or vectors.shape[0] != 3:
+        raise DataError(f"{bvec.name}: three rows of numbers are needed; found shape {vectors.shape}")
+    if not len(b) == vectors.shape[1] == volumes:
+        raise DataError(
+            f"{bval.name} has {len(b)} b-values, {bvec.name} has {vectors.shape[1]} vectors and the image "
+            f"has {volumes} volumes; the three must be equal"
+        )
+    if (b < 0).any():
+        raise DataError(f"{bval.name}: b-values must not be negative; the least is {b.min():g}")
+    return b, vectors.T.copy()
 
 
 def _unit_of(b: NDArray[np.float64], name: str) -> BUnit:
