@@ -156,8 +156,7 @@ def track(
     directions = spread_directions(rules.sphere, max_angle_deg=rules.max_angle_deg)
     amplitudes = fodf.amplitudes(directions.vectors)
     row_of = fodf.row_of
-    usual_peak = float(np.median(amplitudes[row_of[tuple(start.T)]].max(axis=1)))
-    least = rules.fodf_threshold * usual_peak
+    least = rules.fodf_threshold * _usual_peak(amplitudes, row_of[tuple(start.T)])
     if on_gpu:
         yield from track_on_gpu(
             fodf,
@@ -199,6 +198,27 @@ def track(
             bounds,
         )
         yield _pack(points, bounds[: last - first], rules)
+
+
+def least_amplitude(fodf: Fodf, seed_mask: NDArray[np.bool_], rules: TrackingRules) -> float:
+    """Give the amplitude below which axes are not followed.
+
+    Parameters
+    ----------
+    fodf : Fodf
+    seed_mask : (X, Y, Z) bool
+        The voxels to start in; one of them at least has an fODF.
+    rules : TrackingRules
+
+    """
+    directions = spread_directions(rules.sphere, max_angle_deg=rules.max_angle_deg)
+    rows = fodf.row_of[seed_mask & fodf.where]
+    return rules.fodf_threshold * _usual_peak(fodf.amplitudes(directions.vectors), rows)
+
+
+def _usual_peak(amplitudes: NDArray[np.float32], rows: NDArray[np.int32]) -> float:
+    """Give the median height of some voxels' fODFs."""
+    return float(np.median(amplitudes[rows].max(axis=1)))
 
 
 def _pack(points: NDArray[np.float32], bounds: NDArray[np.int64], rules: TrackingRules) -> Streamlines:
