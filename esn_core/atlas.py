@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
@@ -15,6 +16,8 @@ from esn_core.errors import ConfigError, DataError
 
 Hemisphere = Literal["L", "R", "M"]
 """Left, right, or across the midline."""
+SHIPPED = Path(str(files("esn_core").joinpath("atlases")))
+TABLE, VOLUME = ".tsv", ".nii.gz"
 COLUMNS = ("index", "name", "hemisphere", "x_mm", "y_mm", "z_mm", "module")
 
 
@@ -114,33 +117,73 @@ def module_pairs(atlas: Atlas) -> NDArray[np.int64]:
 
 
 def load_atlas(name: str) -> Atlas:
-    """Load an atlas that ships with this package.
+    """Load an atlas that ships with this package, or one of a site's own.
 
     Parameters
     ----------
     name : str
-        For example ``phantom-28``.
+        For example ``phantom-28``, or the path of a table that ends with ``.tsv``.
 
     Returns
     -------
     Atlas
+        One of a site's own is named by its file.
 
     Raises
     ------
     ConfigError
-        No atlas of this name ships with the package; the message lists those that do.
+        No atlas of this name ships with the package, and the message lists those that do; or there is no
+        such file.
     DataError
         The table does not describe an atlas.
 
     """
+    if name.endswith(TABLE):
+        path = Path(name)
+        try:
+            table = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the table of an atlas cannot be read: {error}") from None
+        return parse_atlas(path.name.removesuffix(TABLE), table)
     tables = {
-        entry.name.removesuffix(".tsv"): entry
-        for entry in files("esn_core").joinpath("atlases").iterdir()
-        if entry.name.endswith(".tsv") and not entry.name.endswith(".template.tsv")
+        entry.name.removesuffix(TABLE): entry
+        for entry in SHIPPED.iterdir()
+        if entry.name.endswith(TABLE) and not entry.name.endswith(".template.tsv")
     }
     if name not in tables:
-        raise ConfigError(f"unknown atlas {name!r}; there are: {', '.join(sorted(tables))}")
+        raise ConfigError(
+            f"unknown atlas {name!r}; there are: {', '.join(sorted(tables))}; or name a table, "
+            "with its label volume beside it, that ends with .tsv"
+        )
     return parse_atlas(name, tables[name].read_text(encoding="utf-8"))
+
+
+def label_volume(name: str) -> Path:
+    """Find the label volume, in MNI space, of an atlas.
+
+    Parameters
+    ----------
+    name : str
+        As for `load_atlas`.
+
+    Returns
+    -------
+    Path
+        A ``.nii.gz``: the table's name with another ending.
+
+    Raises
+    ------
+    ConfigError
+        There is none: a subject needs a ready label volume then.
+
+    """
+    path = Path(name.removesuffix(TABLE) + VOLUME) if name.endswith(TABLE) else SHIPPED / f"{name}{VOLUME}"
+    if not path.is_file():
+        raise ConfigError(
+            f"atlas {name!r} has no label volume in MNI space ({path.name}); "
+            "each subject needs a ready one of its own"
+        )
+    return path
 
 
 def parse_atlas(name: str, table: str) -> Atlas:

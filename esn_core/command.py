@@ -15,15 +15,8 @@ from esn_core.errors import EsnError
 
 _INTERRUPTED = 130
 
-# Packages that only one side needs, and the extra that brings them.
-_EXTRAS = {
-    "dipy": "client",
-    "nibabel": "client",
-    "opacus": "client",
-    "jinja2": "server",
-    "matplotlib": "server",
-    "nilearn": "server",
-}
+# Packages that an extra of one side or the other brings.
+_OPTIONAL = {"bids", "dipy", "jinja2", "matplotlib", "nibabel", "nilearn", "numba", "opacus", "trx"}
 
 
 def run(app: typer.Typer, *, program: str) -> NoReturn:
@@ -46,9 +39,10 @@ def run(app: typer.Typer, *, program: str) -> NoReturn:
         sys.exit(error.exit_status)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in _EXTRAS:
+        if package not in _OPTIONAL:
             raise
-        _complain(program, f"needs {package}: pip install 'esn-federated[{_EXTRAS[package]}]'")
+        extra = program.removeprefix("esn-")
+        _complain(program, f"needs {package}: pip install 'esn-federated[{extra}]'")
         sys.exit(EsnError.exit_status)
     except OSError as error:
         # A user's mistake or a machine's state: no permission, a directory for a file, a full disk.

@@ -1,8 +1,10 @@
 """Files that are whole or not there."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -11,17 +13,32 @@ def write_whole(path: Path, content: bytes) -> None:
     Parameters
     ----------
     path : Path
-        The file; its directory is made where it is missing. The content goes to a temporary name
-        beside it, reaches the disk, and takes the name in one step. A failure leaves an older file
-        as it was.
+        The file; its directory is made where it is missing.
     content : bytes
+
+    """
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that no reader ever meets half of.
+
+    The content goes to a temporary name beside the file, reaches the disk, and takes the name in one step. A
+    failure leaves an older file as it was.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its directory is made where it is missing.
 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

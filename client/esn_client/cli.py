@@ -115,29 +115,67 @@ def simulate(
 def prepare(
     bids_dir: Annotated[Path, typer.Argument(help="The BIDS dataset with the scans.")],
     output_dir: Annotated[Path, typer.Argument(help="The derivative dataset to write.")],
-    analysis_level: Annotated[Literal["participant"], typer.Argument(help="BIDS-App level.")],  # noqa: ARG001
+    analysis_level: Annotated[
+        Literal["participant", "group"],
+        typer.Argument(help="participant: make connectomes; group: judge all that are made."),
+    ],
     protocol: Annotated[Path, typer.Option(help="The study's protocol: its table [imaging] is the recipe.")],
     participant_label: Annotated[
         list[str] | None, typer.Option(help="Only this participant, with or without 'sub-'; may be repeated.")
     ] = None,
+    session_label: Annotated[
+        list[str] | None, typer.Option(help="Only this session, with or without 'ses-'; may be repeated.")
+    ] = None,
     n_procs: Annotated[int, typer.Option(min=1, help="Subjects at a time.")] = 1,
+    mem_gb: Annotated[float | None, typer.Option(min=0.5, help="Memory of all subjects at a time.")] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="Where streamlines are followed; all sites of a study should do it in one place."),
+    ] = "cpu",
+    work_dir: Annotated[
+        Path | None,
+        typer.Option(help="Keep every stage here; without it, those of unfinished subjects stay."),
+    ] = None,
+    skip_pages: Annotated[bool, typer.Option(help="Make no page on each subject's quality.")] = False,
+    tractograms: Annotated[bool, typer.Option(help="Keep all streamlines too, as .trx.")] = False,
+    exclude_failed: Annotated[
+        bool, typer.Option(help="group: studies leave out the visits whose numbers fail.")
+    ] = False,
 ) -> None:
-    """Make each subject's connectome from its raw diffusion MRI."""
+    """Make each subject's connectome from its raw diffusion MRI, and judge it."""
     from esn_client.imaging.pipeline import prepare as prepare_dataset
+    from esn_client.imaging.quality.site import site_files, write_site
     from esn_core.protocol import load_protocol
 
     recipe = load_protocol(protocol).imaging
-    wanted = [f"sub-{label.removeprefix('sub-')}" for label in participant_label or []]
+    if analysis_level == "group":
+        rows = write_site(output_dir, recipe, exclude_failed=exclude_failed)
+        for path in site_files(output_dir, recipe):
+            typer.echo(str(path))
+        failed, left_out = sum(r.verdict == "fail" for r in rows), sum(r.excluded for r in rows)
+        typer.echo(f"{len(rows)} visits: {failed} fail, studies leave {left_out} out", err=True)
+        return
+    if exclude_failed:
+        raise ConfigError("--exclude-failed belongs to the group level, which judges all visits")
     with progress_bar(f"preparing {bids_dir.name}") as tell:
         failures = prepare_dataset(
-            bids_dir, output_dir, recipe, participants=wanted or None, n_procs=n_procs, progress=tell
+            bids_dir,
+            output_dir,
+            recipe,
+            participants=participant_label,
+            sessions=session_label,
+            n_procs=n_procs,
+            mem_gb=mem_gb,
+            device=device,
+            work_dir=work_dir,
+            pages=not skip_pages,
+            tractograms=tractograms,
+            progress=tell,
         )
     if failures:
-        table = Table("participant", "error", "what was found", title="Not prepared")
         for failure in failures:
-            table.add_row(failure.participant, failure.error_class, failure.message)
-        Console(stderr=True, soft_wrap=True).print(table)
-        raise SubjectsFailedError(f"{len(failures)} subjects could not be prepared; the others are done")
+            typer.echo(f"not prepared: {failure.visit}: {failure.error_class}: {failure.message}", err=True)
+        raise SubjectsFailedError(f"{len(failures)} visits could not be prepared; the others are done")
     typer.echo(str(output_dir))
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_client.imaging.derivatives import load_connectome
+from esn_client.imaging.derivatives import Derivative, prepared_visits
+from esn_client.imaging.quality.site import read_exclusions
+from esn_client.imaging.scans import Visit
 from esn_core.connectome import Template, edge_scores, edge_strengths, load_template
 from esn_core.errors import DataError
 from esn_core.harmonise import control_offset
@@ -142,22 +144,27 @@ def load_cohort(
 ) -> Cohort:
     """Score every participant that has a connectome.
 
-    A child's scores depend on the child's own scan, the public template, and
-    the site's controls; never on another child with epilepsy. A participant
-    without a usable connectome is left out, and the log says how many were.
+    A child's scores depend on the child's own scans, the public template, and
+    the site's controls; never on another child with epilepsy. Several sessions
+    of one child are averaged: one patient counts once. A participant without a
+    usable connectome is left out, and so is a visit that the site's table of
+    quality excludes; the log says how many were.
 
     Raises
     ------
     DataError
-        No child with epilepsy has a connectome.
+        No child with epilepsy has a connectome, or the table of quality is older than one.
 
     """
     template = load_template(protocol.imaging.atlas)
+    excluded = read_exclusions(derivatives, protocol.imaging)
+    if excluded:
+        _log.warning("site %s: %d visits are left out for their quality", site, len(excluded))
     scored: list[tuple[Participant, NDArray[np.float64]]] = []
     left_out = 0
     for participant in participants:
         try:
-            scored.append((participant, _scores(participant, derivatives, protocol, template)))
+            scored.append((participant, _scores(participant, derivatives, protocol, template, excluded)))
         except DataError:
             left_out += 1
     if left_out:
@@ -176,12 +183,29 @@ def load_cohort(
 
 
 def _scores(
-    participant: Participant, derivatives: Path, protocol: Protocol, template: Template
+    participant: Participant,
+    derivatives: Path,
+    protocol: Protocol,
+    template: Template,
+    excluded: frozenset[Visit],
 ) -> NDArray[np.float64]:
-    connectome = load_connectome(derivatives, participant.label, protocol.imaging)
-    return edge_scores(
-        edge_strengths(connectome), template, age_years=participant.age_years, sex=participant.sex
-    )
+    """Average the edge scores of a participant's usable visits."""
+    found, fault = [], DataError(f"{participant.label}: no connectome that may be used")
+    for visit in prepared_visits(derivatives, protocol.imaging, participant=participant.label):
+        if visit in excluded:
+            continue
+        try:
+            connectome = Derivative(derivatives, visit, protocol.imaging).read_connectome()
+            found.append(
+                edge_scores(
+                    edge_strengths(connectome), template, age_years=participant.age_years, sex=participant.sex
+                )
+            )
+        except DataError as error:
+            fault = error
+    if not found:
+        raise fault
+    return np.asarray(np.mean(found, axis=0), dtype=np.float64)
 
 
 def _split(children: list[tuple[Participant, NDArray[np.float64]]], edges: int) -> Split:

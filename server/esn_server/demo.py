@@ -142,7 +142,7 @@ def _run(study: _Study) -> StudyResult:
                 _call(
                     "client",
                     *("prepare", str(data / "bids"), str(data / "derivatives"), "participant"),
-                    *("--protocol", str(study.protocol), "--n-procs", str(_PROCESSES)),
+                    *("--protocol", str(study.protocol), "--n-procs", str(_PROCESSES), "--skip-pages"),
                 )
         with study.step("study", "Running the study"):
             for site in SITES:

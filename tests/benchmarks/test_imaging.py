@@ -6,16 +6,17 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from esn_client.imaging.connectivity import connect
+from esn_client.imaging.connectivity import assign, connect
+from esn_client.imaging.dataset import Dataset
 from esn_client.imaging.fodf import fit_fodf
-from esn_client.imaging.parcellation import grow_regions
+from esn_client.imaging.parcellation import grow_regions, measure_volumes
 from esn_client.imaging.presets import SITES
 from esn_client.imaging.response import estimate_response
-from esn_client.imaging.scans import find_scan, load_scan
+from esn_client.imaging.scans import Visit, load_scan
 from esn_client.imaging.simulated_site import write_site
-from esn_client.imaging.subject import prepare_subject
+from esn_client.imaging.subject import Making, prepare_subject
 from esn_client.imaging.tensor import fit_tensor
-from esn_client.imaging.tracking import track_ends
+from esn_client.imaging.tracking import TrackingRules, find_reach, find_seeds, track
 from esn_core.atlas import load_atlas
 from esn_core.recipe import ImagingRecipe
 from esn_core.simulation.cohort import World, subject_counts
@@ -24,7 +25,7 @@ from esn_core.simulation.diffusion import draw_phantom
 ATLAS = load_atlas("phantom-28")
 SETTINGS = files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text()
 RECIPE = ImagingRecipe(**tomllib.loads(SETTINGS))
-SUBJECT = "sub-001"
+SUBJECT = Visit("sub-001", None)
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +37,13 @@ def bids(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def scan(bids):
-    return load_scan(
-        find_scan(bids, SUBJECT, atlas=ATLAS.name), atlas=ATLAS, sh_order_max=RECIPE.sh_order_max
-    )
+def files(bids):
+    return Dataset(bids).files(SUBJECT, segmentation="phantom28")
+
+
+@pytest.fixture(scope="module")
+def scan(files):
+    return load_scan(files, atlas=ATLAS, recipe=RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def response(maps):
 
 
 def deconvolve(scan, maps, response):
-    where = maps.fa >= RECIPE.fa_stop_threshold
+    where = find_reach(maps.fa, maps.mask, stop_threshold=RECIPE.fa_stop_threshold)
     return fit_fodf(
         scan.signal, scan.gradients, response=response, where=where, sh_order_max=RECIPE.sh_order_max
     )
@@ -92,30 +96,55 @@ def test_tensor(benchmark, scan):
 
 
 def test_fodf(benchmark, scan, maps, response):
-    assert benchmark.pedantic(deconvolve, (scan, maps, response), rounds=3).any()
+    assert benchmark.pedantic(deconvolve, (scan, maps, response), rounds=3).where.any()
+
+
+RULES = TrackingRules(
+    stop_threshold=RECIPE.fa_stop_threshold,
+    **{name: getattr(RECIPE, name) for name in TrackingRules.__annotations__ if name != "stop_threshold"},
+)
+
+
+def follow(scan, maps, fodf):
+    start = find_seeds(maps.fa, maps.mask, threshold=RECIPE.fa_seed_threshold, depth_voxels=0)
+    size_mm = scan.voxel_size_mm
+    return list(
+        track(
+            *(fodf, maps.fa),
+            seed_mask=start,
+            voxel_size_mm=size_mm,
+            rules=RULES,
+            device="cpu",
+            seeds=RECIPE.seeds,
+            random_seed=RECIPE.random_seed,
+        )
+    )
 
 
 def test_tracking(benchmark, scan, maps, fodf):
-    ends = benchmark.pedantic(track_ends, (fodf, maps.fa, scan.affine, RECIPE), rounds=3)
-    assert len(ends) > RECIPE.seeds / 2
+    follow(scan, maps, fodf)  # compiled once for each machine
+    batches = benchmark.pedantic(follow, (scan, maps, fodf), rounds=3)
+    assert sum(map(len, batches)) > RECIPE.seeds / 2
 
 
 def test_parcellation_with_connectivity(benchmark, scan, maps, fodf):
-    ends = track_ends(fodf, maps.fa, scan.affine, RECIPE)
+    batches, size_mm = follow(scan, maps, fodf), scan.voxel_size_mm
 
-    def assign():
-        regions = grow_regions(
-            scan.labels, ATLAS, voxel_size_mm=scan.voxel_size_mm, growth_mm=RECIPE.label_growth_mm
-        )
-        return connect(ends, regions, affine=scan.affine, atlas=ATLAS)
+    def join():
+        regions = grow_regions(scan.labels, ATLAS, voxel_size_mm=size_mm, growth_mm=RECIPE.label_growth_mm)
+        found = assign(batches, regions, fa=maps.fa, voxel_size_mm=size_mm, forward_search_mm=0.0)
+        volumes_mm3 = measure_volumes(scan.labels, ATLAS, voxel_size_mm=size_mm)
+        return connect(found, atlas=ATLAS, volumes_mm3=volumes_mm3)
 
-    assert benchmark.pedantic(assign, rounds=3).counts.any()
+    join()
+    assert benchmark.pedantic(join, rounds=3).connectome.counts.any()
 
 
-def test_one_subject_from_files_to_files(benchmark, bids, tmp_path):
+def test_one_subject_from_files_to_files(benchmark, bids, files, tmp_path):
     outs = iter(range(3))
 
     def make():
-        return prepare_subject(bids, tmp_path / str(next(outs)), SUBJECT, RECIPE)
+        out = tmp_path / str(next(outs))
+        return prepare_subject(files, Making(bids, out, RECIPE, out / "work", keep_work=False, pages=False))
 
     assert benchmark.pedantic(make, rounds=3)

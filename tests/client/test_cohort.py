@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esn_client.cohort import is_held_out, load_cohort, read_participants
-from esn_client.imaging.derivatives import Derivative
+from esn_client.imaging.derivatives import MEASURES, Derivative
+from esn_client.imaging.quality.site import write_site
+from esn_client.imaging.scans import Visit
 from esn_core.atlas import load_atlas
 from esn_core.connectome import Connectome, edge_scores, edge_strengths, load_template
 from esn_core.errors import DataError
@@ -128,10 +130,14 @@ class Dataset:
         if connectome:
             self.scan(label, seed=int(label[4:]) if seed is None else seed)
 
-    def scan(self, label, *, seed):
+    def scan(self, label, *, seed, session=None, quality=None):
         counts = np.random.default_rng(seed).integers(1, 500, (28, 28)).astype(float)
-        derivative = Derivative(self.root / "out", label, self.protocol.imaging)
-        derivative.write(Connectome(counts + counts.T, self.atlas.names), sources={}, details={})
+        derivative = Derivative(self.root / "out", Visit(label, session), self.protocol.imaging)
+        matrices = dict.fromkeys(MEASURES, counts + counts.T)
+        derivative.write(matrices, sources={}, details={"Quality": quality or {"assigned_percent": 90.0}})
+
+    def judge(self, *, exclude_failed):
+        return write_site(self.root / "out", self.protocol.imaging, exclude_failed=exclude_failed)
 
     def load(self):
         (self.root / "participants.tsv").write_text(HEAD + "".join(self.lines))
@@ -215,3 +221,71 @@ def test_a_site_without_prepared_children_is_told_what_to_do(tmp_path, protocol_
     made.add("sub-002", "control")
     with pytest.raises(DataError, match="no child with DRE has a connectome; run 'esn-client prepare' first"):
         made.load()
+
+
+def test_several_sessions_of_a_child_count_as_one_child(dataset):
+    before = by_label(dataset.load())
+    derivative = Derivative(dataset.root / "out", Visit("sub-004", None), dataset.protocol.imaging)
+    for path in derivative.record.parent.iterdir():
+        path.unlink()
+    for session, seed in (("ses-1", 4), ("ses-2", 77)):
+        dataset.scan("sub-004", seed=seed, session=session)
+    after = by_label(dataset.load())
+    assert set(after) == set(before)
+    dataset.scan("sub-004", seed=4)
+    dataset.scan("sub-077", seed=77)
+    dataset.add("sub-077", connectome=False)
+    for session in ("ses-1", "ses-2"):
+        for path in (dataset.root / "out" / "sub-004" / session / "dwi").iterdir():
+            path.unlink()
+    each = by_label(dataset.load())
+    # Only the order of the additions differs: a few float64 ulp of scores up to ten.
+    assert after["sub-004"] == pytest.approx((each["sub-004"] + each["sub-077"]) / 2, abs=1e-12)
+
+
+BAD = {"assigned_percent": 5.0}
+
+
+def test_a_visit_that_fails_is_left_out_if_the_site_says_so_and_only_then(dataset, caplog):
+    dataset.scan("sub-004", seed=4, quality=BAD)
+    assert "sub-004" in by_label(dataset.load())
+    assert [row.excluded for row in dataset.judge(exclude_failed=False) if row.verdict == "fail"] == [False]
+    assert "sub-004" in by_label(dataset.load())
+    dataset.judge(exclude_failed=True)
+    assert "sub-004" not in by_label(dataset.load())
+    assert "1 visits are left out for their quality" in caplog.text
+    assert "sub-" not in caplog.text
+
+
+def test_a_session_that_fails_leaves_the_childs_other_session(dataset):
+    dataset.scan("sub-005", seed=50, session="ses-2", quality=BAD)
+    dataset.judge(exclude_failed=True)
+    with_one = by_label(dataset.load())["sub-005"]
+    dataset.judge(exclude_failed=False)
+    assert not np.array_equal(with_one, by_label(dataset.load())["sub-005"])
+
+
+def test_a_child_that_is_unlike_the_others_is_not_left_out(dataset):
+    """Who takes part depends on the child's own scan alone: otherwise one child would move another."""
+    for number in range(1, 11):
+        dataset.scan(f"sub-{number:03d}", seed=number, quality={"assigned_percent": 90.0 + 0.1 * number})
+    dataset.scan("sub-004", seed=4, quality={"assigned_percent": 55.0})
+    rows = {row.visit.participant: row for row in dataset.judge(exclude_failed=True)}
+    assert rows["sub-004"].outlying == ("assigned_percent",)
+    assert "sub-004" in by_label(dataset.load())
+
+
+def test_a_table_of_quality_that_is_older_than_a_connectome_is_refused(dataset):
+    dataset.judge(exclude_failed=True)
+    dataset.scan("sub-004", seed=999)
+    with pytest.raises(
+        DataError, match="1 connectomes are newer than the table; run 'prepare … group' again"
+    ):
+        dataset.load()
+
+
+def test_a_damaged_table_of_quality_is_refused(dataset):
+    dataset.judge(exclude_failed=True)
+    (dataset.root / "out" / "seg-phantom28_quality.tsv").write_text("participant_id\nsub-004\n")
+    with pytest.raises(DataError, match="not a site's table of quality"):
+        dataset.load()

@@ -14,12 +14,18 @@ def directions(count, seed=0):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def read(folder, b_values, vectors, *, affine=LAS, volumes=None, order=2, transpose=False):
+def read_shell(folder, b_values, vectors, *, affine=LAS, volumes=None, order=2, transpose=False, shell=None):
     bval, bvec = folder / "s_dwi.bval", folder / "s_dwi.bvec"
     np.savetxt(bval, np.array(b_values)[None], fmt="%g")
     np.savetxt(bvec, vectors if transpose else vectors.T, fmt="%.6f")
     wanted = len(b_values) if volumes is None else volumes
-    return read_gradients(bval, bvec, affine=affine, volumes=wanted, sh_order_max=order)
+    return read_gradients(
+        bval, bvec, affine=affine, volumes=wanted, sh_order_max=order, shell_s_per_mm2=shell
+    )
+
+
+def read(folder, b_values, vectors, **how):
+    return read_shell(folder, b_values, vectors, **how).gradients
 
 
 @pytest.fixture
@@ -84,4 +90,71 @@ def test_words_are_no_gradients(tmp_path, table):
     with pytest.raises(DataError, match=r"s_dwi.bval: not a table of numbers"):
         read_gradients(
             tmp_path / "s_dwi.bval", tmp_path / "s_dwi.bvec", affine=LAS, volumes=13, sh_order_max=2
+        )
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit"), [(1e-3, "ms/um2"), (1.0, "s/mm2"), (1e6, "s/m2")], ids=["small", "usual", "si"]
+)
+def test_the_unit_of_b_values_is_recognised(tmp_path, table, factor, unit):
+    b, vectors = table
+    shell = read_shell(tmp_path, np.array(b) * factor, vectors)
+    assert shell.unit == unit
+    # The file holds six digits.
+    assert shell.gradients.b_values_s_per_mm2 == pytest.approx(b, rel=1e-5)
+    assert shell.b_value_s_per_mm2 == pytest.approx(1000, rel=1e-5)
+
+
+@pytest.mark.parametrize("factor", [0.05, 1e3])
+def test_b_values_in_no_unit_are_refused(tmp_path, table, factor):
+    b, vectors = table
+    with pytest.raises(
+        DataError, match=r"the largest b-value is .*; a scan has one of 0\.2 to 20 ms/um2; 100 to"
+    ):
+        read(tmp_path, np.array(b) * factor, vectors)
+
+
+def two_shells():
+    """Two shells and three b0s, one of them in the midst, b-values spread as scanners spread them."""
+    b = [0.0, 0.0, *([995.0, 1005.0, 2010.0, 1990.0] * 8), 5.0, *([1000.0, 2000.0] * 4)]
+    vectors = directions(len(b), seed=4)
+    vectors[np.array(b) < 50] = 0
+    return b, vectors
+
+
+@pytest.mark.parametrize(("wanted", "other"), [(1000, 2000), (2000, 1000), (1950, 1000)])
+def test_the_protocol_chooses_the_shell_and_b0s_are_kept(tmp_path, wanted, other):
+    b, vectors = two_shells()
+    shell = read_shell(tmp_path, b, vectors, shell=wanted)
+    keep = [k for k in range(len(b)) if b[k] < 50 or abs(b[k] - wanted) < 150]
+    assert shell.kept.tolist() == keep
+    assert shell.gradients.b_values_s_per_mm2.tolist() == [b[k] for k in keep]
+    assert shell.gradients.directions == pytest.approx(vectors[keep], abs=2e-6)
+    assert shell.gradients.is_b0.sum() == 3
+    assert shell.dropped_s_per_mm2 == pytest.approx([other], rel=0.01)
+
+
+def test_a_shell_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    with pytest.raises(DataError, match="a shell near b = 3000 s/mm2 is asked for; found b near 1000, 2000"):
+        read(tmp_path, *two_shells(), shell=3000)
+
+
+def test_a_grid_of_b_values_has_no_shells(tmp_path):
+    b = [0.0, *np.linspace(500, 2000, 40)]
+    with pytest.raises(DataError, match=r"no shells; b-values from 500 to 2000 s/mm2 run into each other"):
+        read(tmp_path, b, np.vstack([np.zeros(3), directions(40)]))
+
+
+def test_directions_in_a_plane_are_refused(tmp_path):
+    angle = np.linspace(0, np.pi, 20, endpoint=False)
+    flat = np.column_stack([np.cos(angle), np.sin(angle), np.zeros(20)])
+    with pytest.raises(DataError, match="all directions lie near one plane"):
+        read(tmp_path, [0.0] + [1000.0] * 20, np.vstack([np.zeros(3), flat]))
+
+
+def test_files_that_were_exchanged_are_refused(tmp_path, table):
+    read(tmp_path, *table)
+    with pytest.raises(DataError, match="three rows of numbers are needed; found shape"):
+        read_gradients(
+            tmp_path / "s_dwi.bvec", tmp_path / "s_dwi.bval", affine=LAS, volumes=13, sh_order_max=2
         )

@@ -6,12 +6,15 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
+from esn_client.imaging.dataset import Dataset
 from esn_client.imaging.gradients import Gradients
 from esn_client.imaging.nifti import write_image, write_scan_files
 from esn_client.imaging.presets import SITES
-from esn_client.imaging.scans import Scan, find_scan, load_scan
-from esn_client.imaging.subject import StageLog, reconstruct
+from esn_client.imaging.scans import Scan, Visit, load_scan
+from esn_client.imaging.stages import Stages
+from esn_client.imaging.subject import reconstruct
 from esn_core.atlas import load_atlas
+from esn_core.errors import DataError
 from esn_core.recipe import ImagingRecipe
 from esn_core.simulation.cohort import World
 from esn_core.simulation.diffusion import draw_phantom
@@ -55,9 +58,14 @@ def counts_of(phantom, tmp_path_factory):
         )
         vectors = np.loadtxt(stem.with_suffix(".bvec"))
         np.savetxt(stem.with_suffix(".bvec"), vectors * np.array(signs)[:, None])
-        scan = load_scan(find_scan(site, "sub-001", atlas=ATLAS.name), atlas=ATLAS, sh_order_max=6)
+        (site / "dataset_description.json").write_text('{"Name": "one", "BIDSVersion": "1.10.0"}')
+        (labels.parents[1] / "dataset_description.json").write_text(
+            '{"Name": "x", "BIDSVersion": "1.10.0", "DatasetType": "derivative", "GeneratedBy": []}'
+        )
+        files = Dataset(site).files(Visit("sub-001", None), segmentation="phantom28")
         recipe = RECIPE.model_copy(update={"random_seed": random_seed})
-        return reconstruct(scan, recipe, log=StageLog()).connectome.counts[UPPER]
+        scan = load_scan(files, atlas=ATLAS, recipe=recipe)
+        return reconstruct(scan, recipe, stages=Stages(None)).measures.connectome.counts[UPPER]
 
     return make
 
@@ -91,12 +99,17 @@ def test_storage_makes_no_difference_beyond_sampling_noise(counts_of, left_store
     assert agreement(left_stored, counts_of("RAS")) > retest - 0.02
 
 
-@pytest.mark.parametrize("signs", [(-1, 1, 1), (1, -1, 1), (1, 1, -1)])
-def test_a_wrong_sign_in_the_gradients_destroys_the_connectome(counts_of, left_stored, signs):
-    wrong = counts_of("RAS", signs=signs)
-    # Measured: .42 to .52, and a fifth of the streamlines that join two regions.
-    assert agreement(left_stored, wrong) < 0.7
-    assert wrong.sum() < 0.4 * left_stored.sum()
+@pytest.mark.parametrize(
+    ("signs", "cure"),
+    [
+        ((-1, 1, 1), "-row 1, row 2, row 3|row 1, -row 2, -row 3"),
+        ((1, -1, 1), "row 1, -row 2, row 3|-row 1, row 2, -row 3"),
+        ((1, 1, -1), "row 1, row 2, -row 3|-row 1, -row 2, row 3"),
+    ],
+)
+def test_a_wrong_sign_in_the_gradients_is_refused_and_the_right_one_named(counts_of, signs, cure):
+    with pytest.raises(DataError, match=f"times as well with the rows of the .bvec file changed to ({cure})"):
+        counts_of("RAS", signs=signs)
 
 
 def test_a_weaker_bundle_has_fewer_streamlines(left_stored):
@@ -109,7 +122,8 @@ def test_a_weaker_bundle_has_fewer_streamlines(left_stored):
         weaker.affine,
         Gradients(SCHEME.b_values_s_per_mm2, SCHEME.directions),
         weaker.labels.astype(np.int64),
+        preprocessed=False,
     )
-    counts = reconstruct(scan, RECIPE, log=StageLog()).connectome.counts[UPPER]
+    counts = reconstruct(scan, RECIPE, stages=Stages(None)).measures.connectome.counts[UPPER]
     # A third of the cross-section; voxels that are partly filled keep some seeds, so the count falls less.
     assert counts[edge] < 0.7 * left_stored[edge]

@@ -1,41 +1,23 @@
 """Tests of single imaging stages against closed forms and slow definitions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from dipy.data import get_sphere
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from esn_client.imaging.connectivity import connect
-from esn_client.imaging.fodf import amplitudes, fit_fodf
 from esn_client.imaging.gradients import Gradients
-from esn_client.imaging.parcellation import grow_regions
-from esn_client.imaging.response import Response, estimate_response
-from esn_client.imaging.tensor import TensorMaps, find_brain, fit_tensor
-from esn_client.imaging.tracking import track_ends
+from esn_client.imaging.mask import find_brain
+from esn_client.imaging.parcellation import grow_regions, measure_volumes
+from esn_client.imaging.response import estimate_response
+from esn_client.imaging.tensor import TensorMaps, fit_tensor
 from esn_core.atlas import Atlas, Region
 from esn_core.errors import DataError
-from esn_core.recipe import ImagingRecipe
 
 ALONG, ACROSS = 1.7e-3, 0.3e-3
 PAIR = Atlas("pair", (Region(7, "a", "L", -1, 0, 0, "m"), Region(3, "b", "R", 1, 0, 0, "n")))
-RECIPE = ImagingRecipe(
-    atlas="pair",
-    sh_order_max=4,
-    response_voxels=20,
-    fa_seed_threshold=0.2,
-    fa_stop_threshold=0.1,
-    fodf_threshold=0.1,
-    step_size_mm=1.0,
-    max_angle_deg=30,
-    min_length_mm=5,
-    max_length_mm=100,
-    seeds=200,
-    random_seed=12345,
-    label_growth_mm=2.0,
-    sphere="repulsion100",
-)
 
 
 def gradients(count=30):
@@ -98,66 +80,47 @@ def maps_of(eigenvalues):
     )
 
 
-def test_the_response_is_the_mean_of_the_most_anisotropic_voxels():
+def test_the_response_is_the_median_of_the_most_anisotropic_voxels():
     response = estimate_response(maps_of([1.6e-3, 0.4e-3, 0.2e-3]), voxels=50)
     # All voxels are equal: only rounding differs.
     assert response.eigenvalues_mm2_per_s == pytest.approx([1.6e-3, 0.3e-3, 0.3e-3], rel=1e-12)
     assert response.b0 == 500
 
 
-def test_a_round_response_is_refused():
-    with pytest.raises(DataError, match=r"is 1\.00 times as long as wide; 1\.5 or more is needed"):
-        estimate_response(maps_of([1e-3, 1e-3, 1e-3]), voxels=50)
+@pytest.mark.parametrize(
+    ("eigenvalues", "message"),
+    [
+        ([1e-3, 1e-3, 1e-3], r"is 1\.00 times as long as wide; 1\.5 or more is needed"),
+        ([1.7e-3, 5e-5, 5e-5], "is 34 times as long as wide; 20 or less is possible"),
+        ([1.7e-9, 0.3e-9, 0.3e-9], r"along the fibres is 1\.7e-09 mm2/s; .* are the b-values in s/mm2\?"),
+        ([4e-3, 1e-3, 1e-3], "the brain has 0 off its surface that look like tissue"),
+    ],
+)
+def test_a_response_that_no_tissue_has_is_refused(eigenvalues, message):
+    with pytest.raises(DataError, match=message):
+        estimate_response(maps_of(eigenvalues), voxels=50)
+
+
+def test_a_response_from_voxels_with_another_b0_than_the_brain_is_refused():
+    maps = maps_of([1.6e-3, 0.3e-3, 0.3e-3])
+    bright = np.where(maps.fa > np.quantile(maps.fa, 0.8), 9000.0, 500.0)
+    with pytest.raises(DataError, match="single-fibre voxels is 9000 and the brain's median is 500"):
+        estimate_response(replace(maps, b0=bright), voxels=50)
+
+
+def test_voxels_without_signal_or_with_impossible_diffusion_do_not_move_the_response():
+    maps = maps_of([1.6e-3, 0.3e-3, 0.3e-3])
+    values, fa, b0 = maps.eigenvalues_mm2_per_s.copy(), maps.fa.copy(), maps.b0.copy()
+    values[3], fa[3] = [9e-3, 1e-3, 1e-3], 0.999
+    values[5, 4:6], fa[5, 4:6] = [1.6e-3, 0, 0], 1.0
+    b0[7], fa[7] = 0, 0.99
+    response = estimate_response(replace(maps, eigenvalues_mm2_per_s=values, fa=fa, b0=b0), voxels=50)
+    assert response.eigenvalues_mm2_per_s == pytest.approx([1.6e-3, 0.3e-3, 0.3e-3], rel=1e-12)
 
 
 def test_a_response_of_more_voxels_than_there_are_is_refused():
     with pytest.raises(DataError, match="a response of 5000 voxels is asked for; the brain has 1000"):
         estimate_response(maps_of([1.6e-3, 0.3e-3, 0.3e-3]), voxels=5000)
-
-
-def fodf_of(signal, table, where):
-    response = Response(np.array([ALONG, ACROSS, ACROSS]), 1000.0)
-    return fit_fodf(signal, table, response=response, where=where, sh_order_max=RECIPE.sh_order_max)
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_the_fodf_points_along_the_fibres(axis):
-    table, sphere = gradients(), get_sphere(name="repulsion724")
-    direction = np.eye(3)[axis]
-    signal = fibre_signal(table, direction).reshape(1, 1, 1, -1).astype(np.float32)
-    fodf = fodf_of(signal, table, np.ones((1, 1, 1), dtype=bool))
-    amplitude = amplitudes(fodf[0, 0], sphere)[0]
-    # 724 directions lie some 8 degrees apart: the nearest is within 5, and the peak is the nearest or next.
-    assert abs(sphere.vertices[amplitude.argmax()] @ direction) > np.cos(np.radians(8))
-
-
-def test_streamlines_run_along_the_bar_and_end_at_its_ends(bar):
-    signal, table = bar
-    maps = fit_tensor(signal, table)
-    affine = np.diag([2.0, 2, 2, 1])
-    fodf = fodf_of(signal, table, maps.fa > 0.1)
-    ends = track_ends(fodf, maps.fa, affine, RECIPE)
-    length = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)
-    assert len(ends) > 100
-    # The bar is 40 mm long; a wandering streamline may leave it at a side.
-    assert np.median(np.abs(ends[:, 0, 0] - ends[:, 1, 0])) > 30
-    assert length.max() < 45
-    assert np.array_equal(ends, track_ends(fodf, maps.fa, affine, RECIPE))
-    other = RECIPE.model_copy(update={"random_seed": 54321})
-    assert not np.array_equal(ends[:50], track_ends(fodf, maps.fa, affine, other)[:50])
-
-
-def test_every_streamline_is_a_seed_of_its_own(bar):
-    signal, table = bar
-    maps = fit_tensor(signal, table)
-    fodf = fodf_of(signal, table, maps.fa > 0.1)
-    ends = track_ends(fodf, maps.fa, np.diag([2.0, 2, 2, 1]), RECIPE)
-    assert len(np.unique(ends.reshape(len(ends), -1), axis=0)) == len(ends)
-
-
-def test_a_brain_without_fibres_has_nowhere_to_start():
-    with pytest.raises(DataError, match=r"no voxel reaches fa_seed_threshold 0\.2; the most is 0\.15"):
-        track_ends(np.ones((5, 5, 5, 15)), np.full((5, 5, 5), 0.15), np.eye(4), RECIPE)
 
 
 def grow_voxel_by_voxel(labels, voxel_size_mm, growth_mm):
@@ -184,18 +147,8 @@ def test_growth_gives_voxels_to_the_nearest_region_in_reach(labels, growth_mm):
     assert all(grown[voxel] in allowed[voxel] for voxel in np.ndindex(labels.shape))
 
 
-def test_ends_are_looked_up_in_the_voxel_that_holds_them():
-    regions = np.full((4, 1, 1), -1)
-    regions[0], regions[3] = 0, 1
-    affine = np.array([[-2.0, 0, 0, 6], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])  # stored right to left
-    ends = np.array([[[6.9, 0, 0], [-0.9, 0.9, 0]], [[5.1, 0, 0], [3.0, 0, 0]], [[6, 0, 0], [6, 0, -0.9]]])
-    counts = connect(ends, regions, affine=affine, atlas=PAIR).counts
-    # The second streamline ends between the regions; the third stays in region a.
-    assert counts.tolist() == [[1, 1], [1, 0]]
-
-
-def test_a_tractogram_that_joins_nothing_is_refused():
-    with pytest.raises(
-        DataError, match="none of 2 streamlines joins two regions; check gradients and labels"
-    ):
-        connect(np.zeros((2, 2, 3)), np.zeros((1, 1, 1), dtype=int), affine=np.eye(4), atlas=PAIR)
+def test_volumes_are_counted_before_regions_grow():
+    labels = np.zeros((4, 3, 2), dtype=np.int64)
+    labels[0], labels[1, 0] = 7, 3
+    volumes = measure_volumes(labels, PAIR, voxel_size_mm=np.array([2.0, 1.0, 1.5]))
+    assert volumes.tolist() == [18.0, 6.0]

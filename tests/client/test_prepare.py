@@ -18,10 +18,12 @@ import psutil
 import pytest
 
 from esn_client.imaging import derivatives, subject
-from esn_client.imaging.derivatives import Derivative
+from esn_client.imaging.dataset import Dataset
+from esn_client.imaging.derivatives import MEASURES, Derivative
 from esn_client.imaging.pipeline import Failure, load_connectome, prepare
+from esn_client.imaging.scans import Visit
 from esn_client.imaging.simulated_site import write_site
-from esn_client.imaging.subject import prepare_subject
+from esn_client.imaging.subject import Making, prepare_subject
 from esn_core.connectome import edge_strengths
 from esn_core.errors import ConfigError, DataError
 from esn_core.recipe import ImagingRecipe
@@ -37,7 +39,7 @@ def clean(tmp_path_factory):
     """A site of two children, and its connectomes."""
     folder = tmp_path_factory.mktemp("prepare")
     write_site(folder / "bids", site="north", seed=8, children=2, controls=0, truth=None)
-    assert prepare(folder / "bids", folder / "out", RECIPE, participants=None, n_procs=2) == []
+    assert prepare(folder / "bids", folder / "out", RECIPE, participants=None, n_procs=2, pages=False) == []
     return folder
 
 
@@ -52,11 +54,12 @@ def out(clean, tmp_path):
 
 
 def files_of(out, participant=FIRST, recipe=RECIPE):
-    return Derivative(out, participant, recipe)
+    return Derivative(out, Visit(participant, None), recipe)
 
 
 def redone(bids, out, recipe=RECIPE, participant=FIRST):
-    return prepare_subject(bids, out, participant, recipe)
+    files = Dataset(bids).files(Visit(participant, None), segmentation="phantom28")
+    return prepare_subject(files, Making(bids, out, recipe, out / "work", keep_work=False, pages=False))
 
 
 def append(path, content=b" "):
@@ -71,7 +74,8 @@ def test_outputs_are_a_derivative_dataset(clean):
     written = sorted(
         p.relative_to(clean / "out").as_posix() for p in (clean / "out").rglob("*") if p.is_file()
     )
-    stems = [f"{name}/dwi/{name}_seg-phantom28_meas-count_relmat" for name in (FIRST, SECOND)]
+    measures = [measure for measure in MEASURES if measure != "weight"]
+    stems = [f"{name}/dwi/{name}_seg-phantom28_meas-{m}_relmat" for name in (FIRST, SECOND) for m in measures]
     assert written == sorted(
         [".bidsignore", "dataset_description.json", *[s + e for s in stems for e in (".dense.tsv", ".json")]]
     )
@@ -79,11 +83,11 @@ def test_outputs_are_a_derivative_dataset(clean):
 
 def test_the_record_says_how_the_matrix_was_made(clean):
     record = json.loads(files_of(clean / "out").record.read_text())
-    assert record["Recipe"] == RECIPE.model_dump()
+    assert record["Recipe"] == RECIPE.model_dump(mode="json")
     assert record["Software"]["dipy"].startswith("1.12")
     assert len(record["Sources"]) == 4
     assert record["Nodes"][0] == "L_superior_frontal"
-    names = ["reading", "tensor", "response", "fodf", "tracking", "parcellation", "connectivity"]
+    names = ["tensor", "gradients", "response", "fodf", "labels", "parcellation", "tracking"]
     assert [stage["Name"] for stage in record["Stages"]] == names
     counts = load_connectome(clean / "out", FIRST, RECIPE).counts
     assert record["StreamlinesAssigned"] == np.triu(counts).sum() <= record["Streamlines"] <= RECIPE.seeds
@@ -96,7 +100,7 @@ def test_a_prepared_connectome_is_read_back(clean):
 
 
 def test_the_number_of_processes_changes_nothing(clean, bids, tmp_path):
-    assert prepare(bids, tmp_path / "alone", RECIPE, participants=[SECOND], n_procs=1) == []
+    assert prepare(bids, tmp_path / "alone", RECIPE, participants=[SECOND], n_procs=1, pages=False) == []
     again, before = (load_connectome(o, SECOND, RECIPE).counts for o in (tmp_path / "alone", clean / "out"))
     assert np.array_equal(again, before)
     assert not files_of(tmp_path / "alone").record.exists()
@@ -139,7 +143,7 @@ def test_another_release_is_redone(bids, out, monkeypatch):
 
 
 def test_an_edited_matrix_is_refused_and_redone(clean, bids, out):
-    matrix = files_of(out).matrix
+    matrix = files_of(out).matrix("count")
     text = matrix.read_text()
     matrix.write_text(("1" if text[0] == "0" else "0") + text[1:])
     with pytest.raises(
@@ -147,19 +151,19 @@ def test_an_edited_matrix_is_refused_and_redone(clean, bids, out):
     ):
         load_connectome(out, FIRST, RECIPE)
     assert redone(bids, out) is True
-    assert matrix.read_bytes() == files_of(clean / "out").matrix.read_bytes()
+    assert matrix.read_bytes() == files_of(clean / "out").matrix("count").read_bytes()
 
 
 @pytest.mark.parametrize("which", ["matrix", "record"])
 def test_a_missing_file_is_refused_and_redone(bids, out, which):
-    path = getattr(files_of(out), which)
+    path = files_of(out).record if which == "record" else files_of(out).matrix("count")
     path.unlink()
     with pytest.raises(DataError, match=f"sub-001: no connectome; {path.name} is missing"):
         load_connectome(out, FIRST, RECIPE)
     assert redone(bids, out) is True
 
 
-@pytest.mark.parametrize("half", [b"", b'{"MatrixSha256": "', b"[]"])
+@pytest.mark.parametrize("half", [b"", b'{"MatricesSha256": "', b"[]"])
 def test_half_a_record_is_refused_and_redone(bids, out, half):
     files_of(out).record.write_bytes(half)
     with pytest.raises(DataError, match=r"relmat\.json is not a record of a connectome"):
@@ -199,7 +203,7 @@ def test_a_failed_subject_leaves_the_others_unharmed(bids, tmp_path):
     failures = prepare(
         bids, tmp_path / "out", RECIPE, participants=None, n_procs=2, progress=lambda *step: seen.append(step)
     )
-    words = "sub-001: sub-001_dwi.bvec is missing beside sub-001_dwi.nii.gz"
+    words = "sub-001_dwi.bvec is missing beside sub-001_dwi.nii.gz"
     assert failures == [Failure(FIRST, "DataError", words)]
     assert sorted(name for name, _, _ in seen) == [FIRST, SECOND]
     assert [step[1:] for step in seen] == [(1, 2), (2, 2)]
@@ -223,7 +227,8 @@ def test_an_error_of_ours_is_reported_under_its_own_name(bids, tmp_path, monkeyp
         raise ZeroDivisionError("first line\nsecond line")
 
     monkeypatch.setattr(pipeline, "prepare_subject", broken)
-    failure = pipeline._attempt(bids, tmp_path, FIRST, RECIPE)
+    files = Dataset(bids).files(Visit(FIRST, None), segmentation="phantom28")
+    failure = pipeline._attempt(files, Making(bids, tmp_path, RECIPE, tmp_path, keep_work=False, pages=False))
     assert failure == Failure(FIRST, "ZeroDivisionError", "first line")
     assert subject.prepare_subject is not broken
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from esn_core.atlas import Atlas, Region, load_atlas, parse_atlas
+from esn_core.atlas import Atlas, Region, label_volume, load_atlas, parse_atlas
 from esn_core.errors import ConfigError, DataError
 
 HEADER = "index\tname\themisphere\tx_mm\ty_mm\tz_mm\tmodule\n"
@@ -94,6 +94,28 @@ def test_an_unknown_atlas_is_refused_with_the_known_ones():
 def test_a_table_that_is_no_atlas_is_refused(table, message):
     with pytest.raises(DataError, match=message):
         parse_atlas("tiny", table)
+
+
+def test_an_atlas_of_a_site_is_read_from_its_table(tmp_path):
+    (tmp_path / "mine.tsv").write_text(LINES)
+    name = str(tmp_path / "mine.tsv")
+    assert load_atlas(name) == parse_atlas("mine", LINES)
+    with pytest.raises(ConfigError, match=r"has no label volume in MNI space \(mine.nii.gz\); each subject"):
+        label_volume(name)
+    (tmp_path / "mine.nii.gz").touch()
+    assert label_volume(name) == tmp_path / "mine.nii.gz"
+
+
+def test_a_table_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"the table of an atlas cannot be read: .*No such file"):
+        load_atlas(str(tmp_path / "mine.tsv"))
+
+
+def test_the_anatomical_atlases_have_label_volumes_and_the_phantom_has_none():
+    assert label_volume("aal-116").name == "aal-116.nii.gz"
+    assert label_volume("desikan-killiany-83").is_file()
+    with pytest.raises(ConfigError, match="atlas 'phantom-28' has no label volume"):
+        label_volume("phantom-28")
 
 
 def test_centroids_keep_the_order_of_the_regions():

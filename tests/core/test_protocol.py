@@ -77,6 +77,9 @@ OTHER = {
     ("privacy", "noise"): "none",
     ("imaging", "sphere"): "repulsion200",
     ("imaging", "sh_order_max"): 4,
+    ("imaging", "end_search_mm"): 1.0,
+    ("imaging", "denoise"): "mppca",
+    ("imaging", "motion"): "rigid",
     ("rounds", "quorum"): None,
     ("bundle_sha256",): "1" * 64,
 }

@@ -140,3 +140,16 @@ def test_a_network_larger_than_the_brain_is_refused():
 def test_a_negative_site_is_refused():
     with pytest.raises(ConfigError, match="not -1 and 0"):
         site(-1, 0)
+
+
+@pytest.mark.parametrize("name", ["aal-116", "desikan-killiany-83"])
+def test_homotopic_pairs_of_an_anatomical_atlas_are_favoured(name):
+    atlas = load_atlas(name)
+    mean, _ = anatomy(atlas)
+    a, b = atlas.edges.T
+    stem = np.array([region.stem for region in atlas.regions])
+    side = np.array([region.hemisphere for region in atlas.regions])
+    homotopic = stem[a] == stem[b]
+    assert homotopic.sum() == (side == "L").sum()
+    crossing = (side[a] != side[b]) & ~homotopic & (side[a] != "M") & (side[b] != "M")
+    assert mean[homotopic].mean() > mean[crossing].mean() + 1

@@ -3,20 +3,104 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from dipy.core.sphere import Sphere
 from dipy.data import get_sphere
 from dipy.reconst.csdeconv import ConstrainedSphericalDeconvModel
-from dipy.reconst.shm import sh_to_sf
+from dipy.reconst.shm import real_sh_descoteaux
 from numpy.typing import NDArray
 
+from esn_client.imaging.deconvolution import Deconvolution
 from esn_client.imaging.gradients import Gradients, coefficients_of_order
 from esn_client.imaging.response import Response
 from esn_client.imaging.tensor import dipy_table
+from esn_core.errors import DataError
 
-BASIS = "descoteaux07"
-"""The spherical harmonics of DIPY's deconvolution and tracker, in their legacy form."""
+LARGEST_ORDER = 8
+"""Above it the fODF of a clinical scan sharpens noise (Tournier et al. 2013, NMR Biomed 26:1775)."""
+BATCH_VOXELS = 4096
+"""Bounds the memory of the batch's equations: 35 MB at order 8."""
+
+
+@dataclass(frozen=True)
+class Fodf:
+    """Fibre orientation distributions of some voxels.
+
+    Attributes
+    ----------
+    where : (X, Y, Z) bool
+        The n voxels that have one.
+    coefficients : (n, C) float32
+        In DIPY's legacy ``descoteaux07`` basis, along the voxel axes, in the order of ``where``.
+
+    """
+
+    where: NDArray[np.bool_]
+    coefficients: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if len(self.coefficients) != self.where.sum():
+            raise DataError(
+                f"{int(self.where.sum())} voxels must have an fODF each; there are {len(self.coefficients)}"
+            )
+
+    @property
+    def row_of(self) -> NDArray[np.int32]:
+        """Row of each voxel in `coefficients`, or -1; (X, Y, Z)."""
+        rows = np.full(self.where.shape, -1, dtype=np.int32)
+        rows[self.where] = np.arange(len(self.coefficients), dtype=np.int32)
+        return rows
+
+    def amplitudes(self, directions: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Evaluate the fODFs along some directions, negative values as 0.
+
+        Parameters
+        ----------
+        directions : (D, 3) float64
+            Unit vectors.
+
+        Returns
+        -------
+        (n, D) float32
+
+        """
+        # C = (order + 1) (order + 2) / 2
+        order = int(np.sqrt(8 * self.coefficients.shape[1] + 1) - 3) // 2
+        sphere = Sphere(xyz=directions)
+        with legacy_basis():
+            basis = real_sh_descoteaux(order, sphere.theta, sphere.phi, legacy=True)[0]
+        amplitudes: NDArray[np.float32] = self.coefficients @ basis.T.astype(np.float32)
+        return np.maximum(amplitudes, 0, out=amplitudes)
+
+
+def order_for(directions: int, *, most: int = LARGEST_ORDER) -> int:
+    """Give the highest order that so many distinct directions determine.
+
+    Parameters
+    ----------
+    directions : int
+    most : int
+        The protocol's order, even.
+
+    Returns
+    -------
+    int
+        Even; 45 directions allow 8, 28 allow 6, 15 allow 4.
+
+    Raises
+    ------
+    DataError
+        Fewer than 15 directions: an fODF of order 2 cannot tell two crossing bundles from one.
+
+    """
+    allowed = [order for order in range(4, most + 1, 2) if coefficients_of_order(order) <= directions]
+    if not allowed:
+        raise DataError(
+            f"{directions} distinct directions; {coefficients_of_order(4)} or more are needed for an fODF"
+        )
+    return allowed[-1]
 
 
 @contextmanager
@@ -34,7 +118,7 @@ def fit_fodf(
     response: Response,
     where: NDArray[np.bool_],
     sh_order_max: int,
-) -> NDArray[np.float64]:
+) -> Fodf:
     """Deconvolve the signal (Tournier et al. 2007, Neuroimage 35:1459), only where it is needed.
 
     Parameters
@@ -47,42 +131,23 @@ def fit_fodf(
 
     Returns
     -------
-    (X, Y, Z, C) float64
-        Coefficients in DIPY's legacy ``descoteaux07`` basis, along the voxel axes; 0 elsewhere.
+    Fodf
 
     """
-    coefficients = np.zeros((*where.shape, coefficients_of_order(sh_order_max)))
-    if not where.any():
-        return coefficients
+    coefficients = np.empty((int(where.sum()), coefficients_of_order(sh_order_max)), dtype=np.float32)
+    voxels = np.argwhere(where)
+    weighted = ~gradients.is_b0
     with legacy_basis():
-        # A few voxels oscillate between two sets of negative directions; their last fODF is as good as any.
-        warnings.filterwarnings("ignore", message="maximum number of iterations exceeded")
         model = ConstrainedSphericalDeconvModel(
             dipy_table(gradients),
             (response.eigenvalues_mm2_per_s, response.b0),
             reg_sphere=get_sphere(name="repulsion100"),
             sh_order_max=sh_order_max,
         )
-        coefficients[where] = model.fit(signal[where].astype(np.float64)).shm_coeff
-    return coefficients
-
-
-def amplitudes(coefficients: NDArray[np.float64], sphere: Sphere) -> NDArray[np.float64]:
-    """Evaluate fODFs on a sphere.
-
-    Parameters
-    ----------
-    coefficients : (n, C) float64
-        As `fit_fodf` returns them.
-    sphere : Sphere
-        Of D directions.
-
-    Returns
-    -------
-    (n, D) float64
-
-    """
-    # C = (order + 1) (order + 2) / 2
-    order = int(np.sqrt(8 * coefficients.shape[1] + 1) - 3) // 2
-    with legacy_basis():
-        return np.asarray(sh_to_sf(coefficients, sphere, sh_order_max=order, basis_type=BASIS, legacy=True))
+    # DIPY's matrices, with one of each two opposite directions counted twice.
+    half = (model.sphere.vertices @ model.sphere.vertices.T).argmin(axis=1) > np.arange(len(model.B_reg))
+    deconvolution = Deconvolution(model._X, np.sqrt(2) * model.B_reg[half], model.tau)
+    for first in range(0, len(voxels), BATCH_VOXELS):
+        batch = signal[tuple(voxels[first : first + BATCH_VOXELS].T)][:, weighted].astype(np.float64)
+        coefficients[first : first + BATCH_VOXELS] = deconvolution.solve(batch)
+    return Fodf(where, coefficients)

@@ -1,7 +1,9 @@
 """Gradient tables: how strongly, and along which voxel axes, each volume is diffusion weighted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,17 @@ B0_MAX_S_PER_MM2 = 50.0
 """Volumes up to this b-value count as not diffusion weighted."""
 SHELL_WIDTH = 0.1
 """Weighted b-values may differ by this share of their median and still be one shell."""
+LEAST_THIRD_DIMENSION = 0.02
+"""The least eigenvalue of the mean of g g^T: 1/3 for directions all around, 0 for directions in a plane."""
+
+BUnit = Literal["s/mm2", "ms/um2", "s/m2"]
+# Largest b-values that people use, in s/mm2, in each unit; the ranges do not meet.
+B_UNITS: dict[BUnit, tuple[float, float, float]] = {
+    "ms/um2": (0.2, 20.0, 1e3),
+    "s/mm2": (100.0, 50_000.0, 1.0),
+    "s/m2": (1e8, 5e10, 1e-6),
+}
+"""Least and largest plausible maximum of a table in each unit, and the factor to s/mm2."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +54,42 @@ def coefficients_of_order(sh_order_max: int) -> int:
     return (sh_order_max + 1) * (sh_order_max + 2) // 2
 
 
+@dataclass(frozen=True)
+class Shell:
+    """The volumes of a scan that are used: its b0s and one shell.
+
+    Attributes
+    ----------
+    gradients : Gradients
+        Of the K volumes that are kept, in the order of the image.
+    kept : (K,) int64
+        Their places in the image.
+    b_value_s_per_mm2 : float
+        The median of the shell's.
+    unit : 's/mm2', 'ms/um2' or 's/m2'
+        In which the file gave its b-values.
+    dropped_s_per_mm2 : tuple of float
+        The other shells.
+
+    """
+
+    gradients: Gradients
+    kept: NDArray[np.int64]
+    b_value_s_per_mm2: float
+    unit: BUnit
+    dropped_s_per_mm2: tuple[float, ...]
+
+
 def read_gradients(
-    bval: Path, bvec: Path, *, affine: NDArray[np.float64], volumes: int, sh_order_max: int
-) -> Gradients:
+    bval: Path,
+    bvec: Path,
+    *,
+    affine: NDArray[np.float64],
+    volumes: int,
+    sh_order_max: int,
+    shell_s_per_mm2: float | None = None,
+    more_runs: Sequence[tuple[Path, Path, int]] = (),
+) -> Shell:
     """Read FSL's gradient files for an image that is stored with a given affine.
 
     FSL writes vectors along the voxel axes, with x negated where the affine's determinant is positive
@@ -58,18 +104,62 @@ def read_gradients(
         Of the image.
     sh_order_max : int
         Order that the directions must support.
+    shell_s_per_mm2 : float, optional
+        Which shell to use; None where there must be only one.
+    more_runs : sequence of (bval, bvec, volumes)
+        Further runs, joined behind the first: b0s, shell and directions are those of all together.
 
     Returns
     -------
-    Gradients
+    Shell
 
     Raises
     ------
     DataError
-        A file cannot be read, the counts differ, a vector is no direction, there is no b0, several
-        shells, or too few directions for the order.
+        A file cannot be read, the counts differ, b-values are in no known unit, a vector is no direction, the
+        directions lie in a plane, there is no b0, not the shell, or too few directions for the order.
 
     """
+    tables = [_read_table(*run) for run in ((bval, bvec, volumes), *more_runs)]
+    b = np.concatenate([table[0] for table in tables])
+    directions = np.concatenate([table[1] for table in tables])
+    unit = _unit_of(b, bval.name)
+    b = b * B_UNITS[unit][2]
+    if np.linalg.det(affine[:3, :3]) > 0:
+        directions[:, 0] *= -1
+    weighted = b > B0_MAX_S_PER_MM2
+    if weighted.all():
+        raise DataError(
+            f"{bval.name}: no b0; one volume of b <= {B0_MAX_S_PER_MM2:g} s/mm2 or more is needed"
+        )
+    chosen, others = _choose_shell(b, shell_s_per_mm2, bval.name)
+    b_value = float(np.median(b[chosen]))
+    norms = np.linalg.norm(directions, axis=1)
+    bad = np.flatnonzero(chosen & (np.abs(norms - 1) > 0.05))
+    if bad.size:
+        raise DataError(
+            f"{bvec.name}: volume {bad[0]} has b = {b[bad[0]]:g} and a vector of length {norms[bad[0]]:.3g}; "
+            "1 is needed"
+        )
+    directions = np.where(chosen[:, None], directions / np.where(norms > 0, norms, 1)[:, None], 0.0)
+    unique = _count_distinct(directions[chosen])
+    needed = coefficients_of_order(sh_order_max)
+    if unique < needed:
+        raise DataError(
+            f"{bvec.name}: {unique} distinct directions; order {sh_order_max} needs {needed} or more"
+        )
+    third = float(np.linalg.eigvalsh(directions[chosen].T @ directions[chosen] / chosen.sum())[0])
+    if third < LEAST_THIRD_DIMENSION:
+        raise DataError(
+            f"{bvec.name}: all directions lie near one plane (least eigenvalue of their mean product "
+            f"{third:.2g}; {LEAST_THIRD_DIMENSION} or more is needed)"
+        )
+    kept = np.flatnonzero(chosen | ~weighted)
+    return Shell(Gradients(b[kept], directions[kept]), kept, b_value, unit, others)
+
+
+def _read_table(bval: Path, bvec: Path, volumes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Read the b-values and vectors of one run, a line for each volume."""
     b = _read_numbers(bval).ravel()
     vectors = _read_numbers(bvec)
     if vectors.ndim == 2 and vectors.shape[0] != 3 and vectors.shape[1] == 3:
@@ -83,34 +173,47 @@ def read_gradients(
         )
     if (b < 0).any():
         raise DataError(f"{bval.name}: b-values must not be negative; the least is {b.min():g}")
-    directions = vectors.T.copy()
-    if np.linalg.det(affine[:3, :3]) > 0:
-        directions[:, 0] *= -1
-    weighted = b > B0_MAX_S_PER_MM2
-    norms = np.linalg.norm(directions, axis=1)
-    bad = np.flatnonzero(weighted & (np.abs(norms - 1) > 0.05))
-    if bad.size:
-        raise DataError(
-            f"{bvec.name}: volume {bad[0]} has b = {b[bad[0]]:g} and a vector of length {norms[bad[0]]:.3g}; "
-            "1 is needed"
-        )
-    directions = np.where(weighted[:, None], directions / np.where(norms > 0, norms, 1)[:, None], 0.0)
-    if weighted.all():
-        raise DataError(
-            f"{bval.name}: no b0; one volume of b <= {B0_MAX_S_PER_MM2:g} s/mm2 or more is needed"
-        )
-    if weighted.any():
-        shell = np.median(b[weighted])
-        if (np.abs(b[weighted] - shell) > SHELL_WIDTH * shell).any():
-            found = ", ".join(f"{value:g}" for value in np.unique(np.round(b[weighted], -2)))
-            raise DataError(f"{bval.name}: one shell is needed; found b near {found} s/mm2")
-    unique = _count_distinct(directions[weighted])
-    needed = coefficients_of_order(sh_order_max)
-    if unique < needed:
-        raise DataError(
-            f"{bvec.name}: {unique} distinct directions; order {sh_order_max} needs {needed} or more"
-        )
-    return Gradients(b, directions)
+    return b, vectors.T.copy()
+
+
+def _unit_of(b: NDArray[np.float64], name: str) -> BUnit:
+    """Recognise the unit of b-values by the largest of them."""
+    largest = float(b.max(initial=0))
+    for unit, (least, most, _) in B_UNITS.items():
+        if least <= largest <= most:
+            return unit
+    ranges = "; ".join(f"{least:g} to {most:g} {unit}" for unit, (least, most, _) in B_UNITS.items())
+    raise DataError(f"{name}: the largest b-value is {largest:g}; a scan has one of {ranges}")
+
+
+def _choose_shell(
+    b: NDArray[np.float64], wanted: float | None, name: str
+) -> tuple[NDArray[np.bool_], tuple[float, ...]]:
+    """Split weighted volumes into shells and choose one; tell which were left out."""
+    order = np.flatnonzero(b > B0_MAX_S_PER_MM2)
+    order = order[np.argsort(b[order], kind="stable")]
+    gaps = np.flatnonzero(np.diff(b[order]) > SHELL_WIDTH * b[order][:-1]) + 1
+    shells = np.split(order, gaps)
+    medians = [float(np.median(b[shell])) for shell in shells]
+    found = ", ".join(f"{value:g}" for value in dict.fromkeys(round(m, -1) for m in medians))
+    for shell, median in zip(shells, medians, strict=True):
+        if (np.abs(b[shell] - median) > SHELL_WIDTH * median).any():
+            raise DataError(
+                f"{name}: no shells; b-values from {b[shell[0]]:g} to {b[shell[-1]]:g} s/mm2 run into "
+                "each other"
+            )
+    if wanted is None:
+        if len(shells) > 1:
+            raise DataError(f"{name}: one shell is needed; found b near {found} s/mm2, and none was chosen")
+        place = 0
+    else:
+        near = [k for k, m in enumerate(medians) if abs(m - wanted) <= SHELL_WIDTH * wanted]
+        if not near:
+            raise DataError(f"{name}: a shell near b = {wanted:g} s/mm2 is asked for; found b near {found}")
+        place = min(near, key=lambda k: abs(medians[k] - wanted))
+    chosen = np.zeros(len(b), dtype=bool)
+    chosen[shells[place]] = True
+    return chosen, tuple(m for k, m in enumerate(medians) if k != place)
 
 
 def _read_numbers(path: Path) -> NDArray[np.float64]:

@@ -1,144 +1,61 @@
-"""One subject: from the files of a scan to a connectome on disk, stage by stage."""
+"""One subject: from the files of a visit to connectomes on disk, stage by stage."""
 
-import hashlib
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from esn_client.imaging.connectivity import connect
 from esn_client.imaging.derivatives import Derivative
-from esn_client.imaging.fodf import fit_fodf
 from esn_client.imaging.parcellation import grow_regions
-from esn_client.imaging.response import Response, estimate_response
-from esn_client.imaging.scans import Scan, find_scan, load_scan
-from esn_client.imaging.tensor import fit_tensor
-from esn_client.imaging.tracking import track_ends
-from esn_core.atlas import load_atlas
-from esn_core.connectome import Connectome
+from esn_client.imaging.quality import numbers
+from esn_client.imaging.quality.anatomy import Anatomy
+from esn_client.imaging.quality.residuals import PlainTensor, fit_plainly
+from esn_client.imaging.reconstruction import Reconstruction, reconstruct
+from esn_client.imaging.scans import Scan, ScanFiles, load_scan
+from esn_client.imaging.stages import Stages
+from esn_core.atlas import Atlas, load_atlas
+from esn_core.files import write_whole
 from esn_core.recipe import ImagingRecipe
 
 
-@dataclass
-class StageLog:
-    """What each stage took and made, in order.
-
-    Attributes
-    ----------
-    stages : list of dict
-        Name, wall and CPU seconds, and the digest of the stage's result.
-
-    """
-
-    stages: list[dict[str, Any]] = field(default_factory=list)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[list[NDArray[Any]]]:
-        """Time a stage; append its result to the yielded list to have its digest recorded."""
-        results: list[NDArray[Any]] = []
-        wall, cpu = time.perf_counter(), time.process_time()
-        yield results
-        seconds = {
-            "WallSeconds": round(time.perf_counter() - wall, 3),
-            "CpuSeconds": round(time.process_time() - cpu, 3),
-        }
-        digest = hashlib.sha256(b"".join(np.ascontiguousarray(r).tobytes() for r in results)).hexdigest()
-        self.stages.append({"Name": name, **seconds, "Sha256": digest})
-
-
 @dataclass(frozen=True)
-class Reconstruction:
-    """What the stages made of one scan.
+class Making:
+    """How one subject is to be made.
 
     Attributes
-    ----------
-    connectome : Connectome
-    response : Response
-    brain_voxels, streamlines : int
-        `streamlines` counts those of allowed length, assigned or not.
-
-    """
-
-    connectome: Connectome
-    response: Response
-    brain_voxels: int
-    streamlines: int
-
-    def describe(self) -> dict[str, Any]:
-        """Give what the record of the connectome should say about its making."""
-        assigned = int(np.triu(self.connectome.counts).sum())
-        return {
-            "BrainVoxels": self.brain_voxels,
-            "ResponseEigenvalues": [float(f"{v:.6g}") for v in self.response.eigenvalues_mm2_per_s],
-            "Streamlines": self.streamlines,
-            "StreamlinesAssigned": assigned,
-        }
-
-
-def reconstruct(scan: Scan, recipe: ImagingRecipe, *, log: StageLog) -> Reconstruction:
-    """Run every stage from the tensor to the connectome.
-
-    Parameters
-    ----------
-    scan : Scan
-    recipe : ImagingRecipe
-    log : StageLog
-        Is told of each stage.
-
-    Returns
-    -------
-    Reconstruction
-
-    Raises
-    ------
-    DataError
-        A stage cannot use what it is given.
-
-    """
-    atlas = load_atlas(recipe.atlas)
-    with log.stage("tensor") as result:
-        maps = fit_tensor(scan.signal, scan.gradients)
-        result.append(maps.fa)
-    with log.stage("response") as result:
-        response = estimate_response(maps, voxels=recipe.response_voxels)
-        result.append(response.eigenvalues_mm2_per_s)
-    with log.stage("fodf") as result:
-        fodf = fit_fodf(
-            scan.signal,
-            scan.gradients,
-            response=response,
-            where=maps.fa >= recipe.fa_stop_threshold,
-            sh_order_max=recipe.sh_order_max,
-        )
-        result.append(fodf)
-    with log.stage("tracking") as result:
-        ends_mm = track_ends(fodf, maps.fa, scan.affine, recipe)
-        result.append(ends_mm)
-    with log.stage("parcellation") as result:
-        regions = grow_regions(
-            scan.labels, atlas, voxel_size_mm=scan.voxel_size_mm, growth_mm=recipe.label_growth_mm
-        )
-        result.append(regions)
-    with log.stage("connectivity") as result:
-        connectome = connect(ends_mm, regions, affine=scan.affine, atlas=atlas)
-        result.append(connectome.counts)
-    return Reconstruction(connectome, response, int(maps.mask.sum()), len(ends_mm))
-
-
-def prepare_subject(bids: Path, out: Path, participant: str, recipe: ImagingRecipe) -> bool:
-    """Make one participant's connectome, unless it is there and current.
-
-    Parameters
     ----------
     bids, out : Path
-    participant : str
-        With ``sub-``.
+        The datasets to read and to write.
     recipe : ImagingRecipe
+    work : Path
+        Where stages are kept until the subject is finished.
+    keep_work : bool
+        Whether they stay afterwards.
+    pages : bool
+        Whether a page on the quality is written.
+    tractograms : bool
+        Whether all streamlines are kept.
+    device : 'auto', 'cpu' or 'cuda'
+        Where streamlines are followed.
+
+    """
+
+    bids: Path
+    out: Path
+    recipe: ImagingRecipe
+    work: Path
+    keep_work: bool
+    pages: bool
+    tractograms: bool = False
+    device: str = "cpu"
+
+
+def prepare_subject(files: ScanFiles, making: Making) -> bool:
+    """Make one visit's connectomes and its page, unless they are there and current.
+
+    Parameters
+    ----------
+    files : ScanFiles
+    making : Making
 
     Returns
     -------
@@ -148,18 +65,88 @@ def prepare_subject(bids: Path, out: Path, participant: str, recipe: ImagingReci
     Raises
     ------
     DataError
-        The participant's files cannot be used.
+        The visit's files cannot be used.
 
     """
-    files = find_scan(bids, participant, atlas=recipe.atlas)
-    sources = files.sha256s(bids)
-    derivative = Derivative(out, participant, recipe)
-    if derivative.is_current(sources):
+    sources = files.sha256s(making.bids)
+    recipe, derivative = making.recipe, Derivative(making.out, files.visit, making.recipe)
+    current = derivative.is_current(sources)
+    wanted = [derivative.page] * making.pages + [derivative.tractogram] * making.tractograms
+    if current and all(path.is_file() for path in wanted):
         return False
-    log = StageLog()
-    with log.stage("reading") as result:
-        scan = load_scan(files, atlas=load_atlas(recipe.atlas), sh_order_max=recipe.sh_order_max)
-        result += [scan.signal, scan.labels]
-    made = reconstruct(scan, recipe, log=log)
-    derivative.write(made.connectome, sources=sources, details={**made.describe(), "Stages": log.stages})
+    work = making.work / files.visit.label
+    atlas = load_atlas(recipe.atlas)
+    scan = load_scan(files, atlas=atlas, recipe=recipe)
+    stages = Stages(work)
+    made = reconstruct(
+        scan,
+        recipe,
+        stages=stages,
+        device=making.device,
+        tractogram=derivative.tractogram if making.tractograms else None,
+    )
+    plain = fit_plainly(made.signal, made.gradients, made.maps.mask)
+    if not current:
+        derivative.page.unlink(missing_ok=True)
+        derivative.write(
+            made.matrices,
+            sources=sources,
+            details={
+                "PreprocessedBy": files.preprocessed_by,
+                "SeriesLeftOut": [path.relative_to(making.bids).as_posix() for path in files.left_out],
+                "BrainVoxels": int(made.maps.mask.sum()),
+                "ResponseEigenvalues": [float(f"{v:.6g}") for v in made.response.eigenvalues_mm2_per_s],
+                "Streamlines": made.measures.streamlines,
+                "StreamlinesAssigned": made.measures.assigned,
+                "Quality": measure_quality(scan, made, plain),
+                "Stages": stages.log,
+            },
+        )
+    if making.pages:
+        from esn_client.imaging.quality.page import draw_page
+
+        page = draw_page(
+            anatomy_of(scan, made, plain, atlas),
+            visit=files.visit.label,
+            atlas=atlas,
+            recipe=recipe,
+            record=derivative.read_record(),
+        )
+        write_whole(derivative.page, page.encode())
+    if not making.keep_work:
+        shutil.rmtree(work)
     return True
+
+
+def measure_quality(scan: Scan, made: Reconstruction, plain: PlainTensor) -> dict[str, float]:
+    """Give the numbers that a protocol's limits judge, those that this scan has."""
+    mask, response = made.maps.mask, made.response.eigenvalues_mm2_per_s
+    found = {
+        "brain_ml": numbers.brain_ml(mask, scan.voxel_size_mm),
+        "cut_off_percent": numbers.cut_off_percent(mask, scan.affine),
+        "signal_to_noise": numbers.signal_to_noise(scan, mask),
+        "displacement_mm": None if made.displacement_mm is None else float(made.displacement_mm.mean()),
+        "bad_volumes_percent": plain.bad_volumes_percent,
+        "gradient_margin_percent": made.gradient_margin_percent,
+        **made.registration,
+        "response_ratio": float(response[0] / response[1]),
+        "assigned_percent": 100.0 * made.measures.assigned_fraction,
+        "density_percent": 100.0 * made.measures.density,
+    }
+    return {name: round(value, 6) for name, value in found.items() if value is not None}
+
+
+def anatomy_of(scan: Scan, made: Reconstruction, plain: PlainTensor, atlas: Atlas) -> Anatomy:
+    """Collect what a page shows."""
+    return Anatomy(
+        affine=scan.affine,
+        is_b0=made.gradients.is_b0,
+        plain=plain,
+        mask=made.maps.mask,
+        b0=made.maps.b0,
+        fa=made.maps.fa,
+        regions=grow_regions(made.labels, atlas, voxel_size_mm=scan.voxel_size_mm, growth_mm=0.0),
+        density=made.density,
+        displacement_mm=made.displacement_mm,
+        counts=made.measures.connectome.counts,
+    )

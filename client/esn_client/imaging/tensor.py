@@ -5,14 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from dipy.core.gradients import GradientTable, gradient_table
 from dipy.reconst.dti import TensorModel, fractional_anisotropy
-from dipy.segment.threshold import otsu
 from numpy.typing import NDArray
-from scipy.ndimage import binary_fill_holes, label, median_filter
 
 from esn_client.imaging.gradients import B0_MAX_S_PER_MM2, Gradients
-from esn_core.errors import DataError
-
-LEAST_BRAIN_VOXELS = 500
+from esn_client.imaging.mask import find_brain
 
 
 @dataclass(frozen=True)
@@ -45,34 +41,6 @@ def dipy_table(gradients: Gradients) -> GradientTable:
     )
 
 
-def find_brain(b0: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Separate brain from air: Otsu's threshold on the smoothed b0, largest piece, holes filled.
-
-    Parameters
-    ----------
-    b0 : (X, Y, Z) float64
-
-    Returns
-    -------
-    (X, Y, Z) bool
-
-    Raises
-    ------
-    DataError
-        Fewer than 500 voxels are bright.
-
-    """
-    smooth = median_filter(b0, size=3)
-    bright = smooth > otsu(smooth) if smooth.min() < smooth.max() else np.zeros(b0.shape, dtype=bool)
-    pieces, _ = label(bright)
-    sizes = np.bincount(pieces.ravel())[1:]
-    if not sizes.size or sizes.max() < LEAST_BRAIN_VOXELS:
-        raise DataError(
-            f"the brain has {sizes.max(initial=0)} voxels in the b0; {LEAST_BRAIN_VOXELS} or more are needed"
-        )
-    return np.asarray(binary_fill_holes(pieces == 1 + sizes.argmax()), dtype=np.bool_)
-
-
 def fit_tensor(signal: NDArray[np.float32], gradients: Gradients) -> TensorMaps:
     """Fit a tensor in each brain voxel by weighted least squares.
 
@@ -92,7 +60,8 @@ def fit_tensor(signal: NDArray[np.float32], gradients: Gradients) -> TensorMaps:
 
     """
     b0 = signal[..., gradients.is_b0].mean(axis=3, dtype=np.float64)
-    mask = find_brain(b0)
+    weighted = signal[..., ~gradients.is_b0].mean(axis=3, dtype=np.float64)
+    mask = find_brain(b0, weighted)
     fit = TensorModel(dipy_table(gradients), fit_method="WLS").fit(signal[mask].astype(np.float64))
     eigenvalues = np.zeros((*mask.shape, 3))
     eigenvalues[mask] = np.clip(fit.evals, 0, None)

@@ -1,98 +1,237 @@
 """Tractography: streamlines that follow the fibre orientations at random."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
-from dipy.core.sphere import Sphere
-from dipy.data import get_sphere
-from dipy.tracking.stopping_criterion import ThresholdStoppingCriterion
-from dipy.tracking.tracker import probabilistic_tracking
-from nibabel.affines import apply_affine
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, binary_erosion
 
-from esn_client.imaging.fodf import BASIS, amplitudes, legacy_basis
+from esn_client.imaging.cuda_tracking import choose_device, track_on_gpu
+from esn_client.imaging.directions import spread_directions
+from esn_client.imaging.fodf import Fodf
+from esn_client.imaging.propagation import propagate
+from esn_client.imaging.streamlines import Streamlines
 from esn_core.errors import DataError
-from esn_core.recipe import ImagingRecipe
 
-BATCH_SEEDS = 50_000
-"""Bounds the memory that streamlines take before only their ends are kept."""
+BATCH_SEEDS = 8192
+"""Bounds the memory that streamlines take: 80 MB where they may be 250 mm long in steps of 0.6 mm."""
+BATCH_VOXELS = 8192
 
 
-def track_ends(
-    fodf: NDArray[np.float64], fa: NDArray[np.float64], affine: NDArray[np.float64], recipe: ImagingRecipe
-) -> NDArray[np.float64]:
-    """Track from random positions and keep both ends of each streamline.
+@dataclass(frozen=True)
+class TrackingRules:
+    """What a streamline may do.
 
-    Streamlines start in a direction drawn from the fODF, not along its highest peak, so that the weaker of
-    two crossing bundles is followed as often as it deserves.
+    Attributes
+    ----------
+    step_size_mm, max_angle_deg : float
+        Of one step and of the turn after it.
+    min_length_mm, max_length_mm : float
+        Shorter and longer streamlines are dropped.
+    stop_threshold : float
+        Streamlines end where the stop map, trilinearly interpolated, is below this.
+    fodf_threshold : float
+        Axes are not followed where their amplitude is below this share of the white matter's usual peak, the
+        median over the voxels to start in. A share of each voxel's own peak would let streamlines wander
+        through grey matter, whose fODFs are small and round.
+    sphere : str
+        DIPY's name of the directions to choose among.
+
+    """
+
+    step_size_mm: float
+    max_angle_deg: float
+    min_length_mm: float
+    max_length_mm: float
+    stop_threshold: float
+    fodf_threshold: float
+    sphere: str
+
+
+def find_seeds(
+    fa: NDArray[np.float64], mask: NDArray[np.bool_], *, threshold: float, depth_voxels: int
+) -> NDArray[np.bool_]:
+    """Find the voxels to start in: anisotropic ones away from the brain's surface, whose rim looks so too.
 
     Parameters
     ----------
-    fodf : (X, Y, Z, C) float64
-        Coefficients in DIPY's legacy ``descoteaux07`` basis, along the voxel axes.
     fa : (X, Y, Z) float64
-        0 outside the brain.
-    affine : (4, 4) float64
-    recipe : ImagingRecipe
+    mask : (X, Y, Z) bool
+        The brain.
+    threshold : float
+        Least FA.
+    depth_voxels : int
+        How many layers of the brain are left out.
 
     Returns
     -------
-    (S, 2, 3) float64
-        Ends in RAS+ mm, of the streamlines of allowed length that stay inside the grid.
+    (X, Y, Z) bool
 
     Raises
     ------
     DataError
-        No voxel is anisotropic enough to start from.
+        There is none.
 
     """
-    start = np.argwhere((fa >= recipe.fa_seed_threshold) & (fodf[..., 0] > 0))
-    if not len(start):
-        raise DataError(
-            f"no voxel reaches fa_seed_threshold {recipe.fa_seed_threshold}; the most is {fa.max():.2f}"
-        )
-    rng = np.random.default_rng(recipe.random_seed)
-    sphere = get_sphere(name=recipe.sphere)
-    stop = ThresholdStoppingCriterion(fa, recipe.fa_stop_threshold)
-    last = np.array(fa.shape) - 1
-    inverse = np.linalg.inv(affine)
-    kept = [np.empty((0, 2, 3))]
-    for begin in range(0, recipe.seeds, BATCH_SEEDS):
-        voxels = start[rng.integers(len(start), size=min(BATCH_SEEDS, recipe.seeds - begin))]
-        directions = _draw_directions(fodf, voxels, sphere, threshold=recipe.fodf_threshold, rng=rng)
-        with legacy_basis():
-            streamlines = probabilistic_tracking(
-                apply_affine(affine, voxels + rng.uniform(-0.5, 0.5, voxels.shape)),
-                stop,
-                affine,
-                seed_directions=directions,
-                sh=fodf,
-                sphere=sphere,
-                basis_type=BASIS,
-                legacy=True,
-                min_len=recipe.min_length_mm,
-                max_len=recipe.max_length_mm,
-                step_size=recipe.step_size_mm,
-                max_angle=recipe.max_angle_deg,
-                pmf_threshold=recipe.fodf_threshold,
-                random_seed=int(rng.integers(10_000, 5_000_000)),
-                nbr_threads=1,
-            )
-        ends = np.array([(line[0], line[-1]) for line in streamlines], dtype=np.float64).reshape(-1, 2, 3)
-        voxel = np.rint(apply_affine(inverse, ends))
-        kept.append(ends[((voxel >= 0) & (voxel <= last)).all(axis=(1, 2))])
-    return np.concatenate(kept)
+    deep = binary_erosion(mask, iterations=depth_voxels) if depth_voxels else mask
+    seeds = deep & (fa >= threshold)
+    if not seeds.any():
+        most = fa[deep].max(initial=0.0)
+        raise DataError(f"no voxel reaches an FA of {threshold:g} to start from; the most is {most:.2f}")
+    return np.asarray(seeds, dtype=np.bool_)
 
 
-def _draw_directions(
-    fodf: NDArray[np.float64],
-    voxels: NDArray[np.int64],
-    sphere: Sphere,
+def find_reach(
+    stop_map: NDArray[np.float64], mask: NDArray[np.bool_], *, stop_threshold: float
+) -> NDArray[np.bool_]:
+    """Find the voxels whose fODF a streamline can meet: those around each position where it goes on.
+
+    Parameters
+    ----------
+    stop_map : (X, Y, Z) float64
+    mask : (X, Y, Z) bool
+        The brain.
+    stop_threshold : float
+
+    Returns
+    -------
+    (X, Y, Z) bool
+
+    """
+    # An interpolated value is no more than the largest of its eight voxels, and they touch each other.
+    touching = np.ones((3, 3, 3), dtype=bool)
+    return np.asarray(mask & binary_dilation(stop_map >= stop_threshold, touching), dtype=np.bool_)
+
+
+def track(
+    fodf: Fodf,
+    stop_map: NDArray[np.float64],
     *,
-    threshold: float,
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Draw a direction of the sphere for each seed, in proportion to the fODF of its voxel."""
-    amplitude = amplitudes(fodf[tuple(voxels.T)], sphere)
-    amplitude = np.where(amplitude >= threshold * amplitude.max(axis=1, keepdims=True), amplitude, 0)
-    cumulated = np.cumsum(np.clip(amplitude, 0, None), axis=1)
-    chosen = (cumulated < rng.random((len(voxels), 1)) * cumulated[:, -1:]).sum(axis=1)
-    return np.asarray(sphere.vertices[chosen], dtype=np.float64)
+    seed_mask: NDArray[np.bool_],
+    voxel_size_mm: NDArray[np.float64],
+    rules: TrackingRules,
+    seeds: int,
+    random_seed: int,
+    device: str = "cpu",
+) -> Iterator[Streamlines]:
+    """Track from random positions, spread evenly over the voxels to start in.
+
+    A streamline starts along an axis drawn from the fODF, not along its highest peak, so that the weaker of
+    two crossing bundles is followed as often as it deserves, and is followed both ways.
+
+    Parameters
+    ----------
+    fodf : Fodf
+        Where `find_reach` says.
+    stop_map : (X, Y, Z) float64
+        FA, or a map of white matter; 0 outside the brain.
+    seed_mask : (X, Y, Z) bool
+        The voxels to start in.
+    voxel_size_mm : (3,) float64
+    rules : TrackingRules
+    seeds : int
+        Streamlines started; those of allowed length are kept, and their number is not known before.
+    random_seed : int
+        Not negative. On the CPU the same seed gives the same streamlines whatever the machine's cores.
+    device : 'auto', 'cpu' or 'cuda'
+
+    Yields
+    ------
+    Streamlines
+        A batch at a time, of allowed length.
+
+    Raises
+    ------
+    DataError
+        No voxel to start in has an fODF.
+    ConfigError
+        The device is 'cuda' and there is none.
+
+    """
+    start = np.argwhere(seed_mask & fodf.where)
+    if not len(start):
+        raise DataError(f"none of {int(seed_mask.sum())} voxels to start in has a fibre orientation")
+    on_gpu = choose_device(device) == "cuda"
+    directions = spread_directions(rules.sphere, max_angle_deg=rules.max_angle_deg)
+    amplitudes = fodf.amplitudes(directions.vectors)
+    row_of = fodf.row_of
+    least = rules.fodf_threshold * _usual_peak(amplitudes, row_of[tuple(start.T)])
+    if on_gpu:
+        yield from track_on_gpu(
+            fodf,
+            stop_map,
+            start=start,
+            voxel_size_mm=voxel_size_mm,
+            rules=rules,
+            least_amplitude=least,
+            seeds=seeds,
+            random_seed=random_seed,
+        )
+        return
+    # Numba compiles for each memory layout that it meets: let there be one.
+    stop32 = np.ascontiguousarray(stop_map, dtype=np.float32)
+    start32 = np.ascontiguousarray(start, dtype=np.int32)
+    steps = int(rules.max_length_mm / rules.step_size_mm) + 1
+    batch = min(BATCH_SEEDS, seeds)
+    points = np.empty((batch, 2 * steps + 1, 3), dtype=np.float32)
+    bounds = np.empty((batch, 2), dtype=np.int64)
+    for first in range(0, seeds, batch):
+        last = min(first + batch, seeds)
+        propagate(
+            amplitudes,
+            row_of,
+            stop32,
+            rules.stop_threshold,
+            least,
+            directions.vectors,
+            directions.near,
+            directions.same_way,
+            directions.count,
+            rules.step_size_mm / voxel_size_mm,
+            start32,
+            seeds,
+            first,
+            last,
+            random_seed,
+            points,
+            bounds,
+        )
+        yield _pack(points, bounds[: last - first], rules)
+
+
+def least_amplitude(fodf: Fodf, seed_mask: NDArray[np.bool_], rules: TrackingRules) -> float:
+    """Give the amplitude below which axes are not followed.
+
+    Parameters
+    ----------
+    fodf : Fodf
+    seed_mask : (X, Y, Z) bool
+        The voxels to start in; one of them at least has an fODF.
+    rules : TrackingRules
+
+    """
+    directions = spread_directions(rules.sphere, max_angle_deg=rules.max_angle_deg)
+    rows = fodf.row_of[seed_mask & fodf.where]
+    return rules.fodf_threshold * _usual_peak(fodf.amplitudes(directions.vectors), rows)
+
+
+def _usual_peak(amplitudes: NDArray[np.float32], rows: NDArray[np.int32]) -> float:
+    """Give the median height of some voxels' fODFs."""
+    return float(np.median(amplitudes[rows].max(axis=1)))
+
+
+def _pack(points: NDArray[np.float32], bounds: NDArray[np.int64], rules: TrackingRules) -> Streamlines:
+    """Keep the streamlines of allowed length, without the gaps between them."""
+    begin, end = bounds.T
+    length_mm = (end - begin - 1) * rules.step_size_mm
+    allowed = np.flatnonzero(
+        (end - begin >= 2) & (length_mm >= rules.min_length_mm) & (length_mm <= rules.max_length_mm)
+    )
+    size = (end - begin)[allowed]
+    offsets = np.concatenate([[0], np.cumsum(size)])
+    # The place of each point in the flattened buffer.
+    place = np.arange(offsets[-1]) + np.repeat(
+        allowed * points.shape[1] + begin[allowed] - offsets[:-1], size
+    )
+    return Streamlines(points.reshape(-1, 3)[place], offsets, rules.step_size_mm)

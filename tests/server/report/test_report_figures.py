@@ -4,11 +4,13 @@ import math
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
+from esn_core.atlas import load_atlas
 from esn_core.errors import ProtocolError
 from esn_server.report import brain
-from esn_server.report.brain import connectogram, glass_brain
+from esn_server.report.brain import _angles, connectogram, glass_brain
 from esn_server.report.figures import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.result import RoundLoss
 from esn_server.report.verdict import interval_with_noise, prediction_in_words, privacy_in_words
@@ -157,3 +159,17 @@ def test_privacy_is_one_sentence_with_both_prices(result, exact_result):
     assert "ε = 4.052" in sentence
     assert f"a factor of {math.exp(4.057):.0f}" in sentence
     assert privacy_in_words(exact_result.privacy).startswith("No noise was added")
+
+
+def test_the_midline_stands_at_the_bottom_of_the_connectogram():
+    aal = load_atlas("aal-116")
+    angles = _angles(aal)
+    assert angles.keys() == set(aal.names)
+    heights = {region.name: np.sin(angles[region.name]) for region in aal.regions}
+    for region in aal.regions:
+        if region.hemisphere == "M":
+            assert heights[region.name] < -0.95
+        else:
+            assert (np.cos(angles[region.name]) < 0) == (region.hemisphere == "L")
+    gaps = np.diff(np.sort([angle % (2 * np.pi) for angle in angles.values()]))
+    assert gaps.min() > 0.6 * 2 * np.pi / 116

@@ -1,0 +1,44 @@
+"""What a quality page shows of a visit."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_client.imaging.quality.residuals import PlainTensor
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a page shows of a visit.
+
+    Attributes
+    ----------
+    affine : (4, 4) float64
+    is_b0 : (V,) bool
+    plain : PlainTensor
+    mask : (X, Y, Z) bool
+    b0, fa : (X, Y, Z) float64
+    regions : (X, Y, Z) int64
+        Position in the atlas, or -1.
+    density : (X, Y, Z)
+        Streamlines through each voxel.
+    displacement_mm : (V,) float64 or None
+        None if the scan was not aligned here.
+    counts : (R, R) float64
+
+    """
+
+    affine: Floats
+    is_b0: NDArray[np.bool_]
+    plain: PlainTensor
+    mask: NDArray[np.bool_]
+    b0: Floats
+    fa: Floats
+    regions: NDArray[np.int64]
+    density: NDArray[Any]
+    displacement_mm: Floats | None
+    counts: Floats

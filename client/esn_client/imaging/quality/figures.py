@@ -1,0 +1,257 @@
+"""Figures of a quality page: what was seen, found and joined, drawn from the stages of one subject."""
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize, hsv_to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from esn_client.imaging.quality.planes import Planes
+from esn_core.atlas import Atlas
+
+INK, QUIET, BLUE, ORANGE = "#1f2933", "#52606d", "#0072b2", "#d55e00"
+DOTS_PER_INCH = 110
+WIDTH_IN = 11.0
+FONT: dict[str, Any] = {"family": "DejaVu Sans", "size": 9}
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as a page holds it.
+
+    Attributes
+    ----------
+    source : str
+        ``data:`` address of the picture; no other file is needed.
+    alternative : str
+        What it shows, for those who cannot see it.
+    width, height : int
+        In pixels.
+
+    """
+
+    source: str
+    alternative: str
+    width: int
+    height: int
+
+
+def draw_planes(
+    planes: Planes,
+    picture: Floats,
+    *,
+    alternative: str,
+    outline: NDArray[np.bool_] | None = None,
+    colours: str = "gray",
+    limits: tuple[float, float] = (0.0, 1.0),
+    bar: str | None = None,
+) -> Drawing:
+    """Draw planes of a volume, with left and right marked.
+
+    Parameters
+    ----------
+    planes : Planes
+    picture : (h, w) or (h, w, 3) float64
+        As `Planes.image` gives it.
+    alternative : str
+    outline : (X, Y, Z) bool, optional
+        A volume whose edge is drawn.
+    colours : str
+        Of matplotlib; unused for a picture in colour.
+    limits : tuple of float
+        Values of the darkest and the brightest colour.
+    bar : str, optional
+        Title of a scale of colours.
+
+    """
+    height, width = picture.shape[:2]
+    foot_in = 0.7 if bar else 0.0
+    figure = Figure(
+        figsize=(WIDTH_IN, WIDTH_IN * height / width + foot_in), dpi=DOTS_PER_INCH, facecolor="black"
+    )
+    size = figure.get_size_inches()
+    axes = figure.add_axes((0, foot_in / size[1], 1, 1 - foot_in / size[1]))
+    axes.set_axis_off()
+    norm = Normalize(*limits, clip=True)
+    shown = axes.imshow(
+        np.clip(picture, 0, 1) if picture.ndim == 3 else picture,
+        cmap=colours,
+        norm=None if picture.ndim == 3 else norm,
+        interpolation="nearest",
+    )
+    if outline is not None:
+        axes.contour(planes.image(outline, order=1), levels=[0.5], colors="#ff9e1b", linewidths=0.9)
+    tile_h, tile_w = planes.voxels.shape[2:4]
+
+    def mark(left: int, top: int, name: str) -> None:
+        axes.text(left + tile_w / 2, top + tile_h - 4, name, color="white", ha="center", va="bottom", **FONT)
+        first, second = ("A", "P") if name.startswith("sagittal") else ("L", "R")
+        middle = top + tile_h / 2
+        axes.text(left + 3, middle, first, color="#ffd166", weight="bold", ha="left", va="center", **FONT)
+        axes.text(
+            left + tile_w - 3, middle, second, color="#ffd166", weight="bold", ha="right", va="center", **FONT
+        )
+
+    planes.each(mark)
+    for column in range(1, picture.shape[1] // tile_w):
+        axes.axvline(column * tile_w - 0.5, color="#52606d", linewidth=0.8)
+    for row in range(1, picture.shape[0] // tile_h):
+        axes.axhline(row * tile_h - 0.5, color="#52606d", linewidth=0.8)
+    if bar:
+        scale = figure.add_axes((0.3, 0.34 / size[1], 0.4, 0.1 / size[1]))
+        figure.colorbar(shown, cax=scale, orientation="horizontal")
+        scale.tick_params(colors="white", labelsize=8, length=2, pad=1)
+        scale.set_title(bar, color="white", pad=2, fontsize=9)
+    return _png(figure, alternative)
+
+
+def region_colours(atlas: Atlas) -> Floats:
+    """Give each region a colour: cool ones left, warm ones right, grey ones between, so that a swap is seen.
+
+    Returns
+    -------
+    (R + 1, 3) float64
+        By position in the atlas plus one; black for no region.
+
+    """
+    colours = np.full((len(atlas.regions) + 1, 3), 0.7)
+    colours[0] = 0.0
+    for side, (low, high) in {"L": (0.42, 0.78), "R": (-0.08, 0.2)}.items():
+        places = [place for place, region in enumerate(atlas.regions) if region.hemisphere == side]
+        hues = low + (high - low) * ((np.arange(len(places)) * 0.618034) % 1.0)
+        value = 0.75 + 0.25 * ((np.arange(len(places)) * 0.381966) % 1.0)
+        hsv = np.column_stack([hues % 1.0, np.full(len(places), 0.85), value])
+        colours[np.array(places, dtype=int) + 1] = hsv_to_rgb(hsv)
+    return colours
+
+
+def overlay_regions(planes: Planes, background: Floats, regions: NDArray[np.int64], atlas: Atlas) -> Floats:
+    """Lay an atlas's regions over a picture.
+
+    Parameters
+    ----------
+    planes : Planes
+    background : (X, Y, Z) float64
+        From 0 to 1.
+    regions : (X, Y, Z) int64
+        Position of the region in the atlas, or -1.
+    atlas : Atlas
+
+    Returns
+    -------
+    (h, w, 3) float64
+
+    """
+    grey = planes.image(background, order=1)[..., None]
+    # Outside of the volume is 0: no region.
+    place = planes.image(regions + 1, order=0).astype(np.int64)
+    tint = region_colours(atlas)[place]
+    return np.asarray(np.where(place[..., None] > 0, 0.45 * grey + 0.55 * tint, grey))
+
+
+def draw_motion(displacement_mm: Floats, is_b0: NDArray[np.bool_], *, limit_mm: float) -> Drawing:
+    """Draw the framewise displacement of each volume, and the mean above which somebody should look."""
+    figure = Figure(figsize=(WIDTH_IN, 2.4), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    volumes = np.arange(len(displacement_mm))
+    axes.plot(volumes, displacement_mm, color=BLUE, linewidth=1.3)
+    axes.plot(
+        volumes[is_b0], displacement_mm[is_b0], "o", color=INK, markersize=4, label="volume without weighting"
+    )
+    axes.axhline(
+        limit_mm, color=ORANGE, linestyle="--", linewidth=1.2, label=f"limit of the mean: {limit_mm:g} mm"
+    )
+    axes.set_ylim(0, max(1.15 * float(displacement_mm.max()), 1.2 * limit_mm))
+    _label(axes, "volume", "displacement, mm")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+    return _png(
+        figure,
+        f"Framewise displacement over {len(volumes)} volumes: mean {displacement_mm.mean():.2f} mm, largest "
+        f"{displacement_mm.max():.2f} mm.",
+    )
+
+
+def draw_residuals(residual: Floats, *, limit: float) -> Drawing:
+    """Draw how far each slice of each volume is from the tensor's prediction.
+
+    Parameters
+    ----------
+    residual : (V, Z) float64
+        Mean absolute residual in the brain, in shares of the signal; NaN where a slice has no brain.
+    limit : float
+        Value of the brightest colour.
+
+    """
+    figure = Figure(figsize=(WIDTH_IN, 2.8), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    shown = axes.imshow(residual.T, origin="lower", aspect="auto", cmap="magma", vmin=0, vmax=limit)
+    axes.set_facecolor("#d5dae0")
+    _label(axes, "volume", "slice, as stored")
+    scale = figure.colorbar(shown, ax=axes, pad=0.01)
+    scale.set_label("share of the signal", fontsize=9)
+    scale.ax.tick_params(labelsize=8)
+    return _png(
+        figure,
+        f"Tensor residual by slice and volume; the largest is {np.nanmax(residual):.2f} of the signal.",
+    )
+
+
+def draw_connectome(counts: Floats, atlas: Atlas) -> Drawing:
+    """Draw a matrix of streamline counts, left hemisphere first."""
+    sides = {"L": "left hemisphere", "R": "right hemisphere", "M": "middle"}
+    order = sorted(
+        range(len(atlas.regions)),
+        key=lambda r: ("LRM".index(atlas.regions[r].hemisphere), atlas.regions[r].module, r),
+    )
+    figure = Figure(figsize=(7.4, 6.4), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    matrix = np.log10(1 + counts[np.ix_(order, order)])
+    shown = axes.imshow(np.where(matrix > 0, matrix, np.nan), cmap="viridis", vmin=0, interpolation="nearest")
+    axes.set_facecolor("#eef1f4")
+    middles, names, border = [], [], 0
+    for side, name in sides.items():
+        size = sum(region.hemisphere == side for region in atlas.regions)
+        if size:
+            middles.append(border + (size - 1) / 2)
+            # A few rows have no room for a word.
+            names.append(name if size > len(order) / 10 else "")
+            border += size
+            for line in (axes.axhline, axes.axvline):
+                line(border - 0.5, color=ORANGE, linewidth=1)
+    axes.set_xticks(middles, names, fontsize=9)
+    axes.set_yticks(middles, names, rotation=90, va="center", fontsize=9)
+    axes.tick_params(length=0)
+    scale = figure.colorbar(shown, ax=axes, shrink=0.8)
+    ticks = [t for t in (0, 1, 2, 3, 4, 5) if t <= matrix.max()]
+    scale.set_ticks(ticks, labels=[f"{10**t - 1:,}" for t in ticks])
+    scale.set_label("streamlines", fontsize=9)
+    joined = int(np.count_nonzero(np.triu(counts, k=1)))
+    pairs = len(order) * (len(order) - 1) // 2
+    return _png(
+        figure, f"Matrix of {len(order)} regions; {joined} of {pairs} pairs are joined by streamlines."
+    )
+
+
+def _label(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _png(figure: Figure, alternative: str) -> Drawing:
+    FigureCanvasAgg(figure)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
+    width, height = (round(float(side) * DOTS_PER_INCH) for side in figure.get_size_inches())
+    return Drawing(
+        "data:image/png;base64," + base64.b64encode(content.getvalue()).decode(), alternative, width, height
+    )

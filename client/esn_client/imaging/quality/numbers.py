@@ -1,0 +1,52 @@
+"""Quality numbers: what can be said of one subject without looking at it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_client.imaging.mask import cut_shares
+from esn_client.imaging.scans import Scan
+
+Floats = NDArray[np.float64]
+
+
+def brain_ml(mask: NDArray[np.bool_], voxel_size_mm: Floats) -> float:
+    """Measure the mask, in millilitres."""
+    return float(mask.sum() * np.prod(voxel_size_mm) / 1000.0)
+
+
+def cut_off_percent(mask: NDArray[np.bool_], affine: Floats) -> float:
+    """Measure how much brain lies at an edge of the image.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) bool
+    affine : (4, 4) float64
+        Voxels to RAS+ mm.
+
+    Returns
+    -------
+    float
+        Of the worst side, in percent of the largest section parallel to it. The lower side does not count:
+        the neck goes on.
+
+    """
+    return 100.0 * max(share for side, share in cut_shares(mask, affine).items() if side != "below")
+
+
+def signal_to_noise(scan: Scan, mask: NDArray[np.bool_]) -> float | None:
+    """Compare the first two b0 volumes, as they were scanned.
+
+    Returns
+    -------
+    float or None
+        Median signal in the mask over the sd of the noise, from the median absolute difference; None where
+        there is one b0 only.
+
+    """
+    first = np.flatnonzero(scan.gradients.is_b0)[:2]
+    if len(first) < 2:
+        return None
+    a, b = (scan.signal[..., volume][mask].astype(np.float64) for volume in first)
+    # Of a normal distribution, the median absolute value is .6745 sd; the difference has twice the variance.
+    sd = float(np.median(np.abs(a - b - np.median(a - b)))) / 0.6745 / np.sqrt(2.0)
+    return float(np.median((a + b) / 2) / sd) if sd > 0 else None

@@ -1,0 +1,156 @@
+"""Quality pages: one HTML file for each visit, complete in itself, for the eyes of its own hospital."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_client.imaging.quality import figures
+from esn_client.imaging.quality.anatomy import Anatomy
+from esn_client.imaging.quality.figures import Drawing
+from esn_client.imaging.quality.planes import Planes
+from esn_client.imaging.quality.rendering import environment
+from esn_client.imaging.quality.wording import WORDINGS
+from esn_core.atlas import Atlas
+from esn_core.quality import Verdict, overall, quantity
+from esn_core.recipe import ImagingRecipe
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of numbers."""
+
+    title: str
+    value: str
+    verdict: Verdict
+    passes: str
+    meaning: str
+    cure: str
+
+
+def judge_rows(recipe: ImagingRecipe, numbers: Mapping[str, float | None]) -> list[Row]:
+    """Put numbers, limits and verdicts side by side; two limits of one number share a line."""
+    verdicts, limits = recipe.quality.judge(numbers), recipe.quality.limits()
+    rows = []
+    for name, words in WORDINGS.items():
+        value, own = numbers.get(name), [limit for limit in limits if quantity(limit) == name]
+        shown = "–" if value is None else f"{words.shown(value)} {words.unit}".strip()
+        verdict = overall({limit: verdicts[limit] for limit in own})
+        passes = "; ".join(limits[limit].words for limit in own)
+        rows.append(Row(words.title, shown, verdict, passes, words.meaning, words.cure))
+    return rows
+
+
+def draw_page(
+    anatomy: Anatomy,
+    *,
+    visit: str,
+    atlas: Atlas,
+    recipe: ImagingRecipe,
+    record: Mapping[str, Any],
+) -> str:
+    """Draw the page of one visit.
+
+    Parameters
+    ----------
+    anatomy : Anatomy
+    visit : str
+        Its BIDS label, the only thing that names it.
+    atlas : Atlas
+    recipe : ImagingRecipe
+    record : mapping
+        As the counts' sidecar says it.
+
+    Returns
+    -------
+    str
+        HTML that asks for no other file.
+
+    """
+    rows = judge_rows(recipe, record["Quality"])
+    verdict = overall({row.title: row.verdict for row in rows})
+    return (
+        environment()
+        .get_template("subject.html.j2")
+        .render(
+            visit=visit,
+            atlas=atlas,
+            recipe=recipe.model_dump(exclude={"quality"}),
+            recipe_sha256=recipe.sha256,
+            record=record,
+            rows=rows,
+            verdict=verdict,
+            figures=_draw(anatomy, atlas, recipe),
+            version=version("esn-federated"),
+        )
+    )
+
+
+def _draw(anatomy: Anatomy, atlas: Atlas, recipe: ImagingRecipe) -> dict[str, Drawing]:
+    planes = Planes.through(anatomy.mask, anatomy.affine)
+    plain = anatomy.plain
+    bright = float(np.percentile(anatomy.b0[anatomy.mask], 99))
+    b0 = np.clip(anatomy.b0 / bright, 0, 1)
+    fa = planes.image(anatomy.fa, order=1)
+    drawn = {
+        "mask": figures.draw_planes(
+            planes,
+            planes.image(b0, order=1),
+            outline=anatomy.mask,
+            alternative="Planes of the mean unweighted volume with the outline of the brain mask.",
+        ),
+        "fa": figures.draw_planes(
+            planes,
+            fa,
+            bar="fractional anisotropy",
+            alternative="Planes of the fractional anisotropy: white matter is bright.",
+        ),
+        "colour": figures.draw_planes(
+            planes,
+            planes.image(_colour(anatomy, plain.principal), order=1),
+            alternative="Planes of the fractional anisotropy in the colours of the main fibre direction.",
+        ),
+        "regions": figures.draw_planes(
+            planes,
+            figures.overlay_regions(planes, np.clip(anatomy.fa * 1.4, 0, 1), anatomy.regions, atlas),
+            outline=anatomy.mask,
+            alternative=f"Planes of the FA with the {len(atlas.regions)} regions of atlas {atlas.name}; cool "
+            "colours mark the left hemisphere, warm ones the right.",
+        ),
+        "density": _density(planes, anatomy),
+        "connectome": figures.draw_connectome(anatomy.counts, atlas),
+        "residuals": figures.draw_residuals(
+            plain.residual, limit=max(0.02, float(np.nanpercentile(plain.residual, 99.5)))
+        ),
+    }
+    if anatomy.displacement_mm is not None:
+        drawn["motion"] = figures.draw_motion(
+            anatomy.displacement_mm, anatomy.is_b0, limit_mm=recipe.quality.displacement_mm.warn
+        )
+    return drawn
+
+
+def _colour(anatomy: Anatomy, principal: Floats) -> Floats:
+    """Colour the FA by the direction in the patient: red right-left, green front-back, blue up-down."""
+    turn = anatomy.affine[:3, :3] / np.linalg.norm(anatomy.affine[:3, :3], axis=0)
+    colour = np.zeros((*anatomy.fa.shape, 3))
+    colour[anatomy.mask] = np.abs(principal @ turn.T) * np.clip(anatomy.fa[anatomy.mask] * 1.5, 0, 1)[:, None]
+    return colour
+
+
+def _density(planes: Planes, anatomy: Anatomy) -> Drawing:
+    shown = np.log10(1.0 + planes.image(anatomy.density, order=1))
+    return figures.draw_planes(
+        planes,
+        shown,
+        colours="inferno",
+        limits=(0.0, max(1.0, float(shown.max()))),
+        outline=anatomy.mask,
+        bar="streamlines through a voxel: power of ten",
+        alternative="Planes of the number of streamlines through each voxel, on a logarithmic scale.",
+    )

@@ -1,0 +1,108 @@
+"""What the numbers of a quality page are called, what they mean, and what to do about them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One number, in words.
+
+    Attributes
+    ----------
+    title, unit : str
+    meaning : str
+        What it says, in a sentence without a full stop.
+    cure : str
+        What to look at where it is out of bounds.
+    decimals : int
+
+    """
+
+    title: str
+    unit: str
+    meaning: str
+    cure: str
+    decimals: int
+
+    def shown(self, value: float) -> str:
+        """Write the number down, without its unit."""
+        return f"{value:.{self.decimals}f}"
+
+
+WORDINGS = {
+    "brain_ml": Wording(
+        "Brain volume",
+        "ml",
+        "volume inside the mask",
+        "the mask's outline: does it leave brain out, or hold skull?",
+        0,
+    ),
+    "cut_off_percent": Wording(
+        "Brain cut off",
+        "%",
+        "the brain at an edge of the image, in shares of its largest section; the neck does not count",
+        "the field of view: regions at the edge have too few streamlines",
+        1,
+    ),
+    "signal_to_noise": Wording(
+        "Signal to noise", "", "of the volumes without weighting, in the brain", "the scan, and denoising", 1
+    ),
+    "displacement_mm": Wording(
+        "Mean displacement",
+        "mm",
+        "mean framewise displacement: how far the head moved from volume to volume",
+        "the motion trace; a restless child is better scanned again",
+        2,
+    ),
+    "bad_volumes_percent": Wording(
+        "Volumes with drop-out", "%", "weighted volumes in which a slice lost its signal", "the residuals", 1
+    ),
+    "gradient_margin_percent": Wording(
+        "Gradient table",
+        "%",
+        "by how much better fibres run on under the b-vectors than under any with axes exchanged or negated",
+        "the colours of the main fibre direction",
+        0,
+    ),
+    "registration_correlation": Wording(
+        "Registration", "", "correlation of the FA with the warped template's", "the region overlay", 3
+    ),
+    "registration_rotation_deg": Wording(
+        "Head turned by", "°", "rotation between head and template", "the region overlay: is it turned?", 0
+    ),
+    "left_right_margin": Wording(
+        "Left is left",
+        "",
+        "correlation with the template less that with its mirror image; clearly negative is mirrored",
+        "left and right: has a conversion mirrored the image?",
+        3,
+    ),
+    "misplaced_percent": Wording(
+        "Regions astray",
+        "%",
+        "voxels of left and right regions beyond the median plane",
+        "the region overlay",
+        1,
+    ),
+    "label_volume_ratio": Wording(
+        "Region sizes",
+        "",
+        "largest factor between a region's volume and the atlas's, scaled to this brain",
+        "the region overlay: which region is swollen or crushed?",
+        1,
+    ),
+    "response_ratio": Wording(
+        "Response", "", "length over width of the single-fibre response", "b-values, FA and the mask", 1
+    ),
+    "assigned_percent": Wording(
+        "Streamlines assigned",
+        "%",
+        "streamlines with a region at both ends",
+        "the region overlay and the density",
+        1,
+    ),
+    "density_percent": Wording(
+        "Pairs joined", "%", "pairs of regions that a streamline joins", "the matrix", 1
+    ),
+}
+"""By quantity."""

@@ -1,0 +1,90 @@
+"""Tests of the gradient table's self-test: every flip and permutation of a phantom's table is named."""
+
+import numpy as np
+import pytest
+
+from esn_client.imaging.gradient_check import _principal_directions, check_gradient_table, variants
+from esn_client.imaging.gradients import Gradients
+from esn_client.imaging.presets import SITES
+from esn_core.atlas import load_atlas
+from esn_core.errors import DataError
+from esn_core.simulation.cohort import anatomy
+from esn_core.simulation.diffusion import draw_phantom
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    atlas = load_atlas("phantom-28")
+    mean, _ = anatomy(atlas)
+    scheme = SITES["north"].scheme()
+    drawn = draw_phantom(
+        atlas, mean, scheme, voxel_size_mm=4.0, signal_to_noise=25, rng=np.random.default_rng(1)
+    )
+    return drawn, Gradients(scheme.b_values_s_per_mm2, scheme.directions)
+
+
+def test_the_right_table_is_the_best_of_24(phantom):
+    drawn, gradients = phantom
+    found = check_gradient_table(drawn.signal.astype(np.float32), gradients, drawn.brain, drawn.affine)
+    assert next(iter(found.coherence)) == "the rows as they are"
+    assert len(found.coherence) == 24
+    assert found.margin > 0.1
+    assert found.pairs > 1000
+
+
+def test_variants_are_all_signed_permutations_up_to_a_sign():
+    found = {tuple(np.rint(sign * v).astype(int).ravel()) for v in variants() for sign in (1, -1)}
+    assert len(found) == 48
+    assert all(np.array_equal(v @ v.T, np.eye(3)) for v in variants())
+    assert np.array_equal(variants()[0], np.eye(3))
+
+
+@pytest.mark.parametrize("storage", ["RAS", "LAS"])
+@pytest.mark.parametrize("number", range(1, 24))
+def test_a_wrong_table_is_refused_with_the_change_that_heals_it(phantom, number, storage):
+    drawn, gradients = phantom
+    signal, brain, affine = drawn.signal.astype(np.float32), drawn.brain, drawn.affine
+    file_rows = gradients.directions * [-1, 1, 1]  # by FSL's rule, in both storages
+    frame = np.diag([-1.0, 1, 1])
+    if storage == "LAS":
+        signal, brain = signal[::-1], brain[::-1]
+        flip = np.diag([-1.0, 1, 1, 1])
+        flip[0, 3] = brain.shape[0] - 1
+        affine, frame = affine @ flip, np.eye(3)
+    broken = file_rows @ variants()[number].T
+    wrong = Gradients(gradients.b_values_s_per_mm2, broken @ frame)
+    with pytest.raises(DataError, match="the b-vectors do not fit the image") as caught:
+        check_gradient_table(signal, wrong, brain, affine)
+    # Doing to the rows what the message says gives the right table back, up to a sign.
+    rows = str(caught.value).rsplit("changed to ", 1)[1].split(", ")
+    healed = np.column_stack([(-1 if r[0] == "-" else 1) * broken[:, int(r[-1]) - 1] for r in rows])
+    assert np.allclose(healed, file_rows) or np.allclose(healed, -file_rows)
+
+
+def test_coherence_equals_its_definition_pair_by_pair(phantom):
+    drawn, gradients = phantom
+    signal = drawn.signal.astype(np.float32)
+    found = check_gradient_table(signal, gradients, drawn.brain, drawn.affine)
+    e = _principal_directions(signal, gradients, drawn.brain)
+    total, pairs = 0.0, 0
+    where = [tuple(v) for v in np.argwhere(e.any(axis=3))]
+    there = set(where)
+    for v in where:
+        for offset in np.ndindex(3, 3, 3):
+            o = np.array(offset) - 1
+            w = tuple((np.array(v) + o).tolist())
+            if w > v and w in there:
+                line = o / np.linalg.norm(o)
+                total += (abs(e[v] @ line) * abs(e[w] @ line)) ** 4
+                pairs += 1
+    assert pairs == found.pairs
+    assert total / pairs == pytest.approx(found.coherence["the rows as they are"], rel=1e-10)
+
+
+def test_a_head_without_fibres_cannot_be_tested(phantom):
+    drawn, gradients = phantom
+    flat = np.where(gradients.is_b0, 1000, 400) * np.ones((*drawn.brain.shape, 1))
+    with pytest.raises(
+        DataError, match=r"cannot be tested: 0 pairs of neighbours have FA >= 0\.35; 300 or more"
+    ):
+        check_gradient_table(flat.astype(np.float32), gradients, drawn.brain, drawn.affine)

@@ -1,0 +1,340 @@
+"""Tests of quality pages and of a site's table: what they show is where it is, and nothing leaves."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from dataclasses import replace
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from esn_client.imaging.derivatives import MEASURES, Derivative
+from esn_client.imaging.gradients import Gradients
+from esn_client.imaging.presets import SITES
+from esn_client.imaging.quality import numbers
+from esn_client.imaging.quality.anatomy import Anatomy
+from esn_client.imaging.quality.figures import overlay_regions, region_colours
+from esn_client.imaging.quality.page import draw_page, judge_rows
+from esn_client.imaging.quality.planes import Planes
+from esn_client.imaging.quality.residuals import fit_plainly
+from esn_client.imaging.quality.site import robust_z, write_site
+from esn_client.imaging.quality.wording import WORDINGS
+from esn_client.imaging.scans import Scan, Visit
+from esn_core.atlas import load_atlas
+from esn_core.errors import DataError
+from esn_core.quality import quantity
+from esn_core.recipe import ImagingRecipe
+from esn_core.simulation.cohort import World
+from esn_core.simulation.diffusion import draw_phantom
+
+ATLAS = load_atlas("phantom-28")
+RECIPE = ImagingRecipe(
+    **tomllib.loads(files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text())
+)
+SCHEME = SITES["north"].scheme()
+TABLE = Gradients(SCHEME.b_values_s_per_mm2, SCHEME.directions)
+CHROMIUM = shutil.which("chromium")
+NUMBERS = {
+    "brain_ml": 1100.0,
+    "cut_off_percent": 1.0,
+    "signal_to_noise": 25.0,
+    "response_ratio": 5.0,
+    "assigned_percent": 30.0,
+    "density_percent": 40.0,
+}
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    world = World.draw(ATLAS, rng=np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    return draw_phantom(ATLAS, world.mean, SCHEME, voxel_size_mm=5.0, signal_to_noise=28.0, rng=rng)
+
+
+@pytest.fixture(scope="module")
+def anatomy(phantom):
+    """A child whose left hemisphere is brighter."""
+    mask = phantom.signal[..., 0] > 0.5 * phantom.signal[..., 0].max()
+    place = np.full(max(region.index for region in ATLAS.regions) + 1, -1)
+    place[[region.index for region in ATLAS.regions]] = np.arange(len(ATLAS.regions))
+    counts = np.random.default_rng(0).integers(0, 300, (28, 28)).astype(float)
+    x_mm = np.arange(mask.shape[0]) * phantom.affine[0, 0] + phantom.affine[0, 3]
+    return Anatomy(
+        affine=phantom.affine,
+        is_b0=TABLE.is_b0,
+        plain=fit_plainly(phantom.signal.astype(np.float32), TABLE, mask),
+        mask=mask,
+        b0=phantom.signal[..., 0].astype(float),
+        fa=mask * np.where(x_mm < 0, 0.8, 0.3)[:, None, None],
+        regions=place[phantom.labels],
+        density=mask * 7,
+        displacement_mm=np.linspace(0, 2, len(SCHEME.b_values_s_per_mm2)),
+        counts=counts + counts.T,
+    )
+
+
+RECORD = {
+    "PreprocessedBy": None,
+    "Quality": NUMBERS,
+    "Stages": [{"Name": "tensor", "WallSeconds": 0.1, "Parameters": {"a": 1}, "Sha256": "0" * 64}],
+    "Sources": {"sub-001/dwi/sub-001_dwi.nii.gz": "1" * 64},
+    "Software": {"dipy": "1.12.1"},
+}
+
+
+def draw(anatomy, **changes):
+    return draw_page(anatomy, visit="sub-001", atlas=ATLAS, recipe=RECIPE, record=RECORD | changes)
+
+
+@pytest.fixture(scope="module")
+def page(anatomy):
+    return draw(anatomy)
+
+
+def stored(anatomy, axes, flips):
+    """The same head, stored along other axes."""
+    turn = np.zeros((4, 4))
+    turn[3, 3] = 1
+    for new, (old, flip) in enumerate(zip(axes, flips, strict=True)):
+        turn[old, new] = -1 if flip else 1
+        turn[old, 3] = anatomy.mask.shape[old] - 1 if flip else 0
+
+    def put(volume):
+        rest = tuple(range(3, volume.ndim))
+        moved = volume.transpose(*axes, *rest)
+        return moved[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
+
+    volumes = {name: put(getattr(anatomy, name)) for name in ("mask", "fa", "regions")}
+    return replace(anatomy, affine=anatomy.affine @ turn, **volumes)
+
+
+@pytest.mark.parametrize(
+    ("axes", "flips"),
+    [((0, 1, 2), (0, 0, 0)), ((0, 1, 2), (1, 0, 0)), ((2, 0, 1), (0, 1, 1)), ((1, 2, 0), (1, 1, 1))],
+)
+def test_left_is_left_however_the_image_is_stored(anatomy, axes, flips):
+    head = stored(anatomy, axes, flips)
+    planes = Planes.through(head.mask, head.affine)
+    _, columns, height, width, _ = planes.voxels.shape
+    fa = planes.image(head.fa, order=0).reshape(2, height, columns, width)
+    for row, column in [(0, 2), (0, 3), (1, 1)]:  # two axial planes and a coronal one
+        plane = fa[row, :, column]
+        left, right = plane[:, : width // 2], plane[:, (width + 1) // 2 :]
+        assert np.median(left[left > 0]) == 0.8
+        assert np.median(right[right > 0]) == 0.3
+    colours = overlay_regions(planes, np.zeros(head.fa.shape), head.regions, ATLAS)
+    axial = colours.reshape(2, height, columns, width, 3)[0, :, 2]
+    blue_minus_red = axial[..., 2] - axial[..., 0]
+    assert blue_minus_red[:, : width // 2].mean() > 0 > blue_minus_red[:, width // 2 :].mean()
+
+
+def test_the_face_is_where_a_sagittal_plane_says(anatomy):
+    """The front half is made dark: it must be left in sagittal planes, and at the top of axial ones."""
+    y_mm = np.arange(anatomy.mask.shape[1]) * anatomy.affine[1, 1] + anatomy.affine[1, 3]
+    head = anatomy.mask * np.where(y_mm > 0, 0.2, 0.9)[None, :, None]
+    planes = Planes.through(anatomy.mask, anatomy.affine)
+    _, columns, height, width, _ = planes.voxels.shape
+    tiles = planes.image(head, order=0).reshape(2, height, columns, width)
+    sagittal, axial = tiles[1, :, 4], tiles[0, :, 2]
+    front, back = sagittal[:, : width // 2], sagittal[:, width // 2 + 1 :]
+    assert (np.median(front[front > 0]), np.median(back[back > 0])) == (0.2, 0.9)
+    assert np.median(axial[: height // 3][axial[: height // 3] > 0]) == 0.2
+    assert planes.names[1][4].startswith("sagittal, x = ")
+
+
+def test_hemispheres_have_colours_of_their_own():
+    colours = region_colours(ATLAS)
+    assert not colours[0].any()
+    for region, (red, _, blue) in zip(ATLAS.regions, colours[1:], strict=True):
+        assert (blue > red) == (region.hemisphere == "L"), region.name
+    assert len(np.unique(colours.round(6), axis=0)) == len(colours)
+
+
+def test_a_slice_that_dropped_out_is_seen(phantom, anatomy):
+    clean = anatomy.plain
+    signal = phantom.signal.astype(np.float32)
+    signal[:, :, 12, 20] *= 0.3
+    damaged = fit_plainly(signal, TABLE, anatomy.mask)
+    assert np.nanargmax(damaged.residual) == 20 * damaged.residual.shape[1] + 12
+    assert damaged.residual[20, 12] > 3 * clean.residual[20, 12]
+    assert np.isnan(damaged.residual[TABLE.is_b0]).all()
+    # The tensor itself follows the lost slice a little: less than .7 is missing from its prediction.
+    assert 0.5 < damaged.lost[20, 12] < 0.7
+    assert clean.bad_volumes_percent == 0
+    assert damaged.bad_volumes_percent == pytest.approx(100 / (~TABLE.is_b0).sum())
+
+
+def test_the_principal_direction_is_that_of_the_fibres():
+    table = TABLE
+    along = np.array([0.6, 0.0, 0.8])
+    diffusivity = 3e-4 + 14e-4 * (table.directions @ along) ** 2
+    signal = 1000 * np.exp(-table.b_values_s_per_mm2 * diffusivity)
+    volume = np.broadcast_to(signal, (3, 3, 3, len(signal))).astype(np.float32)
+    plain = fit_plainly(volume, table, np.ones((3, 3, 3), dtype=bool))
+    # The signal is float32: seven digits.
+    assert np.abs(plain.principal @ along) == pytest.approx(np.ones(27), abs=1e-5)
+
+
+class Page(HTMLParser):
+    """What a page would fetch, and what it leaves unsaid."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.fetched, self.unsaid, self.images, self.heads, self.scripts = [], [], 0, [], 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.scripts += tag == "script"
+        for name in ("src", "href"):
+            value = values.get(name, "")
+            if value and not value.startswith(("data:image/png;base64,", "#")):
+                self.fetched.append(value)
+        if tag == "img":
+            self.images += 1
+            if len(values.get("alt", "")) < 20 or "width" not in values:
+                self.unsaid.append(values)
+        if tag == "th" and "scope" not in values:
+            self.unsaid.append(values)
+
+
+def test_a_page_is_complete_in_itself_and_says_what_it_shows(page):
+    read = Page(page)
+    assert (read.fetched, read.unsaid, read.scripts) == ([], [], 0)
+    assert read.images == 8
+    assert '<html lang="en">' in page
+    assert "default-src 'none'" in page
+
+
+def test_a_page_shows_each_number_with_its_verdict(page):
+    rows = judge_rows(RECIPE, NUMBERS)
+    assert [row.title for row in rows] == [words.title for words in WORDINGS.values()]
+    by_title = {row.title: row for row in rows}
+    assert by_title["Streamlines assigned"].verdict == "warn"
+    assert by_title["Registration"].verdict == "not measured"
+    assert by_title["Brain volume"].passes == "800 or more; fails below 500; 1400 or less; fails above 1800"
+    assert "30.0 %" in page
+    assert "Usable, but somebody should look." in page
+
+
+def test_a_scan_that_came_preprocessed_says_so(anatomy):
+    page = draw(replace(anatomy, displacement_mm=None), PreprocessedBy="QSIPrep <1.0>")
+    assert "preprocessed by <strong>QSIPrep &lt;1.0&gt;</strong>" in page
+    assert "there is no motion trace" in page
+    assert Page(page).images == 7
+
+
+def test_every_limit_has_words():
+    assert {quantity(name) for name in RECIPE.quality.limits()} == set(WORDINGS)
+
+
+def test_noise_is_measured_from_two_unweighted_volumes(anatomy):
+    rng = np.random.default_rng(1)
+    signal = np.full((20, 20, 20, 3), 100.0) + rng.normal(0, 5, (20, 20, 20, 3))
+    table = Gradients(np.array([0.0, 0.0, 1000.0]), np.vstack([np.zeros((2, 3)), [[1.0, 0, 0]]]))
+    scan = Scan(signal.astype(np.float32), np.eye(4), table, None, False)
+    inside = np.ones((20, 20, 20), dtype=bool)
+    # 8,000 voxels: the median absolute difference is known to 1.2 %; three standard errors.
+    assert numbers.signal_to_noise(scan, inside) == pytest.approx(20.0, rel=0.04)
+    one = replace(scan, gradients=Gradients(table.b_values_s_per_mm2[1:], table.directions[1:]))
+    assert numbers.signal_to_noise(replace(one, signal=scan.signal[..., 1:]), inside) is None
+
+
+def test_a_brain_that_touches_the_grids_edge_is_measured():
+    mask = np.zeros((10, 10, 10), dtype=bool)
+    mask[2:8, 2:8, 2:8] = True
+    assert numbers.cut_off_percent(mask, np.eye(4)) == 0
+    assert numbers.cut_off_percent(mask[:, 5:], np.eye(4)) == 100
+    assert numbers.cut_off_percent(mask[:, :, 5:], np.eye(4)) == 0, "the neck goes on"
+    mask[3:6, 3:6, 9] = True
+    assert numbers.cut_off_percent(mask, np.eye(4)) == pytest.approx(100 * 9 / 36)
+    assert numbers.brain_ml(mask, np.array([2.0, 2.0, 2.5])) == pytest.approx((216 + 9) * 10 / 1000)
+
+
+def test_robust_z_equals_its_definition_and_knows_when_it_has_none():
+    values = [10.0, 11.0, 9.0, 10.5, 9.5, 10.2, 9.8, None, 30.0]
+    z = robust_z(values)
+    known = np.array([v for v in values if v is not None])
+    spread = np.median(np.abs(known - np.median(known)))
+    assert z[8] == pytest.approx(0.6745 * (30 - np.median(known)) / spread)
+    assert z[7] is None
+    assert robust_z([1.0, 2.0, 3.0]) == [None] * 3
+    assert robust_z([0.0] * 10 + [5.0]) == [None] * 11
+    # Nearly equal numbers: the spread counts as a fiftieth of the median.
+    assert robust_z([1.0] * 10 + [1.05])[10] == pytest.approx(0.6745 * 0.05 / 0.02)
+
+
+@pytest.fixture
+def site(tmp_path):
+    """Nine visits; the assigned share of one is unlike the others', that of another fails."""
+    counts = np.ones((28, 28))
+    for number in range(1, 10):
+        visit = Visit(f"sub-{number:03d}", "ses-1" if number == 2 else None)
+        quality = NUMBERS | {"assigned_percent": {3: 45.0, 4: 10.0}.get(number, 80.0 + number)}
+        Derivative(tmp_path, visit, RECIPE).write(
+            dict.fromkeys(MEASURES, counts), sources={}, details={"Quality": quality}
+        )
+    return tmp_path
+
+
+def test_a_site_has_a_table_and_a_page(site):
+    (site / "sub-003_seg-phantom28_quality.html").write_text("a page")
+    rows = write_site(site, RECIPE, exclude_failed=True)
+    with (site / "seg-phantom28_quality.tsv").open(encoding="utf-8") as file:
+        table = {row["participant_id"]: row for row in csv.DictReader(file, delimiter="\t")}
+    assert len(table) == len(rows) == 9
+    assert table["sub-002"]["session_id"] == "ses-1"
+    assert (table["sub-004"]["verdict"], table["sub-004"]["excluded"]) == ("fail", "yes")
+    assert (table["sub-003"]["outlying"], table["sub-003"]["excluded"]) == ("assigned_percent", "no")
+    assert table["sub-001"]["registration_correlation"] == "n/a"
+    about = json.loads((site / "seg-phantom28_quality.json").read_text())
+    assert set(about) == set(next(iter(table.values()))) - {"participant_id", "session_id"}
+    page = (site / "seg-phantom28_quality.html").read_text()
+    assert "Studies leave 1 out." in page
+    assert page.index("sub-004") < page.index("sub-001"), "worst first"
+    assert Page(page).fetched == ["sub-003_seg-phantom28_quality.html"], "a link to the visit's own page"
+
+
+def test_a_site_without_prepared_visits_is_told_what_to_do(tmp_path):
+    with pytest.raises(DataError, match="nobody is prepared for atlas phantom-28; run 'prepare …"):
+        write_site(tmp_path, RECIPE, exclude_failed=False)
+
+
+RULER = """<script>
+const wide = [...document.querySelectorAll("th, td, p, figcaption, h1, h2, code")]
+  .filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display != "inline")
+  .map(e => e.textContent.slice(0, 40));
+const root = document.documentElement;
+document.title = JSON.stringify({wide, wider: root.scrollWidth - root.clientWidth,
+  broken: [...document.images].filter(i => !i.naturalWidth).length, images: document.images.length});
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
+@pytest.mark.parametrize("width", [1200, 500])
+def test_in_a_browser_nothing_is_clipped_or_missing(page, tmp_path, width):
+    path = tmp_path / "page.html"
+    open_to_scripts = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    path.write_text(open_to_scripts.replace("</body>", f"{RULER}</body>"), encoding="utf-8")
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-dev-shm-usage",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--window-size={width},2000",
+        "--dump-dom",
+        path.as_uri(),
+    ]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    found = json.loads(re.search(r"<title>(.*?)</title>", dom).group(1))
+    assert found == {"wide": [], "wider": 0, "broken": 0, "images": 8}
