@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from esn_client.imaging import compilation, cuda_tracking
+from esn_client.imaging import compilation
 from esn_client.imaging.directions import spread_directions
 from esn_client.imaging.fodf import Fodf, fit_fodf, order_for
 from esn_client.imaging.gradients import Gradients
@@ -23,7 +23,7 @@ from esn_client.imaging.streamlines import Streamlines
 from esn_client.imaging.tensor import fit_tensor
 from esn_client.imaging.tracking import TrackingRules, find_reach, find_seeds, track
 from esn_client.imaging.tractogram import write_tractogram
-from esn_core.errors import ConfigError, DataError
+from esn_core.errors import DataError
 
 ALONG, ACROSS = 1.7e-3, 0.3e-3
 RESPONSE = Response(np.array([ALONG, ACROSS, ACROSS]), 1000.0)
@@ -67,9 +67,9 @@ def bar():
     return deconvolve(signal, table, where), maps.fa
 
 
-def follow(bar, *, rules=RULES, seeds=200, random_seed=1, size_mm=SIZE_MM, device="cpu"):
+def follow(bar, *, rules=RULES, seeds=200, random_seed=1, size_mm=SIZE_MM):
     fodf, fa = bar
-    settings = {"rules": rules, "seeds": seeds, "random_seed": random_seed, "device": device}
+    settings = {"rules": rules, "seeds": seeds, "random_seed": random_seed}
     return list(track(fodf, fa, seed_mask=fa > 0.2, voxel_size_mm=size_mm, **settings))
 
 
@@ -253,12 +253,13 @@ def test_seeds_are_spread_evenly_over_the_voxels():
         directions.near,
         directions.same_way,
         directions.count,
+        directions.all_axes,
         np.ones(3),
         start,
         seeds,
+        1,
         0,
         seeds,
-        1,
         points,
         bounds,
     )
@@ -337,42 +338,6 @@ def test_an_interrupted_tractogram_leaves_no_file(bar, tmp_path):
     next(writing)
     writing.close()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_graphics_card_that_is_not_there_is_refused_by_name(monkeypatch):
-    monkeypatch.setattr(cuda_tracking, "_lacking", lambda: "no NVIDIA card is visible")
-    assert cuda_tracking.choose_device("auto") == "cpu"
-    assert cuda_tracking.choose_device("cpu") == "cpu"
-    with pytest.raises(ConfigError, match="device 'cuda' cannot be used: no NVIDIA card is visible"):
-        cuda_tracking.choose_device("cuda")
-    with pytest.raises(ConfigError, match="device must be 'auto', 'cpu' or 'cuda', not 'tpu'"):
-        cuda_tracking.choose_device("tpu")
-
-
-def test_a_graphics_card_that_is_there_is_chosen(monkeypatch):
-    monkeypatch.setattr(cuda_tracking, "_lacking", lambda: None)
-    assert cuda_tracking.choose_device("auto") == "cuda"
-
-
-@pytest.fixture
-def card(monkeypatch):
-    """Cuslines' tracker on its numba backend, in place of a graphics card."""
-    monkeypatch.setattr(cuda_tracking, "_lacking", lambda: None)
-
-
-def test_the_path_to_the_graphics_card_follows_the_same_bar(bar, card):
-    lines = lines_of(follow(bar, device="cuda"))
-    reach_mm = np.array([abs(line[0, 0] - line[-1, 0]) * 2 for line in lines])
-    assert 100 < len(lines) <= 220
-    assert np.median(reach_mm) > 30
-    points = np.concatenate(lines)
-    assert points.min() >= 0
-    assert all(5 <= len(line) - 1 <= 100 for line in lines)
-
-
-def test_a_graphics_card_refuses_voxels_that_are_no_cubes(bar, card):
-    with pytest.raises(DataError, match=r"voxels of 2 x 2 x 3 mm are no cubes; device 'cuda' needs cubes"):
-        follow(bar, size_mm=np.array([2.0, 2.0, 3.0]), device="cuda")
 
 
 def test_streamlines_know_their_ends_and_lengths():

@@ -1,28 +1,29 @@
-"""Tracking on graphics cards: the same rules, followed by cuslines.
+"""Tracking on NVIDIA cards: the loop of the processor, one thread for each streamline."""
 
-What differs from the CPU: cuslines starts one streamline along each peak of the fODF at a seed, cuts at 5 %
-of the local peak, and takes its step in voxels, so that voxels must be cubes. Its streamlines are thinned so
-that a seed counts once on average.
-"""
-
-import importlib.util
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import Any
 
 import numpy as np
-from dipy.data import get_sphere
+from numba import cuda, types
+from numba.cuda import libdevice
+from numba.extending import overload
 from numpy.typing import NDArray
 
-from esn_client.imaging.fodf import Fodf
-from esn_client.imaging.streamlines import Streamlines
-from esn_core.errors import ConfigError, DataError
+from esn_client.imaging.propagation import follow, times
+from esn_core.errors import ConfigError
 
-if TYPE_CHECKING:
-    from esn_client.imaging.tracking import TrackingRules
+BATCH_BYTES = 2**29
+"""Bounds the memory that the points of a batch take, on the card and again on the host."""
+THREADS_PER_BLOCK = 64
 
-CHUNK_SEEDS = 25_000
-CUBE_TOLERANCE = 0.02
-"""Voxel edges may differ by this share: then a step is off by no more."""
+
+@overload(times, target="cuda")
+def _times_on_card(a, b):  # type: ignore[no-untyped-def]
+    # Without these the compiler fuses a product with the sum after it, which the processor does not.
+    if a == types.float32 and b == types.float32:
+        return lambda a, b: libdevice.fmul_rn(a, b)
+    return lambda a, b: libdevice.dmul_rn(a, b)
 
 
 def choose_device(device: str) -> str:
@@ -31,6 +32,7 @@ def choose_device(device: str) -> str:
     Parameters
     ----------
     device : 'auto', 'cpu' or 'cuda'
+        'auto' takes a card where there is one that numba can use.
 
     Returns
     -------
@@ -39,118 +41,122 @@ def choose_device(device: str) -> str:
     Raises
     ------
     ConfigError
-        'cuda' is asked for and there is no card, or no cuslines.
+        'cuda' is asked for, and there is no card or no CUDA toolkit.
 
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device must be 'auto', 'cpu' or 'cuda', not {device!r}")
     if device == "cpu":
         return "cpu"
-    lacking = _lacking()
-    if lacking and device == "cuda":
-        raise ConfigError(f"device 'cuda' cannot be used: {lacking}")
-    return "cpu" if lacking else "cuda"
+    usable = cuda.is_available()
+    if not usable and device == "cuda":
+        raise ConfigError(
+            "device 'cuda' cannot be used: numba finds no NVIDIA card with its driver and a CUDA toolkit of "
+            "11.2 or later. Install the toolkit (NVVM, libdevice and cudart) under /usr/local/cuda or name "
+            "its place in CUDA_HOME; `python -m numba -s` lists what is found"
+        )
+    return "cuda" if usable else "cpu"
 
 
-def _lacking() -> str | None:
-    """Say what is missing for tracking on an NVIDIA card, if anything is."""
-    for module in ("cuslines", "cuda"):
-        if importlib.util.find_spec(module) is None:
-            return f"{module} is not installed: pip install 'cuslines[cu13]==2.2.3'"
-    from cuda.bindings import runtime
-
-    error, cards = runtime.cudaGetDeviceCount()
-    return None if int(error) == 0 and cards > 0 else "no NVIDIA card is visible"
-
-
-def track_on_gpu(
-    fodf: Fodf,
-    stop_map: NDArray[np.float64],
-    *,
-    start: NDArray[np.int64],
-    voxel_size_mm: NDArray[np.float64],
-    rules: "TrackingRules",
-    least_amplitude: float,
-    seeds: int,
-    random_seed: int,
-) -> Iterator[Streamlines]:
-    """Track with cuslines, on the device that it finds by itself.
+def propagate_on_card(
+    inputs: tuple[Any, ...], *, seeds: int, steps: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """Follow all streamlines on the card, a batch at a time in the same memory.
 
     Parameters
     ----------
-    fodf, stop_map, voxel_size_mm, rules, seeds, random_seed
-        As `tracking.track` takes them.
-    start : (v, 3) int64
-        The voxels to start in.
-    least_amplitude : float
-        Amplitudes below it are not followed.
+    inputs : tuple
+        What `propagation.propagate` takes before ``first``.
+    seeds, steps : int
+        Streamlines, and the most steps of one.
 
     Yields
     ------
-    Streamlines
-        A batch at a time, of allowed length.
-
-    Raises
-    ------
-    DataError
-        Voxels are no cubes.
+    points : (b, 2 steps + 1, 3) float32
+    bounds : (b, 2) int64
+        As `propagation.propagate` fills them; they hold until the next batch.
 
     """
-    import cuslines
+    places = 2 * steps + 1
+    batch = min(max(BATCH_BYTES // (places * 3 * 4), 1), seeds)
+    on_card = tuple(cuda.to_device(value) if isinstance(value, np.ndarray) else value for value in inputs)
+    axes = inputs[0].shape[1]  # of the amplitudes
+    points_there = cuda.device_array((batch, places, 3), dtype=np.float32)
+    bounds_there = cuda.device_array((batch, 2), dtype=np.int64)
+    points = np.empty((batch, places, 3), dtype=np.float32)
+    bounds = np.empty((batch, 2), dtype=np.int64)
+    blocks = -(-batch // THREADS_PER_BLOCK)
+    for first in range(0, seeds, batch):
+        last = min(first + batch, seeds)
+        build_kernel(axes)[blocks, THREADS_PER_BLOCK](*on_card, first, last, points_there, bounds_there)
+        points_there.copy_to_host(points)
+        bounds_there.copy_to_host(bounds)
+        yield points, bounds[: last - first]
 
-    edge_mm = float(np.mean(voxel_size_mm))
-    if np.abs(voxel_size_mm / edge_mm - 1).max() > CUBE_TOLERANCE:
-        raise DataError(
-            f"voxels of {' x '.join(f'{size:g}' for size in voxel_size_mm)} mm are no cubes; "
-            "device 'cuda' needs cubes: use 'cpu' or resample the scan"
+
+@cache
+def build_kernel(axes: int) -> Any:
+    """Build the kernel for so many axes: a thread's room to work in must have a constant size.
+
+    Parameters
+    ----------
+    axes : int
+
+    Returns
+    -------
+    numba's kernel
+        Takes what `propagation.propagate` takes.
+
+    """
+
+    @cuda.jit  # type: ignore[untyped-decorator]
+    def kernel(  # type: ignore[no-untyped-def]
+        amplitudes,
+        row_of,
+        stop_map,
+        stop_threshold,
+        least_amplitude,
+        vectors,
+        near,
+        same_way,
+        count,
+        all_axes,
+        step_voxels,
+        start,
+        seeds,
+        random_seed,
+        first,
+        last,
+        points,
+        bounds,
+    ) -> None:
+        place = cuda.grid(1)
+        if place >= last - first:
+            return
+        follow(
+            first + place,
+            amplitudes,
+            row_of,
+            stop_map,
+            stop_threshold,
+            least_amplitude,
+            vectors,
+            near,
+            same_way,
+            count,
+            all_axes,
+            step_voxels,
+            start,
+            seeds,
+            random_seed,
+            cuda.local.array(axes, np.float32),
+            cuda.local.array(8, np.int64),
+            cuda.local.array(8, np.float32),
+            cuda.local.array(1, np.uint64),
+            cuda.local.array(3, np.float64),
+            cuda.local.array(3, np.float64),
+            points[place],
+            bounds[place],
         )
-    sphere = get_sphere(name=rules.sphere)
-    amplitudes = fodf.amplitudes(sphere.vertices)
-    amplitudes[amplitudes < least_amplitude] = 0
-    volume = np.zeros((*fodf.where.shape, len(sphere.vertices)), dtype=np.float32)
-    volume[fodf.where] = amplitudes
-    rng = np.random.default_rng(random_seed)
-    tracker = cuslines.Tracker(
-        cuslines.ProbDirectionGetter(),
-        volume,
-        stop_map.astype(np.float32),
-        rules.stop_threshold,
-        sphere.vertices,
-        sphere.edges,
-        max_angle=np.radians(rules.max_angle_deg),
-        step_size=rules.step_size_mm / edge_mm,
-        rng_seed=random_seed,
-        chunk_size=CHUNK_SEEDS,
-    )
-    with tracker:
-        for first in range(0, seeds, CHUNK_SEEDS):
-            number = np.arange(first, min(first + CHUNK_SEEDS, seeds))
-            place = ((number + rng.random(len(number))) / seeds * len(start)).astype(np.int64)
-            positions = start[np.minimum(place, len(start) - 1)] + rng.uniform(-0.5, 0.5, (len(number), 3))
-            tracker.seed_propagator.propagate(positions.astype(np.float32))
-            lines = tracker.seed_propagator.as_array_sequence()
-            yield _select(lines.get_data(), lines._lengths, stop_map.shape, rules, seeds=len(number), rng=rng)
 
-
-def _select(
-    points: NDArray[np.float32],
-    sizes: NDArray[np.int64],
-    shape: tuple[int, ...],
-    rules: "TrackingRules",
-    *,
-    seeds: int,
-    rng: np.random.Generator,
-) -> Streamlines:
-    """Keep those of allowed length inside the grid, no more than one for each seed on average."""
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
-    inside = (
-        np.logical_and.reduceat(((points >= 0) & (points <= np.array(shape) - 1)).all(axis=1), offsets[:-1])
-        if len(sizes)
-        else np.zeros(0, dtype=bool)
-    )
-    length_mm = (sizes - 1) * rules.step_size_mm
-    kept = inside & (sizes >= 2) & (length_mm >= rules.min_length_mm) & (length_mm <= rules.max_length_mm)
-    if len(sizes) > seeds:
-        kept &= rng.random(len(sizes)) < seeds / len(sizes)
-    packed = np.concatenate([[0], np.cumsum(sizes[kept])])
-    return Streamlines(points[np.repeat(kept, sizes)], packed, rules.step_size_mm)
+    return kernel

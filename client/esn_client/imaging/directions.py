@@ -30,6 +30,11 @@ class Directions:
     same_way: NDArray[np.bool_]
     count: NDArray[np.int32]
 
+    @property
+    def all_axes(self) -> NDArray[np.int32]:
+        """The number of each axis, (H,): among them a streamline chooses its first step."""
+        return np.arange(len(self.vectors), dtype=np.int32)
+
 
 def spread_directions(sphere: str, *, max_angle_deg: float) -> Directions:
     """Take one half of a symmetric sphere.

@@ -1,10 +1,14 @@
 """Propagation: the inner loop of tractography, one step after the other.
 
 Each streamline draws from a random stream of its own, named by its number: neither the order nor the batch
-in which streamlines are computed changes them.
+in which streamlines are computed changes them. Processor and graphics card compile the same source, and round
+each product before it is added to: they follow the same streamlines to the last bit.
 """
 
+from math import floor
+
 import numpy as np
+from numba.extending import overload
 from numpy.typing import NDArray
 
 from esn_client.imaging.compilation import compiled
@@ -12,6 +16,16 @@ from esn_client.imaging.compilation import compiled
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 """With `GOLDEN` the constants of SplitMix64 (Steele, Lea & Flood 2014, OOPSLA, figure 16)."""
+
+
+def times(a: float, b: float) -> float:
+    """Multiply; on a card too the product is rounded, where fused multiplication would keep more digits."""
+    return a * b
+
+
+@overload(times)
+def _times_on_processor(a, b):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    return lambda a, b: a * b
 
 
 @compiled
@@ -26,15 +40,18 @@ def scramble(bits: np.uint64) -> np.uint64:
 def draw_uniform(stream: NDArray[np.uint64]) -> float:
     """Draw from [0, 1) and move the stream of one number, its state, on."""
     stream[0] += GOLDEN
-    return (scramble(stream[0]) >> np.uint64(11)) * 2.0**-53
+    return times(np.float64(scramble(stream[0]) >> np.uint64(11)), 2.0**-53)
 
 
 @compiled
 def interpolate_stop(position: NDArray[np.float64], stop_map: NDArray[np.float32]) -> float:
     """Interpolate the stop map between eight voxels; -1 outside the centres of the outermost ones."""
-    x, y, z = int(np.floor(position[0])), int(np.floor(position[1])), int(np.floor(position[2]))
+    # numba's floor is a float on a card.
+    x, y, z = int(floor(position[0])), int(floor(position[1])), int(floor(position[2]))  # noqa: RUF046
     if (
-        min(x, y, z) < 0
+        x < 0
+        or y < 0
+        or z < 0
         or x > stop_map.shape[0] - 2
         or y > stop_map.shape[1] - 2
         or z > stop_map.shape[2] - 2
@@ -47,7 +64,7 @@ def interpolate_stop(position: NDArray[np.float64], stop_map: NDArray[np.float32
             along_xy = along_x * (position[1] - y if j else 1 - (position[1] - y))
             for k in range(2):
                 weight = along_xy * (position[2] - z if k else 1 - (position[2] - z))
-                value += weight * stop_map[x + i, y + j, z + k]
+                value += times(weight, np.float64(stop_map[x + i, y + j, z + k]))
     return value
 
 
@@ -59,7 +76,8 @@ def find_corners(
     weights: NDArray[np.float32],
 ) -> int:
     """List those of the eight voxels around a position that have an fODF, with their weights; count them."""
-    x, y, z = int(np.floor(position[0])), int(np.floor(position[1])), int(np.floor(position[2]))
+    # numba's floor is a float on a card.
+    x, y, z = int(floor(position[0])), int(floor(position[1])), int(floor(position[2]))  # noqa: RUF046
     found = 0
     for i in range(2):
         along_x = position[0] - x if i else 1 - (position[0] - x)
@@ -92,7 +110,7 @@ def draw_axis(
     for place in range(count):
         amplitude = np.float32(0)
         for corner in range(found):
-            amplitude += weights[corner] * amplitudes[rows[corner], axes[place]]
+            amplitude += times(weights[corner], amplitudes[rows[corner], axes[place]])
         if amplitude >= least and amplitude > 0:
             total += amplitude
             last = place
@@ -108,6 +126,101 @@ def draw_axis(
 
 
 @compiled
+def follow(
+    number: int,
+    amplitudes: NDArray[np.float32],
+    row_of: NDArray[np.int32],
+    stop_map: NDArray[np.float32],
+    stop_threshold: float,
+    least_amplitude: float,
+    vectors: NDArray[np.float64],
+    near: NDArray[np.int32],
+    same_way: NDArray[np.bool_],
+    count: NDArray[np.int32],
+    all_axes: NDArray[np.int32],
+    step_voxels: NDArray[np.float64],
+    start: NDArray[np.int32],
+    seeds: int,
+    random_seed: int,
+    cumulated: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    stream: NDArray[np.uint64],
+    seed: NDArray[np.float64],
+    position: NDArray[np.float64],
+    streamline: NDArray[np.float32],
+    bounds: NDArray[np.int64],
+) -> None:
+    """Follow one streamline both ways from where it starts.
+
+    Parameters
+    ----------
+    number : int
+        Of the streamline, among `seeds`.
+    amplitudes, row_of, stop_map, stop_threshold, least_amplitude, step_voxels, start, seeds, random_seed
+        As `propagate` takes them.
+    vectors, near, same_way, count, all_axes
+        Of `Directions`.
+    cumulated : (H,) float32
+    rows, weights : (8,) int64 and float32
+    stream : (1,) uint64
+    seed, position : (3,) float64
+        Room to work in.
+    streamline : (2 L + 1, 3) float32
+        Is filled with the points, the seed in place ``L``.
+    bounds : (2,) int64
+        Is filled with the first place that holds a point, and the place after the last one.
+
+    """
+    middle = streamline.shape[0] // 2
+    stream[0] = scramble(scramble(np.uint64(random_seed) + GOLDEN) + np.uint64(number))
+    # The floor of a product may round up to the length of the list.
+    chosen = int((number + draw_uniform(stream)) / seeds * len(start))
+    if chosen == len(start):
+        chosen -= 1
+    for k in range(3):
+        seed[k] = start[chosen, k] + draw_uniform(stream) - 0.5
+    bounds[0] = bounds[1] = middle
+    if interpolate_stop(seed, stop_map) < stop_threshold:
+        return
+    found = find_corners(seed, row_of, rows, weights)
+    begin = draw_axis(
+        all_axes, len(all_axes), amplitudes, least_amplitude, found, rows, weights, cumulated, stream
+    )
+    if begin < 0:
+        return
+    for k in range(3):
+        streamline[middle, k] = seed[k]
+    bounds[1] = middle + 1
+    # The budget is shared: a longer streamline than is allowed is not followed to its end.
+    left = middle
+    for way in (1, -1):
+        axis, sign = begin, way
+        for k in range(3):
+            position[k] = seed[k]
+        place = middle
+        while left > 0:
+            for k in range(3):
+                position[k] += times(sign * vectors[axis, k], step_voxels[k])
+            if interpolate_stop(position, stop_map) < stop_threshold:
+                break
+            place += way
+            left -= 1
+            for k in range(3):
+                streamline[place, k] = position[k]
+            found = find_corners(position, row_of, rows, weights)
+            turn = draw_axis(
+                near[axis], count[axis], amplitudes, least_amplitude, found, rows, weights, cumulated, stream
+            )
+            if turn < 0:
+                break
+            if not same_way[axis, turn]:
+                sign = -sign
+            axis = near[axis, turn]
+        bounds[(way + 1) // 2] = place + (way + 1) // 2
+
+
+@compiled
 def propagate(
     amplitudes: NDArray[np.float32],
     row_of: NDArray[np.int32],
@@ -118,12 +231,13 @@ def propagate(
     near: NDArray[np.int32],
     same_way: NDArray[np.bool_],
     count: NDArray[np.int32],
+    all_axes: NDArray[np.int32],
     step_voxels: NDArray[np.float64],
     start: NDArray[np.int32],
     seeds: int,
+    random_seed: int,
     first: int,
     last: int,
-    random_seed: int,
     points: NDArray[np.float32],
     bounds: NDArray[np.int64],
 ) -> None:
@@ -139,15 +253,14 @@ def propagate(
         A streamline ends before it comes to where this is below `stop_threshold`.
     stop_threshold, least_amplitude : float
         Axes of an amplitude below `least_amplitude` are not followed.
-    vectors, near, same_way, count
+    vectors, near, same_way, count, all_axes
         Of `Directions`.
     step_voxels : (3,) float64
         Length of a step along each voxel axis, in voxels.
     start : (v, 3) int32
         The voxels to start in. Streamline ``i`` starts in the part ``[i, i + 1) / seeds`` of their list, at
         random within it and within the voxel: seeds are spread evenly, and neighbours share the cache.
-    seeds, first, last : int
-    random_seed : int
+    seeds, random_seed, first, last : int
     points : (last - first, 2 L + 1, 3) float32
         Is filled with the streamlines in voxel coordinates; the seed is in the middle, in place ``L``.
     bounds : (last - first, 2) int64
@@ -155,58 +268,32 @@ def propagate(
         where nothing can be followed.
 
     """
-    middle = points.shape[1] // 2
-    all_axes = np.arange(len(vectors)).astype(np.int32)
-    cumulated = np.empty(len(vectors), np.float32)
+    cumulated = np.empty(len(all_axes), np.float32)
     rows, weights = np.empty(8, np.int64), np.empty(8, np.float32)
     stream, seed, position = np.empty(1, np.uint64), np.empty(3), np.empty(3)
     for number in range(first, last):
-        streamline = points[number - first]
-        stream[0] = scramble(scramble(np.uint64(random_seed) + GOLDEN) + np.uint64(number))
-        # The floor of a product may round up to the length of the list.
-        voxel = start[min(int((number + draw_uniform(stream)) / seeds * len(start)), len(start) - 1)]
-        for axis in range(3):
-            seed[axis] = voxel[axis] + draw_uniform(stream) - 0.5
-        bounds[number - first] = middle
-        if interpolate_stop(seed, stop_map) < stop_threshold:
-            continue
-        found = find_corners(seed, row_of, rows, weights)
-        begin = draw_axis(
-            all_axes, len(vectors), amplitudes, least_amplitude, found, rows, weights, cumulated, stream
+        follow(
+            number,
+            amplitudes,
+            row_of,
+            stop_map,
+            stop_threshold,
+            least_amplitude,
+            vectors,
+            near,
+            same_way,
+            count,
+            all_axes,
+            step_voxels,
+            start,
+            seeds,
+            random_seed,
+            cumulated,
+            rows,
+            weights,
+            stream,
+            seed,
+            position,
+            points[number - first],
+            bounds[number - first],
         )
-        if begin < 0:
-            continue
-        streamline[middle] = seed
-        bounds[number - first, 1] = middle + 1
-        # The budget is shared: a longer streamline than is allowed is not followed to its end.
-        left = middle
-        for way in (1, -1):
-            axis, sign = begin, way
-            position[:] = seed
-            place = middle
-            while left > 0:
-                for k in range(3):
-                    position[k] += sign * vectors[axis, k] * step_voxels[k]
-                if interpolate_stop(position, stop_map) < stop_threshold:
-                    break
-                place += way
-                left -= 1
-                streamline[place] = position
-                found = find_corners(position, row_of, rows, weights)
-                turn = draw_axis(
-                    near[axis],
-                    count[axis],
-                    amplitudes,
-                    least_amplitude,
-                    found,
-                    rows,
-                    weights,
-                    cumulated,
-                    stream,
-                )
-                if turn < 0:
-                    break
-                if not same_way[axis, turn]:
-                    sign = -sign
-                axis = near[axis, turn]
-            bounds[number - first, (way + 1) // 2] = place + (way + 1) // 2

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from esn_client.imaging.cuda_tracking import choose_device, track_on_gpu
+from esn_client.imaging.cuda_tracking import choose_device, propagate_on_card
 from esn_client.imaging.directions import spread_directions
 from esn_client.imaging.fodf import Fodf
 from esn_client.imaging.propagation import propagate
@@ -133,7 +134,7 @@ def track(
     seeds : int
         Streamlines started; those of allowed length are kept, and their number is not known before.
     random_seed : int
-        Not negative. On the CPU the same seed gives the same streamlines whatever the machine's cores.
+        Not negative. The same seed gives the same streamlines on any machine, on its processor or card.
     device : 'auto', 'cpu' or 'cuda'
 
     Yields
@@ -146,58 +147,51 @@ def track(
     DataError
         No voxel to start in has an fODF.
     ConfigError
-        The device is 'cuda' and there is none.
+        The device is 'cuda', and there is no card or no CUDA toolkit.
 
     """
     start = np.argwhere(seed_mask & fodf.where)
     if not len(start):
         raise DataError(f"none of {int(seed_mask.sum())} voxels to start in has a fibre orientation")
-    on_gpu = choose_device(device) == "cuda"
+    on_card = choose_device(device) == "cuda"
     directions = spread_directions(rules.sphere, max_angle_deg=rules.max_angle_deg)
     amplitudes = fodf.amplitudes(directions.vectors)
     row_of = fodf.row_of
-    least = rules.fodf_threshold * _usual_peak(amplitudes, row_of[tuple(start.T)])
-    if on_gpu:
-        yield from track_on_gpu(
-            fodf,
-            stop_map,
-            start=start,
-            voxel_size_mm=voxel_size_mm,
-            rules=rules,
-            least_amplitude=least,
-            seeds=seeds,
-            random_seed=random_seed,
-        )
-        return
+    usual_peak = _usual_peak(amplitudes, row_of[tuple(start.T)])
     # Numba compiles for each memory layout that it meets: let there be one.
-    stop32 = np.ascontiguousarray(stop_map, dtype=np.float32)
-    start32 = np.ascontiguousarray(start, dtype=np.int32)
+    inputs = (
+        np.ascontiguousarray(amplitudes, dtype=np.float32),
+        np.ascontiguousarray(row_of, dtype=np.int32),
+        np.ascontiguousarray(stop_map, dtype=np.float32),
+        rules.stop_threshold,
+        rules.fodf_threshold * usual_peak,
+        directions.vectors,
+        directions.near,
+        directions.same_way,
+        directions.count,
+        directions.all_axes,
+        rules.step_size_mm / voxel_size_mm,
+        np.ascontiguousarray(start, dtype=np.int32),
+        seeds,
+        random_seed,
+    )
     steps = int(rules.max_length_mm / rules.step_size_mm) + 1
+    propagate_there = propagate_on_card if on_card else _propagate_here
+    for points, bounds in propagate_there(inputs, seeds=seeds, steps=steps):
+        yield _pack(points, bounds, rules)
+
+
+def _propagate_here(
+    inputs: tuple[Any, ...], *, seeds: int, steps: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """Follow all streamlines on the processor, a batch at a time in the same memory."""
     batch = min(BATCH_SEEDS, seeds)
     points = np.empty((batch, 2 * steps + 1, 3), dtype=np.float32)
     bounds = np.empty((batch, 2), dtype=np.int64)
     for first in range(0, seeds, batch):
         last = min(first + batch, seeds)
-        propagate(
-            amplitudes,
-            row_of,
-            stop32,
-            rules.stop_threshold,
-            least,
-            directions.vectors,
-            directions.near,
-            directions.same_way,
-            directions.count,
-            rules.step_size_mm / voxel_size_mm,
-            start32,
-            seeds,
-            first,
-            last,
-            random_seed,
-            points,
-            bounds,
-        )
-        yield _pack(points, bounds[: last - first], rules)
+        propagate(*(*inputs, first, last, points, bounds))
+        yield points, bounds[: last - first]
 
 
 def least_amplitude(fodf: Fodf, seed_mask: NDArray[np.bool_], rules: TrackingRules) -> float:
