@@ -130,7 +130,7 @@ def prepare(
     mem_gb: Annotated[float | None, typer.Option(min=0.5, help="Memory of all subjects at a time.")] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
-        typer.Option(help="Where streamlines are followed; all sites of a study should do it in one place."),
+        typer.Option(help="Where streamlines are followed; a card is taken only when it is asked for."),
     ] = "cpu",
     work_dir: Annotated[
         Path | None,

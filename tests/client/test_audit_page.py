@@ -14,9 +14,8 @@ from esn_client.audit_page import page_text, write_page
 from esn_client.config import load_site
 from esn_client.egress import discrete_gaussian
 from esn_client.imaging.derivatives import Derivative
+from esn_client.imaging.scans import Visit
 from esn_client.state import own_entry
-from esn_core.atlas import load_atlas
-from esn_core.connectome import Connectome
 from esn_core.price import price_of
 from esn_core.protocol import Protocol, load_protocol
 from esn_server.drafting import draft
@@ -73,13 +72,14 @@ def roster_of(more_sites):
 
 def write_connectomes(directory, protocol):
     rng = np.random.default_rng(0)
-    names = load_atlas("phantom-28").names
     lines = ["participant_id\tage\tsex\tgroup\tgase\n"]
     for number in range(1, CHILDREN + 1):
         lines.append(f"sub-{number:03d}\t10\tF\tdre\t{rng.integers(1, 8)}\n")
         counts = rng.integers(1, 500, (28, 28)).astype(float)
-        derivative = Derivative(directory / "derivatives", f"sub-{number:03d}", protocol.imaging)
-        derivative.write(Connectome(counts + counts.T, names), sources={}, details={})
+        visit = Visit(f"sub-{number:03d}", None)
+        derivative = Derivative(directory / "derivatives", visit, protocol.imaging)
+        matrices = dict.fromkeys(derivative.measures, counts + counts.T)
+        derivative.write(matrices, sources={}, details={"Quality": {}})
     (directory / "bids" / "participants.tsv").write_text("".join(lines))
 
 
