@@ -8,14 +8,14 @@ from esn_client.imaging.gradients import Gradients
 from esn_client.imaging.presets import SITES
 from esn_core.atlas import load_atlas
 from esn_core.errors import DataError
-from esn_core.simulation.cohort import anatomy
+from esn_core.simulation.anatomy import anatomy
 from esn_core.simulation.diffusion import draw_phantom
 
 
 @pytest.fixture(scope="module")
 def phantom():
     atlas = load_atlas("phantom-28")
-    mean, _ = anatomy(atlas)
+    mean = anatomy(atlas).mean
     scheme = SITES["north"].scheme()
     drawn = draw_phantom(
         atlas, mean, scheme, voxel_size_mm=4.0, signal_to_noise=25, rng=np.random.default_rng(1)

@@ -28,7 +28,6 @@ from esn_server.drafting import draft
 
 SETTINGS = tomllib.loads(files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text())
 RECIPE = ImagingRecipe(**(SETTINGS | {"seeds": 1500}))
-SITES = {s: f"ecdsa-sha2-nistp384 {s}=" for s in ("north", "south", "west")}
 GOOD, BAD = "sub-001", "sub-002"
 
 
@@ -46,12 +45,14 @@ def bids(clean, tmp_path):
 
 
 @pytest.fixture
-def protocol(tmp_path):
+def protocol(tmp_path, roster):
     """A protocol with few seeds."""
     text = draft(
         study="test",
-        roster=[RosterEntry(site=s, node_key=k) for s, k in SITES.items()],
+        roster=[RosterEntry.model_validate(entry) for entry in roster],
         simulated=True,
+        trust="secure-sum",
+        colluding_sites=1,
         noise="gaussian",
         epsilon=8.0,
         delta=1e-3,

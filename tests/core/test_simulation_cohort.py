@@ -145,7 +145,7 @@ def test_a_negative_site_is_refused():
 @pytest.mark.parametrize("name", ["aal-116", "desikan-killiany-83"])
 def test_homotopic_pairs_of_an_anatomical_atlas_are_favoured(name):
     atlas = load_atlas(name)
-    mean, _ = anatomy(atlas)
+    mean = anatomy(atlas).mean
     a, b = atlas.edges.T
     stem = np.array([region.stem for region in atlas.regions])
     side = np.array([region.hemisphere for region in atlas.regions])
