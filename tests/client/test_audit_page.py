@@ -91,7 +91,7 @@ def test_an_audit_passes_writes_its_page_and_nothing_else(site, esn_client, tmp_
     settings, protocol = site
     before = contents(tmp_path)
     page = tmp_path / "audit.html"
-    status, out, _ = esn_client("audit", settings, protocol, "--out", page, "--repeats", 20, "--json")
+    status, out, _ = esn_client("audit", settings, protocol, "--out", page, "--repeats", 80, "--json")
     assert status == 0
     found = json.loads(out)
     assert found["passed"] is True

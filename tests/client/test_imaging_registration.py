@@ -1,5 +1,7 @@
 """Tests of registration: a template that was turned, shrunk and stored otherwise gets its labels back."""
 
+import logging
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -38,8 +40,26 @@ def subject():
 
 
 @pytest.fixture(scope="module")
-def registration(subject):
+def commentary():
+    """What DIPY says while it works."""
+    said = []
+    handler = logging.Handler()
+    handler.emit = said.append
+    logging.getLogger("dipy").addHandler(handler)
+    yield said
+    logging.getLogger("dipy").removeHandler(handler)
+
+
+@pytest.fixture(scope="module")
+def registration(subject, commentary):
     return register_atlas(subject[0], subject[1], GRID, atlas=DK)
+
+
+def test_dipy_does_not_comment_on_stdout_where_results_go(registration, commentary):
+    level = logging.getLogger("dipy").level
+    assert commentary == []
+    logging.getLogger("dipy").info("heard again")
+    assert (len(commentary), level) == (1, logging.INFO)
 
 
 def test_the_labels_lie_where_they_were_put(subject, registration):

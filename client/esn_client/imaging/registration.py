@@ -1,5 +1,8 @@
 """Atlas regions in a subject's space: FA template to FA, and the labels with it."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,19 +113,20 @@ def register_atlas(
     template, grid = read_image(SHIPPED / TEMPLATE)
     target = np.where(core, fa, 0.0)
     space = {"moving_affine": grid, "static_affine": affine}
-    _, linear = affine_registration(
-        template,
-        target,
-        pipeline=["center_of_mass", "translation", "rigid", "affine"],
-        level_iters=[1000, 100, 10],
-        sigmas=[3, 1, 0],
-        factors=[4, 2, 1],
-        **space,
-    )
-    bent = {"prealign": linear, "level_iters": [10, 10, 5], **space}
-    warped, bend = syn_registration(template, target, **bent)
-    # The template's grid is symmetric about x = 0: turned over, it is the mirror image in place.
-    mirrored, _ = syn_registration(template[::-1], target, **bent)
+    with _quiet():
+        _, linear = affine_registration(
+            template,
+            target,
+            pipeline=["center_of_mass", "translation", "rigid", "affine"],
+            level_iters=[1000, 100, 10],
+            sigmas=[3, 1, 0],
+            factors=[4, 2, 1],
+            **space,
+        )
+        bent = {"prealign": linear, "level_iters": [10, 10, 5], **space}
+        warped, bend = syn_registration(template, target, **bent)
+        # The template's grid is symmetric about x = 0: turned over, it is the mirror image in place.
+        mirrored, _ = syn_registration(template[::-1], target, **bent)
     laid = np.rint(
         bend.transform(
             labels.astype(np.float64),
@@ -151,6 +155,18 @@ def _correlation(a: Floats, b: Floats, where: NDArray[np.bool_]) -> float:
     if np.ptp(a[where]) == 0:
         return 0.0
     return float(np.corrcoef(a[where], b[where])[0, 1])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep DIPY's running commentary out of stdout, where results go."""
+    log = logging.getLogger("dipy")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _turn_and_scale(linear: Floats) -> tuple[float, float]:
