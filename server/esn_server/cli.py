@@ -82,6 +82,9 @@ def new(
     colluding_sites: Annotated[
         int, typer.Option(min=0, help="Sites that may side with the centre without harm to the others.")
     ] = 1,
+    atlas: Annotated[
+        str, typer.Option(help="phantom-28 for rehearsals; desikan-killiany-83 or aal-116 for real scans.")
+    ] = "phantom-28",
     training_rounds: Annotated[int, typer.Option(min=0, help="Steps of DP-SGD.")] = 8,
     deadline_s: Annotated[float, typer.Option(help="Longest that one question may take.")] = 600.0,
 ) -> None:
@@ -104,6 +107,7 @@ def new(
         split_salt=split_salt,
         training_rounds=training_rounds,
         deadline_s=deadline_s,
+        atlas=atlas,
     )
     out.write_text(text, encoding="utf-8")
     try:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from jinja2 import Environment, StrictUndefined
 
+from esn_core.atlas import load_atlas
 from esn_core.protocol import RosterEntry
 from esn_server.bundle import bundle_sha256
 
@@ -49,8 +50,15 @@ def draft(
     deadline_s : float
         Longest that one question may take.
     atlas : str
+        One that ships: its imaging recipe and its pre-trained weights are taken.
+
+    Raises
+    ------
+    ConfigError
+        No such atlas ships.
 
     """
+    load_atlas(atlas)  # refuses an unknown name with the known ones
     recipe = (files("esn_core") / "atlases" / f"{atlas}.recipe.toml").read_text(encoding="utf-8")
     template = (files("esn_server") / "protocol.toml.j2").read_text(encoding="utf-8")
     # TOML, not HTML: values pass through 'tojson', whose strings and numbers TOML shares.
@@ -63,6 +71,7 @@ def draft(
         bundle_sha256=bundle_sha256(),
         roster=[entry.model_dump() for entry in roster],
         imaging=tomllib.loads(recipe),
+        initial_weights="compact-1" if atlas == "phantom-28" else "compact-2",
         held_out_fraction=0.333,
         split_salt=split_salt,
         training_rounds=training_rounds,

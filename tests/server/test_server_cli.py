@@ -70,6 +70,22 @@ def test_a_protocol_is_drafted_with_all_enrolled_sites(centre, tmp_path, esn_ser
     assert protocol.rounds.quorum == 3
 
 
+@pytest.mark.parametrize("atlas", ["desikan-killiany-83", "aal-116"])
+def test_a_protocol_for_real_scans_has_the_clinical_recipe_of_its_atlas(centre, tmp_path, esn_server, atlas):
+    out = tmp_path / "protocol.toml"
+    assert esn_server(*protocol_words(centre, out, atlas=atlas))[0] == 0
+    protocol = load_protocol(out)
+    assert (protocol.imaging.atlas, protocol.imaging.denoise) == (atlas, "patch2self")
+    assert protocol.imaging.seeds == 1_000_000
+    assert protocol.model.initial_weights == "compact-2"
+
+
+def test_a_protocol_for_an_atlas_that_does_not_ship_is_not_drafted(centre, tmp_path, fails):
+    out = tmp_path / "protocol.toml"
+    fails(10, "unknown atlas 'brain-999'", *protocol_words(centre, out, atlas="brain-999"))
+    assert not out.exists()
+
+
 def test_a_protocol_is_never_overwritten(centre, tmp_path, fails):
     out = tmp_path / "protocol.toml"
     out.write_text("mine")
