@@ -257,6 +257,14 @@ def prepare_under(killer, bids, out):
         killer.join()
 
 
+# CPython 3.11's pool may start a worker while it counts those of a broken pool (get_n_children_alive): its thread
+# then ends with a RuntimeError, after all futures were told; seen once in some thirty runs on a loaded machine.
+POOL_RACE = pytest.mark.filterwarnings(
+    "ignore:Exception in thread:pytest.PytestUnhandledThreadExceptionWarning"
+)
+
+
+@POOL_RACE
 def test_a_worker_that_dies_takes_no_subject_with_it(bids, tmp_path):
     killer = Killer(kills=1)
     assert prepare_under(killer, bids, tmp_path / "out") == []
@@ -264,6 +272,7 @@ def test_a_worker_that_dies_takes_no_subject_with_it(bids, tmp_path):
     assert all(load_connectome(tmp_path / "out", name, RECIPE).counts.any() for name in (FIRST, SECOND))
 
 
+@POOL_RACE
 def test_a_subject_whose_worker_always_dies_is_reported(bids, tmp_path):
     failures = prepare_under(Killer(kills=1000), bids, tmp_path / "out")
     words = "the worker process died; is there enough memory?"
