@@ -257,8 +257,8 @@ def prepare_under(killer, bids, out):
         killer.join()
 
 
-# CPython 3.11's pool may start a worker while it counts those of a broken pool (get_n_children_alive): its thread
-# then ends with a RuntimeError, after all futures were told; seen once in some thirty runs on a loaded machine.
+# CPython 3.11's pool may start a worker while it counts those of a broken pool: its thread then ends with
+# a RuntimeError, after all futures were told. Seen once in some thirty runs, on a loaded machine.
 POOL_RACE = pytest.mark.filterwarnings(
     "ignore:Exception in thread:pytest.PytestUnhandledThreadExceptionWarning"
 )
