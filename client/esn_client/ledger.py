@@ -420,10 +420,12 @@ class Ledger:
                 if before.content_sha256 != content_sha256:
                     raise ProtocolError("a question was asked again with other content")
                 return before
-            self._check_run(charge.protocol_sha256, charge.run)
-            self._check_salt(charge.salt_sha256)
+            entries = self.entries()
+            self._check_run(entries, charge.protocol_sha256, charge.run)
+            self._check_salt(entries, charge.salt_sha256)
             if charge.noise_multiplier != NO_NOISE:
                 self._check_cap(
+                    entries,
                     charge.patients,
                     [charge.mechanism],
                     what="the release",
@@ -487,36 +489,28 @@ class Ledger:
             Patients of the ledger were hashed with another key.
 
         """
-        self._check_run(protocol_sha256, run)
-        self._check_salt(salt_sha256)
+        entries = self.entries()
+        self._check_run(entries, protocol_sha256, run)
+        self._check_salt(entries, salt_sha256)
         self._check_cap(
+            [entry for entry in entries if entry.charge.protocol_sha256 != protocol_sha256],
             patients,
             [release for release in planned if release.noise_multiplier != NO_NOISE],
             what="the protocol",
             epsilon_cap=epsilon_cap,
             delta=delta,
-            without=protocol_sha256,
         )
 
-    def spent(self, patients: Iterable[str] | None = None, *, without: str | None = None) -> dict[str, Spent]:
+    def spent(self, patients: Iterable[str] | None = None) -> dict[str, Spent]:
         """Return what each patient has spent.
 
         Parameters
         ----------
         patients : iterable of str, optional
             All patients of the ledger by default.
-        without : str, optional
-            Hash of a protocol whose charges are left out.
 
         """
-        done: dict[str, list[GaussianRelease]] = {} if patients is None else {p: [] for p in patients}
-        for entry in self.entries():
-            if entry.charge.protocol_sha256 == without:
-                continue
-            for patient in entry.charge.patients:
-                if patients is None or patient in done:
-                    done.setdefault(patient, []).append(entry.charge.mechanism)
-        return {patient: _spent(releases) for patient, releases in done.items()}
+        return _spent_in(self.entries(), patients)
 
     def export(self) -> Iterator[str]:
         """Yield every entry as a line of JSON, with its signature in hex."""
@@ -535,18 +529,18 @@ class Ledger:
                 }
             )
 
-    def _check_run(self, protocol_sha256: str, run: str) -> None:
+    def _check_run(self, entries: Sequence[Entry], protocol_sha256: str, run: str) -> None:
         # An approval is for one run: its price was printed for one.
-        for entry in self.entries():
+        for entry in entries:
             if entry.charge.protocol_sha256 == protocol_sha256 and entry.charge.run != run:
                 raise PrivacyBudgetError(
                     f"the protocol was already answered in run {entry.charge.run}; "
                     "another run needs a protocol of its own"
                 )
 
-    def _check_salt(self, salt_sha256: str) -> None:
+    def _check_salt(self, entries: Sequence[Entry], salt_sha256: str) -> None:
         # With another salt every patient would look new, and its budget unspent.
-        if any(entry.charge.salt_sha256 != salt_sha256 for entry in self.entries()[-1:]):
+        if any(entry.charge.salt_sha256 != salt_sha256 for entry in entries[-1:]):
             raise LedgerError(
                 f"{self._path}: its patients were hashed with another salt than the site's: one of the two "
                 "files was replaced"
@@ -554,16 +548,16 @@ class Ledger:
 
     def _check_cap(
         self,
+        entries: Sequence[Entry],
         patients: Iterable[str],
         more: Sequence[GaussianRelease],
         *,
         what: str,
         epsilon_cap: float,
         delta: float,
-        without: str | None = None,
     ) -> None:
         # Most patients have the same history: each is composed once.
-        histories = {spent.noisy for spent in self.spent(patients, without=without).values()}
+        histories = {spent.noisy for spent in _spent_in(entries, patients).values()}
         epsilon = max((epsilon_of_all([*noisy, *more], delta) for noisy in histories), default=0.0)
         if epsilon > epsilon_cap * (1 + _ROUNDING):
             raise PrivacyBudgetError(
@@ -595,6 +589,15 @@ def patient_hashes(participants: Sequence[str], *, salt: bytes) -> tuple[str, ..
 def salt_fingerprint(salt: bytes) -> str:
     """Return what the ledger notes of the key of its patients' hashes."""
     return _sha256(b"esn-federated patient salt\n" + salt)
+
+
+def _spent_in(entries: Iterable[Entry], patients: Iterable[str] | None) -> dict[str, Spent]:
+    done: dict[str, list[GaussianRelease]] = {} if patients is None else {p: [] for p in patients}
+    for entry in entries:
+        for patient in entry.charge.patients:
+            if patients is None or patient in done:
+                done.setdefault(patient, []).append(entry.charge.mechanism)
+    return {patient: _spent(releases) for patient, releases in done.items()}
 
 
 def _spent(releases: list[GaussianRelease]) -> Spent:
