@@ -87,14 +87,14 @@ def expected_noise(
     gradient = None
     if protocol.training.rounds:
         kind = releases.gradient(parameters, max_gradient_norm=clip)
-        noise = noise_of_sum(protocol, kind, protocol_phase="gradient")
+        noise = noise_of_sum(protocol, kind)
         gradient = noise * math.sqrt(parameters) / (training_children * clip)
-    association = noise_of_sum(protocol, releases.association(candidates), protocol_phase="association")
+    association = noise_of_sum(protocol, releases.association(candidates))
     prediction, gase = _cohort(held_out_children, rng)
-    evaluation = noise_of_sum(protocol, releases.EVALUATION, protocol_phase="evaluation")
+    evaluation = noise_of_sum(protocol, releases.EVALUATION)
     sums = releases.evaluation_rows(prediction, gase).sum(axis=0)
     return ExpectedNoise(
-        children=noise_of_sum(protocol, releases.CENTRE, protocol_phase="centre"),
+        children=noise_of_sum(protocol, releases.CENTRE),
         # n products of a z-score and a severity residual clipped to 0.8 add up to about 0.56 n r: of
         # a normal residual of standard deviation 0.9, 0.9 P(|residual| < 0.8) is left.
         edge_r=association / (training_children * 0.56),
@@ -105,9 +105,9 @@ def expected_noise(
     )
 
 
-def noise_of_sum(protocol: Protocol, kind: ReleaseKind, *, protocol_phase: str) -> float:
+def noise_of_sum(protocol: Protocol, kind: ReleaseKind) -> float:
     """Return the standard deviation of the noise in each number of a sum over all sites."""
-    price = next(p for p in price_of(protocol).phases if p.phase == protocol_phase)
+    price = price_of(protocol).of(kind.name)  # a release is named after its phase: the gate holds it to that
     each = noise_sd(kind, price.noise_multiplier, share=protocol.noise_share)
     return each * math.sqrt(len(protocol.roster))
 
@@ -148,7 +148,7 @@ def _slope_noise(protocol: Protocol, children: int, rng: np.random.Generator) ->
     prediction, gase = _cohort(children, rng)
     raw = (prediction - releases.GASE_MIDDLE) / releases.GASE_UNIT
     sums = releases.calibration_rows(raw, gase).sum(axis=0)
-    noise = noise_of_sum(protocol, releases.CALIBRATION, protocol_phase="calibration")
+    noise = noise_of_sum(protocol, releases.CALIBRATION)
     fewest = float(protocol.rounds.quorum * protocol.cohort.minimum_children)
     slopes = [
         affine(sums + rng.normal(0, noise, sums.shape), fewest_children=fewest, noise_sd=noise)[1]

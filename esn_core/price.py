@@ -64,7 +64,7 @@ class Price:
     phases: tuple[PhasePrice, ...]
     delta: float
 
-    def of(self, phase: Phase) -> PhasePrice:
+    def of(self, phase: str) -> PhasePrice:
         """Return the price of `phase`."""
         return next(price for price in self.phases if price.phase == phase)
 

@@ -34,16 +34,14 @@ def test_the_noise_of_a_sum_is_that_of_its_sites(protocol_content):
         protocol = make(protocol_content, trust=trust)
         multiplier = price_of(protocol).of("calibration").noise_multiplier
         one = noise_sd(kind, multiplier, share=1.0)
-        assert noise_of_sum(protocol, kind, protocol_phase="calibration") == pytest.approx(
-            one * math.sqrt(sites), rel=1e-12
-        )
+        assert noise_of_sum(protocol, kind) == pytest.approx(one * math.sqrt(sites), rel=1e-12)
 
 
 def test_the_noise_in_r_is_what_noise_does_to_r(protocol_content):
     """Drawn anew: sums of children with r 0.8, noise added, r computed from them."""
     protocol = make(protocol_content, trust="secure-sum")
     rng = np.random.default_rng(1)
-    sd = noise_of_sum(protocol, releases.EVALUATION, protocol_phase="evaluation")
+    sd = noise_of_sum(protocol, releases.EVALUATION)
     errors = []
     for _ in range(400):
         y = rng.normal(size=180)
@@ -59,7 +57,7 @@ def test_the_noise_in_r_is_what_noise_does_to_r(protocol_content):
 def test_the_noise_in_an_edge_is_that_of_its_correlation(protocol_content):
     protocol = make(protocol_content, trust="secure-sum")
     rng = np.random.default_rng(2)
-    sd = noise_of_sum(protocol, releases.association(97), protocol_phase="association")
+    sd = noise_of_sum(protocol, releases.association(97))
     residual = rng.normal(0, 0.9, 200_000)
     score = 0.3 * residual / 0.9 + np.sqrt(1 - 0.3**2) * rng.normal(size=200_000)
     each = score * np.clip(residual, -releases.RESIDUAL_CLIP, releases.RESIDUAL_CLIP)
