@@ -145,6 +145,10 @@ class LedgerMark(BaseModel):
     head: _Sha256
 
 
+EMPTY_LEDGER = LedgerMark(entries=0, head="0" * 64)
+"""The mark of a ledger without entries; its head is what the first entry has for the one before."""
+
+
 class SiteFacts(BaseModel):
     """What a site says of itself at roll call; nothing of it depends on a child's data."""
 

@@ -35,13 +35,13 @@ from numpy.typing import NDArray
 
 from esn_core.errors import GateError, LedgerError, PrivacyBudgetError, ProtocolError
 from esn_core.privacy import NO_NOISE, GaussianRelease, epsilon_of_all
-from esn_core.questions import LedgerMark
+from esn_core.questions import EMPTY_LEDGER, LedgerMark
 
 # The cap is compared with an epsilon that two root searches and a sum computed: a protocol that
 # spends the cap to the last digit is not above it.
 _ROUNDING = 1e-9
 
-GENESIS = "0" * 64
+GENESIS = EMPTY_LEDGER.head
 """What the first entry has for the hash of the one before."""
 
 _SCHEMA = """
@@ -253,7 +253,7 @@ class Ledger:
             row = self._connection.execute(
                 "SELECT sequence, hash FROM entries ORDER BY sequence DESC LIMIT 1"
             ).fetchone()
-        return LedgerMark(entries=row[0], head=row[1]) if row else LedgerMark(entries=0, head=GENESIS)
+        return LedgerMark(entries=row[0], head=row[1]) if row else EMPTY_LEDGER
 
     def mark_at(self, entries: int) -> LedgerMark:
         """Return the mark that the ledger had when it held so many entries.
@@ -265,7 +265,7 @@ class Ledger:
 
         """
         if entries == 0:
-            return LedgerMark(entries=0, head=GENESIS)
+            return EMPTY_LEDGER
         with self._lock:
             row = self._connection.execute(
                 "SELECT hash FROM entries WHERE sequence = ?", (entries,)

@@ -7,10 +7,8 @@ from pydantic import ValidationError
 
 from esn_core.errors import ConfigError, ProtocolError
 from esn_core.files import write_whole
-from esn_core.questions import LedgerMark
+from esn_core.questions import EMPTY_LEDGER, LedgerMark
 from esn_server.checkpoints import RunStore
-
-_NOTHING = LedgerMark(entries=0, head="0" * 64)
 
 
 class Memory:
@@ -42,7 +40,7 @@ class Memory:
         try:
             return LedgerMark.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            return _NOTHING
+            return EMPTY_LEDGER
         except (OSError, ValidationError) as cause:
             raise ConfigError(f"{path}: cannot be read; it holds what was last seen of a ledger") from cause
 
