@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from esn_core.errors import ProtocolError
+from esn_core.phases import Phase
 from esn_core.protocol import SiteName
-
-Phase = Literal["roll-call", "centre", "association", "gradient", "calibration", "evaluation"]
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -104,6 +103,22 @@ class Question:
             digest.update(f"\n{name}:{array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
         return digest.hexdigest()
+
+    def array(self, name: str, length: int | None = None) -> NDArray[np.float64]:
+        """Return one of the arrays.
+
+        Raises
+        ------
+        ProtocolError
+            It has another length.
+
+        """
+        array = self.arrays[name]
+        if length is not None and len(array) != length:
+            raise ProtocolError(
+                f"array '{name}' of a {self.id.phase} question needs {length} numbers, not {len(array)}"
+            )
+        return array
 
     def to_bytes(self) -> bytes:
         """Return the question as a safetensors file."""

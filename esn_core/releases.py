@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from esn_core.errors import DataError
 
 Children = Literal["training", "held-out"]
+CHILDREN: tuple[Children, ...] = ("training", "held-out")
 
 GASE_LEVELS = (1, 2, 3, 4, 5, 6, 7)
 GASE_MIDDLE = 4.0

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from esn_client.answers import Hospital, Study
+from esn_client.answers import Hospital
 from esn_client.audit import AuditLog
 from esn_client.cohort import load_cohort, read_participants
 from esn_client.config import SiteSettings
@@ -11,6 +11,7 @@ from esn_client.egress import Gate, discrete_gaussian
 from esn_client.identity import load_identity_key, load_mask_key
 from esn_client.ledger import Ledger
 from esn_client.state import SALT_BYTES, approved_protocols
+from esn_client.study import Study
 from esn_client.training import device_for
 from esn_core.errors import ConfigError, DataError, LedgerError, ProtocolError
 
@@ -51,7 +52,7 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, frozenset[
         cohort = load_cohort(
             participants, site=settings.site, derivatives=settings.derivatives, protocol=protocol
         )
-        return Study(protocol, cohort, device)
+        return Study(settings.site, protocol, cohort, device)
 
     audit = AuditLog(settings.audit_path, site=settings.site)
     with Ledger(settings.ledger_path, load_identity_key(settings.identity_key_path)) as ledger:

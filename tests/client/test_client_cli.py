@@ -19,6 +19,7 @@ from esn_client.config import load_site
 from esn_client.identity import create_identity_key, load_identity_key, load_mask_key
 from esn_client.ledger import Charge, Ledger
 from esn_client.state import own_entry
+from esn_core.analyses import Analyses
 from esn_core.protocol import RosterEntry, read_toml
 from esn_core.site_keys import identity_text, mask_key, mask_text
 from esn_server.drafting import draft
@@ -91,6 +92,7 @@ def make_protocol(site, tmp_path, roster):
                 roster=[entry, *map(RosterEntry.model_validate, roster[1:])],
                 training_rounds=2,
                 deadline_s=5.0,
+                analyses=Analyses(),
                 **{**about, **changes},
             )
         )

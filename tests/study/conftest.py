@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from esn_client.answers import Hospital, Study
+from esn_client.answers import Hospital
 from esn_client.audit import AuditLog
 from esn_client.cohort import Cohort, Split
 from esn_client.config import Limits
 from esn_client.egress import Gate, discrete_gaussian
 from esn_client.ledger import Ledger
+from esn_client.study import Study
 from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
 from esn_core.errors import ProtocolError
@@ -128,10 +129,10 @@ def make_consortium(tmp_path, protocol_content, more_sites):
                 noise=noise,
             )
 
-            def load(digest, cohort=cohorts[site]):
+            def load(digest, site=site, cohort=cohorts[site]):
                 if digest != protocol.sha256:
                     raise ProtocolError("not approved")
-                return Study(protocol, cohort, torch.device("cpu"))
+                return Study(site, protocol, cohort, torch.device("cpu"))
 
             hospitals[node] = Hospital(gate=gate, load=load)
         link = InProcessLink(hospitals)
