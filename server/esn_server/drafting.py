@@ -1,5 +1,6 @@
 """Drafts of protocols: a commented file that a coordinator edits and every site reads."""
 
+import datetime
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
@@ -9,7 +10,30 @@ from jinja2 import Environment, StrictUndefined
 
 from esn_core.atlas import load_atlas
 from esn_core.protocol import RosterEntry
+from esn_core.signed_protocol import today_utc
 from esn_server.bundle import bundle_sha256
+
+VALID_DAYS = 365
+
+
+def example() -> str:
+    """Return a draft without sites, for a coordinator to read before there are any.
+
+    Its numbers are those of a rehearsal: budget, salt and deadline are the study's own choice.
+    """
+    return draft(
+        study="example",
+        roster=(),
+        simulated=True,
+        trust="secure-sum",
+        colluding_sites=1,
+        noise="gaussian",
+        epsilon=8.0,
+        delta=1e-3,
+        split_salt="example",
+        training_rounds=8,
+        deadline_s=600.0,
+    )
 
 
 def draft(
@@ -26,6 +50,7 @@ def draft(
     training_rounds: int,
     deadline_s: float,
     atlas: str = "phantom-28",
+    valid_days: int = VALID_DAYS,
 ) -> str:
     """Return a protocol as commented TOML.
 
@@ -51,6 +76,8 @@ def draft(
         Longest that one question may take.
     atlas : str
         One that ships: its imaging recipe and its pre-trained weights are taken.
+    valid_days : int
+        The protocol expires so many days from today.
 
     Raises
     ------
@@ -68,6 +95,7 @@ def draft(
     return environment.from_string(template).render(
         study=study,
         simulated=simulated,
+        expires=(today_utc() + datetime.timedelta(days=valid_days)).isoformat(),
         bundle_sha256=bundle_sha256(),
         roster=[entry.model_dump() for entry in roster],
         imaging=tomllib.loads(recipe),
