@@ -97,7 +97,7 @@ class SiteKit(BaseModel):
     def text(self) -> str:
         """The kit as a commented TOML file."""
         words = (
-            f"# Kit of the site {self.entry.site}; there is no secret in it. 'esn-client kit' takes it in, once\n"
+            f"# Kit of the site {self.entry.site}; no secret is in it. 'esn-client kit' takes it in, once\n"
             f"# two people have compared this fingerprint by telephone: {self.fingerprint}\n"
         )
         return words + tomli_w.dumps(self.model_dump(), multiline_strings=True)

@@ -1,6 +1,7 @@
 """A protocol says all that is wrong with it at once, and its hash covers all that it says."""
 
 import copy
+import datetime
 import os
 import tomllib
 from itertools import combinations
@@ -116,6 +117,8 @@ def test_every_setting_changes_the_hash(protocol_content):
             other = not value
         elif isinstance(value, str):
             other = value.replace("=", "A=") if "=" in value else value + "x"
+        elif isinstance(value, datetime.date):
+            other = value + datetime.timedelta(days=1)
         else:
             other = value * 0.99 if isinstance(value, float) else value + 1
         assert Protocol.model_validate(changed(protocol_content, path, other)).sha256 != original, path
@@ -292,7 +295,7 @@ site = "north"
 dataset = "bids"
 derivatives = "out"
 state = "state"
-centre = { address = "127.0.0.1:9092", ca_certificate = "ca.crt", connect_timeout_s = 5.0 }
+centre = { connect_timeout_s = 5.0 }
 compute = { device = "cpu", processes = 1 }
 [limits]
 epsilon_cap = 8.0
