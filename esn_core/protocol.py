@@ -5,6 +5,7 @@ comments and the order of tables do not matter; a site answers only questions
 that carry the hash of the protocol it approved.
 """
 
+import datetime
 import hashlib
 import json
 import tomllib
@@ -31,7 +32,7 @@ from esn_core.errors import ConfigError, EsnError, ProtocolError
 from esn_core.phases import Phase, PlannedPhase, planned_phases
 from esn_core.recipe import ImagingRecipe
 from esn_core.releases import CHILDREN
-from esn_core.site_keys import identity_key, mask_key
+from esn_core.site_keys import identity_key, mask_key, spoken
 
 SiteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 
@@ -64,10 +65,8 @@ class RosterEntry(_Table):
     @property
     def fingerprint(self) -> str:
         """What two people compare by telephone: a hash of the name and all keys, in groups of four."""
-        digest = hashlib.sha256(
-            "\n".join((self.site, self.node_key, self.identity_key, self.mask_key)).encode()
-        ).hexdigest()
-        return " ".join(digest[i : i + 4] for i in range(0, 32, 4))
+        said = "\n".join((self.site, self.node_key, self.identity_key, self.mask_key))
+        return spoken(hashlib.sha256(said.encode()).digest())
 
 
 def _readable(text: str, read: Callable[[str], object]) -> str:
@@ -148,6 +147,20 @@ class RoundRules(_Table):
     deadline_s: float = Field(gt=0, le=7 * 86400)
 
 
+class Signature(_Table):
+    """The centre's signature under a protocol; see `esn_core.signed_protocol`."""
+
+    key: str = Field(pattern=r"^ssh-ed25519 [A-Za-z0-9+/=]+$")
+    """Public key of whoever signed, in OpenSSH form without a comment."""
+    value: str = Field(pattern=r"^[A-Za-z0-9+/]{86}==$")
+    """Ed25519 signature of the canonical form, in base64."""
+
+    @field_validator("key")
+    @classmethod
+    def _is_key(cls, text: str) -> str:
+        return _readable(text, identity_key)
+
+
 class Protocol(_Table):
     """One study, complete."""
 
@@ -155,6 +168,8 @@ class Protocol(_Table):
     study: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
     simulated: StrictBool
     """Whether every child of the study is simulated."""
+    expires: Annotated[datetime.date, Field(strict=True)]
+    """Last day, in UTC, on which a site answers questions of this protocol."""
     bundle_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """The only Flower bundle that a site accepts in this study."""
     roster: tuple[RosterEntry, ...] = Field(min_length=3)
@@ -166,6 +181,8 @@ class Protocol(_Table):
     analyses: Analyses = Analyses()
     privacy: PrivacyRules
     rounds: RoundRules
+    signature: Signature | None = None
+    """By the centre; a draft has none."""
 
     # Validators of fields, not of the whole: they complain even where another field has a fault.
     @field_validator("roster")
@@ -236,10 +253,15 @@ class Protocol(_Table):
         return rounds
 
     @property
+    def canonical(self) -> bytes:
+        """All that the protocol says, in one form; the signature is no part of it."""
+        content = self.model_dump(mode="json", exclude={"signature"})
+        return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+    @property
     def sha256(self) -> str:
         """Hash of the canonical form."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return hashlib.sha256(self.canonical).hexdigest()
 
     @property
     def phases(self) -> tuple[PlannedPhase, ...]:
@@ -275,7 +297,7 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 def load_protocol(path: Path) -> Protocol:
-    """Read a protocol file.
+    """Read a protocol file, a draft or a signed one; `load_signed` looks at the signature.
 
     Raises
     ------

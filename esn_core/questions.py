@@ -1,16 +1,19 @@
 """What the centre asks and what a site answers, as bytes.
 
 Both are safetensors files: named arrays and a small JSON header, nothing that
-could run. A question has an id; the same id is always the same question.
+could run. A question has an id; the same id is always the same question. The
+signature of whoever sent it, 64 bytes, follows the file, and is looked at before
+anything else is.
 """
 
 import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
@@ -19,6 +22,7 @@ from safetensors.numpy import load, save
 from esn_core.errors import ProtocolError
 from esn_core.phases import Phase
 from esn_core.protocol import SiteName
+from esn_core.signing import SIGNATURE_BYTES, is_signed, sign
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -26,6 +30,10 @@ LARGEST_MESSAGE_BYTES = 64 * 2**20
 LARGEST_HEADER_BYTES = 64 * 2**10
 
 _HEADER = "esn"
+_NOT_SIGNED = {
+    "question": "a question must be signed by the centre's signing key, and this one is not",
+    "answer": "the answer is not signed by the site's identity key",
+}
 _TOO_LARGE = "a message may hold {limit} bytes at most, not {found}"
 
 
@@ -120,24 +128,30 @@ class Question:
             )
         return array
 
-    def to_bytes(self) -> bytes:
-        """Return the question as a safetensors file."""
+    def to_bytes(self, key: Ed25519PrivateKey) -> bytes:
+        """Return the question as a safetensors file, signed by the centre."""
         header = _QuestionHeader(
             id=self.id, participants=self.participants, reveal=self.reveal, entries_seen=self.entries_seen
         )
-        return _pack(self.arrays, header)
+        return _seal(_pack(self.arrays, header), key, "question")
 
     @classmethod
-    def from_bytes(cls, body: bytes) -> Self:
+    def from_bytes(cls, body: bytes, key: Ed25519PublicKey) -> Self:
         """Read a question.
+
+        Parameters
+        ----------
+        body : bytes
+        key : Ed25519PublicKey
+            The centre's.
 
         Raises
         ------
         ProtocolError
-            It is too large, malformed, or holds a number that is not finite.
+            It is too large, not signed by the centre, malformed, or holds a number that is not finite.
 
         """
-        arrays, header = _unpack(body)
+        arrays, header = _unpack(_unseal(body, key, "question"))
         said = _validated(_QuestionHeader, header)
         return cls(said.id, arrays, said.participants, said.reveal, said.entries_seen)
 
@@ -234,8 +248,8 @@ class Answer:
         if (self.charged is None) == (self.total is not None or self.seed is not None):
             raise ProtocolError("a released sum or seed, and nothing else, comes with its ledger entry")
 
-    def to_bytes(self) -> bytes:
-        """Return the answer as a safetensors file."""
+    def to_bytes(self, key: Ed25519PrivateKey) -> bytes:
+        """Return the answer as a safetensors file, signed by the site's identity key."""
         header = _AnswerHeader(
             id=self.id,
             site=self.site,
@@ -244,12 +258,25 @@ class Answer:
             refusal=self.refusal,
             charged=self.charged,
         )
-        return _pack({} if self.total is None else {"total": self.total}, header)
+        return _seal(_pack({} if self.total is None else {"total": self.total}, header), key, "answer")
 
     @classmethod
-    def from_bytes(cls, body: bytes) -> Self:
-        """Read an answer; `ProtocolError` when it is malformed."""
-        arrays, header = _unpack(body, integers=True)
+    def from_bytes(cls, body: bytes, key: Ed25519PublicKey) -> Self:
+        """Read an answer.
+
+        Parameters
+        ----------
+        body : bytes
+        key : Ed25519PublicKey
+            The identity key of the site that was asked, from the protocol's roster.
+
+        Raises
+        ------
+        ProtocolError
+            It is too large, not signed by the site, or malformed.
+
+        """
+        arrays, header = _unpack(_unseal(body, key, "answer"), integers=True)
         parsed = _validated(_AnswerHeader, header)
         if set(arrays) - {"total"}:
             raise ProtocolError(f"an answer holds no array but 'total', not {sorted(arrays)}")
@@ -269,6 +296,20 @@ def sha256_of(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
+def _seal(body: bytes, key: Ed25519PrivateKey, purpose: Literal["question", "answer"]) -> bytes:
+    return body + sign(body, key, purpose)
+
+
+def _unseal(sealed: bytes, key: Ed25519PublicKey, purpose: Literal["question", "answer"]) -> bytes:
+    """Return what was signed, once it is known who signed it."""
+    if len(sealed) > LARGEST_MESSAGE_BYTES:
+        raise ProtocolError(_TOO_LARGE.format(limit=LARGEST_MESSAGE_BYTES, found=len(sealed)))
+    body, signature = sealed[:-SIGNATURE_BYTES], sealed[-SIGNATURE_BYTES:]
+    if not is_signed(body, signature, key, purpose):
+        raise ProtocolError(_NOT_SIGNED[purpose])
+    return body
+
+
 def _pack(arrays: dict[str, NDArray[np.float64]] | dict[str, NDArray[np.int64]], header: BaseModel) -> bytes:
     metadata = {_HEADER: header.model_dump_json()}
     body: bytes = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
@@ -276,8 +317,6 @@ def _pack(arrays: dict[str, NDArray[np.float64]] | dict[str, NDArray[np.int64]],
 
 
 def _unpack(body: bytes, *, integers: bool = False) -> tuple[dict[str, NDArray[Any]], str]:
-    if len(body) > LARGEST_MESSAGE_BYTES:
-        raise ProtocolError(_TOO_LARGE.format(limit=LARGEST_MESSAGE_BYTES, found=len(body)))
     # A header of many empty arrays would cost far more memory than it has bytes.
     length = int.from_bytes(body[:8], "little")
     if length > LARGEST_HEADER_BYTES:

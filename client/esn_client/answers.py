@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from esn_client import reruns
 from esn_client.cohort import Split
 from esn_client.egress import Gate, Rows
@@ -27,19 +29,31 @@ _REPORTED_SOFTWARE = ("esn-federated", "dipy", "flwr", "numpy", "opacus", "opend
 
 
 class Hospital:
-    """Answers the questions of the protocols that a site approved.
+    """Answers the centre's questions of the protocols that a site approved.
 
     Parameters
     ----------
     gate : Gate
+    centre_key : Ed25519PublicKey
+        What it did not sign is no question.
+    approved : callable
+        Returns the approved protocol of a hash, or raises `ProtocolError`; called for every question.
     load : callable
-        Returns the `Study` of an approved protocol by its hash, or raises
-        `ProtocolError`; called once per protocol.
+        Returns the `Study` of a protocol; called once per protocol.
 
     """
 
-    def __init__(self, *, gate: Gate, load: Callable[[str], Study]) -> None:
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        centre_key: Ed25519PublicKey,
+        approved: Callable[[str], Protocol],
+        load: Callable[[Protocol], Study],
+    ) -> None:
         self._gate = gate
+        self._centre_key = centre_key
+        self._approved = approved
         self._load = load
         self._studies: dict[str, Study] = {}
 
@@ -49,10 +63,15 @@ class Hospital:
         Raises
         ------
         ProtocolError
-            The message is no question at all; there is no id to answer under.
+            The message is no question of the centre's; there is no id to answer under.
 
         """
-        question = Question.from_bytes(body)
+        try:
+            question = Question.from_bytes(body, self._centre_key)
+        except ProtocolError as error:
+            _log.warning("turned a message away: %s", error)
+            self._gate.turn_away(body, error)
+            raise
         try:
             return self._answer(question)
         except EsnError as error:
@@ -61,9 +80,10 @@ class Hospital:
 
     def _answer(self, question: Question) -> bytes:
         digest = question.id.protocol_sha256
+        protocol = self._approved(digest)
         study = self._studies.get(digest)
         if study is None:
-            study = self._studies[digest] = self._load(digest)
+            study = self._studies[digest] = self._load(protocol)
         _check_round(question, study.protocol)
         if question.reveal:
             return self._gate.reveal(question, study.protocol)

@@ -135,14 +135,16 @@ class Rehearsal:
                     ledger=ledger,
                     audit=AuditLog(self._scratch / f"{name}.jsonl", site=name),
                     salt=bytes(32),
+                    identity_key=keys.identity,
                     mask_key=keys.mask,
                     noise=discrete_gaussian,
                 )
-                total = Answer.from_bytes(gate.release(question, given, self.protocol)).total
+                public = keys.identity.public_key()
+                total = Answer.from_bytes(gate.release(question, given, self.protocol), public).total
                 if total is not None:
                     totals[name] = total
                 if self.protocol.self_masked:
-                    seed = Answer.from_bytes(gate.reveal(question, self.protocol)).seed
+                    seed = Answer.from_bytes(gate.reveal(question, self.protocol), public).seed
                     seeds[name] = seed or b""
                 paid = ledger.paid(str(question.id))
                 if name in self._colluding and paid is not None:

@@ -3,11 +3,18 @@
 import math
 from collections.abc import Mapping
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from esn_client.config import Limits
+from esn_client.policy import violations
 from esn_core.phases import Phase
 from esn_core.price import PhasePrice, Price, price_of
 from esn_core.privacy import epsilon_of
 from esn_core.protocol import Protocol
 from esn_core.releases import Children
+from esn_core.signed_protocol import signer
+from esn_core.signing import fingerprint
+from esn_core.site_keys import identity_text
 
 _WHAT_LEAVES: Mapping[Phase, str] = {
     "cohort": "numbers, sums of age and sex of children and controls; how many were left out, by reason",
@@ -29,11 +36,19 @@ _WHAT_LEAVES: Mapping[Phase, str] = {
 
 
 def review(protocol: Protocol) -> str:
-    """Return the review of a protocol as text, for whoever has to approve it."""
+    """Return the review of a protocol as text, for whoever has to approve it.
+
+    Raises
+    ------
+    ProtocolError
+        It was altered since it was signed.
+
+    """
     price = price_of(protocol)
     minimum = protocol.cohort.minimum_children
     lines = [
         f"Study {protocol.study}, protocol {protocol.sha256}",
+        *_signature(protocol),
         "All children are simulated." if protocol.simulated else "The children are real patients.",
         "Sites, with the fingerprints of their keys:",
         *(f"  {entry.site}: {entry.fingerprint}" for entry in protocol.roster),
@@ -64,6 +79,28 @@ def review(protocol: Protocol) -> str:
         "This approval is for one run of this protocol. The site's own cap on epsilon holds in any case.",
     ]
     return "\n".join(lines)
+
+
+def for_site(protocol: Protocol, *, limits: Limits, centre_key: Ed25519PublicKey) -> str:
+    """Return what stands between a protocol and this site's approval, as text."""
+    said = [f"  - {words}" for words in violations(limits, protocol)]
+    found = signer(protocol)
+    if found is not None and identity_text(found) != identity_text(centre_key):
+        said.append(f"  - it is signed by {fingerprint(found)}, not by the centre, {fingerprint(centre_key)}")
+    if found is None:
+        said.append("  - it is not signed")
+    return "\n".join(["", "What this site's settings say to it", *(said or ["  Nothing forbids it."])])
+
+
+def _signature(protocol: Protocol) -> list[str]:
+    """Say who signed, and until when the protocol counts."""
+    found = signer(protocol)
+    by = (
+        "NOT SIGNED: a draft, which no site can approve."
+        if found is None
+        else f"Signed by {fingerprint(found)}"
+    )
+    return [by, f"Questions are answered up to and on {protocol.expires}."]
 
 
 def _list(protocol: Protocol) -> list[str]:

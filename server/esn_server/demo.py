@@ -17,10 +17,13 @@ from typing import Literal
 from rich.console import Console
 
 from esn_core.child_process import ChildProcess
+from esn_core.enrolment import SiteKit
 from esn_core.errors import ConfigError, StudyError
 from esn_core.loopback import free_port
+from esn_core.protocol import read_toml
 from esn_server.report.result import StudyResult, read_result
 from esn_server.running import write_outcome
+from esn_server.sites import read_request
 
 SITES = ("north", "south", "west")
 CHILDREN = 24
@@ -127,14 +130,13 @@ def _run(study: _Study) -> StudyResult:
                 )
             )
             for site in SITES:
-                _initialise(study, site, address)
+                _initialise(study, site)
             if not centre.wait_until(
                 lambda: any("ready" in line for line in centre.log_lines()), timeout_s=_START_S
             ):
                 raise StudyError(f"the centre did not start: {centre.last_words()}")
             for site in SITES:
-                request = study.settings(site).parent / "state" / "enrolment.toml"
-                _call("server", "enrol", str(study.centre), str(request), "--address", address)
+                _enrol(study, site, address)
             _draft(study)
         with study.step("prepare", "Preparing every child's connectome at its hospital"):
             for site in SITES:
@@ -155,16 +157,30 @@ def _run(study: _Study) -> StudyResult:
     return read_result(study.directory / "result.json")
 
 
-def _initialise(study: _Study, site: str, address: str) -> None:
+def _initialise(study: _Study, site: str) -> None:
     data = study.hospitals / site
     _call(
         "client",
-        *("init", str(study.settings(site).parent), "--site", site, "--address", address),
-        *("--ca-certificate", str(study.centre / "ca.crt")),
+        *("init", str(study.settings(site).parent), "--site", site),
         *("--epsilon-cap", str(study.epsilon), "--delta", str(DELTA)),
         *("--dataset", str(data / "bids"), "--derivatives", str(data / "derivatives")),
         "--exact-sums" if study.noise == "none" else "--no-exact-sums",
     )
+
+
+def _enrol(study: _Study, site: str, address: str) -> None:
+    """Exchange request and kit; the telephone calls are played."""
+    settings = study.settings(site)
+    request = settings.parent / "state" / "enrolment.toml"
+    heard = read_request(request).fingerprint
+    _call(
+        "server",
+        *("enrol", str(study.centre), str(request), "--fingerprint", heard),
+        *("--address", address, "--public-address", address),
+    )
+    kit = study.centre / "kits" / f"{site}.kit.toml"
+    heard = read_toml(kit, SiteKit).fingerprint
+    _call("client", "kit", str(settings), str(kit), "--fingerprint", heard)
 
 
 def _draft(study: _Study) -> None:
@@ -174,6 +190,7 @@ def _draft(study: _Study) -> None:
         *("--epsilon", str(study.epsilon), "--delta", str(DELTA), "--noise", study.noise, "--simulated"),
         *("--split-salt", SPLIT_SALT, "--training-rounds", str(TRAINING_ROUNDS), "--deadline-s", "120"),
     )
+    _call("server", "protocol", "sign", str(study.centre), str(study.protocol))
 
 
 def _program(side: Literal["client", "server"]) -> list[str]:

@@ -1,5 +1,6 @@
 """Drafts of protocols: a commented file that a coordinator edits and every site reads."""
 
+import datetime
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -14,6 +15,7 @@ from esn_core.errors import ConfigError
 from esn_core.phases import Phase, PlannedPhase, planned_phases
 from esn_core.protocol import RosterEntry
 from esn_core.releases import CHILDREN
+from esn_core.signed_protocol import today_utc
 from esn_server.bundle import bundle_sha256
 
 # How a budget is divided, before what is not asked is left out: most of it finds the network (METHOD).
@@ -73,6 +75,30 @@ def analyses_of(*, neurocognition: bool, **asked: object) -> Analyses:
         raise ConfigError(f"these analyses cannot be asked: {'; '.join(said)}") from cause
 
 
+VALID_DAYS = 365
+
+
+def example() -> str:
+    """Return a draft without sites, for a coordinator to read before there are any.
+
+    Its numbers are those of a rehearsal: budget, salt and deadline are the study's own choice.
+    """
+    return draft(
+        study="example",
+        roster=(),
+        simulated=True,
+        trust="secure-sum",
+        colluding_sites=1,
+        noise="gaussian",
+        epsilon=8.0,
+        delta=1e-3,
+        split_salt="example",
+        training_rounds=8,
+        deadline_s=600.0,
+        analyses=Analyses(),
+    )
+
+
 def draft(
     *,
     study: str,
@@ -88,6 +114,7 @@ def draft(
     deadline_s: float,
     atlas: str = "phantom-28",
     analyses: Analyses,
+    valid_days: int = VALID_DAYS,
 ) -> str:
     """Return a protocol as commented TOML.
 
@@ -115,6 +142,8 @@ def draft(
         One that ships: its imaging recipe and its pre-trained weights are taken.
     analyses : Analyses
         What is asked beyond the network and its prediction.
+    valid_days : int
+        The protocol expires so many days from today.
 
     Raises
     ------
@@ -132,6 +161,7 @@ def draft(
     return environment.from_string(template).render(
         study=study,
         simulated=simulated,
+        expires=(today_utc() + datetime.timedelta(days=valid_days)).isoformat(),
         bundle_sha256=bundle_sha256(),
         roster=[entry.model_dump() for entry in roster],
         imaging=tomllib.loads(recipe),

@@ -15,7 +15,12 @@ from pathlib import Path
 import httpx
 from flwr.common.constant import SubStatus
 from flwr.common.serde import run_from_proto
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    UnregisterNodeRequest,
+)
 from flwr.proto.fab_pb2 import Fab
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
@@ -159,6 +164,29 @@ def register_site(directory: Path, address: str, public_key: Path) -> int:
             if node.public_key == key and not node.unregistered_at:
                 return int(node.node_id)
         return int(control.RegisterNode(RegisterNodeRequest(public_key=key)).node_id)
+
+
+def unregister_site(directory: Path, address: str, public_key: Path) -> None:
+    """Let the SuperLink accept a site's key no longer; a key that it does not know is left alone.
+
+    Parameters
+    ----------
+    directory, address, public_key
+        As for `register_site`.
+
+    Raises
+    ------
+    ConfigError
+        `public_key` cannot be read, or is of another kind.
+    LinkError
+        The SuperLink cannot be reached.
+
+    """
+    key = read_node_key(public_key)
+    with reaching(address), _control_client(address, _certificate(directory)) as control:
+        for node in control.ListNodes(ListNodesRequest()).nodes_info:
+            if node.public_key == key and not node.unregistered_at:
+                control.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
 
 
 def _submit(address: str, certificate: bytes) -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol as Structural
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from esn_core.errors import EsnError, ProtocolError, StudyError
@@ -23,6 +24,7 @@ from esn_core.protocol import Protocol
 from esn_core.questions import Answer, LedgerMark, Question, SiteFacts, sha256_of
 from esn_core.releases import ReleaseKind
 from esn_core.secure_sum import Attempt, unmask
+from esn_core.site_keys import identity_key
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +132,10 @@ class Rounds:
     nodes : dict of str to int
         Node of each site; nobody else is ever asked.
     protocol : Protocol
-        Its quorum, its deadline (waiting for sites to appear included), and whether vectors are masked.
+        Its quorum, its deadline (waiting for sites to appear included), whether vectors are masked, and
+        the identity keys by which the sites sign their answers.
+    signing_key : Ed25519PrivateKey
+        The centre's, by which it signs its questions.
     memory : Memory
     clock, sleep : callable
         Of `time`; tests bring their own.
@@ -143,6 +148,7 @@ class Rounds:
         nodes: Mapping[str, int],
         *,
         protocol: Protocol,
+        signing_key: Ed25519PrivateKey,
         memory: Memory,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -150,6 +156,8 @@ class Rounds:
         self._link = link
         self._nodes = dict(nodes)
         self._protocol = protocol
+        self._signing_key = signing_key
+        self._identity_keys = {entry.site: identity_key(entry.identity_key) for entry in protocol.roster}
         self._memory = memory
         self._quorum = protocol.rounds.quorum
         self._deadline_s = protocol.rounds.deadline_s
@@ -275,14 +283,14 @@ class Rounds:
         question = replace(question, id=question.id.model_copy(update={"attempt": attempt}))
         if question.id.phase == "roll-call":
             question = replace(question, entries_seen=self._memory.ledger_seen(site).entries)
-        body = question.to_bytes()
+        body = question.to_bytes(self._signing_key)
         self._waiting[self._link.send(exchange.nodes[site], body)] = (exchange, site)
         _log.debug("asked %s: %s, sha256 %s", site, question.id, sha256_of(body)[:16])
 
     def _read(self, reply: ReceivedReply, exchange: _Exchange, site: str) -> Answer:
         if reply.body is None:
             raise ProtocolError(f"no answer ({reply.error or 'unknown reason'})")
-        answer = Answer.from_bytes(reply.body)
+        answer = Answer.from_bytes(reply.body, self._identity_keys[site])
         asked = exchange.question.id.model_copy(update={"attempt": answer.id.attempt})
         if answer.id != asked or answer.site != site:
             raise ProtocolError(f"answered as {answer.site} to {answer.id}, another question or site")

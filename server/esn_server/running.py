@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from esn_core.atlas import load_atlas
-from esn_core.errors import ProtocolError
-from esn_core.protocol import Protocol, load_protocol
+from esn_core.protocol import Protocol
+from esn_core.signed_protocol import load_signed, require_current, today_utc
 from esn_server.checkpoints import Checkpoints, RunStore
-from esn_server.link import bundle_sha256, open_run, register_site
+from esn_server.identity import load_centre_key
+from esn_server.link import open_run, register_site
 from esn_server.memory import Memory
 from esn_server.outcome import result_of
+from esn_server.protocol_signing import require_own_bundle
 from esn_server.report.page import write_page
 from esn_server.report.result import StudyResult, write_result
 from esn_server.rounds import Rounds
-from esn_server.sites import enrolment, node_key_of
+from esn_server.sites import node_key_of, require_enrolled
 from esn_server.study import Progress, run_study
 
 _log = logging.getLogger(__name__)
@@ -43,19 +45,18 @@ def run(
     Raises
     ------
     ProtocolError
-        The protocol cannot be used, or does not fit this centre.
+        The protocol cannot be used, is not signed by this centre, has expired, or lists a site that is
+        not enrolled with these keys.
     LinkError
         The SuperLink cannot be reached.
     StudyError
         A phase could not be finished.
 
     """
-    protocol = load_protocol(protocol_path)
-    if protocol.bundle_sha256 != bundle_sha256():
-        raise ProtocolError(
-            f"{protocol_path}: names the bundle {protocol.bundle_sha256[:16]}, "
-            f"this version's is {bundle_sha256()[:16]}"
-        )
+    key = load_centre_key(centre)
+    protocol = load_signed(protocol_path, key.public_key())
+    require_current(protocol, today_utc())
+    require_own_bundle(protocol, protocol_path)
     nodes = _register(protocol, centre, address)
     directory.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -63,7 +64,7 @@ def run(
         opened = time.monotonic()
         with RunStore(directory / "run.sqlite", protocol_sha256=protocol.sha256) as store:
             name = store.run
-            rounds = Rounds(link, nodes, protocol=protocol, memory=Memory(centre, store))
+            rounds = Rounds(link, nodes, protocol=protocol, signing_key=key, memory=Memory(centre, store))
             findings = run_study(
                 protocol,
                 run=name,
@@ -95,9 +96,6 @@ def write_outcome(
 
 
 def _register(protocol: Protocol, centre: Path, address: str) -> dict[str, int]:
-    nodes = {}
     for entry in protocol.roster:
-        if enrolment(centre, entry.site) != entry:
-            raise ProtocolError(f"the roster lists other keys for {entry.site} than the enrolled ones")
-        nodes[entry.site] = register_site(centre, address, node_key_of(centre, entry.site))
-    return nodes
+        require_enrolled(centre, entry)
+    return {site: register_site(centre, address, node_key_of(centre, site)) for site in protocol.sites}

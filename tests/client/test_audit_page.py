@@ -33,12 +33,9 @@ def esn_client(run_command):
 @pytest.fixture
 def site(tmp_path, esn_client, more_sites):
     """A hospital with connectomes of 24 children: its settings, and a drafted protocol."""
-    (tmp_path / "ca.crt").write_text("certificate")
     (tmp_path / "bids").mkdir()
     options = {
         "--site": "north",
-        "--address": "127.0.0.1:9092",
-        "--ca-certificate": tmp_path / "ca.crt",
         "--epsilon-cap": "8.01",
         "--delta": "1e-3",
         "--dataset": tmp_path / "bids",

@@ -58,8 +58,9 @@ PARAMETERS = 1500
 class Consortium:
     """Three real hospitals, of which west tells the centre all it knows; north has the canaries."""
 
-    def __init__(self, directory, keys, content, noise):
+    def __init__(self, directory, keys, centre_key, content, noise):
         self.content = content
+        self.centre_key, self.public = centre_key, {}
         self.ledgers, self.gates, self.hospitals, self.studies = {}, {}, {}, {}
         for site in ("north", "south", "west"):
             identity, mask = keys[site]
@@ -77,10 +78,18 @@ class Consortium:
                 ledger=self.ledgers[site],
                 audit=AuditLog(directory / f"{site}.jsonl", site=site),
                 salt=b"s" * 32,
+                identity_key=identity,
                 mask_key=mask,
                 noise=noise,
             )
-            self.hospitals[site] = Hospital(gate=self.gates[site], load=self.studies.setdefault(site, {}).get)
+            studies = self.studies.setdefault(site, {})
+            self.public[site] = identity.public_key()
+            self.hospitals[site] = Hospital(
+                gate=self.gates[site],
+                centre_key=centre_key.public_key(),
+                approved=lambda digest, studies=studies: studies[digest].protocol,
+                load=lambda protocol, studies=studies: studies[protocol.sha256],
+            )
 
     def protocol(self, number):
         """Return another study of the same rules, and have every site approve it."""
@@ -93,8 +102,8 @@ class Consortium:
     def view(self, protocol, question, kind, answer):
         """Ask, and return what the centre learns together with west, less all that it knows."""
         if not protocol.masked:
-            return leave_grid(Answer.from_bytes(answer("north")).total, kind)
-        masked = {site: Answer.from_bytes(answer(site)).total for site in protocol.sites}
+            return leave_grid(Answer.from_bytes(answer("north"), self.public["north"]).total, kind)
+        masked = {site: Answer.from_bytes(answer(site), self.public[site]).total for site in protocol.sites}
         attempt = Attempt(protocol.sha256, str(question.id), protocol.sites)
         known = self.ledgers["west"].paid(str(question.id)).total
         return leave_grid(unmask(masked, attempt, seeds={}) - known, kind)
@@ -108,7 +117,7 @@ def scratch():
 
 
 @pytest.fixture
-def make_consortium(scratch, more_sites, protocol_content):
+def make_consortium(scratch, more_sites, centre_key, protocol_content):
     """A function that builds three hospitals under a kind of trust; ledgers are closed afterwards."""
     opened = []
 
@@ -118,7 +127,7 @@ def make_consortium(scratch, more_sites, protocol_content):
             **changes,
             "privacy": {**protocol_content["privacy"], **changes.get("privacy", {}), "trust": trust},
         }
-        consortium = Consortium(scratch, more_sites[1], content, noise)
+        consortium = Consortium(scratch, more_sites[1], centre_key, content, noise)
         opened.extend(consortium.ledgers.values())
         return consortium
 
@@ -157,7 +166,7 @@ def association_trials(consortium, trials):
             cohort = canaries if site == "north" else bystanders()
             studies[protocol.sha256] = Study(site, protocol, cohort, torch.device("cpu"))
         question = consortium.question(protocol, "association", mean_severity=np.zeros(1))
-        body = question.to_bytes()
+        body = question.to_bytes(consortium.centre_key)
         seen = consortium.view(
             protocol, question, kind, lambda site, body=body: consortium.hospitals[site].reply(body)
         )

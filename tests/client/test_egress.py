@@ -26,6 +26,7 @@ from esn_core.questions import Answer, LedgerMark, Question, QuestionId, SiteFac
 SALT = b"s" * 32
 UNITS = units_per_one(releases.CENTRE)
 IDENTITY = Ed25519PrivateKey.from_private_bytes(b"i" * 32)
+PUBLIC = IDENTITY.public_key()
 MASK_KEY = X25519PrivateKey.from_private_bytes(b"m" * 32)
 MARK = LedgerMark(entries=0, head="0" * 64)
 CHILDREN = tuple(f"sub-{i:03d}" for i in range(8))
@@ -67,6 +68,7 @@ class Site:
             ledger=self.ledger,
             audit=AuditLog(self.audit_path, site="north"),
             salt=SALT,
+            identity_key=IDENTITY,
             mask_key=mask_key or MASK_KEY,
             noise=noise,
         )
@@ -80,7 +82,7 @@ class Site:
         return self.gate.release(question or self.question(), rows or centre(), self.protocol)
 
     def total(self, rows=None, question=None):
-        return Answer.from_bytes(self.release(rows, question)).total
+        return Answer.from_bytes(self.release(rows, question), PUBLIC).total
 
     @property
     def audit(self):
@@ -307,7 +309,7 @@ def disclose(site, *, training=CHILDREN, held_out=("sub-101", "sub-102", "sub-10
 
 def test_a_site_that_can_answer_to_the_end_says_its_facts(make_site):
     site = make_site()
-    assert Answer.from_bytes(disclose(site)).facts == FACTS
+    assert Answer.from_bytes(disclose(site), PUBLIC).facts == FACTS
     assert site.ledger.entries() == []
 
 
@@ -342,7 +344,7 @@ def test_a_study_under_way_still_passes_the_roll_call(make_site):
 def test_a_refusal_carries_the_class_of_the_error_and_nothing_else(make_site):
     site = make_site()
     body = site.gate.refuse(site.question(), DataError("/data/hospital/sub-007: GASE is 5"))
-    answer = Answer.from_bytes(body)
+    answer = Answer.from_bytes(body, PUBLIC)
     assert (answer.refusal.error, answer.total, answer.facts) == ("DataError", None, None)
     for secret in (b"sub-", b"/data", b"GASE"):
         assert secret not in body

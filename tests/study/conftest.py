@@ -45,8 +45,9 @@ class InProcessLink:
 
     """
 
-    def __init__(self, hospitals):
+    def __init__(self, hospitals, centre_key):
         self.hospitals = hospitals
+        self.centre_key = centre_key
         self.replies = []
         self.carried = []
         self.down = {}
@@ -58,9 +59,12 @@ class InProcessLink:
     def sleep(self, seconds):
         self.now += seconds
 
+    def read(self, body):
+        return Question.from_bytes(body, self.centre_key.public_key())
+
     def send(self, node_id, body):
         lost = self.down.get(node_id)
-        if lost is not None and lost(Question.from_bytes(body)):
+        if lost is not None and lost(self.read(body)):
             self.lost = getattr(self, "lost", 0) + 1
             self.replies.append(InProcessReply(f"lost{self.lost}", None, "SiteUnavailable"))
             return f"lost{self.lost}"
@@ -91,15 +95,24 @@ class Consortium:
 
 
 @pytest.fixture
-def make_consortium(tmp_path, protocol_content, more_sites):
+def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
     """A function that builds a consortium under given privacy rules."""
     opened = []
     roster, keys = more_sites
 
     def make(
-        *, exact=False, sites=SITES, quorum=None, noise=discrete_gaussian, epsilon_cap=8.01, seed=1, **privacy
+        *,
+        exact=False,
+        sites=SITES,
+        quorum=None,
+        noise=discrete_gaussian,
+        epsilon_cap=8.01,
+        seed=1,
+        analyses=None,
+        **privacy,
     ):
         content = {**protocol_content, "privacy": {**protocol_content["privacy"], **privacy}}
+        content["analyses"] = analyses or {}
         if exact:
             content["privacy"]["noise"] = "none"
         content["roster"] = [entry for entry in roster if entry["site"] in sites]
@@ -125,22 +138,36 @@ def make_consortium(tmp_path, protocol_content, more_sites):
                 ledger=ledger,
                 audit=AuditLog(tmp_path / f"{site}.jsonl", site=site),
                 salt=b"s" * 32,
+                identity_key=keys[site][0],
                 mask_key=keys[site][1],
                 noise=noise,
             )
 
-            def load(digest, site=site, cohort=cohorts[site]):
+            def approved(digest):
                 if digest != protocol.sha256:
                     raise ProtocolError("not approved")
+                return protocol
+
+            def load(protocol, site=site, cohort=cohorts[site]):
                 return Study(site, protocol, cohort, torch.device("cpu"))
 
-            hospitals[node] = Hospital(gate=gate, load=load)
-        link = InProcessLink(hospitals)
+            hospitals[node] = Hospital(
+                gate=gate, centre_key=centre_key.public_key(), approved=approved, load=load
+            )
+        link = InProcessLink(hospitals, centre_key)
         nodes = {site: node for node, site in enumerate(sites, start=1)}
         store = RunStore(tmp_path / "run.sqlite", protocol_sha256=protocol.sha256)
         opened.append(store)
         memory = Memory(tmp_path / "centre", store)
-        rounds = Rounds(link, nodes, protocol=protocol, memory=memory, clock=link.clock, sleep=link.sleep)
+        rounds = Rounds(
+            link,
+            nodes,
+            protocol=protocol,
+            signing_key=centre_key,
+            memory=memory,
+            clock=link.clock,
+            sleep=link.sleep,
+        )
         return Consortium(protocol, cohorts, ledgers, link, store, rounds)
 
     yield make

@@ -36,12 +36,11 @@ SHARES = {
 
 
 @pytest.fixture
-def asking_for(make_consortium, protocol_content):
+def asking_for(make_consortium):
     """A function that builds a consortium whose protocol asks for all reruns."""
 
     def make(**rules):
-        protocol_content["analyses"] = ANALYSES
-        return make_consortium(shares=SHARES, **rules)
+        return make_consortium(shares=SHARES, analyses=ANALYSES, **rules)
 
     return make
 
