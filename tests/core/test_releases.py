@@ -162,11 +162,10 @@ def test_a_release_of_nothing_is_refused():
         ReleaseKind("x", "training", 0, 1.0)
 
 
-# --- histograms, Newton steps, ComBat ---------------------------------------------------------------
+# --- histograms ---------------------------------------------------------------------------------------
 
 
 OUTCOMES = arrays(np.bool_, 5)
-NORMS = st.floats(0.5, 10)
 
 
 @given(arrays(np.float64, 5, elements=ANY), OUTCOMES, st.integers(1, 50))
@@ -182,60 +181,3 @@ def test_a_child_counts_once_in_the_histograms(values, outcome, bins):
         share = 0.0 if math.isnan(value) else min(max(value, 0.0), 1.0)
         place = min(int(share * bins), bins - 1)
         assert row[place + bins * int(ill)] == 1
-
-
-@given(arrays(np.float64, (5, 3), elements=ANY), OUTCOMES, arrays(np.float64, 3, elements=ANY), NORMS)
-def test_no_row_of_a_newton_step_is_longer_than_its_bound(features, outcome, coefficients, norm):
-    kind = releases.newton(3, feature_norm=norm)
-    with np.errstate(all="raise", under="ignore"):
-        rows = releases.newton_rows(features, outcome, coefficients=coefficients, feature_norm=norm)
-    assert rows.shape == (5, kind.dimension)
-    assert np.isfinite(rows).all()
-    assert max(lengths(rows)) <= kind.l2_bound * ROUNDING
-
-
-def test_a_newton_step_is_gradient_curvature_and_likelihood_of_the_logistic_model():
-    rng = np.random.default_rng(0)
-    x = np.column_stack([np.ones(40), rng.normal(size=(40, 2))])
-    y, beta = rng.random(40) < 0.5, np.array([0.2, -0.5, 0.3])
-    total = releases.newton_rows(x, y, coefficients=beta, feature_norm=10.0).sum(axis=0)
-    p = 1 / (1 + np.exp(-x @ beta))
-    # Three sums of 40 float64 products; the likelihood is scaled and scaled back.
-    curvature = np.zeros((3, 3))
-    curvature[np.triu_indices(3)] = total[:6]
-    assert curvature + np.triu(curvature, 1).T == pytest.approx(x.T @ np.diag(p * (1 - p)) @ x, rel=1e-12)
-    assert total[6:9] == pytest.approx(x.T @ (y - p), rel=1e-11, abs=1e-12)
-    likelihood = np.log(np.where(y, p, 1 - p)).sum()
-    assert total[9] / 10 * math.log1p(math.exp(6)) == pytest.approx(likelihood, rel=1e-12)
-
-
-@given(arrays(np.float64, (4, 6), elements=ANY), arrays(np.float64, (4, 3), elements=ANY), NORMS)
-def test_no_row_of_combat_is_longer_than_its_bound(scores, covariates, norm):
-    kind = releases.combat(6, 3, covariate_norm=norm)
-    rows = releases.combat_rows(scores, covariates, covariate_norm=norm)
-    assert rows.shape == (4, kind.dimension)
-    assert np.isfinite(rows).all()
-    assert max(lengths(rows)) <= kind.l2_bound * ROUNDING
-
-
-def test_the_sums_of_combat_are_the_normal_equations():
-    rng = np.random.default_rng(1)
-    z, x = rng.normal(0, 0.5, (20, 4)), rng.normal(0, 0.5, (20, 2))
-    total = releases.combat_rows(z, x, covariate_norm=9.0).sum(axis=0)
-    assert total[:3] == pytest.approx((x.T @ x)[np.triu_indices(2)], rel=1e-12)
-    assert total[3:11].reshape(2, 4) == pytest.approx(x.T @ z, rel=1e-11, abs=1e-13)
-    assert total[11:] == pytest.approx((z**2).sum(axis=0), rel=1e-12)
-
-
-@given(arrays(np.float64, (1, 4), elements=st.floats(-2, 2)), st.floats(1, 3))
-def test_the_bounds_leave_honest_rows_as_they_are(scores, norm):
-    """The gate's clip must change nothing when rows are as they should be."""
-    x = np.array([[1.0, 0.5]]) * norm / math.hypot(1, 0.5)
-    for kind, rows in (
-        (releases.combat(4, 2, covariate_norm=norm), releases.combat_rows(scores, x, covariate_norm=norm)),
-        (
-            releases.newton(2, feature_norm=norm),
-            releases.newton_rows(x, np.array([True]), coefficients=np.zeros(2), feature_norm=norm),
-        ),
-    ):
-        assert np.array_equal(clip_rows(rows, kind.l2_bound), rows)
