@@ -272,13 +272,13 @@ class LogisticNewton:
         )
 
     def _tolerance(self, before: "_Point") -> float:
-        """How much the log-likelihood may fall by rounding and noise."""
+        """Return how much the log-likelihood may fall by rounding and noise."""
         scale = largest_loss(self._logit_clip) / self._feature_norm
         noise = _NOISE_SDS * math.sqrt(2) * self._noise_sd * scale
         return noise + _ROUNDING * (1 + abs(before.objective))
 
     def _separating(self, here: "_Point") -> bool:
-        """Whether the model is running away; a ridge that is there already holds it."""
+        """Tell whether the model is running away; a ridge that is there already holds it."""
         first = self._first_curvature
         if self._ridge > 0 or self._steps < _STEPS_BEFORE_JUDGING or first is None or _singular(first):
             return False
@@ -323,13 +323,13 @@ class _Point:
 
 
 def _singular(curvature: Floats) -> bool:
-    """Whether features cannot be told apart, on their own scales."""
+    """Tell whether features cannot be told apart, on their own scales."""
     scale = np.sqrt(np.maximum(np.diag(curvature), np.finfo(float).tiny))
     return bool(np.linalg.eigvalsh(curvature / np.outer(scale, scale))[0] < _SMALLEST_EIGENVALUE)
 
 
 def _null_log_likelihood(n: float, positives: float) -> float | None:
-    """Log-likelihood of the intercept alone, where it exists."""
+    """Return the log-likelihood of the intercept alone, where it exists."""
     if not 0 < positives < n:
         return None
     return positives * math.log(positives / n) + (n - positives) * math.log1p(-positives / n)

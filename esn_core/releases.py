@@ -223,37 +223,6 @@ def evaluation_rows(prediction: NDArray[np.float64], gase: NDArray[np.float64]) 
     return np.concatenate([moments, by_level.reshape(len(a), 3 * len(GASE_LEVELS))], axis=1)
 
 
-# --- histograms, for the area under a ROC curve -------------------------------------------------------
-
-
-def histogram(bins: int) -> ReleaseKind:
-    """Describe two histograms of `bins` bins, of the children without and with an outcome.
-
-    Row: one at the child's own bin of its own outcome, zero elsewhere: norm 1.
-    """
-    return ReleaseKind("histogram", "held-out", 2 * bins, 1.0)
-
-
-def histogram_rows(
-    values: NDArray[np.float64], outcome: NDArray[np.bool_], *, bins: int
-) -> NDArray[np.float64]:
-    """Return the (n, 2 bins) rows of `histogram`.
-
-    Parameters
-    ----------
-    values : (n,) float64
-        In [0, 1]; others count in the first and last bin, NaN in the first.
-    outcome : (n,) bool
-    bins : int
-
-    """
-    held = np.clip(np.nan_to_num(values, posinf=1.0, neginf=0.0), 0.0, 1.0)
-    place = np.minimum(np.floor(held * bins), bins - 1)
-    rows = np.zeros((len(values), 2 * bins))
-    rows[np.arange(len(values)), place.astype(np.int64) + bins * outcome] = 1.0
-    return rows
-
-
 def clip_rows(rows: NDArray[np.float64], bound: float) -> NDArray[np.float64]:
     """Scale every row of (n, d) `rows` whose Euclidean norm exceeds `bound` down to it.
 

@@ -120,10 +120,9 @@ def test_a_child_without_a_feature_or_an_outcome_is_in_no_sum():
 def test_separated_children_get_a_small_ridge_that_is_named(quasi):
     rng = np.random.default_rng(6)
     x = np.column_stack([np.ones(60), rng.normal(size=60), rng.integers(0, 2, 60)])
-    if quasi:  # every boy is impaired, girls by chance
-        y = (x[:, 2] == 1) | (rng.random(60) < 0.4)
-    else:
-        y = x[:, 1] > 0.1
+    by_chance = rng.random(60) < 0.4
+    # Every boy is impaired, girls by chance; or all above a threshold.
+    y = (x[:, 2] == 1) | by_chance if quasi else x[:, 1] > 0.1
     fit = federate(x, y, rounds=EXACT_ROUNDS)
     assert fit.guard == "ridge 0.05"
     assert fit.converged
@@ -192,7 +191,7 @@ def test_a_curvature_smaller_than_its_noise_is_held_and_named():
 @pytest.mark.parametrize("outcome", [True, False])
 def test_one_outcome_alone_is_refused(outcome):
     x, _ = children(0, 20)
-    with pytest.raises(StudyError, match="needs both outcomes; (0|20) of 20 children are impaired"):
+    with pytest.raises(StudyError, match=r"needs both outcomes; (0|20) of 20 children are impaired"):
         federate(x, np.full(20, outcome))
 
 
@@ -204,7 +203,7 @@ def test_features_that_are_the_same_are_refused():
 
 
 def test_too_few_children_are_refused():
-    x, y = children(0, 4)
+    x, _ = children(0, 4)
     with pytest.raises(StudyError, match=r"needs more than 4 children, not 4\.0"):
         federate(x, np.array([True, False, True, False]))
 

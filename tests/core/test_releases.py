@@ -160,24 +160,3 @@ def test_a_release_without_a_bound_is_refused(bound):
 def test_a_release_of_nothing_is_refused():
     with pytest.raises(DataError, match="a row has at least one number, not 0"):
         ReleaseKind("x", "training", 0, 1.0)
-
-
-# --- histograms ---------------------------------------------------------------------------------------
-
-
-OUTCOMES = arrays(np.bool_, 5)
-
-
-@given(arrays(np.float64, 5, elements=ANY), OUTCOMES, st.integers(1, 50))
-def test_a_child_counts_once_in_the_histograms(values, outcome, bins):
-    kind = releases.histogram(bins)
-    rows = releases.histogram_rows(values, outcome, bins=bins)
-    assert rows.shape == (5, kind.dimension)
-    assert set(np.unique(rows)) <= {0.0, 1.0}
-    assert (rows.sum(axis=1) == 1).all()
-    assert max(lengths(rows)) == kind.l2_bound
-    for row, value, ill in zip(rows, values, outcome, strict=True):
-        # By the definition: the bin that holds the value, held at the ends.
-        share = 0.0 if math.isnan(value) else min(max(value, 0.0), 1.0)
-        place = min(int(share * bins), bins - 1)
-        assert row[place + bins * int(ill)] == 1
