@@ -1,12 +1,11 @@
 """What a protocol asks beyond the severity network and its prediction, each item priced on its own."""
 
 from collections import Counter
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
-Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
-"""A column of participants.tsv, or one of the two scores of severity: 'gase' and 'predicted_gase'."""
+from esn_core.phenotypes import Column
 
 SEVERITIES = ("gase", "predicted_gase")
 
@@ -29,7 +28,8 @@ class NeurocognitionRules(_Table):
 
     outcomes: tuple[Outcome, ...] = Field(min_length=1, max_length=6)
     models: tuple[tuple[Column, ...], ...] = Field(min_length=1, max_length=20)
-    """Predictors of each model, the intercept left out; every model is fitted to every outcome."""
+    """Predictors of each model, the intercept left out: columns of participants.tsv, 'gase' and
+    'predicted_gase'. Every model is fitted to every outcome."""
     rounds: int = Field(ge=2, le=30)
     """Newton steps; all models take them together."""
 

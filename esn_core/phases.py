@@ -74,6 +74,7 @@ def planned_phases(*, training_rounds: int, analyses: Analyses) -> tuple[Planned
             PlannedPhase("linear", "held-out", 1, free),
             PlannedPhase("newton", "held-out", analyses.neurocognition.rounds, free),
             PlannedPhase("comparison", "held-out", 1, free),
-            PlannedPhase("ranking", "held-out", 1, free),
+            # DeLong's components have meaning without noise only.
+            PlannedPhase("ranking", "held-out", int(free), free),
         ]
     return tuple(phase for phase in plan if phase.releases)

@@ -79,6 +79,16 @@ class Price:
                 return price
         raise ProtocolError(f"the protocol does not ask for the phase {phase}")
 
+    @property
+    def exact(self) -> tuple[PhasePrice, ...]:
+        """The phases without noise; where there is one, its children have no epsilon."""
+        return tuple(phase for phase in self.phases if phase.noise_multiplier == NO_NOISE)
+
+    @property
+    def noised(self) -> "Price":
+        """What the phases with noise would cost, were there no others."""
+        return Price(tuple(p for p in self.phases if p.noise_multiplier != NO_NOISE), self.delta)
+
     def mechanisms(self, children: releases.Children) -> list[GaussianRelease]:
         """Every release that touches one child of a split."""
         return [release for p in self.phases if p.children == children for release in p.mechanisms]

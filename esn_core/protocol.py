@@ -25,11 +25,12 @@ from pydantic import (
     model_validator,
 )
 
-from esn_core.analyses import Analyses
+from esn_core.analyses import SEVERITIES, Analyses
 from esn_core.atlas import load_atlas
 from esn_core.candidates import Source, listed_edges
 from esn_core.errors import ConfigError, EsnError, ProtocolError
 from esn_core.phases import Phase, PlannedPhase, planned_phases
+from esn_core.phenotypes import Column, Phenotype
 from esn_core.recipe import ImagingRecipe
 from esn_core.releases import CHILDREN
 from esn_core.site_keys import identity_key, mask_key, spoken
@@ -178,6 +179,8 @@ class Protocol(_Table):
     severity_network: SelectionRules
     model: ModelRules
     training: TrainingRules
+    phenotypes: dict[Column, Phenotype] = {}
+    """What the columns of participants.tsv mean that the analyses need."""
     analyses: Analyses = Analyses()
     privacy: PrivacyRules
     rounds: RoundRules
@@ -211,6 +214,26 @@ class Protocol(_Table):
             except ConfigError as error:
                 raise ValueError(str(error)) from error
         return rules
+
+    @field_validator("analyses")
+    @classmethod
+    def _columns_are_explained(cls, analyses: Analyses, info: ValidationInfo) -> Analyses:
+        rules = analyses.neurocognition
+        if rules is None or "phenotypes" not in info.data:
+            return analyses
+        explained = info.data["phenotypes"]
+        used = {name for model in rules.models for name in model} - set(SEVERITIES)
+        used |= {outcome.column for outcome in rules.outcomes}
+        said = [
+            f"the column {name} is not explained in 'phenotypes'" for name in sorted(used - set(explained))
+        ]
+        for outcome in rules.outcomes:
+            column = explained.get(outcome.column)
+            if column is not None and not column.span[0] < outcome.impaired_below < column.span[1]:
+                said.append(f"the cut-off of {outcome.name} lies outside the range of {outcome.column}")
+        if said:
+            raise ValueError("; ".join(said))
+        return analyses
 
     @field_validator("privacy")
     @classmethod

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from esn_client import reruns
+from esn_client import neurocognition, reruns
 from esn_client.cohort import Split
 from esn_client.egress import Gate, Rows
 from esn_client.study import Study, calibrated
@@ -17,6 +17,7 @@ from esn_core.connectome import load_template
 from esn_core.errors import EsnError, ProtocolError
 from esn_core.learning.severity_model import Connectomes, SeverityModel, predict
 from esn_core.learning.weights import from_vector
+from esn_core.matching import COHORT, cohort_rows
 from esn_core.phases import Phase
 from esn_core.price import price_of
 from esn_core.protocol import Protocol
@@ -116,6 +117,12 @@ def roll_call(study: Study, ledger: LedgerMark, ledger_seen: LedgerMark) -> Site
     )
 
 
+def cohort(_question: Question, study: Study) -> Rows:
+    """Sum age and sex of training children and controls, and count who was left out."""
+    people = study.cohort.people
+    return Rows(COHORT, cohort_rows(people.standing, people.age_years, people.sex), people.participants)
+
+
 def centre(_question: Question, study: Study) -> Rows:
     """Count the training children and sum their severity."""
     split = study.cohort.training
@@ -174,6 +181,11 @@ _ROWS: Mapping[Phase, Callable[[Question, Study], Rows]] = {
     "gradient": gradient,
     "calibration": calibration,
     "evaluation": evaluation,
+    "cohort": cohort,
+    "linear": neurocognition.linear,
+    "newton": neurocognition.newton,
+    "comparison": neurocognition.comparison,
+    "ranking": neurocognition.ranking,
     "rerun-association": reruns.association,
     "rerun-calibration": reruns.calibration,
     "rerun-evaluation": reruns.evaluation,
@@ -188,6 +200,11 @@ ARRAYS: Mapping[Phase, frozenset[str]] = {
     "gradient": frozenset({"weights", "edge_weights"}),
     "calibration": frozenset({"weights", "edge_weights"}),
     "evaluation": frozenset({"weights", "edge_weights", "calibration"}),
+    "cohort": frozenset(),
+    "linear": frozenset({"weights", "edge_weights", "calibration"}),
+    "newton": frozenset({"weights", "edge_weights", "calibration", "coefficients"}),
+    "comparison": frozenset({"weights", "edge_weights", "calibration", "coefficients"}),
+    "ranking": frozenset({"weights", "edge_weights", "calibration", "coefficients", "histograms"}),
     "rerun-association": frozenset({"mean_severity"}),
     "rerun-calibration": frozenset({"edge_weights"}),
     "rerun-evaluation": frozenset({"edge_weights", "calibration"}),

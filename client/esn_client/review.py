@@ -157,11 +157,13 @@ def _exact() -> list[str]:
     ]
 
 
-def _cost(price: Price, protocol: Protocol) -> list[str]:
+def _cost(whole: Price, protocol: Protocol) -> list[str]:
+    price = whole.noised
     training, held_out = price.epsilon("training"), price.epsilon("held-out")
     worst: Children = "training" if training >= held_out else "held-out"
     replaced = [price.replace_one_epsilon(split) for split in ("training", "held-out")]
     return [
+        *_declared_exact(whole),
         f"  A training child: epsilon {training:.2f}; a held-out child: epsilon {held_out:.2f};",
         f"  at delta {price.delta:g}, adding or removing one child (all its scans).",
         f"  Exchanging one child for another: epsilon {replaced[0]:.2f} in training, {replaced[1]:.2f} held",
@@ -171,7 +173,20 @@ def _cost(price: Price, protocol: Protocol) -> list[str]:
         "  Of a hundred children who took part, an attacker who accepts one false alarm among a hundred",
         f"  who did not finds at most {100 * price.true_positives(worst):.0f}.",
         *_deserted(price, protocol, worst),
-        "  Nothing of this protocol is declared exact: every sum carries noise.",
+        *([] if whole.exact else ["  Nothing of this protocol is declared exact: every sum carries noise."]),
+    ]
+
+
+def _declared_exact(price: Price) -> list[str]:
+    """Say for whom there is no differential privacy, in a protocol that has noise otherwise."""
+    if not price.exact:
+        return []
+    children = " and ".join(dict.fromkeys(phase.children for phase in price.exact))
+    return [
+        f"  Declared EXACT: {', '.join(phase.phase for phase in price.exact)}. These sums leave without noise,",
+        f"  and for the {children} children there is NO epsilon: whoever knows all others can compute one",
+        "  child's part. The site must consent (limits.exact_sums). The figures below are about the sums",
+        "  with noise only.",
     ]
 
 

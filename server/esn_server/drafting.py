@@ -37,6 +37,15 @@ _PARTS: Mapping[Phase, float] = {
     "ranking": 0.2,
 }
 
+_SCORE = {"kind": "number", "unit": "standard score, mean 100, sd 15", "range": [40, 160]}
+_PHENOTYPES = {
+    "age": {"kind": "number", "unit": "years", "range": [0, 21]},
+    "sex": {"kind": "category", "codes": ["F", "M"]},
+    "global_score": _SCORE,
+    "verbal_score": _SCORE,
+    "nonverbal_score": _SCORE,
+}
+
 _NEUROCOGNITION = {
     "rounds": 8,
     "models": [
@@ -178,6 +187,7 @@ def draft(
         delta=delta,
         deadline_s=deadline_s,
         analyses=analyses.model_dump(mode="json", exclude_none=True),
+        phenotypes=_PHENOTYPES if analyses.neurocognition else {},
         shares=_shares(planned_phases(training_rounds=training_rounds, analyses=analyses)),
     )
 

@@ -18,6 +18,7 @@ from esn_core.errors import StudyError
 from esn_core.fixed_point import noise_sd
 from esn_core.learning.optimiser import CentreOptimiser
 from esn_core.learning.weights import pretrained, to_vector
+from esn_core.matching import COHORT, Matching, matching
 from esn_core.metrics import Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
 from esn_core.phases import Phase
 from esn_core.price import Price, price_of
@@ -26,6 +27,7 @@ from esn_core.questions import Question, QuestionId, SiteFacts
 from esn_core.releases import ReleaseKind
 from esn_core.reruns import reruns_of
 from esn_core.severity_network import SeverityNetwork
+from esn_server.neurocognition import Neurocognition, run_neurocognition
 from esn_server.reruns import Arrays, Reruns, run_reruns
 from esn_server.rounds import Pooled
 
@@ -67,7 +69,9 @@ class Findings:
     r_noise_sd : float or None
         What the noise does to r.
     reruns : Reruns or None
-        None when the protocol asks for none.
+    matching : Matching or None
+    neurocognition : Neurocognition or None
+        Each None when the protocol does not ask for it.
     timings_s : dict of str to float
         Seconds by phase.
 
@@ -83,6 +87,8 @@ class Findings:
     mae_noise_sd: float | None
     r_noise_sd: float | None
     reruns: Reruns | None
+    matching: Matching | None
+    neurocognition: Neurocognition | None
     timings_s: Mapping[str, float]
 
 
@@ -158,12 +164,15 @@ def run_study(
         candidates=candidates_of(rules.candidates, atlas, template, pairs=rules.pairs),
     )
     facts = _roll_call(study)
+    matched = _match(study)
     children, mean_severity = _centre(study)
     network = _select(study, children, mean_severity)
     weights, losses = _train(study, network, children)
     calibration = _calibrate(study, network, weights)
     found, mae_noise, r_noise = _evaluate(study, network, weights, calibration, rng)
     reruns = _rerun(study, mean_severity, rng)
+    given = {"weights": weights, "edge_weights": network.weight, "calibration": np.array(calibration)}
+    models = _neurocognition(study, given)
     return Findings(
         facts=facts,
         price=study.price,
@@ -175,6 +184,8 @@ def run_study(
         mae_noise_sd=mae_noise,
         r_noise_sd=r_noise,
         reruns=reruns,
+        matching=matched,
+        neurocognition=models,
         timings_s=study.timings_s,
     )
 
@@ -262,6 +273,26 @@ def _evaluate(
     )
     found = agreement(pooled.total)
     return found, noise_sd_of_mae(found.children, noise), noise_sd_of_r(pooled.total, noise, rng=rng)
+
+
+def _match(study: _Run) -> Matching | None:
+    if not study.protocol.analyses.cohort:
+        return None
+    pooled, _ = study.sum("cohort", COHORT)
+    return matching(pooled.total, minimum=study.protocol.cohort.minimum_children)
+
+
+def _neurocognition(study: _Run, given: Arrays) -> Neurocognition | None:
+    if study.protocol.analyses.neurocognition is None:
+        return None
+
+    def ask(
+        phase: Phase, kind: ReleaseKind, round_: int, arrays: Arrays
+    ) -> tuple[NDArray[np.float64], float]:
+        pooled, noise = study.sum(phase, kind, round_, arrays)
+        return pooled.total, noise
+
+    return run_neurocognition(study.protocol, ask, given)
 
 
 def _rerun(study: _Run, mean_severity: float, rng: np.random.Generator) -> Reruns | None:
