@@ -81,7 +81,8 @@ class Rivalry:
     area : AucDifference or None
         DeLong's paired test, where sums were exact.
     added : LikelihoodRatio or None
-        What the prediction adds to the clinical score, where the protocol has the model with both.
+        What the prediction adds to the clinical score, where the protocol has the model with both and
+        sums were exact.
 
     """
 
@@ -328,10 +329,17 @@ def _rivalries(
                 area=areas[name].difference(own.index(predicted), own.index(clinical))
                 if known and name in areas
                 else None,
-                added=likelihood_ratio(second, larger) if second and larger else None,
+                added=_added(second, larger),
             )
         )
     return found
+
+
+def _added(smaller: LogisticFit | None, larger: LogisticFit | None) -> LikelihoodRatio | None:
+    """Compare nested models of exact sums; noisy ones do not agree on how many children they have."""
+    if smaller is None or larger is None or smaller.noise_sd_of_coefficients.any():
+        return None
+    return likelihood_ratio(smaller, larger)
 
 
 def _parts(total: Floats, widths: list[int]) -> list[Floats]:
