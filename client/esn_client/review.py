@@ -184,9 +184,9 @@ def _declared_exact(price: Price) -> list[str]:
     children = " and ".join(dict.fromkeys(phase.children for phase in price.exact))
     return [
         f"  Declared EXACT: {', '.join(phase.phase for phase in price.exact)}.",
-        f"  These sums leave without noise, and for the {children} children there is NO epsilon: whoever knows all others can compute one",
-        "  child's part. The site must consent (limits.exact_sums). The figures below are about the sums",
-        "  with noise only.",
+        f"  These sums leave without noise, and for the {children} children there is NO epsilon:",
+        "  whoever knows all others can compute one child's part. The site must consent",
+        "  (limits.exact_sums). The figures below are about the sums with noise only.",
     ]
 
 
