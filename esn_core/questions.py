@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -178,6 +178,8 @@ class SiteFacts(BaseModel):
     """The end of the site's ledger."""
     ledger_seen: LedgerMark
     """The entry up to which the centre said that it knows the ledger."""
+    said_at: AwareDatetime
+    """The time on the site's clock."""
 
 
 class Refusal(BaseModel):

@@ -1,5 +1,6 @@
 """What a site answers: one plain function per question of a protocol."""
 
+import datetime
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -123,6 +124,7 @@ def roll_call(study: Study, ledger: LedgerMark, ledger_seen: LedgerMark) -> Site
         cohort_band=size_band(len(cohort.training.participants) + len(cohort.held_out.participants)),
         ledger=ledger,
         ledger_seen=ledger_seen,
+        said_at=datetime.datetime.now(datetime.UTC),
     )
 
 

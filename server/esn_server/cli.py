@@ -227,10 +227,13 @@ def price(
 def run_study(
     directory: Centre,
     protocol_file: Annotated[Path, typer.Argument(help="The protocol that the sites approved.")],
-    out: Annotated[Path, typer.Option(help="Directory of this run; a second start there resumes.")],
+    out: Annotated[Path, typer.Option(help="Directory of this run; made where it is missing.")],
     address: Address = _ADDRESS,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after the last finished step of the run that is there.")
+    ] = False,
 ) -> None:
-    """Run a study and write result.json and report.html."""
+    """Run a study and write result.json and report.html; one that was started before is waited for."""
     from esn_server.running import run as run_protocol
 
     _warn_of_expiry(directory)
@@ -241,6 +244,7 @@ def run_study(
             centre=directory,
             address=address,
             progress=lambda phase, done, rounds: tell(phase, done + 1, rounds),
+            resume=resume,
         )
     typer.echo(str(out / "result.json"))
     found = result.evaluation

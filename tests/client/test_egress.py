@@ -1,5 +1,6 @@
 """The gate: its order, what it charges, and that its noise is what it claims."""
 
+import datetime
 import json
 import math
 
@@ -39,6 +40,7 @@ FACTS = SiteFacts(
     cohort_band="8-15",
     ledger=MARK,
     ledger_seen=MARK,
+    said_at=datetime.datetime(2026, 11, 25, tzinfo=datetime.UTC),
 )
 
 
