@@ -254,6 +254,34 @@ def run_study(
 
 
 @app.command()
+def status(
+    directory: Centre,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Runs' directories; those under way are shown anyway.")
+    ] = None,
+    address: Address = _ADDRESS,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until interrupted.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Show it as a page at this machine's loopback.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the page.")] = 9095,
+) -> None:
+    """Show sites, studies, whom they wait for and when they will be done; disturbs nothing."""
+    from esn_server.status import status_of
+
+    places = runs or []
+    if web:
+        from esn_server.status_page.serving import serve_page
+
+        serve_page(lambda: status_of(directory, places, address=address), port=port, ready=typer.echo)
+    elif as_json:
+        typer.echo(status_of(directory, places, address=address).model_dump_json(indent=2))
+    else:
+        from esn_server.status_table import show
+
+        show(lambda: status_of(directory, places, address=address), watch=watch)
+
+
+@app.command()
 def report(
     result: Annotated[Path, typer.Argument(help="A result.json.")],
     out: Annotated[Path, typer.Option(help="The page to write.")],

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from esn_core.errors import ConfigError
 from esn_core.files import write_whole
+from esn_core.price import price_of
 from esn_core.protocol import Protocol
 from esn_core.questions import Phase
 from esn_server.standing import Standing, State
@@ -77,6 +78,8 @@ class RunProgress(_Table):
     updated_at: AwareDatetime
     behind: tuple[str, ...]
     """The studies ahead in the queue."""
+    plan: tuple[tuple[Phase, int], ...]
+    """The phases, in order, with their rounds."""
     phase: Phase | None
     round: int
     rounds: int
@@ -89,6 +92,10 @@ class RunProgress(_Table):
     steps: tuple[Step, ...]
     learning_curve: tuple[float, ...]
     failure: Failure | None
+
+    def plan_of(self, phase: Phase) -> int:
+        """Return how many rounds a phase has; 0 where the protocol lacks it."""
+        return dict(self.plan).get(phase, 0)
 
     @property
     def waiting_for(self) -> tuple[str, ...]:
@@ -150,6 +157,7 @@ class ProgressFile:
             started_at=now,
             updated_at=now,
             behind=(),
+            plan=(("roll-call", 1), *((p.phase, p.releases) for p in price_of(protocol).phases)),
             phase=None,
             round=0,
             rounds=0,

@@ -109,7 +109,7 @@ def test_a_copied_run_goes_on_where_the_other_stopped(make_consortium, tmp_path)
     assert len(consortium.link.carried) - asked_before == 3 * (1 + 2 + 1 + 1)
     again = start(tmp_path / "second")
     assert np.array_equal(found.weights, again.weights)
-    assert {len(ledger.entries()) for ledger in consortium.ledgers.values()} == {3 + 2 + 1}
+    assert {len(ledger.entries()) for ledger in consortium.ledgers.values()} == {1 + 1 + 3 + 1 + 1}
 
 
 def test_a_copied_run_knows_the_sites_ledgers_without_the_centres_directory(tmp_path):
