@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 640, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 14, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 14, 34
 
 
 @dataclass(frozen=True)
