@@ -83,6 +83,7 @@ class Hospital:
             _log.warning("turned a message away: %s", error)
             self._gate.turn_away(body, error)
             raise
+        self._gate.receive(question, body)
         try:
             return self._answer(question)
         except EsnError as error:

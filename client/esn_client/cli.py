@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 ledger_app = typer.Typer(no_args_is_help=True, help="Read the privacy ledger.")
 app.add_typer(ledger_app, name="ledger")
+audit_log_app = typer.Typer(no_args_is_help=True, help="The log of every message that came or left.")
+app.add_typer(audit_log_app, name="audit-log")
 
 SettingsFile = Annotated[Path, typer.Argument(help="The site's settings, such as site.toml.")]
 ProtocolFile = Annotated[Path, typer.Argument(help="The study's protocol.")]
@@ -395,6 +397,19 @@ def _approvals(settings: Path) -> "Approvals":
     site = load_site(settings)
     audit = AuditLog(site.audit_path, site=site.site)
     return Approvals(site, centre_key=centre_key(site), audit=audit)
+
+
+@audit_log_app.command("export")
+def export_audit_log(settings: SettingsFile) -> None:
+    """Print the log of all messages, signed, for 'esn-server audit verify'; no patient is in it."""
+    from esn_client.audit import AuditLog
+    from esn_client.config import load_site
+    from esn_client.identity import load_identity_key
+
+    site = load_site(settings)
+    key = load_identity_key(site.identity_key_path)
+    for line in AuditLog(site.audit_path, site=site.site).export(key):
+        typer.echo(line)
 
 
 @contextmanager

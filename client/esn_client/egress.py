@@ -273,8 +273,26 @@ class Gate:
     def refuse(self, question: Question, error: EsnError) -> bytes:
         """Answer with the class of `error`; its text stays in the site's own log."""
         refusal = Refusal(error=type(error).__name__)
-        self._audit.write("refused", question=str(question.id), error=refusal.error)
-        return Answer(question.id, self._site, refusal=refusal).to_bytes(self._identity_key)
+        body = Answer(question.id, self._site, refusal=refusal).to_bytes(self._identity_key)
+        self._audit.write(
+            "refused",
+            question=str(question.id),
+            attempt=question.id.attempt,
+            error=refusal.error,
+            bytes=len(body),
+            sha256=sha256_of(body),
+        )
+        return body
+
+    def receive(self, question: Question, body: bytes) -> None:
+        """Note that a question of the centre's came, before anything is made of it."""
+        self._audit.write(
+            "received",
+            question=str(question.id),
+            attempt=question.id.attempt,
+            bytes=len(body),
+            sha256=sha256_of(body),
+        )
 
     def turn_away(self, body: bytes, error: EsnError) -> None:
         """Note a message that is no question of the centre's, and has no id to be answered under."""

@@ -18,6 +18,9 @@ app = typer.Typer(
 protocol_app = typer.Typer(no_args_is_help=True, help="Draft a study, and see what it costs.")
 app.add_typer(protocol_app, name="protocol")
 
+audit_app = typer.Typer(no_args_is_help=True, help="Compare what both sides logged.")
+app.add_typer(audit_app, name="audit")
+
 Centre = Annotated[Path, typer.Argument(help="The centre's directory, made by 'esn-server init'.")]
 Address = Annotated[str, typer.Option(help="host:port of this centre's SuperLink.")]
 
@@ -279,6 +282,21 @@ def status(
         from esn_server.status_table import show
 
         show(lambda: status_of(directory, places, address=address), watch=watch)
+
+
+@audit_app.command("verify")
+def verify_audit(
+    directory: Centre,
+    site_logs: Annotated[list[Path], typer.Argument(help="From each site's 'esn-client audit-log export'.")],
+) -> None:
+    """Compare the centre's log of messages with those of sites; the first difference is an error."""
+    from esn_server.audit import verify
+
+    for found in verify(directory, site_logs):
+        typer.echo(
+            f"{found.site}: {found.questions} questions and {found.answers} answers agree; lost under way: "
+            f"{found.lost_questions} questions and {found.lost_answers} answers"
+        )
 
 
 @app.command()

@@ -16,6 +16,7 @@ from esn_server.checkpoints import Checkpoints, RunStore
 from esn_server.identity import load_centre_key
 from esn_server.link import open_run, register_site
 from esn_server.memory import Memory
+from esn_server.message_log import LoggedLink
 from esn_server.outcome import result_of
 from esn_server.progress import ProgressFile
 from esn_server.protocol_signing import require_own_bundle
@@ -118,7 +119,7 @@ def _run(
         with RunStore(directory / STORE, protocol_sha256=protocol.sha256) as store:
             name = store.run
             rounds = Rounds(
-                link,
+                LoggedLink(link, nodes, centre=centre),
                 nodes,
                 protocol=protocol,
                 signing_key=key,
