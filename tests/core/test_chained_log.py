@@ -52,7 +52,7 @@ def test_what_a_kill_left_stays_and_the_log_goes_on(log, tmp_path, torn):
         assert numbers(log.lines()) == [0, 1, 2, 3, 4, 5]
         assert path.read_bytes().splitlines()[5] == torn
     else:  # a whole line that follows nothing is no accident
-        with pytest.raises(BrokenChainError, match="^line 6 "):
+        with pytest.raises(BrokenChainError, match=r"^line 6 "):
             read_chain(list(log.lines()))
 
 

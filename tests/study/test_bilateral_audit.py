@@ -156,9 +156,9 @@ def test_a_centre_that_writes_its_log_anew_is_found_out(pair, change, words):
         pair.verify()
 
 
-def test_an_answer_of_the_last_question_that_was_changed_is_no_cut(pair):
+def test_a_last_answer_that_the_site_does_not_know_is_named(pair):
     pair.rewrite(log_of(pair.centre), edit("answered", -1))
-    with pytest.raises(AuditError, match="west: its log ends before|west: the answer of"):
+    with pytest.raises(AuditError, match="west: its log ends before"):
         pair.verify()
 
 
@@ -215,8 +215,9 @@ def test_a_centre_that_was_killed_and_started_again_agrees_with_its_sites(
         pair.run(link=Fragile(pair.consortium.link, **cut))
     pair.run()
     found = pair.verify()
-    lost = sum(c.lost_questions + c.lost_answers for c in found)
-    assert lost == (1 if "before_sending" in cut else 3)
+    lost = (sum(c.lost_questions for c in found), sum(c.lost_answers for c in found))
+    # The question that was about to leave, and the answer to the one before; or the answers of all sites.
+    assert lost == ((1, 1) if "before_sending" in cut else (0, 3))
 
 
 def test_a_site_that_was_killed_while_it_worked_agrees(make_consortium, tmp_path, more_sites):
