@@ -269,6 +269,44 @@ def audit(
 
 
 @app.command()
+def check(
+    settings: SettingsFile,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Look at everything that must be right before joining; each point is one line, with its cure."""
+    from dataclasses import asdict
+
+    from esn_client.preflight import preflight
+
+    found = preflight(settings)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        for finding in found:
+            typer.echo(f"{finding.verdict:<4} {finding.point:<13} {' '.join(finding.text.split())}")
+    raise typer.Exit(next((f.exit_status for f in found if f.verdict == "FAIL"), 0))
+
+
+@app.command()
+def status(
+    settings: SettingsFile,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show how the site stands: the centre, the approvals, the last question, the budget."""
+    from esn_client.config import load_site
+    from esn_client.site_status import status_of
+
+    found = status_of(load_site(settings))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    table = Table("", "", show_header=False, title=f"Site {found.site}")
+    for name, words in found.words().items():
+        table.add_row(name, words)
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
 def join(settings: SettingsFile) -> None:
     """Answer the centre's questions until stopped."""
     from esn_client.audit import AuditLog

@@ -248,15 +248,14 @@ class Gate:
             self._check_consent(phase.noise_multiplier)
         for split, participants in children.items():
             self._check_minimum(set(participants), protocol, what=f"the {split} children's releases")
-            self._ledger.check_plan(
-                protocol_sha256=protocol.sha256,
-                run=question.id.run,
-                patients=self._hashes(participants),
-                salt_sha256=salt_fingerprint(self._salt),
-                planned=price.mechanisms(split),
-                epsilon_cap=self._limits.epsilon_cap,
-                delta=self._limits.delta,
-            )
+        check_budget(
+            self._ledger,
+            protocol,
+            limits=self._limits,
+            salt=self._salt,
+            run=question.id.run,
+            children=children,
+        )
         return self._send(question, Answer(question.id, self._site, facts=facts))
 
     def ledger_marks(self, entries_seen: int) -> tuple[LedgerMark, LedgerMark]:
@@ -364,6 +363,51 @@ class Gate:
             **entry,
         )
         return body
+
+
+def check_budget(
+    ledger: Ledger,
+    protocol: Protocol,
+    *,
+    limits: Limits,
+    salt: bytes,
+    run: str | None,
+    children: Mapping[Children, Sequence[str]],
+) -> None:
+    """Refuse a protocol that could not be answered to its end; nothing is spent.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    protocol : Protocol
+    limits : Limits
+        The site's own policy.
+    salt : bytes
+        Secret that turns participant labels into the ledger's identifiers.
+    run : str or None
+        Which run asks; None where it has no name yet.
+    children : dict of {'training', 'held-out'} to sequence of str
+        Participant labels of each split.
+
+    Raises
+    ------
+    PrivacyBudgetError
+        The site's cap, or a second run of the protocol.
+    LedgerError
+        Patients of the ledger were hashed with another key.
+
+    """
+    price = price_of(protocol)
+    for split, participants in children.items():
+        ledger.check_plan(
+            protocol_sha256=protocol.sha256,
+            run=run,
+            patients=patient_hashes(participants, salt=salt),
+            salt_sha256=salt_fingerprint(salt),
+            planned=price.mechanisms(split),
+            epsilon_cap=limits.epsilon_cap,
+            delta=limits.delta,
+        )
 
 
 def discrete_gaussian(dimension: int, scale: float) -> NDArray[np.int64]:

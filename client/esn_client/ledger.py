@@ -462,7 +462,7 @@ class Ledger:
         self,
         *,
         protocol_sha256: str,
-        run: str,
+        run: str | None,
         patients: Iterable[str],
         salt_sha256: str,
         planned: Sequence[GaussianRelease],
@@ -473,7 +473,9 @@ class Ledger:
 
         Parameters
         ----------
-        protocol_sha256, run : str
+        protocol_sha256 : str
+        run : str or None
+            None where the run has no name yet: a protocol that was answered in one is not refused for it.
         patients : iterable of str
             Keyed hashes of the patients of one split.
         salt_sha256 : str
@@ -490,7 +492,8 @@ class Ledger:
 
         """
         entries = self.entries()
-        self._check_run(entries, protocol_sha256, run)
+        if run is not None:
+            self._check_run(entries, protocol_sha256, run)
         self._check_salt(entries, salt_sha256)
         self._check_cap(
             [entry for entry in entries if entry.charge.protocol_sha256 != protocol_sha256],
