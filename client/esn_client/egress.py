@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from esn_client.audit import AuditLog
+from esn_client.charge import Charge
 from esn_client.config import Limits
-from esn_client.ledger import Charge, Ledger, Paid, patient_hashes, salt_fingerprint
+from esn_client.ledger import Ledger, Paid, patient_hashes, salt_fingerprint
 from esn_client.policy import consent_violations, trust_violations
 from esn_core.errors import EsnError, GateError, ProtocolError
 from esn_core.fixed_point import add_noise, noise_units, sum_rows
