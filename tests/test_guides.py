@@ -72,7 +72,7 @@ class User:
             text = text.replace(guide, here)
         text = text.replace("9092", self.environment["PORT"])
         if text.rstrip().endswith("&"):
-            command = ["bash", "-c", f"cd {self.home}; exec {text.strip().removesuffix('&')}"]
+            command = [str(shutil.which("bash")), "-c", f"cd {self.home}; exec {text.strip().removesuffix('&')}"]
             return self._stack.enter_context(
                 ChildProcess(command, log_file=self.home / "background.log", environment=self.environment)
             )
