@@ -20,10 +20,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from esn_core.errors import ProtocolError
+from esn_core.phases import Phase
 from esn_core.protocol import SiteName
 from esn_core.signing import SIGNATURE_BYTES, is_signed, sign
-
-Phase = Literal["roll-call", "centre", "association", "gradient", "calibration", "evaluation"]
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -112,6 +111,22 @@ class Question:
             digest.update(f"\n{name}:{array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
         return digest.hexdigest()
+
+    def array(self, name: str, length: int | None = None) -> NDArray[np.float64]:
+        """Return one of the arrays.
+
+        Raises
+        ------
+        ProtocolError
+            It has another length.
+
+        """
+        array = self.arrays[name]
+        if length is not None and len(array) != length:
+            raise ProtocolError(
+                f"array '{name}' of a {self.id.phase} question needs {length} numbers, not {len(array)}"
+            )
+        return array
 
     def to_bytes(self, key: Ed25519PrivateKey) -> bytes:
         """Return the question as a safetensors file, signed by the centre."""

@@ -1,11 +1,13 @@
 """A protocol in plain words: what leaves, how often, from whom, and what it costs each child."""
 
 import math
+from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from esn_client.config import Limits
 from esn_client.policy import violations
+from esn_core.phases import Phase
 from esn_core.price import PhasePrice, Price, price_of
 from esn_core.privacy import epsilon_of
 from esn_core.protocol import Protocol
@@ -14,12 +16,22 @@ from esn_core.signed_protocol import signer
 from esn_core.signing import fingerprint
 from esn_core.site_keys import identity_text
 
-_WHAT_LEAVES = {
+_WHAT_LEAVES: Mapping[Phase, str] = {
+    "cohort": "numbers, sums of age and sex of children and controls; how many were left out, by reason",
     "centre": "the number of training children and the sum of their severity scores",
     "association": "for each candidate edge, the sum of edge strength times severity",
     "gradient": "the sum of the children's clipped gradients, and of their losses",
     "calibration": "five sums of predicted and clinical severity",
     "evaluation": "number of held-out children, moments of predicted and clinical GASE, errors; also by GASE",
+    "attribution": "for each candidate edge, what it adds to the held-out children's predictions",
+    "rerun-association": "the sums of 'association' without each site or part, and with random scores",
+    "rerun-calibration": "the sums of 'calibration' for each of these reruns",
+    "rerun-evaluation": "the sums of 'evaluation' for each of these reruns; a site is seen by itself in one",
+    "fold-evaluation": "the sums of 'evaluation' over the parts that the reruns left out",
+    "linear": "for each linear model, products of predictors and score",
+    "newton": "for each logistic model, its curvature, its slope and its likelihood",
+    "comparison": "how much better one model predicts impairment than another, summed and squared",
+    "ranking": "histograms of severities and models' predictions, of children with and without impairment",
 }
 
 

@@ -157,11 +157,25 @@ def new(
     ] = "phantom-28",
     valid_days: Annotated[int, typer.Option(min=1, help="Days until the protocol expires.")] = 365,
     training_rounds: Annotated[int, typer.Option(min=0, help="Steps of DP-SGD.")] = 8,
+    cohort_summary: Annotated[
+        bool, typer.Option(help="Ask how children and controls match, and who was left out.")
+    ] = False,
+    cross_site: Annotated[bool, typer.Option(help="Leave one site out, in turn.")] = False,
+    folds: Annotated[int, typer.Option(help="Parts of a cross-validation; 0: none.")] = 0,
+    random_scores: Annotated[int, typer.Option(min=0, help="Runs with scores drawn at random.")] = 0,
+    explanation: Annotated[bool, typer.Option(help="Ask what each edge contributes.")] = False,
+    neurocognition: Annotated[
+        bool, typer.Option(help="Ask whether the prediction explains impairment; edit the models afterwards.")
+    ] = False,
+    exact: Annotated[
+        list[str] | None,
+        typer.Option(help="cohort, explanation or neurocognition without noise and so without an epsilon."),
+    ] = None,
     deadline_s: Annotated[float, typer.Option(help="Longest that one question may take.")] = 600.0,
 ) -> None:
     """Draft a protocol with all enrolled sites on its roster; edit it, then sign it."""
     from esn_core.protocol import load_protocol
-    from esn_server.drafting import draft
+    from esn_server.drafting import analyses_of, draft
     from esn_server.sites import enrolled
 
     if out.exists():
@@ -179,6 +193,15 @@ def new(
         training_rounds=training_rounds,
         deadline_s=deadline_s,
         atlas=atlas,
+        analyses=analyses_of(
+            cohort=cohort_summary,
+            cross_site=cross_site,
+            folds=folds,
+            random_scores=random_scores,
+            explanation=explanation,
+            neurocognition=neurocognition,
+            exact=exact or (),
+        ),
         valid_days=valid_days,
     )
     out.write_text(text, encoding="utf-8")

@@ -19,11 +19,14 @@ from esn_core.fixed_point import noise_sd
 from esn_core.learning.optimiser import CentreOptimiser
 from esn_core.learning.weights import pretrained, to_vector
 from esn_core.metrics import Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
+from esn_core.phases import Phase
 from esn_core.price import Price, price_of
 from esn_core.protocol import Protocol
-from esn_core.questions import Phase, Question, QuestionId, SiteFacts
+from esn_core.questions import Question, QuestionId, SiteFacts
 from esn_core.releases import ReleaseKind
+from esn_core.reruns import reruns_of
 from esn_core.severity_network import SeverityNetwork
+from esn_server.reruns import Arrays, Reruns, run_reruns
 from esn_server.rounds import Pooled
 
 
@@ -66,6 +69,8 @@ class Findings:
         What the noise does to the mean absolute error.
     r_noise_sd : float or None
         What the noise does to r.
+    reruns : Reruns or None
+        None when the protocol asks for none.
     timings_s : dict of str to float
         Seconds by phase.
 
@@ -80,6 +85,7 @@ class Findings:
     agreement: Agreement
     mae_noise_sd: float | None
     r_noise_sd: float | None
+    reruns: Reruns | None
     timings_s: Mapping[str, float]
 
 
@@ -103,19 +109,20 @@ class _Run:
         """A public lower bound on the children in any sum: every site refuses fewer."""
         return float(self.protocol.rounds.quorum * self.protocol.cohort.minimum_children)
 
-    def question(self, phase: Phase, round_: int = 0, **arrays: NDArray[np.float64]) -> Question:
+    def question(self, phase: Phase, round_: int = 0, arrays: Arrays | None = None) -> Question:
         digest = self.protocol.sha256
         return Question(
-            QuestionId(protocol_sha256=digest, run=self.run, phase=phase, round=round_, attempt=0), arrays
+            QuestionId(protocol_sha256=digest, run=self.run, phase=phase, round=round_, attempt=0),
+            dict(arrays or {}),
         )
 
     def sum(
-        self, phase: Phase, kind: ReleaseKind, round_: int = 0, **arrays: NDArray[np.float64]
+        self, phase: Phase, kind: ReleaseKind, round_: int = 0, arrays: Arrays | None = None
     ) -> tuple[Pooled, float]:
         """Ask for a release; return the sum and the standard deviation of its noise."""
         started = time.monotonic()
         self.progress(phase, round_, self.price.of(phase).releases)
-        pooled = self.asking.sum(self.question(phase, round_, **arrays), kind)
+        pooled = self.asking.sum(self.question(phase, round_, arrays), kind)
         self.timings_s[phase] = self.timings_s.get(phase, 0.0) + time.monotonic() - started
         each = noise_sd(kind, self.price.of(phase).noise_multiplier, share=self.protocol.noise_share)
         return pooled, each * math.sqrt(len(pooled.sites))
@@ -168,6 +175,7 @@ def run_study(
     weights, losses = _train(study, network, children)
     calibration = _calibrate(study, network, weights)
     found, mae_noise, r_noise = _evaluate(study, network, weights, calibration, rng)
+    reruns = _rerun(study, mean_severity, rng)
     return Findings(
         facts=facts,
         price=study.price,
@@ -178,6 +186,7 @@ def run_study(
         agreement=found,
         mae_noise_sd=mae_noise,
         r_noise_sd=r_noise,
+        reruns=reruns,
         timings_s=study.timings_s,
     )
 
@@ -218,7 +227,7 @@ def _centre(study: _Run) -> tuple[float, float]:
 
 def _select(study: _Run, children: float, mean_severity: float) -> SeverityNetwork:
     kind = releases.association(study.candidates.released)
-    pooled, noise = study.sum("association", kind, mean_severity=np.array([mean_severity]))
+    pooled, noise = study.sum("association", kind, arrays={"mean_severity": np.array([mean_severity])})
     return study.candidates.network(pooled.total, children=children, noise_sd=noise)
 
 
@@ -233,7 +242,7 @@ def _train(
     losses = []
     for round_ in range(rules.rounds):
         pooled, _ = study.sum(
-            "gradient", kind, round_, weights=optimiser.weights, edge_weights=network.weight
+            "gradient", kind, round_, {"weights": optimiser.weights, "edge_weights": network.weight}
         )
         losses.append(releases.mean_loss(pooled.total, children, max_gradient_norm=rules.max_gradient_norm))
         study.learned(round_, losses[-1])
@@ -243,7 +252,7 @@ def _train(
 
 def _calibrate(study: _Run, network: SeverityNetwork, weights: NDArray[np.float64]) -> tuple[float, float]:
     pooled, noise = study.sum(
-        "calibration", releases.CALIBRATION, weights=weights, edge_weights=network.weight
+        "calibration", releases.CALIBRATION, arrays={"weights": weights, "edge_weights": network.weight}
     )
     return affine(pooled.total, fewest_children=study.fewest_children, noise_sd=noise)
 
@@ -258,9 +267,29 @@ def _evaluate(
     pooled, noise = study.sum(
         "evaluation",
         releases.EVALUATION,
-        weights=weights,
-        edge_weights=network.weight,
-        calibration=np.array(calibration),
+        arrays={
+            "weights": weights,
+            "edge_weights": network.weight,
+            "calibration": np.array(calibration),
+        },
     )
     found = agreement(pooled.total)
     return found, noise_sd_of_mae(found.children, noise), noise_sd_of_r(pooled.total, noise, rng=rng)
+
+
+def _rerun(study: _Run, mean_severity: float, rng: np.random.Generator) -> Reruns | None:
+    if not reruns_of(study.protocol):
+        return None
+
+    def ask(phase: Phase, kind: ReleaseKind, arrays: Arrays) -> tuple[NDArray[np.float64], float]:
+        pooled, noise = study.sum(phase, kind, 0, arrays)
+        return pooled.total, noise
+
+    return run_reruns(
+        study.protocol,
+        study.candidates,
+        ask,
+        mean_severity=mean_severity,
+        fewest_children=study.fewest_children,
+        rng=rng,
+    )

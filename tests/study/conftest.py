@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from esn_client.answers import Hospital, Study
+from esn_client.answers import Hospital
 from esn_client.audit import AuditLog
 from esn_client.cohort import Cohort, Split
 from esn_client.config import Limits
 from esn_client.egress import Gate, discrete_gaussian
 from esn_client.ledger import Ledger
+from esn_client.study import Study
 from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
 from esn_core.errors import ProtocolError
@@ -100,9 +101,18 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
     roster, keys = more_sites
 
     def make(
-        *, exact=False, sites=SITES, quorum=None, noise=discrete_gaussian, epsilon_cap=8.01, seed=1, **privacy
+        *,
+        exact=False,
+        sites=SITES,
+        quorum=None,
+        noise=discrete_gaussian,
+        epsilon_cap=8.01,
+        seed=1,
+        analyses=None,
+        **privacy,
     ):
         content = {**protocol_content, "privacy": {**protocol_content["privacy"], **privacy}}
+        content["analyses"] = analyses or {}
         if exact:
             content["privacy"]["noise"] = "none"
         content["roster"] = [entry for entry in roster if entry["site"] in sites]
@@ -138,8 +148,8 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
                     raise ProtocolError("not approved")
                 return protocol
 
-            def load(protocol, cohort=cohorts[site]):
-                return Study(protocol, cohort, torch.device("cpu"))
+            def load(protocol, site=site, cohort=cohorts[site]):
+                return Study(site, protocol, cohort, torch.device("cpu"))
 
             hospitals[node] = Hospital(
                 gate=gate, centre_key=centre_key.public_key(), approved=approved, load=load
