@@ -72,7 +72,8 @@ class User:
             text = text.replace(guide, here)
         text = text.replace("9092", self.environment["PORT"])
         if text.rstrip().endswith("&"):
-            command = [str(shutil.which("bash")), "-c", f"cd {self.home}; exec {text.strip().removesuffix('&')}"]
+            words = f"cd {self.home}; exec {text.strip().removesuffix('&')}"
+            command = [str(shutil.which("bash")), "-c", words]
             return self._stack.enter_context(
                 ChildProcess(command, log_file=self.home / "background.log", environment=self.environment)
             )

@@ -12,9 +12,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from esn_core.errors import ConfigError
 from esn_core.files import write_whole
+from esn_core.phases import Phase
 from esn_core.price import price_of
 from esn_core.protocol import Protocol
-from esn_core.questions import Phase
 from esn_server.standing import Standing, State
 
 _log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from esn_core.atlas import load_atlas
+from esn_core.phases import Phase
 from esn_core.protocol import Protocol
-from esn_core.questions import Phase
 from esn_core.signed_protocol import load_signed, require_current, today_utc
 from esn_server.checkpoints import Checkpoints, RunStore
 from esn_server.identity import load_centre_key
