@@ -24,6 +24,7 @@ from esn_client.ledger import Ledger, patient_hashes, salt_fingerprint
 from esn_client.meeting import meet
 from esn_client.site import read_salt
 from esn_client.state import own_entry
+from esn_core.analyses import Analyses
 from esn_core.errors import ConfigError, DataError, LinkError, PrivacyBudgetError, ProtocolError
 from esn_core.protocol import RosterEntry
 from esn_server.drafting import draft
@@ -105,6 +106,7 @@ def approve(site, centre, roster, tmp_path, sign_as):
             training_rounds=2,
             deadline_s=5.0,
             valid_days=days,
+            analyses=Analyses(),
         )
         path.write_text(text)
         audit = AuditLog(settings.audit_path, site="north")
