@@ -10,6 +10,7 @@
   - LinkError (15)           the other side cannot be reached, or is not who it should be
   - StudyError (16)          a phase of a study cannot be finished
   - SubjectsFailedError (17) some subjects could not be prepared; the others were
+  - AuditError (19)          the two sides' logs of messages do not agree
 
 Status 2 is left to the command line parser, 130 to an interrupt.
 """
@@ -73,3 +74,9 @@ class SubjectsFailedError(EsnError):
     """Some subjects could not be prepared; the others were."""
 
     exit_status = 17
+
+
+class AuditError(EsnError):
+    """The two sides' logs of messages do not agree, or one of them was changed."""
+
+    exit_status = 19

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -193,6 +193,8 @@ class SiteFacts(BaseModel):
     """The end of the site's ledger."""
     ledger_seen: LedgerMark
     """The entry up to which the centre said that it knows the ledger."""
+    said_at: AwareDatetime
+    """The time on the site's clock."""
 
 
 class Refusal(BaseModel):
@@ -289,6 +291,13 @@ class Answer:
             refusal=parsed.refusal,
             charged=parsed.charged,
         )
+
+
+def question_in(body: bytes) -> QuestionId:
+    """Return the id of a question of our own making; its arrays are not looked at."""
+    length = int.from_bytes(body[:8], "little")
+    header = json.loads(body[8 : 8 + length])["__metadata__"][_HEADER]
+    return _validated(_QuestionHeader, header).id
 
 
 def sha256_of(body: bytes) -> str:

@@ -1,5 +1,6 @@
 """What a site answers: one plain function per question of a protocol."""
 
+import datetime
 import logging
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -73,6 +74,7 @@ class Hospital:
             _log.warning("turned a message away: %s", error)
             self._gate.turn_away(body, error)
             raise
+        self._gate.receive(question, body)
         try:
             return self._answer(question)
         except EsnError as error:
@@ -114,6 +116,7 @@ def roll_call(study: Study, ledger: LedgerMark, ledger_seen: LedgerMark) -> Site
         cohort_band=size_band(len(cohort.training.participants) + len(cohort.held_out.participants)),
         ledger=ledger,
         ledger_seen=ledger_seen,
+        said_at=datetime.datetime.now(datetime.UTC),
     )
 
 

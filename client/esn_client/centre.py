@@ -44,10 +44,10 @@ def require_centre(
             try:
                 client.get(f"https://{address}/health")
             except httpx.HTTPError as error:
-                distrust = _distrust(error)
-                if distrust:
+                why = distrust(error)
+                if why:
                     raise LinkError(
-                        f"the centre at {address} is not who it should be: {distrust} (compared with "
+                        f"the centre at {address} is not who it should be: {why} (compared with "
                         f"{ca_certificate})"
                     ) from error
                 if time.monotonic() + _RETRY_S > deadline_s:
@@ -60,7 +60,7 @@ def require_centre(
                 return
 
 
-def _distrust(error: BaseException | None) -> str:
+def distrust(error: BaseException | None) -> str:
     """Return why TLS did not trust the centre, or nothing if that was not the reason."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):

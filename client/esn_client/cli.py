@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 ledger_app = typer.Typer(no_args_is_help=True, help="Read the privacy ledger.")
 app.add_typer(ledger_app, name="ledger")
+audit_log_app = typer.Typer(no_args_is_help=True, help="The log of every message that came or left.")
+app.add_typer(audit_log_app, name="audit-log")
 
 SettingsFile = Annotated[Path, typer.Argument(help="The site's settings, such as site.toml.")]
 ProtocolFile = Annotated[Path, typer.Argument(help="The study's protocol.")]
@@ -267,6 +269,44 @@ def audit(
 
 
 @app.command()
+def check(
+    settings: SettingsFile,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Look at everything that must be right before joining; each point is one line, with its cure."""
+    from dataclasses import asdict
+
+    from esn_client.preflight import preflight
+
+    found = preflight(settings)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        for finding in found:
+            typer.echo(f"{finding.verdict:<4} {finding.point:<13} {' '.join(finding.text.split())}")
+    raise typer.Exit(next((f.exit_status for f in found if f.verdict == "FAIL"), 0))
+
+
+@app.command()
+def status(
+    settings: SettingsFile,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show how the site stands: the centre, the approvals, the last question, the budget."""
+    from esn_client.config import load_site
+    from esn_client.site_status import status_of
+
+    found = status_of(load_site(settings))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    table = Table("", "", show_header=False, title=f"Site {found.site}")
+    for name, words in found.words().items():
+        table.add_row(name, words)
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
 def join(settings: SettingsFile) -> None:
     """Answer the centre's questions until stopped."""
     from esn_client.audit import AuditLog
@@ -395,6 +435,19 @@ def _approvals(settings: Path) -> "Approvals":
     site = load_site(settings)
     audit = AuditLog(site.audit_path, site=site.site)
     return Approvals(site, centre_key=centre_key(site), audit=audit)
+
+
+@audit_log_app.command("export")
+def export_audit_log(settings: SettingsFile) -> None:
+    """Print the log of all messages, signed, for 'esn-server audit verify'; no patient is in it."""
+    from esn_client.audit import AuditLog
+    from esn_client.config import load_site
+    from esn_client.identity import load_identity_key
+
+    site = load_site(settings)
+    key = load_identity_key(site.identity_key_path)
+    for line in AuditLog(site.audit_path, site=site.site).export(key):
+        typer.echo(line)
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, Approvals]
             limits=settings.limits,
             ledger=ledger,
             audit=audit,
-            salt=_salt(settings),
+            salt=read_salt(settings),
             identity_key=identity,
             mask_key=load_mask_key(settings.mask_key_path),
             noise=discrete_gaussian,
@@ -91,7 +91,17 @@ def check_against_audit(ledger: Ledger, audit: AuditLog) -> None:
         )
 
 
-def _salt(settings: SiteSettings) -> bytes:
+def read_salt(settings: SiteSettings) -> bytes:
+    """Return the secret that turns participant labels into the ledger's identifiers.
+
+    Raises
+    ------
+    ConfigError
+        The file is not there, or was damaged.
+
+    """
+    if not settings.salt_path.exists():
+        raise ConfigError(f"{settings.state}: this site has no state; run 'esn-client init' first")
     salt = settings.salt_path.read_bytes()
     # With a shorter key the ledger's identifiers could be guessed.
     if len(salt) != SALT_BYTES:

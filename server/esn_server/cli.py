@@ -18,6 +18,9 @@ app = typer.Typer(
 protocol_app = typer.Typer(no_args_is_help=True, help="Draft a study, and see what it costs.")
 app.add_typer(protocol_app, name="protocol")
 
+audit_app = typer.Typer(no_args_is_help=True, help="Compare what both sides logged.")
+app.add_typer(audit_app, name="audit")
+
 Centre = Annotated[Path, typer.Argument(help="The centre's directory, made by 'esn-server init'.")]
 Address = Annotated[str, typer.Option(help="host:port of this centre's SuperLink.")]
 
@@ -250,10 +253,13 @@ def price(
 def run_study(
     directory: Centre,
     protocol_file: Annotated[Path, typer.Argument(help="The protocol that the sites approved.")],
-    out: Annotated[Path, typer.Option(help="Directory of this run; a second start there resumes.")],
+    out: Annotated[Path, typer.Option(help="Directory of this run; made where it is missing.")],
     address: Address = _ADDRESS,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after the last finished step of the run that is there.")
+    ] = False,
 ) -> None:
-    """Run a study and write result.json and report.html."""
+    """Run a study and write result.json and report.html; one that was started before is waited for."""
     from esn_server.running import run as run_protocol
 
     _warn_of_expiry(directory)
@@ -264,12 +270,56 @@ def run_study(
             centre=directory,
             address=address,
             progress=lambda phase, done, rounds: tell(phase, done + 1, rounds),
+            resume=resume,
         )
     typer.echo(str(out / "result.json"))
     found = result.evaluation
     typer.echo(
         f"r {found.r:.2f}" if found.r is not None else f"r undefined: {found.undefined_because}", err=True
     )
+
+
+@app.command()
+def status(
+    directory: Centre,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Runs' directories; those under way are shown anyway.")
+    ] = None,
+    address: Address = _ADDRESS,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until interrupted.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Show it as a page at this machine's loopback.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the page.")] = 9095,
+) -> None:
+    """Show sites, studies, whom they wait for and when they will be done; disturbs nothing."""
+    from esn_server.status import status_of
+
+    places = runs or []
+    if web:
+        from esn_server.status_page.serving import serve_page
+
+        serve_page(lambda: status_of(directory, places, address=address), port=port, ready=typer.echo)
+    elif as_json:
+        typer.echo(status_of(directory, places, address=address).model_dump_json(indent=2))
+    else:
+        from esn_server.status_table import show
+
+        show(lambda: status_of(directory, places, address=address), watch=watch)
+
+
+@audit_app.command("verify")
+def verify_audit(
+    directory: Centre,
+    site_logs: Annotated[list[Path], typer.Argument(help="From each site's 'esn-client audit-log export'.")],
+) -> None:
+    """Compare the centre's log of messages with those of sites; the first difference is an error."""
+    from esn_server.audit import verify
+
+    for found in verify(directory, site_logs):
+        typer.echo(
+            f"{found.site}: {found.questions} questions and {found.answers} answers agree; lost under way: "
+            f"{found.lost_questions} questions and {found.lost_answers} answers"
+        )
 
 
 @app.command()

@@ -152,9 +152,9 @@ def _run(study: _Study) -> StudyResult:
                 processes.enter_context(
                     _background("client", "join", str(study.settings(site)), log=logs / f"{site}.log")
                 )
-            arguments = (str(study.centre), str(study.protocol), "--out", str(study.directory))
+            arguments = (str(study.centre), str(study.protocol), "--out", str(study.directory / "run"))
             _call("server", "run", *arguments, "--address", address)
-    return read_result(study.directory / "result.json")
+    return read_result(study.directory / "run" / "result.json")
 
 
 def _initialise(study: _Study, site: str) -> None:

@@ -45,6 +45,9 @@ class Asking(Structural):
 Progress = Callable[[Phase, int, int], None]
 """Told phase, round and number of rounds before each question."""
 
+Learned = Callable[[int, float], None]
+"""Told a round of training, from 0, and its mean clipped loss, noise included."""
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -104,6 +107,7 @@ class _Run:
     atlas: Atlas
     template: Template
     candidates: Candidates
+    learned: Learned
     timings_s: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -131,7 +135,13 @@ class _Run:
 
 
 def run_study(
-    protocol: Protocol, *, run: str, asking: Asking, progress: Progress, rng: np.random.Generator
+    protocol: Protocol,
+    *,
+    run: str,
+    asking: Asking,
+    progress: Progress,
+    rng: np.random.Generator,
+    learned: Learned = lambda _round, _loss: None,
 ) -> Findings:
     """Run all phases of a study.
 
@@ -144,6 +154,7 @@ def run_study(
     progress : Progress
     rng : numpy Generator
         For the simulation of what the noise does to r; nothing private.
+    learned : Learned
 
     Raises
     ------
@@ -162,6 +173,7 @@ def run_study(
         atlas=atlas,
         template=template,
         candidates=candidates_of(rules.candidates, atlas, template, pairs=rules.pairs),
+        learned=learned,
     )
     facts = _roll_call(study)
     matched = _match(study)
@@ -244,6 +256,7 @@ def _train(
             "gradient", kind, round_, {"weights": optimiser.weights, "edge_weights": network.weight}
         )
         losses.append(releases.mean_loss(pooled.total, children, max_gradient_norm=rules.max_gradient_norm))
+        study.learned(round_, losses[-1])
         optimiser.step(pooled.total[:-1] / children)
     return optimiser.weights, tuple(losses)
 

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from esn_client import cli
 from esn_client.audit import AuditLog
+from esn_client.charge import Charge
 from esn_client.config import load_site
 from esn_client.identity import load_identity_key, load_mask_key
-from esn_client.ledger import Charge, Ledger
+from esn_client.ledger import Ledger
 from esn_client.state import own_entry
 from esn_core.analyses import Analyses
 from esn_core.enrolment import EnrolmentRequest

@@ -8,6 +8,7 @@ is killed in its midst and resumed.
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -50,11 +51,13 @@ class Federation:
         shown = esn("client", "ledger", "show", str(self.settings(site)), "--json")
         return json.loads(shown.stdout)
 
-    def run(self, out, *, protocol=None):
+    def run(self, out, *, protocol=None, resume=False):
         centre = str(self.directory / "centre")
         protocol = str(protocol or self.directory / "protocol.toml")
         return esn(
-            "server", "run", centre, protocol, "--out", str(out), "--address", self.address, check=False
+            *("server", "run", centre, protocol, "--out", str(out), "--address", self.address),
+            *(["--resume"] if resume else []),
+            check=False,
         )
 
 
@@ -104,6 +107,10 @@ def kill_after_two_sums(federation):
     ) as first:
         assert first.wait_until(lambda: finished_steps(directory / "run") >= 2, timeout_s=90)
         os.kill(first.pid, signal.SIGKILL)
+    # It goes on from a copy, as it would on another machine.
+    shutil.copytree(directory / "run", directory / "copy")
+    shutil.rmtree(directory / "run")
+    (directory / "copy").rename(directory / "run")
     assert not (directory / "run" / "result.json").exists()
 
 
@@ -163,7 +170,7 @@ def federation(tmp_path_factory):
                 background("client", "join", str(found.settings(site)), log=directory / f"{site}.log")
             )
         kill_after_two_sums(found)
-        done = found.run(directory / "run")
+        done = found.run(directory / "run", resume=True)
         assert done.returncode == 0, done.stderr
         yield found
     ours = [
@@ -212,7 +219,7 @@ def test_the_audit_log_tells_what_was_sent_and_names_nobody(federation):
 
 def test_a_finished_run_is_read_again_without_a_new_charge(federation):
     before = (federation.directory / "run" / "result.json").read_bytes()
-    assert federation.run(federation.directory / "run").returncode == 0
+    assert federation.run(federation.directory / "run", resume=True).returncode == 0
     first, second = (
         json.loads(before),
         json.loads((federation.directory / "run" / "result.json").read_bytes()),
