@@ -19,9 +19,6 @@ protocol_app = typer.Typer(no_args_is_help=True, help="Draft a study, and see wh
 app.add_typer(protocol_app, name="protocol")
 
 Centre = Annotated[Path, typer.Argument(help="The centre's directory, made by 'esn-server init'.")]
-Address = Annotated[str, typer.Option(help="host:port of this centre's SuperLink.")]
-
-_ADDRESS = "127.0.0.1:9092"
 
 
 @app.command()
@@ -42,23 +39,30 @@ def start(
     directory: Centre,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 9092,
+    health_host: Annotated[
+        str, typer.Option(help="Address of the gRPC health service; it has no TLS, keep it inside.")
+    ] = "127.0.0.1",
+    health_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the gRPC health service.")
+    ] = 9093,
 ) -> None:
-    """Serve the link that sites connect to, until stopped."""
-    from esn_server.link import serve
+    """Serve the link that sites connect to, until stopped; what dies of it is started again."""
+    from esn_server.supervisor import serve
 
-    serve(directory, host=host, port=port, ready=typer.echo)
+    serve(directory, host=host, port=port, health_host=health_host, health_port=health_port, ready=typer.echo)
 
 
 @app.command()
 def enrol(
     directory: Centre,
     request: Annotated[Path, typer.Argument(help="The site's enrolment.toml, from 'esn-client init'.")],
-    address: Address = _ADDRESS,
 ) -> None:
     """Let a site in by its keys; compare the fingerprint by telephone. The centre must be started."""
     from esn_server.link import register_site
     from esn_server.sites import keep_enrolment, node_key_of
+    from esn_server.whereabouts import whereabouts
 
+    address = whereabouts(directory).superlink
     entry = keep_enrolment(directory, request)
     typer.echo(f"{entry.site} {register_site(directory, address, node_key_of(directory, entry.site))}")
     typer.echo(f"fingerprint {entry.fingerprint}", err=True)
@@ -141,7 +145,6 @@ def run_study(
     directory: Centre,
     protocol_file: Annotated[Path, typer.Argument(help="The protocol that the sites approved.")],
     out: Annotated[Path, typer.Option(help="Directory of this run; a second start there resumes.")],
-    address: Address = _ADDRESS,
 ) -> None:
     """Run a study and write result.json and report.html."""
     from esn_server.running import run as run_protocol
@@ -151,7 +154,6 @@ def run_study(
             protocol_file,
             out,
             centre=directory,
-            address=address,
             progress=lambda phase, done, rounds: tell(phase, done + 1, rounds),
         )
     typer.echo(str(out / "result.json"))

@@ -116,6 +116,7 @@ def _simulate(study: _Study, site: str, *, seed: int) -> None:
 def _run(study: _Study) -> StudyResult:
     """Set a consortium up, run its study, and shut everything down."""
     port = free_port()
+    health = ("--health-port", str(free_port()))
     address = f"127.0.0.1:{port}"
     logs = study.directory / "logs"
     with contextlib.ExitStack() as processes:
@@ -123,7 +124,13 @@ def _run(study: _Study) -> StudyResult:
             _call("server", "init", str(study.centre), "--name", "127.0.0.1", "--name", "localhost")
             centre = processes.enter_context(
                 _background(
-                    "server", "start", str(study.centre), "--port", str(port), log=logs / "centre.log"
+                    "server",
+                    "start",
+                    str(study.centre),
+                    "--port",
+                    str(port),
+                    *health,
+                    log=logs / "centre.log",
                 )
             )
             for site in SITES:
@@ -134,7 +141,7 @@ def _run(study: _Study) -> StudyResult:
                 raise StudyError(f"the centre did not start: {centre.last_words()}")
             for site in SITES:
                 request = study.settings(site).parent / "state" / "enrolment.toml"
-                _call("server", "enrol", str(study.centre), str(request), "--address", address)
+                _call("server", "enrol", str(study.centre), str(request))
             _draft(study)
         with study.step("prepare", "Preparing every child's connectome at its hospital"):
             for site in SITES:
@@ -151,7 +158,7 @@ def _run(study: _Study) -> StudyResult:
                     _background("client", "join", str(study.settings(site)), log=logs / f"{site}.log")
                 )
             arguments = (str(study.centre), str(study.protocol), "--out", str(study.directory))
-            _call("server", "run", *arguments, "--address", address)
+            _call("server", "run", *arguments)
     return read_result(study.directory / "result.json")
 
 

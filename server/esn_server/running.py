@@ -11,7 +11,7 @@ from esn_core.atlas import load_atlas
 from esn_core.errors import ProtocolError
 from esn_core.protocol import Protocol, load_protocol
 from esn_server.checkpoints import Checkpoints, RunStore
-from esn_server.link import bundle_sha256, open_run, register_site
+from esn_server.link import bundle_sha256, open_study, register_site
 from esn_server.memory import Memory
 from esn_server.outcome import result_of
 from esn_server.report.page import write_page
@@ -19,13 +19,12 @@ from esn_server.report.result import StudyResult, write_result
 from esn_server.rounds import Rounds
 from esn_server.sites import enrolment, node_key_of
 from esn_server.study import Progress, run_study
+from esn_server.whereabouts import whereabouts
 
 _log = logging.getLogger(__name__)
 
 
-def run(
-    protocol_path: Path, directory: Path, *, centre: Path, address: str, progress: Progress
-) -> StudyResult:
+def run(protocol_path: Path, directory: Path, *, centre: Path, progress: Progress) -> StudyResult:
     """Run a study, or go on with one that was stopped.
 
     Parameters
@@ -36,8 +35,6 @@ def run(
         start in the same directory resumes.
     centre : Path
         The centre's directory, with its keys and enrolled sites.
-    address : str
-        ``host:port`` of the SuperLink.
     progress : Progress
 
     Raises
@@ -56,10 +53,10 @@ def run(
             f"{protocol_path}: names the bundle {protocol.bundle_sha256[:16]}, "
             f"this version's is {bundle_sha256()[:16]}"
         )
-    nodes = _register(protocol, centre, address)
+    nodes = _register(protocol, centre)
     directory.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with open_run(centre, address=address) as link:
+    with open_study(centre) as link:
         opened = time.monotonic()
         with RunStore(directory / "run.sqlite", protocol_sha256=protocol.sha256) as store:
             name = store.run
@@ -94,8 +91,8 @@ def write_outcome(
     return result
 
 
-def _register(protocol: Protocol, centre: Path, address: str) -> dict[str, int]:
-    nodes = {}
+def _register(protocol: Protocol, centre: Path) -> dict[str, int]:
+    nodes, address = {}, whereabouts(centre).superlink
     for entry in protocol.roster:
         if enrolment(centre, entry.site) != entry:
             raise ProtocolError(f"the roster lists other keys for {entry.site} than the enrolled ones")
