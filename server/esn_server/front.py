@@ -36,6 +36,7 @@ _POLL = b"/v1/fleet/pull-messages"
 MAX_BODY_BYTES = 8 * 2**20
 _HOLD_S = 20.0
 _HANDSHAKE_S = 10.0
+_SHUTDOWN_S = 2.0
 _LONGEST_WAIT_S = 5.0
 _STUDY_OPEN_FOR_S = 0.5
 _CALLS_PER_S_OF_SITE, _BURST_OF_SITE = 30.0, 150
@@ -102,12 +103,13 @@ class Front:
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
         try:
+            # From here on the transport closes the socket, also when the handshake fails.
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol,
                 client,
                 ssl=self._context,
                 ssl_handshake_timeout=_HANDSHAKE_S,
-                ssl_shutdown_timeout=2.0,
+                ssl_shutdown_timeout=_SHUTDOWN_S,
             )
             writer = asyncio.StreamWriter(transport, protocol, reader, loop)
             try:
@@ -116,14 +118,18 @@ class Front:
                     await self._answer(connection, request, address)
                     if not connection.next():
                         break
-            finally:
-                transport.abort() if transport.is_closing() else writer.close()
+            except BaseException:
+                transport.abort()
+                raise
+            else:
+                writer.close()
+                async with asyncio.timeout(2 * _SHUTDOWN_S):
+                    await writer.wait_closed()
         except (OSError, TimeoutError, h11.ProtocolError):
-            pass  # a client that goes away or talks nonsense is no news
+            pass  # a client that goes away, sleeps or talks nonsense is no news
         except Exception:
             _log.exception("a connection ended by a fault of ours")
         finally:
-            client.close()
             self._connections.leave(address)
 
     async def _answer(self, connection: Connection, request: Request, address: str) -> None:

@@ -49,9 +49,7 @@ class Federation:
 
     def run(self, out):
         centre, protocol = str(self.directory / "centre"), str(self.directory / "protocol.toml")
-        return esn(
-            "server", "run", centre, protocol, "--out", str(out), "--address", self.address, check=False
-        )
+        return esn("server", "run", centre, protocol, "--out", str(out), check=False)
 
 
 def esn(side, *arguments, check=True):
@@ -82,9 +80,7 @@ def kill_after_two_sums(federation):
     """Start the study and end it with SIGKILL in its midst: what the tests see is the resumed one."""
     directory = federation.directory
     arguments = (str(directory / "centre"), str(directory / "protocol.toml"), "--out", str(directory / "run"))
-    with background(
-        "server", "run", *arguments, "--address", federation.address, log=directory / "killed.log"
-    ) as first:
+    with background("server", "run", *arguments, log=directory / "killed.log") as first:
         assert first.wait_until(lambda: finished_steps(directory / "run") >= 2, timeout_s=90)
         os.kill(first.pid, signal.SIGKILL)
     assert not (directory / "run" / "result.json").exists()
@@ -102,6 +98,7 @@ def finished_steps(run):
 def federation(tmp_path_factory):
     directory = tmp_path_factory.mktemp("federation")
     port = free_port()
+    ports = ("--port", str(port), "--health-port", str(free_port()))
     address = f"127.0.0.1:{port}"
     centre, protocol = directory / "centre", directory / "protocol.toml"
     found = Federation(directory, address)
@@ -119,7 +116,7 @@ def federation(tmp_path_factory):
         list(two.map(simulate, SITES))
         esn("server", "init", str(centre), "--name", "127.0.0.1")
         serving = processes.enter_context(
-            background("server", "start", str(centre), "--port", str(port), log=directory / "centre.log")
+            background("server", "start", str(centre), *ports, log=directory / "centre.log")
         )
         assert serving.wait_until(lambda: "ready" in " ".join(serving.log_lines()), timeout_s=60)
         for site in SITES:
@@ -132,7 +129,7 @@ def federation(tmp_path_factory):
             )
             lower_minimum(found.settings(site))
             request = data / "home" / "state" / "enrolment.toml"
-            esn("server", "enrol", str(centre), str(request), "--address", address)
+            esn("server", "enrol", str(centre), str(request))
         esn(
             "server",
             *("protocol", "new", str(centre), "--study", "test", "--epsilon", "8", "--delta", "0.001"),
