@@ -225,26 +225,33 @@ def audit(
 
 @app.command()
 def join(settings: SettingsFile) -> None:
-    """Answer the centre's questions until stopped."""
+    """Answer the centre's questions until stopped; a centre that is away is waited for."""
+    import sys
+
     from esn_client.audit import AuditLog
     from esn_client.config import load_site
+    from esn_client.executor import Executor
     from esn_client.guard import GuardSettings
     from esn_client.guard import join as answer_questions
-    from esn_client.site import open_hospital
 
     site = load_site(settings)
     audit = AuditLog(site.audit_path, site=site.site)
-    with open_hospital(site) as (hospital, bundles):
+    with Executor(
+        [sys.executable, "-m", "esn_client.hospital_process", str(settings)],
+        log_file=site.state / "logs" / "answers.log",
+        question_limit_s=site.compute.question_limit_s,
+        memory_limit_gb=site.compute.memory_limit_gb,
+    ) as executor:
         guard = GuardSettings(
             server_address=site.centre.address,
             ca_certificate=site.centre.ca_certificate,
             node_key=site.node_key_path,
             state_directory=site.state,
-            allowed_bundles=bundles,
+            allowed_bundles=executor.bundles,
             audit=lambda line: audit.write("bundle-refused", reason=line),
             connect_timeout_s=site.centre.connect_timeout_s,
         )
-        answer_questions(guard, hospital.reply)
+        answer_questions(guard, executor.ask)
 
 
 @ledger_app.command()
