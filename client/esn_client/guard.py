@@ -44,6 +44,8 @@ _POLL_S, _IDLE_POLL_S, _IDLE_AFTER_S = 0.1, 0.5, 30.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 # After a connection that held for so long, the next attempt is made at once.
 _STEADY_S = 60.0
+# A question that has arrived at the SuperNode is read within this time, its own way here included.
+_PULL_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,11 @@ def _answer_questions(supernode: SuperNode, settings: GuardSettings, stop: threa
                 stop.wait(pause_s)
                 continue
             if response.HasField("task"):
-                answered += _take_task(supernode, response.token, settings)
+                try:
+                    answered += _take_task(supernode, response.token, settings)
+                except TimeoutError:
+                    logger.warning("a question did not arrive whole; the SuperNode is started again")
+                    return
                 asked_s = time.monotonic()
             else:
                 stop.wait(pause_s)
@@ -200,20 +206,40 @@ def _take_task(supernode: SuperNode, token: str, settings: GuardSettings) -> boo
     """Answer one question; return whether an answer is on its way.
 
     A task that ends without an answer is not reported as ended: the SuperNode would wait for the answer
-    for ever, whereas it reports a task whose heartbeat stops to the centre by itself.
+    for ever, whereas it reports a task whose heartbeat stops to the centre by itself. A task whose question
+    never becomes whole, as its run ended while it was fetched, is worse: the SuperNode offers it for ever,
+    and only a new SuperNode forgets it. That is a `TimeoutError`.
     """
-    with _runtime_client(supernode, RuntimeTokenHttpInterceptor(token)) as client, _heartbeat(client):
+    patience = _Patience(_PULL_S)
+    proofs = (RuntimeTokenHttpInterceptor(token), patience)
+    with _runtime_client(supernode, *proofs) as client, _heartbeat(client):
         try:
             message, context, _, bundle = pull_task_input(client)
+            patience.until_s = float("inf")
             reply = _reply(message, context, bundle.content, settings)
             push_message(client, reply, context)
             failed = reply.has_error()
             push_task_output(client, context, SubStatus.FAILED if failed else SubStatus.COMPLETED, "")
+        except TimeoutError:
+            raise
         except Exception as error:
             # Whatever a message does to Flower's own code, this site stays in the federation.
             _note("a question could not be taken", error)
             return False
     return True
+
+
+class _Patience:
+    """Ends a sequence of calls to the SuperNode that takes too long; goes between client and network."""
+
+    def __init__(self, seconds: float) -> None:
+        self.until_s = time.monotonic() + seconds
+
+    def intercept(self, context: object, call_next: Callable[[object], httpx.Response]) -> httpx.Response:
+        """Make a call, if there is time for it."""
+        if time.monotonic() > self.until_s and "PullObject" in str(getattr(context, "rpc_method", "")):
+            raise TimeoutError
+        return call_next(context)
 
 
 def _reply(message: Message, context: object, bundle: bytes, settings: GuardSettings) -> Message:
@@ -259,10 +285,10 @@ def _heartbeat(client: RuntimeHttpClient) -> Iterator[None]:
             sender.stop()
 
 
-def _runtime_client(supernode: SuperNode, proof: object) -> RuntimeHttpClient:
-    """Return a client of the SuperNode on our own machine, with the proof that we may use it."""
+def _runtime_client(supernode: SuperNode, *proofs: object) -> RuntimeHttpClient:
+    """Return a client of the SuperNode on our own machine, with the proofs that we may use it."""
     return RuntimeHttpClient.from_server_address(
-        supernode.runtime_address, True, None, [RuntimeVersionHttpInterceptor("flwr-clientapp"), proof]
+        supernode.runtime_address, True, None, [RuntimeVersionHttpInterceptor("flwr-clientapp"), *proofs]
     )
 
 

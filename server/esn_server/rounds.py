@@ -34,8 +34,8 @@ _LOST = frozenset({"SiteUnavailable", "SiteCrashed", "MessageUnavailable", "Repl
 # A site whose link failed is asked again after this long: a SuperNode that was
 # restarted needs to be known again first.
 _RETRY_AFTER_S = 3.0
-# A question can be lost on its way without a word: the link hands each message out once. A site that is silent
-# is asked again after this long, and after twice as long the next time; it answers what it paid for once.
+# A question can be lost on its way without a word: the link hands each message out once. A site that is
+# silent is asked again after this long, and later after longer; it answers what it paid for once.
 _REPEAT_AFTER_S = 20.0
 
 
