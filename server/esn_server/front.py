@@ -41,6 +41,8 @@ _LONGEST_WAIT_S = 5.0
 _STUDY_OPEN_FOR_S = 0.5
 _CALLS_PER_S_OF_SITE, _BURST_OF_SITE = 30.0, 150
 _CALLS_PER_S_OF_ADDRESS, _BURST_OF_ADDRESS = 150.0, 600
+# What a site sends in an hour-long study is a few megabytes a question.
+_BYTES_PER_S_OF_SITE, _BURST_BYTES_OF_SITE = 2.0 * 2**20, 64 * 2**20
 _CONNECTIONS, _CONNECTIONS_OF_ADDRESS = 1024, 256
 
 
@@ -77,6 +79,7 @@ class Front:
         self._hurry = hurry or Hurry()
         self._connections = ConnectionCount(in_all=_CONNECTIONS, per_address=connections_of_address)
         self._of_site = CallRate(calls_per_s=_CALLS_PER_S_OF_SITE, burst=_BURST_OF_SITE)
+        self._bytes_of_site = CallRate(calls_per_s=_BYTES_PER_S_OF_SITE, burst=_BURST_BYTES_OF_SITE)
         self._of_address = CallRate(calls_per_s=_CALLS_PER_S_OF_ADDRESS, burst=_BURST_OF_ADDRESS)
 
     async def serve(self, listener: socket.socket) -> None:
@@ -153,6 +156,8 @@ class Front:
             await connection.reply(411, b"a body of declared length is needed\n", close=True)
         elif request.body_bytes > MAX_BODY_BYTES:
             await connection.reply(413, b"the body is too large\n", close=True)
+        elif self._bytes_of_site.take((address, site), request.body_bytes) > _LONGEST_WAIT_S:
+            await connection.reply(429, b"too many bytes\n", close=True)
         elif request.target == _POLL:
             await self._hold(connection, request)
         else:

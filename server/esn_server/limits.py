@@ -42,13 +42,13 @@ class CallRate:
         self._clock = clock
         self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
 
-    def take(self, client: Hashable) -> float:
-        """Count one call of a client.
+    def take(self, client: Hashable, amount: float = 1.0) -> float:
+        """Count a call of a client, or so many bytes.
 
         Returns
         -------
         float
-            Seconds that the call has to wait; 0 when it is within the rate.
+            Seconds that it has to wait; 0 when it is within the rate.
 
         """
         now_s = self._clock()
@@ -57,7 +57,7 @@ class CallRate:
         while len(self._buckets) > self._clients:
             self._buckets.popitem(last=False)
         earned = (now_s - bucket.filled_at_s) * self._calls_per_s
-        bucket.calls = min(float(self._burst), bucket.calls + earned) - 1.0
+        bucket.calls = min(float(self._burst), bucket.calls + earned) - amount
         bucket.filled_at_s = now_s
         return max(0.0, -bucket.calls / self._calls_per_s)
 

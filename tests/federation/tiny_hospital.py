@@ -10,6 +10,8 @@ import hashlib
 import json
 import logging
 import sys
+import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
 from esn_core.errors import EsnError, ProtocolError
 from esn_core.protocol import Protocol
-from esn_core.questions import Question
+from esn_core.questions import Answer, Question
 
 CHILDREN, HELD_OUT = 16, 8
 
@@ -74,7 +76,7 @@ class SeededHospital(Hospital):
     """A hospital whose noise is drawn anew from the question's id each time."""
 
     def __init__(self, directory, site, content):
-        self.asked = None
+        self.asked, self.misbehaviour = None, directory / "misbehaviour"
         known, cohort = protocols(content), draw_cohort(site)
 
         def noise(dimension, scale):
@@ -110,7 +112,24 @@ class SeededHospital(Hospital):
 
     def reply(self, body):
         self.asked = Question.from_bytes(body).id
-        return super().reply(body)
+        said = super().reply(body)
+        if self.asked.phase != "association" or not self.misbehaviour.exists():
+            return said
+        answer = Answer.from_bytes(said)
+        wrong = {
+            "not finite": lambda: replace(answer, total=np.full(answer.total.shape, np.nan)),
+            "another shape": lambda: replace(answer, total=answer.total[:-1]),
+            "another site": lambda: replace(answer, site="west" if answer.site != "west" else "north"),
+            "stale": lambda: replace(answer, id=answer.id.model_copy(update={"phase": "centre"})),
+        }
+        what = self.misbehaviour.read_text()
+        if what == "a gigabyte":
+            return bytes(2**30)
+        if what == "nonsense":
+            return b"nonsense"
+        if what == "nothing":
+            time.sleep(3600)
+        return wrong[what]().to_bytes()
 
 
 def answer(directory, site, descriptor):
@@ -131,7 +150,7 @@ def join(directory, site, address, ca_certificate):
 
     command = [sys.executable, __file__, "answer", str(directory), site]
     with Executor(
-        command, log_file=directory / "answers.log", question_limit_s=60.0, memory_limit_gb=4.0
+        command, log_file=directory / "answers.log", question_limit_s=30.0, memory_limit_gb=4.0
     ) as executor:
         settings = GuardSettings(
             server_address=address,
