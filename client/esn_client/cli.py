@@ -308,18 +308,27 @@ def status(
 
 @app.command()
 def join(settings: SettingsFile) -> None:
-    """Answer the centre's questions until stopped."""
+    """Answer the centre's questions until stopped; a centre that is away is waited for."""
+    import sys
+
+    from esn_client.approvals import Approvals
     from esn_client.audit import AuditLog
     from esn_client.config import load_site
+    from esn_client.executor import Executor
     from esn_client.guard import GuardSettings
     from esn_client.guard import join as answer_questions
-    from esn_client.kit import load_kit
-    from esn_client.site import open_hospital
+    from esn_client.kit import centre_key, load_kit
     from esn_core.certificates import expiry_warning
 
     site = load_site(settings)
     audit = AuditLog(site.audit_path, site=site.site)
-    with open_hospital(site) as (hospital, approvals):
+    approvals = Approvals(site, centre_key=centre_key(site), audit=audit)
+    with Executor(
+        [sys.executable, "-m", "esn_client.hospital_process", str(settings)],
+        log_file=site.state / "logs" / "answers.log",
+        question_limit_s=site.compute.question_limit_s,
+        memory_limit_gb=site.compute.memory_limit_gb,
+    ) as executor:
         warning = expiry_warning(site.ca_certificate_path, cure="ask the centre for a new kit")
         if warning:
             typer.echo(f"esn-client: {warning}", err=True)
@@ -332,7 +341,7 @@ def join(settings: SettingsFile) -> None:
             audit=lambda line: audit.write("bundle-refused", reason=line),
             connect_timeout_s=site.centre.connect_timeout_s,
         )
-        answer_questions(guard, hospital.reply)
+        answer_questions(guard, executor.ask)
 
 
 @ledger_app.command()

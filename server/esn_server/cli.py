@@ -22,9 +22,6 @@ audit_app = typer.Typer(no_args_is_help=True, help="Compare what both sides logg
 app.add_typer(audit_app, name="audit")
 
 Centre = Annotated[Path, typer.Argument(help="The centre's directory, made by 'esn-server init'.")]
-Address = Annotated[str, typer.Option(help="host:port of this centre's SuperLink.")]
-
-_ADDRESS = "127.0.0.1:9092"
 
 
 @app.command()
@@ -54,12 +51,18 @@ def start(
     directory: Centre,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 9092,
+    health_host: Annotated[
+        str, typer.Option(help="Address of the gRPC health service; it has no TLS, keep it inside.")
+    ] = "127.0.0.1",
+    health_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the gRPC health service.")
+    ] = 9093,
 ) -> None:
-    """Serve the link that sites connect to, until stopped."""
-    from esn_server.link import serve
+    """Serve the link that sites connect to, until stopped; what dies of it is started again."""
+    from esn_server.supervisor import serve
 
     _warn_of_expiry(directory)
-    serve(directory, host=host, port=port, ready=typer.echo)
+    serve(directory, host=host, port=port, health_host=health_host, health_port=health_port, ready=typer.echo)
 
 
 @app.command()
@@ -74,7 +77,6 @@ def enrol(
         typer.Option(help="host:port at which sites reach this centre; else its first name, port 9092."),
     ] = None,
     replace: Annotated[bool, typer.Option(help="Exchange the keys of a site that has rotated them.")] = False,
-    address: Address = _ADDRESS,
 ) -> None:
     """Let a site in by its keys, and write the kit to send to it. The centre must be started."""
     from esn_core.command import compare_by_telephone
@@ -82,6 +84,7 @@ def enrol(
     from esn_server.link import register_site, unregister_site
     from esn_server.revocations import require_not_revoked, revoked_node_keys
     from esn_server.sites import keep_enrolment, node_key_of, read_request
+    from esn_server.whereabouts import whereabouts
 
     _warn_of_expiry(directory)
     entry = read_request(request)
@@ -89,6 +92,7 @@ def enrol(
     compare_by_telephone(f"the request of {entry.site}", entry.fingerprint, heard=fingerprint)
     path, kit = write_kit(directory, entry, public_address=public_address)
     keep_enrolment(directory, entry, replace=replace)
+    address = whereabouts(directory).superlink
     register_site(directory, address, node_key_of(directory, entry.site))
     for key in revoked_node_keys(directory, entry.site):
         unregister_site(directory, address, key)
@@ -104,15 +108,16 @@ def enrol(
 def revoke(
     directory: Centre,
     site: Annotated[str, typer.Argument(help="The site's name.")],
-    address: Address = _ADDRESS,
 ) -> None:
     """Take a site's enrolment back, for good. The centre must be started."""
     from esn_server.link import unregister_site
     from esn_server.revocations import revoked_node_keys
     from esn_server.sites import revoke as take_back
+    from esn_server.whereabouts import whereabouts
 
     take_back(directory, site)
     typer.echo(f"{site} is revoked at this centre", err=True)
+    address = whereabouts(directory).superlink
     # Said to the SuperLink again and again, where need be: its database may come from a backup.
     for key in revoked_node_keys(directory, site):
         unregister_site(directory, address, key)
@@ -254,7 +259,6 @@ def run_study(
     directory: Centre,
     protocol_file: Annotated[Path, typer.Argument(help="The protocol that the sites approved.")],
     out: Annotated[Path, typer.Option(help="Directory of this run; made where it is missing.")],
-    address: Address = _ADDRESS,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on after the last finished step of the run that is there.")
     ] = False,
@@ -268,7 +272,6 @@ def run_study(
             protocol_file,
             out,
             centre=directory,
-            address=address,
             progress=lambda phase, done, rounds: tell(phase, done + 1, rounds),
             resume=resume,
         )
@@ -285,7 +288,6 @@ def status(
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Runs' directories; those under way are shown anyway.")
     ] = None,
-    address: Address = _ADDRESS,
     watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until interrupted.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     web: Annotated[bool, typer.Option("--web", help="Show it as a page at this machine's loopback.")] = False,
@@ -298,13 +300,13 @@ def status(
     if web:
         from esn_server.status_page.serving import serve_page
 
-        serve_page(lambda: status_of(directory, places, address=address), port=port, ready=typer.echo)
+        serve_page(lambda: status_of(directory, places), port=port, ready=typer.echo)
     elif as_json:
-        typer.echo(status_of(directory, places, address=address).model_dump_json(indent=2))
+        typer.echo(status_of(directory, places).model_dump_json(indent=2))
     else:
         from esn_server.status_table import show
 
-        show(lambda: status_of(directory, places, address=address), watch=watch)
+        show(lambda: status_of(directory, places), watch=watch)
 
 
 @audit_app.command("verify")

@@ -119,14 +119,20 @@ def _simulate(study: _Study, site: str, *, seed: int) -> None:
 def _run(study: _Study) -> StudyResult:
     """Set a consortium up, run its study, and shut everything down."""
     port = free_port()
-    address = f"127.0.0.1:{port}"
+    health = ("--health-port", str(free_port()))
     logs = study.directory / "logs"
     with contextlib.ExitStack() as processes:
         with study.step("start", "Starting the centre and enrolling the sites"):
             _call("server", "init", str(study.centre), "--name", "127.0.0.1", "--name", "localhost")
             centre = processes.enter_context(
                 _background(
-                    "server", "start", str(study.centre), "--port", str(port), log=logs / "centre.log"
+                    "server",
+                    "start",
+                    str(study.centre),
+                    "--port",
+                    str(port),
+                    *health,
+                    log=logs / "centre.log",
                 )
             )
             for site in SITES:
@@ -136,7 +142,7 @@ def _run(study: _Study) -> StudyResult:
             ):
                 raise StudyError(f"the centre did not start: {centre.last_words()}")
             for site in SITES:
-                _enrol(study, site, address)
+                _enrol(study, site, port)
             _draft(study)
         with study.step("prepare", "Preparing every child's connectome at its hospital"):
             for site in SITES:
@@ -153,7 +159,7 @@ def _run(study: _Study) -> StudyResult:
                     _background("client", "join", str(study.settings(site)), log=logs / f"{site}.log")
                 )
             arguments = (str(study.centre), str(study.protocol), "--out", str(study.directory / "run"))
-            _call("server", "run", *arguments, "--address", address)
+            _call("server", "run", *arguments)
     return read_result(study.directory / "run" / "result.json")
 
 
@@ -168,7 +174,7 @@ def _initialise(study: _Study, site: str) -> None:
     )
 
 
-def _enrol(study: _Study, site: str, address: str) -> None:
+def _enrol(study: _Study, site: str, port: int) -> None:
     """Exchange request and kit; the telephone calls are played."""
     settings = study.settings(site)
     request = settings.parent / "state" / "enrolment.toml"
@@ -176,7 +182,7 @@ def _enrol(study: _Study, site: str, address: str) -> None:
     _call(
         "server",
         *("enrol", str(study.centre), str(request), "--fingerprint", heard),
-        *("--address", address, "--public-address", address),
+        *("--public-address", f"127.0.0.1:{port}"),
     )
     kit = study.centre / "kits" / f"{site}.kit.toml"
     heard = read_toml(kit, SiteKit).fingerprint

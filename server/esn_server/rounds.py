@@ -38,6 +38,9 @@ _LOST = frozenset({"SiteUnavailable", "SiteCrashed", "MessageUnavailable", "Repl
 # A site whose link failed is asked again after this long: a SuperNode that was
 # restarted needs to be known again first.
 _RETRY_AFTER_S = 3.0
+# A question can be lost on its way without a word: the link hands each message out once. A site that is
+# silent is asked again after this long, and later after longer; it answers what it paid for once.
+_REPEAT_AFTER_S = 20.0
 
 
 class ReceivedReply(Structural):
@@ -278,15 +281,20 @@ class Rounds:
         """Ask each site of an exchange until all have answered or failed, or the time is over."""
         began = self._clock()
         ready_at = dict.fromkeys(exchange.nodes, float("-inf"))
+        repeat_at = dict.fromkeys(exchange.nodes, float("inf"))
         while exchange.missing and self._clock() < until:
             online = self._link.online()
             asked = {site for other, site in self._waiting.values() if other is exchange}
             for site in exchange.missing:
                 node = exchange.nodes[site]
-                if site in asked or node not in online or self._clock() < ready_at[site]:
+                silent = site in asked and self._clock() < repeat_at[site]
+                if silent or node not in online or self._clock() < ready_at[site]:
                     continue
+                if site in asked:
+                    _log.warning("%s has not answered %s; it is asked again", site, exchange.question.id)
                 exchange.asked_at[site] = self._clock()
                 self._ask(exchange, site)
+                repeat_at[site] = self._clock() + _REPEAT_AFTER_S * 2.0 ** exchange.tries[site]
                 exchange.tries[site] += 1
             for reply in self._link.receive():
                 if reply.message_id not in self._waiting:
@@ -296,6 +304,8 @@ class Rounds:
                 if other is not exchange:
                     _log.warning("dropped a late reply of %s to %s", site, other.question.id)
                     continue
+                if site in exchange.answers:
+                    continue  # it was asked more than once
                 try:
                     exchange.answers[site] = self._read(reply, exchange, site)
                     exchange.answered_at[site] = self._clock()

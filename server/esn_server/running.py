@@ -14,7 +14,7 @@ from esn_core.protocol import Protocol
 from esn_core.signed_protocol import load_signed, require_current, today_utc
 from esn_server.checkpoints import Checkpoints, RunStore
 from esn_server.identity import load_centre_key
-from esn_server.link import open_run, register_site
+from esn_server.link import open_study, register_site
 from esn_server.memory import Memory
 from esn_server.message_log import LoggedLink
 from esn_server.outcome import result_of
@@ -27,6 +27,7 @@ from esn_server.run_directory import PROGRESS, STORE, open_directory
 from esn_server.sites import node_key_of, require_enrolled
 from esn_server.study import Progress, run_study
 from esn_server.turns import turn
+from esn_server.whereabouts import whereabouts
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,6 @@ def run(
     directory: Path,
     *,
     centre: Path,
-    address: str,
     progress: Progress,
     resume: bool = False,
 ) -> StudyResult:
@@ -49,8 +49,6 @@ def run(
         Of this run: its finished steps, progress.json, result.json and report.html.
     centre : Path
         The centre's directory, with its keys and enrolled sites.
-    address : str
-        ``host:port`` of the SuperLink.
     progress : Progress
     resume : bool
         Go on after the last finished step of the run in `directory`, which may be a copy from another
@@ -85,9 +83,7 @@ def run(
     try:
         with turn(centre, study=protocol.study, run_directory=directory, behind=behind):
             file.started()
-            result = _run(
-                protocol, directory, centre=centre, address=address, key=key, file=file, progress=progress
-            )
+            result = _run(protocol, directory, centre=centre, key=key, file=file, progress=progress)
             write_outcome(result, directory)
     except BaseException as error:
         file.ended(error)
@@ -101,12 +97,12 @@ def _run(
     directory: Path,
     *,
     centre: Path,
-    address: str,
     key: Ed25519PrivateKey,
     file: ProgressFile,
     progress: Progress,
 ) -> StudyResult:
     """Run the study, when it is its turn."""
+    address = whereabouts(centre).superlink
     nodes = {site: register_site(centre, address, node_key_of(centre, site)) for site in protocol.sites}
 
     def tell(phase: Phase, round_: int, rounds: int) -> None:
@@ -114,7 +110,7 @@ def _run(
         progress(phase, round_, rounds)
 
     started = time.monotonic()
-    with open_run(centre, address=address) as link:
+    with open_study(centre) as link:
         opened = time.monotonic()
         with RunStore(directory / STORE, protocol_sha256=protocol.sha256) as store:
             name = store.run

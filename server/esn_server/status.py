@@ -16,6 +16,7 @@ from esn_server.progress import REFRESH_S, RunProgress, read_progress
 from esn_server.run_directory import PROGRESS
 from esn_server.sites import enrolled, node_key_of
 from esn_server.turns import queue
+from esn_server.whereabouts import whereabouts
 
 # A run that has not written for so long does not run: it writes every few seconds.
 _SILENCE_S = 12 * REFRESH_S
@@ -61,7 +62,7 @@ class CentreStatus(_Table):
     """Studies that run or wait, the running one first."""
 
 
-def status_of(centre: Path, runs: Sequence[Path], *, address: str) -> CentreStatus:
+def status_of(centre: Path, runs: Sequence[Path]) -> CentreStatus:
     """Gather how a centre stands; nothing is changed, and no run is disturbed.
 
     Parameters
@@ -70,8 +71,6 @@ def status_of(centre: Path, runs: Sequence[Path], *, address: str) -> CentreStat
         The centre's directory.
     runs : sequence of Path
         Directories of runs; those that run or wait now are added.
-    address : str
-        ``host:port`` of the SuperLink.
 
     Raises
     ------
@@ -81,7 +80,7 @@ def status_of(centre: Path, runs: Sequence[Path], *, address: str) -> CentreStat
     """
     tickets = queue(centre)
     places = dict.fromkeys([*(run.resolve() for run in runs), *(Path(t.run_directory) for t in tickets)])
-    sites, complaint = _sites(centre, address)
+    sites, complaint = _sites(centre)
     return CentreStatus(
         centre=str(centre),
         at=_now(),
@@ -133,10 +132,10 @@ def _alive(progress: RunProgress) -> bool:
     return (_now() - progress.updated_at).total_seconds() < _SILENCE_S
 
 
-def _sites(centre: Path, address: str) -> tuple[tuple[SiteStatus, ...], str | None]:
+def _sites(centre: Path) -> tuple[tuple[SiteStatus, ...], str | None]:
     nodes, complaint = {}, None
     try:
-        nodes = known_nodes(centre, address)
+        nodes = known_nodes(centre, whereabouts(centre).superlink)
     except EsnError as error:
         complaint = str(error)
     try:
