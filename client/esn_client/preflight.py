@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 from esn_client.audit import AuditLog
 from esn_client.circumstances import Circumstances, open_ledger
+from esn_client.cohort import read_phenotypes
 from esn_client.config import SiteSettings, load_site
 from esn_client.egress import check_budget
 from esn_client.kit import load_kit
@@ -98,7 +99,10 @@ def dataset(about: Circumstances) -> str:
 
 
 def phenotypes(about: Circumstances) -> str:
-    """Look at participants.tsv."""
+    """Look at participants.tsv, and at the columns that the approved protocols need."""
+    if about.settings.kit_path.exists():  # without one nothing is approved, as another point tells
+        for approved in about.current:
+            read_phenotypes(about.participants, approved.phenotypes)
     children = sum(p.group == "dre" for p in about.participants)
     return f"{children} children with DRE and {len(about.participants) - children} controls"
 

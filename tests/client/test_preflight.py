@@ -171,6 +171,21 @@ def test_the_phenotypes_are_counted(tmp_path, about):
     assert preflight.phenotypes(about()) == "5 children with DRE and 0 controls"
 
 
+def test_a_column_that_an_approved_protocol_needs_is_missed(tmp_path, about, approve, monkeypatch):
+    approved = approve()
+    table(tmp_path)
+    asked = []
+
+    def read(participants, phenotypes):
+        asked.append(phenotypes)
+        raise DataError("participants.tsv: missing column 'iq'")
+
+    monkeypatch.setattr(preflight, "read_phenotypes", read)
+    with pytest.raises(DataError, match="missing column 'iq'"):
+        preflight.phenotypes(about())
+    assert asked == [approved.phenotypes]
+
+
 def test_too_few_connectomes_fail_and_missing_ones_are_told(tmp_path, about, approve, monkeypatch):
     with pytest.raises(preflight.Doubt, match="no protocol is approved"):
         preflight.prepared(about())
