@@ -28,6 +28,7 @@ from pydantic import (
 from esn_core.analyses import SEVERITIES, Analyses
 from esn_core.atlas import load_atlas
 from esn_core.candidates import Source, listed_edges
+from esn_core.connectome import Template, load_template
 from esn_core.errors import ConfigError, EsnError, ProtocolError
 from esn_core.phases import Phase, PlannedPhase, planned_phases
 from esn_core.phenotypes import Column, Phenotype
@@ -290,6 +291,11 @@ class Protocol(_Table):
     def phases(self) -> tuple[PlannedPhase, ...]:
         """What is asked, in order, the roll call left out."""
         return planned_phases(training_rounds=self.training.rounds, analyses=self.analyses)
+
+    @property
+    def template(self) -> Template:
+        """The public template of the atlas; `ConfigError` where none ships for children like these."""
+        return load_template(self.imaging.atlas, simulated=self.simulated)
 
     @property
     def sites(self) -> tuple[str, ...]:

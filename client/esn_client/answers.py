@@ -14,7 +14,6 @@ from esn_client.study import Study, calibrated
 from esn_client.training import gradients
 from esn_core import releases
 from esn_core.atlas import load_atlas
-from esn_core.connectome import load_template
 from esn_core.errors import EsnError, ProtocolError
 from esn_core.learning.severity_model import Connectomes, SeverityModel, predict
 from esn_core.learning.weights import from_vector
@@ -112,7 +111,7 @@ def roll_call(study: Study, ledger: LedgerMark, ledger_seen: LedgerMark) -> Site
         software={name: version(name) for name in _REPORTED_SOFTWARE},
         recipe_sha256=imaging.sha256,
         atlas_sha256=load_atlas(imaging.atlas).sha256,
-        template_sha256=load_template(imaging.atlas).sha256,
+        template_sha256=study.protocol.template.sha256,
         cohort_band=size_band(len(cohort.training.participants) + len(cohort.held_out.participants)),
         ledger=ledger,
         ledger_seen=ledger_seen,

@@ -122,16 +122,27 @@ def rotate(settings: SettingsFile) -> None:
 @app.command()
 def simulate(
     directory: Annotated[Path, typer.Argument(help="The BIDS dataset to write.")],
-    site: Annotated[str, typer.Option(help="north, south or west.")],
+    site: Annotated[str, typer.Option(help="north, south or west; any name with --connectomes.")],
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal datasets.")],
+    connectomes: Annotated[
+        Path | None,
+        typer.Option(help="Write derivatives there at once, on desikan-killiany-83, and no scans."),
+    ] = None,
     children: Annotated[int, typer.Option(min=1, help="Children with drug-resistant epilepsy.")] = 24,
     controls: Annotated[int, typer.Option(min=0, help="Healthy controls.")] = 8,
     truth: Annotated[Path | None, typer.Option(help="Write the hidden truth here, for tests only.")] = None,
     n_procs: Annotated[int, typer.Option(min=1, help="Subjects at a time.")] = 1,
 ) -> None:
-    """Write a simulated hospital: raw diffusion MRI of children who do not exist."""
+    """Write a simulated hospital, raw diffusion MRI or connectomes, of children who do not exist."""
+    from esn_client.imaging.simulated_connectomes import write_connectomes
     from esn_client.imaging.simulated_site import write_site
 
+    if connectomes is not None:
+        write_connectomes(
+            directory, connectomes, site=site, seed=seed, children=children, controls=controls, truth=truth
+        )
+        typer.echo(str(directory))
+        return
     write_site(
         directory, site=site, seed=seed, children=children, controls=controls, truth=truth, n_procs=n_procs
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from esn_client.imaging.derivatives import Derivative, prepared_visits
 from esn_client.imaging.quality.site import read_exclusions
 from esn_client.imaging.scans import Visit
-from esn_core.connectome import Template, edge_scores, edge_strengths, load_template
+from esn_core.connectome import Template, edge_scores, edge_strengths
 from esn_core.errors import DataError
 from esn_core.harmonise import control_offset
 from esn_core.matching import Standing
@@ -189,7 +189,7 @@ def load_cohort(
         No child with epilepsy has a connectome, or the table of quality is older than one.
 
     """
-    template = load_template(protocol.imaging.atlas)
+    template = protocol.template
     excluded = read_exclusions(derivatives, protocol.imaging)
     if excluded:
         _log.warning("site %s: %d visits are left out for their quality", site, len(excluded))

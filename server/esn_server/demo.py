@@ -49,7 +49,7 @@ class _Study:
     noise: Literal["gaussian", "none"]
     epsilon: float
     console: Console
-    timings_s: dict[str, float] = field(default_factory=dict)
+    timing_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def centre(self) -> Path:
@@ -68,8 +68,8 @@ class _Study:
         self.console.print(f"[bold]{words}[/bold]")
         started = time.monotonic()
         yield
-        self.timings_s[name] = time.monotonic() - started
-        self.console.print(f"  done in {self.timings_s[name]:.1f} s")
+        self.timing_s[name] = time.monotonic() - started
+        self.console.print(f"  done in {self.timing_s[name]:.1f} s")
 
 
 def run_demo(out: Path, *, seed: int, epsilon: float) -> Path:
@@ -103,8 +103,8 @@ def run_demo(out: Path, *, seed: int, epsilon: float) -> Path:
             _simulate(private, site, seed=seed)
     result = _run(private)
     console.print("The same study once more without noise: what privacy costs (simulated children only)")
-    beside = write_outcome(_run(exact), exact.directory, timings_s=exact.timings_s)
-    write_outcome(result, out, no_noise=beside, timings_s=private.timings_s)
+    beside = write_outcome(_run(exact), exact.directory, timing_s=exact.timing_s)
+    write_outcome(result, out, no_noise=beside, timing_s=private.timing_s)
     return out / "report.html"
 
 

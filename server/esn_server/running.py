@@ -131,7 +131,7 @@ def _run(
                 rng=np.random.default_rng(int(protocol.sha256[:16], 16)),
             )
     timings = {"link": opened - started}
-    return result_of(protocol, findings, run=name, timings_s=timings)
+    return result_of(protocol, findings, run=name, timing_s=timings)
 
 
 def write_outcome(
@@ -139,11 +139,11 @@ def write_outcome(
     directory: Path,
     *,
     no_noise: StudyResult | None = None,
-    timings_s: Mapping[str, float] | None = None,
+    timing_s: Mapping[str, float] | None = None,
 ) -> StudyResult:
-    """Write result.json and report.html; return the result with `timings_s` added."""
-    if timings_s:
-        result = result.model_copy(update={"timings_s": {**timings_s, **result.timings_s}})
+    """Write result.json and report.html; return the result with `timing_s` added."""
+    if timing_s:
+        result = result.model_copy(update={"timing_s": {**timing_s, **result.timing_s}})
     write_result(result, directory / "result.json")
     write_page(
         result, load_atlas(result.severity_network.atlas), directory / "report.html", no_noise=no_noise

@@ -13,7 +13,7 @@ from esn_core import releases
 from esn_core.atlas import Atlas, load_atlas
 from esn_core.calibration import affine
 from esn_core.candidates import Candidates, candidates_of
-from esn_core.connectome import Template, load_template
+from esn_core.connectome import Template
 from esn_core.errors import StudyError
 from esn_core.fixed_point import noise_sd
 from esn_core.learning.optimiser import CentreOptimiser
@@ -75,7 +75,7 @@ class Findings:
     matching : Matching or None
     neurocognition : Neurocognition or None
         Each None when the protocol does not ask for it.
-    timings_s : dict of str to float
+    timing_s : dict of str to float
         Seconds by phase.
 
     """
@@ -92,7 +92,7 @@ class Findings:
     reruns: Reruns | None
     matching: Matching | None
     neurocognition: Neurocognition | None
-    timings_s: Mapping[str, float]
+    timing_s: Mapping[str, float]
 
 
 @dataclass
@@ -108,7 +108,7 @@ class _Run:
     template: Template
     candidates: Candidates
     learned: Learned
-    timings_s: dict[str, float] = field(default_factory=dict)
+    timing_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def fewest_children(self) -> float:
@@ -129,7 +129,7 @@ class _Run:
         started = time.monotonic()
         self.progress(phase, round_, self.price.of(phase).releases)
         pooled = self.asking.sum(self.question(phase, round_, arrays), kind)
-        self.timings_s[phase] = self.timings_s.get(phase, 0.0) + time.monotonic() - started
+        self.timing_s[phase] = self.timing_s.get(phase, 0.0) + time.monotonic() - started
         each = noise_sd(kind, self.price.of(phase).noise_multiplier, share=self.protocol.noise_share)
         return pooled, each * math.sqrt(len(pooled.sites))
 
@@ -162,7 +162,7 @@ def run_study(
         A phase cannot be finished, or a site is not fit to take part.
 
     """
-    atlas, template = load_atlas(protocol.imaging.atlas), load_template(protocol.imaging.atlas)
+    atlas, template = load_atlas(protocol.imaging.atlas), protocol.template
     rules = protocol.severity_network
     study = _Run(
         protocol=protocol,
@@ -198,7 +198,7 @@ def run_study(
         reruns=reruns,
         matching=matched,
         neurocognition=models,
-        timings_s=study.timings_s,
+        timing_s=study.timing_s,
     )
 
 
@@ -206,7 +206,7 @@ def _roll_call(study: _Run) -> dict[str, SiteFacts]:
     started = time.monotonic()
     study.progress("roll-call", 0, 1)
     facts = study.asking.roll_call(study.question("roll-call"))
-    study.timings_s["roll-call"] = time.monotonic() - started
+    study.timing_s["roll-call"] = time.monotonic() - started
     ours = {
         "recipe": study.protocol.imaging.sha256,
         "atlas": study.atlas.sha256,

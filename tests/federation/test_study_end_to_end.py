@@ -224,7 +224,7 @@ def test_a_finished_run_is_read_again_without_a_new_charge(federation):
         json.loads((federation.directory / "run" / "result.json").read_bytes()),
     )
     for result in (first, second):
-        del result["timings_s"]
+        del result["timing_s"]
     assert first == second
     assert len(federation.ledger("north")["entries"]) == len(QUESTIONS)
 
