@@ -88,6 +88,16 @@ class CohortRules(_Table):
     minimum_children: int = Field(ge=3)
     """A sum over fewer children than this does not leave a site."""
 
+    def holds_out(self, label: str, *, site: str) -> bool:
+        """Decide whether a child is held out.
+
+        The decision depends on the child's own label alone, so that adding a child
+        moves no other from one split to the other: without that, the sums of the
+        two splits would have no bounded sensitivity.
+        """
+        digest = hashlib.sha256(f"{self.split_salt}\n{site}\n{label}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") < self.held_out_fraction * 2**64
+
 
 class SelectionRules(_Table):
     """How the severity network is found."""

@@ -1,6 +1,5 @@
 """The site's children: who they are, which split they are in, and their edge scores."""
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from esn_core.errors import DataError
 from esn_core.harmonise import control_offset
 from esn_core.matching import Standing
 from esn_core.phenotypes import MISSING, Phenotypes
-from esn_core.protocol import CohortRules, Protocol
+from esn_core.protocol import Protocol
 from esn_core.releases import GASE_LEVELS, Children
 
 _log = logging.getLogger(__name__)
@@ -161,17 +160,6 @@ def read_participants(dataset: Path) -> tuple[Participant, ...]:
     return tuple(participants)
 
 
-def is_held_out(label: str, *, site: str, rules: CohortRules) -> bool:
-    """Decide whether a child is held out.
-
-    The decision depends on the child's own label alone, so that adding a child
-    moves no other from one split to the other: without that, the sums of the
-    two splits would have no bounded sensitivity.
-    """
-    digest = hashlib.sha256(f"{rules.split_salt}\n{site}\n{label}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < rules.held_out_fraction * 2**64
-
-
 def load_cohort(
     participants: tuple[Participant, ...], *, site: str, derivatives: Path, protocol: Protocol
 ) -> Cohort:
@@ -213,7 +201,7 @@ def load_cohort(
     children = [(p, scores - offset) for p, scores in scored if p.group == "dre"]
     if not children:
         raise DataError(f"site {site}: no child with DRE has a connectome; run 'esn-client prepare' first")
-    held = {p.label for p, _ in children if is_held_out(p.label, site=site, rules=protocol.cohort)}
+    held = {p.label for p, _ in children if protocol.cohort.holds_out(p.label, site=site)}
     for p, _ in scored:
         if p.label not in held:
             standing[p.label] = "child" if p.group == "dre" else "control"

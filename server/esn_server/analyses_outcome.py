@@ -168,13 +168,12 @@ def verdict_of(rivalry: Rivalry) -> str:
     sure = rivalry.vuong.p_value < _SURE
     area = rivalry.area
     ranked = area is not None and area.p_value < _SURE
+    said = f"The {better} severity fits better by {abs(rivalry.aic_difference):.1f} units of AIC"
     if not sure and not ranked:
         return (
-            f"The {better} severity fits better by {abs(rivalry.aic_difference):.1f} units of AIC, but neither "
-            f"Vuong's test (p {rivalry.vuong.p_value:.2g}) nor the areas tell it from the {other} one: these "
-            "children do not decide."
+            f"{said}, but neither Vuong's test (p {rivalry.vuong.p_value:.2g}) nor the areas tell it from "
+            f"the {other} one: these children do not decide."
         )
-    said = f"The {better} severity fits better by {abs(rivalry.aic_difference):.1f} units of AIC"
     said += f"; Vuong's test {'agrees' if sure else 'does not decide'} (p {rivalry.vuong.p_value:.2g})"
     if area is not None:
         said += f", the difference of the areas is {area.value:+.2f} (p {area.p_value:.2g})"

@@ -368,11 +368,14 @@ def demo(
     ] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of the simulated children.")] = 20261123,
     epsilon: Annotated[float, typer.Option(help="Budget of one child.")] = 8.0,
+    full: Annotated[
+        bool, typer.Option("--full", help="Six hospitals of connectomes, without scans, and every analysis.")
+    ] = False,
 ) -> None:
     """Run a whole consortium of simulated hospitals on this machine, from raw scans to the report."""
-    from esn_server.demo import run_demo
+    from esn_server.demo import FROM_SCANS, FULL, run_demo
 
-    typer.echo(str(run_demo(out, seed=seed, epsilon=epsilon)))
+    typer.echo(str(run_demo(out, FULL if full else FROM_SCANS, seed=seed, epsilon=epsilon)))
 
 
 def _warn_of_expiry(directory: Path) -> None:

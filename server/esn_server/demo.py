@@ -25,24 +25,72 @@ from esn_server.report.result import StudyResult, read_result
 from esn_server.running import write_outcome
 from esn_server.sites import read_request
 
-SITES = ("north", "south", "west")
-CHILDREN = 24
-CONTROLS = 8
 DELTA = 1e-3
 TRAINING_ROUNDS = 8
-
-# With this salt the hash holds out exactly 8 of the 24 children of each simulated site.
-SPLIT_SALT = "demo-38"
 
 _MARKER = ".esn-demo"
 _PROCESSES = 2
 _START_S = 60.0
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a demo is about.
+
+    Attributes
+    ----------
+    name : str
+        Of the study.
+    children : dict of str to int
+        Children with epilepsy at each site.
+    controls : int
+        At each site.
+    from_scans : bool
+        Whether children have raw diffusion MRI, to be prepared, or connectomes at once.
+    atlas : str
+    split_salt : str
+    analyses : tuple of str
+        What ``esn-server protocol new`` is told to ask.
+
+    """
+
+    name: str
+    children: dict[str, int]
+    controls: int
+    from_scans: bool
+    atlas: str
+    split_salt: str
+    analyses: tuple[str, ...] = ()
+
+
+FROM_SCANS = Plan(
+    name="demo",
+    children=dict.fromkeys(("north", "south", "west"), 24),
+    controls=8,
+    from_scans=True,
+    atlas="phantom-28",
+    # With this salt the hash holds out exactly 8 of the 24 children of each site.
+    split_salt="demo-38",
+)
+FULL = Plan(
+    name="demo-full",
+    children={"ash": 40, "birch": 44, "cedar": 48, "elm": 52, "oak": 56, "pine": 60},
+    controls=15,
+    from_scans=False,
+    atlas="desikan-killiany-83",
+    split_salt="demo-full",
+    analyses=(
+        *("--cohort-summary", "--cross-site", "--folds", "5", "--random-scores", "2"),
+        *("--neurocognition", "--exact", "cohort", "--exact", "neurocognition"),
+    ),
+)
+
+
 @dataclass
 class _Study:
     """One study of the demo: where it lives, what protects it, and how long its steps took."""
 
+    plan: Plan
     name: str
     directory: Path
     hospitals: Path
@@ -72,13 +120,15 @@ class _Study:
         self.console.print(f"  done in {self.timing_s[name]:.1f} s")
 
 
-def run_demo(out: Path, *, seed: int, epsilon: float) -> Path:
+def run_demo(out: Path, plan: Plan, *, seed: int, epsilon: float) -> Path:
     """Run the demo and return the path of its report.
 
     Parameters
     ----------
     out : Path
         Replaced when an earlier demo made it.
+    plan : Plan
+        `FROM_SCANS` or `FULL`.
     seed : int
         Of the simulated children; the privacy noise has no seed.
     epsilon : float
@@ -94,12 +144,14 @@ def run_demo(out: Path, *, seed: int, epsilon: float) -> Path:
     """
     _clear(out)
     console = Console(stderr=True)
-    private = _Study("demo", out, out / "hospitals", "gaussian", epsilon, console)
-    exact = _Study("demo-no-noise", out / "no-noise", out / "hospitals", "none", epsilon, console)
+    hospitals = out / "hospitals"
+    private = _Study(plan, plan.name, out, hospitals, "gaussian", epsilon, console)
+    exact = _Study(plan, f"{plan.name}-no-noise", out / "no-noise", hospitals, "none", epsilon, console)
+    data = "raw diffusion MRI" if plan.from_scans else "connectomes"
     with private.step(
-        "simulate", "Simulating three hospitals: raw diffusion MRI of children who do not exist"
+        "simulate", f"Simulating {len(plan.children)} hospitals: {data} of children who do not exist"
     ):
-        for site in SITES:
+        for site in plan.children:
             _simulate(private, site, seed=seed)
     result = _run(private)
     console.print("The same study once more without noise: what privacy costs (simulated children only)")
@@ -109,10 +161,16 @@ def run_demo(out: Path, *, seed: int, epsilon: float) -> Path:
 
 
 def _simulate(study: _Study, site: str, *, seed: int) -> None:
+    data, plan = study.hospitals / site, study.plan
     _call(
         "client",
-        *("simulate", str(study.hospitals / site / "bids"), "--site", site, "--seed", str(seed)),
-        *("--children", str(CHILDREN), "--controls", str(CONTROLS), "--n-procs", str(_PROCESSES)),
+        *("simulate", str(data / "bids"), "--site", site, "--seed", str(seed)),
+        *("--children", str(plan.children[site]), "--controls", str(plan.controls)),
+        *(
+            ("--n-procs", str(_PROCESSES))
+            if plan.from_scans
+            else ("--connectomes", str(data / "derivatives"), "--truth", str(data / "truth.npz"))
+        ),
     )
 
 
@@ -135,25 +193,21 @@ def _run(study: _Study) -> StudyResult:
                     log=logs / "centre.log",
                 )
             )
-            for site in SITES:
+            for site in study.plan.children:
                 _initialise(study, site)
             if not centre.wait_until(
                 lambda: any("ready" in line for line in centre.log_lines()), timeout_s=_START_S
             ):
                 raise StudyError(f"the centre did not start: {centre.last_words()}")
-            for site in SITES:
+            for site in study.plan.children:
                 _enrol(study, site, port)
             _draft(study)
-        with study.step("prepare", "Preparing every child's connectome at its hospital"):
-            for site in SITES:
-                data = study.hospitals / site
-                _call(
-                    "client",
-                    *("prepare", str(data / "bids"), str(data / "derivatives"), "participant"),
-                    *("--protocol", str(study.protocol), "--n-procs", str(_PROCESSES), "--skip-pages"),
-                )
+        if study.plan.from_scans:
+            with study.step("prepare", "Preparing every child's connectome at its hospital"):
+                for site in study.plan.children:
+                    _prepare(study, site)
         with study.step("study", "Running the study"):
-            for site in SITES:
+            for site in study.plan.children:
                 _call("client", "approve", str(study.settings(site)), str(study.protocol))
                 processes.enter_context(
                     _background("client", "join", str(study.settings(site)), log=logs / f"{site}.log")
@@ -170,7 +224,16 @@ def _initialise(study: _Study, site: str) -> None:
         *("init", str(study.settings(site).parent), "--site", site),
         *("--epsilon-cap", str(study.epsilon), "--delta", str(DELTA)),
         *("--dataset", str(data / "bids"), "--derivatives", str(data / "derivatives")),
-        "--exact-sums" if study.noise == "none" else "--no-exact-sums",
+        "--exact-sums" if study.noise == "none" or "--exact" in study.plan.analyses else "--no-exact-sums",
+    )
+
+
+def _prepare(study: _Study, site: str) -> None:
+    data = study.hospitals / site
+    _call(
+        "client",
+        *("prepare", str(data / "bids"), str(data / "derivatives"), "participant"),
+        *("--protocol", str(study.protocol), "--n-procs", str(_PROCESSES), "--skip-pages"),
     )
 
 
@@ -194,7 +257,8 @@ def _draft(study: _Study) -> None:
         "server",
         *("protocol", "new", str(study.centre), "--study", study.name, "--out", str(study.protocol)),
         *("--epsilon", str(study.epsilon), "--delta", str(DELTA), "--noise", study.noise, "--simulated"),
-        *("--split-salt", SPLIT_SALT, "--training-rounds", str(TRAINING_ROUNDS), "--deadline-s", "120"),
+        *("--split-salt", study.plan.split_salt, "--training-rounds", str(TRAINING_ROUNDS)),
+        *("--deadline-s", "120", "--atlas", study.plan.atlas, *study.plan.analyses),
     )
     _call("server", "protocol", "sign", str(study.centre), str(study.protocol))
 

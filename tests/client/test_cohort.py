@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esn_client.cohort import is_held_out, load_cohort, read_participants
+from esn_client.cohort import load_cohort, read_participants
 from esn_client.imaging.derivatives import MEASURES, Derivative
 from esn_client.imaging.quality.site import write_site
 from esn_client.imaging.scans import Visit
@@ -98,20 +98,18 @@ def test_a_table_that_is_missing_or_a_directory_is_refused(tmp_path):
 
 def test_the_holding_out_of_a_child_depends_on_its_own_label_site_and_salt():
     labels = [f"sub-{i}" for i in range(3000)]
-    held = [is_held_out(label, site="north", rules=RULES) for label in labels]
+    held = [RULES.holds_out(label, site="north") for label in labels]
     # Binomial: 4 standard deviations of 0.0086.
     assert np.mean(held) == pytest.approx(0.333, abs=0.035)
-    for other in (
-        {"site": "south", "rules": RULES},
-        {"site": "north", "rules": RULES.model_copy(update={"split_salt": "x"})},
-    ):
-        assert [is_held_out(label, **other) for label in labels] != held
+    assert [RULES.holds_out(label, site="south") for label in labels] != held
+    other = RULES.model_copy(update={"split_salt": "x"})
+    assert [other.holds_out(label, site="north") for label in labels] != held
 
 
 @given(st.text(), st.floats(0.01, 0.88))
 def test_a_child_held_out_at_a_fraction_is_held_out_at_every_larger_one(label, fraction):
     def held(f):
-        return is_held_out(label, site="n", rules=RULES.model_copy(update={"held_out_fraction": f}))
+        return RULES.model_copy(update={"held_out_fraction": f}).holds_out(label, site="n")
 
     assert held(fraction + 0.01) or not held(fraction)
 

@@ -1,4 +1,4 @@
-"""Simulated hospitals at the level of connectomes: a table of children and their derivatives, without scans."""
+"""Simulated hospitals of connectomes: a table of children and their derivatives, without scans."""
 
 import tomllib
 from importlib.resources import files
