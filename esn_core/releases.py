@@ -224,6 +224,26 @@ def evaluation_rows(prediction: NDArray[np.float64], gase: NDArray[np.float64]) 
     return np.concatenate([moments, by_level.reshape(len(a), 3 * len(GASE_LEVELS))], axis=1)
 
 
+# --- explain ------------------------------------------------------------------------------------------
+
+
+ATTRIBUTION_CLIP = 1.0
+"""Longest vector of one child's attributions, in standardised severity."""
+
+
+def attribution(candidates: int) -> ReleaseKind:
+    """Describe the attributions of the predictions to `candidates` edges.
+
+    Row: (1, a), a clipped to norm 1: at most sqrt(2).
+    """
+    return ReleaseKind("attribution", "held-out", 1 + candidates, math.sqrt(1 + ATTRIBUTION_CLIP**2))
+
+
+def attribution_rows(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (n, 1 + d) rows of `attribution` for (n, d) attributions."""
+    return np.column_stack([np.ones(len(values)), clip_rows(values, ATTRIBUTION_CLIP)])
+
+
 def clip_rows(rows: NDArray[np.float64], bound: float) -> NDArray[np.float64]:
     """Scale every row of (n, d) `rows` whose Euclidean norm exceeds `bound` down to it.
 

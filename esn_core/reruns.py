@@ -102,15 +102,26 @@ def rerun_calibration(reruns: Sequence[Rerun]) -> ReleaseKind:
     return ReleaseKind("rerun-calibration", "training", len(reruns) * CALIBRATION.dimension, bound)
 
 
-def rerun_evaluation(tested: Sequence[Rerun]) -> ReleaseKind:
+def evaluation_blocks(tested: Sequence[Rerun], *, exact: bool) -> tuple[tuple[Rerun, ...], ...]:
+    """Return the reruns whose evaluations are summed in each block.
+
+    Each draw has its own. The reruns without a site have one each where sums are exact; under noise they
+    share one, as the noise would leave nothing of a single site's children.
+    """
+    without = tuple(rerun for rerun in tested if rerun.without is not None)
+    draws = tuple((rerun,) for rerun in tested if rerun.draw is not None)
+    return (*(((rerun,) for rerun in without) if exact or not without else (without,)), *draws)
+
+
+def rerun_evaluation(tested: Sequence[Rerun], *, exact: bool) -> ReleaseKind:
     """Describe the evaluation sums of reruns: blocks of `releases.EVALUATION`.
 
     A held-out child evaluates the one rerun without its site, and every draw.
     """
     draws = sum(rerun.draw is not None for rerun in tested)
-    blocks = draws + int(draws < len(tested))
-    bound = EVALUATION.l2_bound * math.sqrt(blocks)
-    return ReleaseKind("rerun-evaluation", "held-out", len(tested) * EVALUATION.dimension, bound)
+    bound = EVALUATION.l2_bound * math.sqrt(draws + int(draws < len(tested)))
+    width = len(evaluation_blocks(tested, exact=exact)) * EVALUATION.dimension
+    return ReleaseKind("rerun-evaluation", "held-out", width, bound)
 
 
 FOLD_EVALUATION = ReleaseKind("fold-evaluation", "training", EVALUATION.dimension, EVALUATION.l2_bound)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from esn_client import neurocognition, reruns
@@ -15,6 +16,7 @@ from esn_client.training import gradients
 from esn_core import releases
 from esn_core.atlas import load_atlas
 from esn_core.errors import EsnError, ProtocolError
+from esn_core.learning.attribution import attributions
 from esn_core.learning.severity_model import Connectomes, SeverityModel, predict
 from esn_core.learning.weights import from_vector
 from esn_core.matching import COHORT, cohort_rows
@@ -23,6 +25,7 @@ from esn_core.price import price_of
 from esn_core.protocol import Protocol
 from esn_core.questions import LedgerMark, Question, SiteFacts, size_band
 from esn_core.releases import Children
+from esn_core.severity_network import masked_input
 
 _log = logging.getLogger(__name__)
 
@@ -167,6 +170,22 @@ def evaluation(question: Question, study: Study) -> Rows:
     return Rows(releases.EVALUATION, releases.evaluation_rows(gase, split.gase), split.participants)
 
 
+def attribution(question: Question, study: Study) -> Rows:
+    """Sum what each candidate edge contributes to the held-out children's calibrated predictions."""
+    split, edges = study.cohort.held_out, study.candidates.edges
+    _, slope = question.array("calibration", 2)
+    values = attributions(
+        from_vector(question.array("weights"), device=study.device),
+        masked_input(split.scores[:, edges], question.array("edge_weights", len(edges))),
+        edges,
+        ends=study.atlas.edges,
+        regions=len(study.atlas.regions),
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = releases.attribution_rows(values * slope)
+    return Rows(releases.attribution(len(edges)), rows, split.participants)
+
+
 def _model_and_inputs(question: Question, study: Study, split: Split) -> tuple[SeverityModel, Connectomes]:
     model = from_vector(question.array("weights"), device=study.device)
     return model, study.inputs(split, question.array("edge_weights", len(study.candidates.edges)))
@@ -188,6 +207,7 @@ _ROWS: Mapping[Phase, Callable[[Question, Study], Rows]] = {
     "newton": neurocognition.newton,
     "comparison": neurocognition.comparison,
     "ranking": neurocognition.ranking,
+    "attribution": attribution,
     "rerun-association": reruns.association,
     "rerun-calibration": reruns.calibration,
     "rerun-evaluation": reruns.evaluation,
@@ -207,6 +227,7 @@ ARRAYS: Mapping[Phase, frozenset[str]] = {
     "newton": frozenset({"weights", "edge_weights", "calibration", "coefficients"}),
     "comparison": frozenset({"weights", "edge_weights", "calibration", "coefficients"}),
     "ranking": frozenset({"weights", "edge_weights", "calibration", "coefficients", "histograms"}),
+    "attribution": frozenset({"weights", "edge_weights", "calibration"}),
     "rerun-association": frozenset({"mean_severity"}),
     "rerun-calibration": frozenset({"edge_weights"}),
     "rerun-evaluation": frozenset({"edge_weights", "calibration"}),

@@ -35,6 +35,7 @@ from esn_client.study import Study
 from esn_client.training import device_for
 from esn_core.errors import DataError, GateError
 from esn_core.learning.weights import pretrained, to_vector
+from esn_core.neurocognition import BINS, Kinds, models_of
 from esn_core.phases import Phase
 from esn_core.price import PhasePrice, price_of
 from esn_core.privacy import NO_NOISE, epsilon_of, true_positives
@@ -201,6 +202,10 @@ def _arrays(phase: Phase, study: Study) -> Mapping[str, NDArray[np.float64]]:
         "edge_weights": np.ones(len(study.candidates.edges) * reruns),
         "calibration": np.tile([0.0, 1.0], reruns),
     }
+    if "coefficients" in ARRAYS[phase]:
+        kinds = Kinds(models_of(study.protocol))
+        given["coefficients"] = np.zeros(kinds.coefficient_count)
+        given["histograms"] = np.ones(2 * BINS * len(kinds.models))
     return {name: given[name] for name in ARRAYS[phase]}
 
 

@@ -11,11 +11,14 @@ from esn_client.study import Study, calibrated
 from esn_core import releases
 from esn_core.learning.severity_model import predict
 from esn_core.learning.weights import pretrained
+from esn_core.price import price_of
+from esn_core.privacy import NO_NOISE
 from esn_core.questions import Question
 from esn_core.reruns import (
     FOLD_EVALUATION,
     Rerun,
     count_unit,
+    evaluation_blocks,
     in_blocks,
     parts_of,
     random_scores,
@@ -55,13 +58,19 @@ def calibration(question: Question, study: Study) -> Rows:
 def evaluation(question: Question, study: Study) -> Rows:
     """Evaluate the rerun without this site, and every draw, on the held-out children."""
     split, tested = study.cohort.held_out, tested_reruns(study.protocol)
+    exact = price_of(study.protocol).of("rerun-evaluation").noise_multiplier == NO_NOISE
     calibrations = question.array("calibration", 2 * len(reruns_of(study.protocol))).reshape(-1, 2)
-    blocks = []
+    own = {}
     for number, (rerun, raw) in enumerate(_predictions(question, study, split, tested)):
-        said = calibrated(raw, calibrations[number])
-        rows = releases.evaluation_rows(said, _scores(rerun, study, split))
-        blocks.append(rows if rerun.without in (None, study.site) else np.zeros_like(rows))
-    return Rows(rerun_evaluation(tested), in_blocks(blocks), split.participants)
+        if rerun.without in (None, study.site):
+            said = calibrated(raw, calibrations[number])
+            own[rerun] = releases.evaluation_rows(said, _scores(rerun, study, split))
+    nothing = np.zeros((len(split.gase), releases.EVALUATION.dimension))
+    blocks = [
+        sum((own[rerun] for rerun in block if rerun in own), start=nothing)
+        for block in evaluation_blocks(tested, exact=exact)
+    ]
+    return Rows(rerun_evaluation(tested, exact=exact), in_blocks(blocks), split.participants)
 
 
 def fold_evaluation(question: Question, study: Study) -> Rows:

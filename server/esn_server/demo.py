@@ -80,8 +80,8 @@ FULL = Plan(
     atlas="desikan-killiany-83",
     split_salt="demo-full",
     analyses=(
-        *("--cohort-summary", "--cross-site", "--folds", "5", "--random-scores", "2"),
-        *("--neurocognition", "--exact", "cohort", "--exact", "neurocognition"),
+        *("--cohort-summary", "--cross-site", "--random-scores", "1"),
+        *("--explanation", "--neurocognition", "--exact", "cohort", "--exact", "neurocognition"),
     ),
 )
 

@@ -11,11 +11,14 @@ from esn_core.calibration import affine
 from esn_core.candidates import Candidates
 from esn_core.metrics import Agreement, agreement, noise_sd_of_r
 from esn_core.phases import Phase
+from esn_core.price import price_of
+from esn_core.privacy import NO_NOISE
 from esn_core.protocol import Protocol
 from esn_core.releases import ReleaseKind
 from esn_core.reruns import (
     FOLD_EVALUATION,
     count_unit,
+    evaluation_blocks,
     rerun_association,
     rerun_calibration,
     rerun_evaluation,
@@ -51,7 +54,7 @@ class Reruns:
     Attributes
     ----------
     by_site : dict of str to Tested
-        Each site's held-out children under the rerun without it; empty when that was not asked.
+        Each site's held-out children under the rerun without it; empty under noise.
     across_sites : Tested or None
         The same children together.
     random : tuple of Tested
@@ -99,14 +102,14 @@ def run_reruns(
         {"mean_severity": np.array([mean_severity])},
     )
     weights = []
-    for block in total.reshape(len(reruns), released + 1):
-        children = max(float(block[0]) / count_unit(released), fewest_children)
-        weights.append(candidates.network(block[1:], children=children, noise_sd=noise).weight)
+    for sums in total.reshape(len(reruns), released + 1):
+        children = max(float(sums[0]) / count_unit(released), fewest_children)
+        weights.append(candidates.network(sums[1:], children=children, noise_sd=noise).weight)
     edge_weights = np.concatenate(weights)
     total, noise = ask("rerun-calibration", rerun_calibration(reruns), {"edge_weights": edge_weights})
     lines = [
-        affine(block, fewest_children=fewest_children, noise_sd=noise)
-        for block in total.reshape(len(reruns), releases.CALIBRATION.dimension)
+        affine(sums, fewest_children=fewest_children, noise_sd=noise)
+        for sums in total.reshape(len(reruns), releases.CALIBRATION.dimension)
     ]
     given = {"edge_weights": edge_weights, "calibration": np.array(lines).ravel()}
     by_site: dict[str, Tested] = {}
@@ -114,16 +117,19 @@ def run_reruns(
     across_sites = across_parts = None
     tested = tested_reruns(protocol)
     if tested:
-        total, noise = ask("rerun-evaluation", rerun_evaluation(tested), given)
-        blocks = total.reshape(len(tested), releases.EVALUATION.dimension)
-        for rerun, block in zip(tested, blocks, strict=True):
-            if rerun.without is None:
-                random.append(_tested(block, noise, rng))
-            else:
-                by_site[rerun.without] = _tested(block, noise, rng)
-        if by_site:
-            # The noise of so many blocks adds up with them.
-            across_sites = _tested(blocks[: len(by_site)].sum(axis=0), noise * np.sqrt(len(by_site)), rng)
+        exact = price_of(protocol).of("rerun-evaluation").noise_multiplier == NO_NOISE
+        total, noise = ask("rerun-evaluation", rerun_evaluation(tested, exact=exact), given)
+        blocks = evaluation_blocks(tested, exact=exact)
+        together = np.zeros(releases.EVALUATION.dimension)
+        for block, summed in zip(blocks, total.reshape(len(blocks), -1), strict=True):
+            if block[0].without is None:
+                random.append(_tested(summed, noise, rng))
+                continue
+            together += summed
+            if exact:
+                by_site[str(block[0].without)] = _tested(summed, noise, rng)
+        if protocol.analyses.cross_site:
+            across_sites = _tested(together, noise, rng)
     if protocol.analyses.folds:
         total, noise = ask("fold-evaluation", FOLD_EVALUATION, given)
         across_parts = _tested(total, noise, rng)

@@ -50,6 +50,23 @@ Learned = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
+class Attribution:
+    """What the candidate edges contribute to the held-out children's predictions.
+
+    Attributes
+    ----------
+    mean : (d,) float64
+        In steps of GASE, over the children.
+    noise_sd : float
+        Of each mean.
+
+    """
+
+    mean: NDArray[np.float64]
+    noise_sd: float
+
+
+@dataclass(frozen=True)
 class Findings:
     """All that a study found.
 
@@ -72,6 +89,7 @@ class Findings:
     r_noise_sd : float or None
         What the noise does to r.
     reruns : Reruns or None
+    attribution : Attribution or None
     matching : Matching or None
     neurocognition : Neurocognition or None
         Each None when the protocol does not ask for it.
@@ -90,6 +108,7 @@ class Findings:
     mae_noise_sd: float | None
     r_noise_sd: float | None
     reruns: Reruns | None
+    attribution: Attribution | None
     matching: Matching | None
     neurocognition: Neurocognition | None
     timing_s: Mapping[str, float]
@@ -184,6 +203,7 @@ def run_study(
     found, mae_noise, r_noise = _evaluate(study, network, weights, calibration, rng)
     reruns = _rerun(study, mean_severity, rng)
     given = {"weights": weights, "edge_weights": network.weight, "calibration": np.array(calibration)}
+    explained = _explain(study, given)
     models = _neurocognition(study, given)
     return Findings(
         facts=facts,
@@ -196,6 +216,7 @@ def run_study(
         mae_noise_sd=mae_noise,
         r_noise_sd=r_noise,
         reruns=reruns,
+        attribution=explained,
         matching=matched,
         neurocognition=models,
         timing_s=study.timing_s,
@@ -293,6 +314,15 @@ def _match(study: _Run) -> Matching | None:
         return None
     pooled, _ = study.sum("cohort", COHORT)
     return matching(pooled.total, minimum=study.protocol.cohort.minimum_children)
+
+
+def _explain(study: _Run, given: Arrays) -> Attribution | None:
+    if not study.protocol.analyses.explanation:
+        return None
+    kind = releases.attribution(len(study.candidates.edges))
+    pooled, noise = study.sum("attribution", kind, arrays=given)
+    unit = releases.GASE_UNIT / max(float(pooled.total[0]), study.fewest_children)
+    return Attribution(pooled.total[1:] * unit, noise * unit)
 
 
 def _neurocognition(study: _Run, given: Arrays) -> Neurocognition | None:

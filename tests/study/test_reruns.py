@@ -13,15 +13,16 @@ from esn_core.atlas import load_atlas
 from esn_core.calibration import affine
 from esn_core.candidates import candidates_of
 from esn_core.connectome import load_template
+from esn_core.learning.attribution import attributions
 from esn_core.learning.severity_model import as_matrices, predict
-from esn_core.learning.weights import pretrained
+from esn_core.learning.weights import from_vector, pretrained
 from esn_core.protocol import CohortRules
 from esn_core.questions import Question, QuestionId
 from esn_core.reruns import parts_of, random_scores, reruns_of
 from esn_core.severity_network import masked_input
 from esn_server.study import run_study
 
-ANALYSES = {"cross_site": True, "folds": 3, "random_scores": 2}
+ANALYSES = {"cross_site": True, "folds": 3, "random_scores": 2, "explanation": True}
 SHARES = {
     "centre": 0.05,
     "association": 0.45,
@@ -31,7 +32,8 @@ SHARES = {
     "rerun-calibration": 0.05,
     "fold-evaluation": 0.05,
     "evaluation": 0.5,
-    "rerun-evaluation": 0.5,
+    "rerun-evaluation": 0.4,
+    "attribution": 0.1,
 }
 
 
@@ -165,6 +167,27 @@ def test_reruns_are_inside_the_budget(asking_for, trust):
         spent = max(s.epsilon(1e-3) for s in set(ledger.spent().values()))
         assert spent == pytest.approx(8.0, rel=1e-9)
     assert len(findings.reruns.random) == 2
+    # Of a single site's children noise would leave nothing: they are summed.
+    assert findings.reruns.by_site == {}
+    assert findings.reruns.across_sites is not None
+
+
+def test_attributions_equal_those_of_the_pooled_children(asking_for):
+    consortium = asking_for(exact=True)
+    findings = run(consortium)
+    atlas, edges = load_atlas("phantom-28"), findings.network.edges
+    held = np.concatenate([cohort.held_out.scores for cohort in consortium.cohorts.values()])
+    each = attributions(
+        from_vector(findings.weights),
+        masked_input(held[:, edges], findings.network.weight),
+        edges,
+        ends=atlas.edges,
+        regions=28,
+    )
+    slope = findings.calibration[1]
+    expected = 1.5 * releases.clip_rows(each * slope, 1.0).mean(axis=0)
+    assert findings.attribution.mean == pytest.approx(expected, abs=1e-10)
+    assert findings.attribution.noise_sd == 0
 
 
 def test_no_childs_row_exceeds_the_bound_and_each_depends_on_that_child_alone(asking_for):
