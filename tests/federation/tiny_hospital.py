@@ -150,7 +150,7 @@ def join(directory, site, address, ca_certificate):
 
     command = [sys.executable, __file__, "answer", str(directory), site]
     with Executor(
-        command, log_file=directory / "answers.log", question_limit_s=30.0, memory_limit_gb=4.0
+        command, log_file=directory / "answers.log", question_limit_s=15.0, memory_limit_gb=4.0
     ) as executor:
         settings = GuardSettings(
             server_address=address,
