@@ -246,6 +246,7 @@ def test_a_second_process_with_a_sites_key_is_refused_and_the_first_goes_on(cent
         echo(transport, node, b"unharmed")
 
 
+@pytest.mark.faults
 def test_a_site_whose_key_was_taken_from_the_register_ends_with_a_word(centre, tmp_path):
     with site(centre, tmp_path) as (node, process):
         with open_run(centre.directory, address=centre.address) as transport:
