@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from esn_core.errors import EsnError
+from esn_core.errors import ConfigError, EsnError, ProtocolError
 
 _INTERRUPTED = 130
 
@@ -55,6 +55,43 @@ def run(app: typer.Typer, *, program: str) -> NoReturn:
             _complain(program, "interrupted")
         raise
     sys.exit(0)
+
+
+def compare_by_telephone(what: str, fingerprint: str, *, heard: str | None) -> None:
+    """Do not go on before two people have compared a fingerprint.
+
+    Parameters
+    ----------
+    what : str
+        Whose fingerprint it is, such as 'the request of north'.
+    fingerprint : str
+        As computed from what came in.
+    heard : str or None
+        As the other side read it out; without it, a terminal is asked.
+
+    Raises
+    ------
+    ProtocolError
+        The two differ.
+    ConfigError
+        Nothing was heard, and nobody can be asked.
+
+    """
+    if heard is not None:
+        if "".join(heard.split()).lower() != fingerprint.replace(" ", ""):
+            raise ProtocolError(
+                f"{what} has the fingerprint {fingerprint}, not {heard}: somebody may have exchanged it on "
+                "its way; do not use it, and have it sent again"
+            )
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            f"{what} has the fingerprint {fingerprint}: let the other side read theirs out, on the "
+            "telephone, and repeat the command with --fingerprint and what they said"
+        )
+    typer.echo(f"{what} has the fingerprint\n  {fingerprint}", err=True)
+    if not typer.confirm("Did the other side read out the same, on the telephone?", err=True):
+        raise ProtocolError(f"the fingerprint of {what} was not confirmed; nothing was changed")
 
 
 @contextmanager

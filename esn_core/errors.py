@@ -11,6 +11,7 @@
     - AwayError (15)         the other side does not answer now; waiting may help
   - StudyError (16)          a phase of a study cannot be finished
   - SubjectsFailedError (17) some subjects could not be prepared; the others were
+  - AuditError (19)          the two sides' logs of messages do not agree
   - QuestionLimitError (21)  a question took more time or memory than the site allows
 
 Status 2 is left to the command line parser, 130 to an interrupt.
@@ -79,6 +80,12 @@ class SubjectsFailedError(EsnError):
     """Some subjects could not be prepared; the others were."""
 
     exit_status = 17
+
+
+class AuditError(EsnError):
+    """The two sides' logs of messages do not agree, or one of them was changed."""
+
+    exit_status = 19
 
 
 class QuestionLimitError(EsnError):

@@ -5,6 +5,7 @@ comments and the order of tables do not matter; a site answers only questions
 that carry the hash of the protocol it approved.
 """
 
+import datetime
 import hashlib
 import json
 import tomllib
@@ -24,14 +25,18 @@ from pydantic import (
     model_validator,
 )
 
+from esn_core.analyses import SEVERITIES, Analyses
 from esn_core.atlas import load_atlas
 from esn_core.candidates import Source, listed_edges
+from esn_core.connectome import Template, load_template
 from esn_core.errors import ConfigError, EsnError, ProtocolError
+from esn_core.phases import Phase, PlannedPhase, planned_phases
+from esn_core.phenotypes import Column, Phenotype
 from esn_core.recipe import ImagingRecipe
-from esn_core.site_keys import identity_key, mask_key
+from esn_core.releases import CHILDREN
+from esn_core.site_keys import identity_key, mask_key, spoken
 
 SiteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
-Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Table(BaseModel):
@@ -62,10 +67,8 @@ class RosterEntry(_Table):
     @property
     def fingerprint(self) -> str:
         """What two people compare by telephone: a hash of the name and all keys, in groups of four."""
-        digest = hashlib.sha256(
-            "\n".join((self.site, self.node_key, self.identity_key, self.mask_key)).encode()
-        ).hexdigest()
-        return " ".join(digest[i : i + 4] for i in range(0, 32, 4))
+        said = "\n".join((self.site, self.node_key, self.identity_key, self.mask_key))
+        return spoken(hashlib.sha256(said.encode()).digest())
 
 
 def _readable(text: str, read: Callable[[str], object]) -> str:
@@ -122,22 +125,6 @@ class TrainingRules(_Table):
     max_gradient_norm: float = Field(gt=0, le=1000)
 
 
-class BudgetShares(_Table):
-    """How a training child's budget is divided; the parts of mu squared sum to 1."""
-
-    centre: Share
-    association: Share
-    gradient: Share
-    calibration: Share
-
-    @model_validator(mode="after")
-    def _sum_to_one(self) -> Self:
-        total = self.centre + self.association + self.gradient + self.calibration
-        if abs(total - 1) > 1e-9:
-            raise ValueError(f"the shares must sum to 1, not {total:g}")
-        return self
-
-
 class PrivacyRules(_Table):
     """What the study may learn about one child."""
 
@@ -150,7 +137,9 @@ class PrivacyRules(_Table):
     epsilon: float = Field(gt=0, le=50)
     """Budget of one child: training and held-out children spend it separately. Unused without noise."""
     delta: float = Field(gt=0, lt=0.1)
-    shares: BudgetShares
+    shares: dict[Phase, Annotated[float, Field(gt=0, le=1)]]
+    """How the budget is divided among the phases that have noise: parts of mu squared. Those that touch
+    training children sum to 1, and so do those that touch held-out children."""
 
 
 class RoundRules(_Table):
@@ -160,6 +149,20 @@ class RoundRules(_Table):
     deadline_s: float = Field(gt=0, le=7 * 86400)
 
 
+class Signature(_Table):
+    """The centre's signature under a protocol; see `esn_core.signed_protocol`."""
+
+    key: str = Field(pattern=r"^ssh-ed25519 [A-Za-z0-9+/=]+$")
+    """Public key of whoever signed, in OpenSSH form without a comment."""
+    value: str = Field(pattern=r"^[A-Za-z0-9+/]{86}==$")
+    """Ed25519 signature of the canonical form, in base64."""
+
+    @field_validator("key")
+    @classmethod
+    def _is_key(cls, text: str) -> str:
+        return _readable(text, identity_key)
+
+
 class Protocol(_Table):
     """One study, complete."""
 
@@ -167,6 +170,8 @@ class Protocol(_Table):
     study: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
     simulated: StrictBool
     """Whether every child of the study is simulated."""
+    expires: Annotated[datetime.date, Field(strict=True)]
+    """Last day, in UTC, on which a site answers questions of this protocol."""
     bundle_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """The only Flower bundle that a site accepts in this study."""
     roster: tuple[RosterEntry, ...] = Field(min_length=3)
@@ -175,8 +180,13 @@ class Protocol(_Table):
     severity_network: SelectionRules
     model: ModelRules
     training: TrainingRules
+    phenotypes: dict[Column, Phenotype] = {}
+    """What the columns of participants.tsv mean that the analyses need."""
+    analyses: Analyses = Analyses()
     privacy: PrivacyRules
     rounds: RoundRules
+    signature: Signature | None = None
+    """By the centre; a draft has none."""
 
     # Validators of fields, not of the whole: they complain even where another field has a fault.
     @field_validator("roster")
@@ -206,6 +216,44 @@ class Protocol(_Table):
                 raise ValueError(str(error)) from error
         return rules
 
+    @field_validator("analyses")
+    @classmethod
+    def _columns_are_explained(cls, analyses: Analyses, info: ValidationInfo) -> Analyses:
+        rules = analyses.neurocognition
+        if rules is None or "phenotypes" not in info.data:
+            return analyses
+        explained = info.data["phenotypes"]
+        used = {name for model in rules.models for name in model} - set(SEVERITIES)
+        used |= {outcome.column for outcome in rules.outcomes}
+        said = [
+            f"the column {name} is not explained in 'phenotypes'" for name in sorted(used - set(explained))
+        ]
+        for outcome in rules.outcomes:
+            column = explained.get(outcome.column)
+            if column is not None and not column.span[0] < outcome.impaired_below < column.span[1]:
+                said.append(f"the cut-off of {outcome.name} lies outside the range of {outcome.column}")
+        if said:
+            raise ValueError("; ".join(said))
+        return analyses
+
+    @field_validator("privacy")
+    @classmethod
+    def _shares_fit(cls, privacy: PrivacyRules, info: ValidationInfo) -> PrivacyRules:
+        if not {"training", "analyses"} <= info.data.keys():
+            return privacy
+        plan = planned_phases(training_rounds=info.data["training"].rounds, analyses=info.data["analyses"])
+        planned = {phase.phase for phase in plan if not phase.exact}
+        given = set(privacy.shares)
+        said = [f"no share of the budget for the phase {name}" for name in sorted(planned - given)]
+        said += [f"a share for {name}, which is not asked or is exact" for name in sorted(given - planned)]
+        for children in CHILDREN:
+            total = sum(privacy.shares.get(p.phase, 0.0) for p in plan if p.children == children)
+            if not said and abs(total - 1) > 1e-9:
+                said.append(f"the shares of {children} children must sum to 1, not {total:g}")
+        if said:
+            raise ValueError("; ".join(said))
+        return privacy
+
     @field_validator("rounds")
     @classmethod
     def _quorum_fits(cls, rounds: RoundRules, info: ValidationInfo) -> RoundRules:
@@ -229,10 +277,25 @@ class Protocol(_Table):
         return rounds
 
     @property
+    def canonical(self) -> bytes:
+        """All that the protocol says, in one form; the signature is no part of it."""
+        content = self.model_dump(mode="json", exclude={"signature"})
+        return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+    @property
     def sha256(self) -> str:
         """Hash of the canonical form."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return hashlib.sha256(self.canonical).hexdigest()
+
+    @property
+    def phases(self) -> tuple[PlannedPhase, ...]:
+        """What is asked, in order, the roll call left out."""
+        return planned_phases(training_rounds=self.training.rounds, analyses=self.analyses)
+
+    @property
+    def template(self) -> Template:
+        """The public template of the atlas; `ConfigError` where none ships for children like these."""
+        return load_template(self.imaging.atlas, simulated=self.simulated)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -263,7 +326,7 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 def load_protocol(path: Path) -> Protocol:
-    """Read a protocol file.
+    """Read a protocol file, a draft or a signed one; `load_signed` looks at the signature.
 
     Raises
     ------

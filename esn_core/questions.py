@@ -1,7 +1,9 @@
 """What the centre asks and what a site answers, as bytes.
 
 Both are safetensors files: named arrays and a small JSON header, nothing that
-could run. A question has an id; the same id is always the same question.
+could run. A question has an id; the same id is always the same question. The
+signature of whoever sent it, 64 bytes, follows the file, and is looked at before
+anything else is.
 """
 
 import hashlib
@@ -11,15 +13,16 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from esn_core.errors import ProtocolError
+from esn_core.phases import Phase
 from esn_core.protocol import SiteName
-
-Phase = Literal["roll-call", "centre", "association", "gradient", "calibration", "evaluation"]
+from esn_core.signing import SIGNATURE_BYTES, is_signed, sign
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -27,6 +30,10 @@ LARGEST_MESSAGE_BYTES = 64 * 2**20
 LARGEST_HEADER_BYTES = 64 * 2**10
 
 _HEADER = "esn"
+_NOT_SIGNED = {
+    "question": "a question must be signed by the centre's signing key, and this one is not",
+    "answer": "the answer is not signed by the site's identity key",
+}
 _TOO_LARGE = "a message may hold {limit} bytes at most, not {found}"
 
 
@@ -105,24 +112,46 @@ class Question:
             digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
         return digest.hexdigest()
 
-    def to_bytes(self) -> bytes:
-        """Return the question as a safetensors file."""
-        header = _QuestionHeader(
-            id=self.id, participants=self.participants, reveal=self.reveal, entries_seen=self.entries_seen
-        )
-        return _pack(self.arrays, header)
-
-    @classmethod
-    def from_bytes(cls, body: bytes) -> Self:
-        """Read a question.
+    def array(self, name: str, length: int | None = None) -> NDArray[np.float64]:
+        """Return one of the arrays.
 
         Raises
         ------
         ProtocolError
-            It is too large, malformed, or holds a number that is not finite.
+            It has another length.
 
         """
-        arrays, header = _unpack(body)
+        array = self.arrays[name]
+        if length is not None and len(array) != length:
+            raise ProtocolError(
+                f"array '{name}' of a {self.id.phase} question needs {length} numbers, not {len(array)}"
+            )
+        return array
+
+    def to_bytes(self, key: Ed25519PrivateKey) -> bytes:
+        """Return the question as a safetensors file, signed by the centre."""
+        header = _QuestionHeader(
+            id=self.id, participants=self.participants, reveal=self.reveal, entries_seen=self.entries_seen
+        )
+        return _seal(_pack(self.arrays, header), key, "question")
+
+    @classmethod
+    def from_bytes(cls, body: bytes, key: Ed25519PublicKey) -> Self:
+        """Read a question.
+
+        Parameters
+        ----------
+        body : bytes
+        key : Ed25519PublicKey
+            The centre's.
+
+        Raises
+        ------
+        ProtocolError
+            It is too large, not signed by the centre, malformed, or holds a number that is not finite.
+
+        """
+        arrays, header = _unpack(_unseal(body, key, "question"))
         said = _validated(_QuestionHeader, header)
         return cls(said.id, arrays, said.participants, said.reveal, said.entries_seen)
 
@@ -164,6 +193,8 @@ class SiteFacts(BaseModel):
     """The end of the site's ledger."""
     ledger_seen: LedgerMark
     """The entry up to which the centre said that it knows the ledger."""
+    said_at: AwareDatetime
+    """The time on the site's clock."""
 
 
 class Refusal(BaseModel):
@@ -219,8 +250,8 @@ class Answer:
         if (self.charged is None) == (self.total is not None or self.seed is not None):
             raise ProtocolError("a released sum or seed, and nothing else, comes with its ledger entry")
 
-    def to_bytes(self) -> bytes:
-        """Return the answer as a safetensors file."""
+    def to_bytes(self, key: Ed25519PrivateKey) -> bytes:
+        """Return the answer as a safetensors file, signed by the site's identity key."""
         header = _AnswerHeader(
             id=self.id,
             site=self.site,
@@ -229,12 +260,25 @@ class Answer:
             refusal=self.refusal,
             charged=self.charged,
         )
-        return _pack({} if self.total is None else {"total": self.total}, header)
+        return _seal(_pack({} if self.total is None else {"total": self.total}, header), key, "answer")
 
     @classmethod
-    def from_bytes(cls, body: bytes) -> Self:
-        """Read an answer; `ProtocolError` when it is malformed."""
-        arrays, header = _unpack(body, integers=True)
+    def from_bytes(cls, body: bytes, key: Ed25519PublicKey) -> Self:
+        """Read an answer.
+
+        Parameters
+        ----------
+        body : bytes
+        key : Ed25519PublicKey
+            The identity key of the site that was asked, from the protocol's roster.
+
+        Raises
+        ------
+        ProtocolError
+            It is too large, not signed by the site, or malformed.
+
+        """
+        arrays, header = _unpack(_unseal(body, key, "answer"), integers=True)
         parsed = _validated(_AnswerHeader, header)
         if set(arrays) - {"total"}:
             raise ProtocolError(f"an answer holds no array but 'total', not {sorted(arrays)}")
@@ -249,9 +293,30 @@ class Answer:
         )
 
 
+def question_in(body: bytes) -> QuestionId:
+    """Return the id of a question of our own making; its arrays are not looked at."""
+    length = int.from_bytes(body[:8], "little")
+    header = json.loads(body[8 : 8 + length])["__metadata__"][_HEADER]
+    return _validated(_QuestionHeader, header).id
+
+
 def sha256_of(body: bytes) -> str:
     """Return the hash by which both sides log a message."""
     return hashlib.sha256(body).hexdigest()
+
+
+def _seal(body: bytes, key: Ed25519PrivateKey, purpose: Literal["question", "answer"]) -> bytes:
+    return body + sign(body, key, purpose)
+
+
+def _unseal(sealed: bytes, key: Ed25519PublicKey, purpose: Literal["question", "answer"]) -> bytes:
+    """Return what was signed, once it is known who signed it."""
+    if len(sealed) > LARGEST_MESSAGE_BYTES:
+        raise ProtocolError(_TOO_LARGE.format(limit=LARGEST_MESSAGE_BYTES, found=len(sealed)))
+    body, signature = sealed[:-SIGNATURE_BYTES], sealed[-SIGNATURE_BYTES:]
+    if not is_signed(body, signature, key, purpose):
+        raise ProtocolError(_NOT_SIGNED[purpose])
+    return body
 
 
 def _pack(arrays: dict[str, NDArray[np.float64]] | dict[str, NDArray[np.int64]], header: BaseModel) -> bytes:
@@ -261,8 +326,6 @@ def _pack(arrays: dict[str, NDArray[np.float64]] | dict[str, NDArray[np.int64]],
 
 
 def _unpack(body: bytes, *, integers: bool = False) -> tuple[dict[str, NDArray[Any]], str]:
-    if len(body) > LARGEST_MESSAGE_BYTES:
-        raise ProtocolError(_TOO_LARGE.format(limit=LARGEST_MESSAGE_BYTES, found=len(body)))
     # A header of many empty arrays would cost far more memory than it has bytes.
     length = int.from_bytes(body[:8], "little")
     if length > LARGEST_HEADER_BYTES:

@@ -13,6 +13,12 @@ from esn_core.errors import ProtocolError
 _MASK_KEY = "x25519 "
 
 
+def spoken(digest: bytes) -> str:
+    """Return the first 16 bytes of a hash in groups of four digits, as two people compare it by telephone."""
+    digits = digest[:16].hex()
+    return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))
+
+
 def identity_text(key: Ed25519PublicKey) -> str:
     """Return an identity key in OpenSSH form, without a comment."""
     return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()

@@ -5,16 +5,20 @@ import os
 # Before torch is imported: small models gain nothing from threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import datetime
 import hashlib
 import sys
 import tomllib
 from importlib.resources import files
 
 import pytest
+import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import settings
 
+from esn_core.protocol import load_protocol
+from esn_core.signed_protocol import signature_of
 from esn_core.site_keys import identity_text, mask_text
 
 # A loaded machine is no defect: no example is timed. The same examples are drawn in every run.
@@ -51,6 +55,26 @@ def more_sites():
 
 
 @pytest.fixture(scope="session")
+def centre_key():
+    """The centre's private signing key."""
+    return Ed25519PrivateKey.from_private_bytes(_secret("signing", "centre"))
+
+
+@pytest.fixture(scope="session")
+def sign_as():
+    """A function that signs a protocol file with a key, whatever it says; a signature in it is replaced."""
+
+    def sign(path, key):
+        draft = path.read_text(encoding="utf-8").partition("\n[signature]")[0]
+        path.write_text(draft, encoding="utf-8")
+        signature = signature_of(load_protocol(path), key).model_dump()
+        path.write_text(f"{draft}\n{tomli_w.dumps({'signature': signature})}", encoding="utf-8")
+        return path
+
+    return sign
+
+
+@pytest.fixture(scope="session")
 def roster(more_sites):
     """Three sites with their public keys, as plain data."""
     return more_sites[0][: len(SITES)]
@@ -64,6 +88,7 @@ def protocol_content(roster):
         "format": 1,
         "study": "test",
         "simulated": True,
+        "expires": datetime.date(2099, 12, 31),
         "bundle_sha256": "0" * 64,
         "roster": roster,
         "imaging": tomllib.loads(recipe),
@@ -77,7 +102,13 @@ def protocol_content(roster):
             "noise": "gaussian",
             "epsilon": 8.0,
             "delta": 1e-3,
-            "shares": {"centre": 0.05, "association": 0.7, "gradient": 0.1, "calibration": 0.15},
+            "shares": {
+                "centre": 0.05,
+                "association": 0.7,
+                "gradient": 0.1,
+                "calibration": 0.15,
+                "evaluation": 1.0,
+            },
         },
         "rounds": {"quorum": 3, "deadline_s": 5.0},
     }

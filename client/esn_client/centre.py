@@ -50,10 +50,10 @@ def require_centre(
             try:
                 reply = client.get(f"https://{address}/health")
             except httpx.HTTPError as error:
-                distrust = _distrust(error)
-                if distrust:
+                why = distrust(error)
+                if why:
                     raise LinkError(
-                        f"the centre at {address} is not who it should be: {distrust} (compared with "
+                        f"the centre at {address} is not who it should be: {why} (compared with "
                         f"{ca_certificate})"
                     ) from error
                 reason = str(error) or type(error).__name__
@@ -82,7 +82,7 @@ def clock_skew_s(reply: httpx.Response) -> float:
     return time.time() - there.timestamp()
 
 
-def _distrust(error: BaseException | None) -> str:
+def distrust(error: BaseException | None) -> str:
     """Return why TLS did not trust the centre, or nothing if that was not the reason."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):

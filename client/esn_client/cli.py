@@ -16,6 +16,7 @@ from esn_core.command import progress_bar, run
 from esn_core.errors import ConfigError, SubjectsFailedError
 
 if TYPE_CHECKING:
+    from esn_client.approvals import Approvals
     from esn_client.config import SiteSettings
     from esn_client.ledger import Ledger
 
@@ -27,6 +28,8 @@ app = typer.Typer(
 )
 ledger_app = typer.Typer(no_args_is_help=True, help="Read the privacy ledger.")
 app.add_typer(ledger_app, name="ledger")
+audit_log_app = typer.Typer(no_args_is_help=True, help="The log of every message that came or left.")
+app.add_typer(audit_log_app, name="audit-log")
 
 SettingsFile = Annotated[Path, typer.Argument(help="The site's settings, such as site.toml.")]
 ProtocolFile = Annotated[Path, typer.Argument(help="The study's protocol.")]
@@ -36,8 +39,6 @@ ProtocolFile = Annotated[Path, typer.Argument(help="The study's protocol.")]
 def init(
     directory: Annotated[Path, typer.Argument(help="Where settings and state are written.")],
     site: Annotated[str, typer.Option(help="The site's name in the roster.")],
-    address: Annotated[str, typer.Option(help="host:port of the centre.")],
-    ca_certificate: Annotated[Path, typer.Option(help="The centre's CA certificate, PEM.")],
     epsilon_cap: Annotated[float, typer.Option(help="Largest epsilon of one patient, over all studies.")],
     delta: Annotated[float, typer.Option(help="Delta at which the cap is read.")],
     dataset: Annotated[Path, typer.Option(help="BIDS dataset.")],
@@ -58,13 +59,9 @@ def init(
     path = directory / "site.toml"
     if path.exists():
         raise ConfigError(f"{path} exists; a site is initialised once")
-    if not ca_certificate.is_file():
-        raise ConfigError(f"{ca_certificate}: there is no such file; the centre's 'esn-server init' makes it")
     template = (files("esn_client") / "site.toml.template").read_text(encoding="utf-8")
     values = {
         "site": site,
-        "address": address,
-        "ca_certificate": str(ca_certificate.resolve()),
         "dataset": str(dataset.resolve()),
         "derivatives": str(derivatives.resolve()),
         "trust": trust,
@@ -85,26 +82,67 @@ def init(
         path.unlink()
         raise
     typer.echo(str(settings.enrolment_path))
-    typer.echo(
-        "Send this request to the centre, and compare the fingerprint in it by telephone; there is no secret "
-        "in it. Everything else in the state directory stays here.",
-        err=True,
-    )
+    _say_request(settings)
+
+
+@app.command()
+def kit(
+    settings: SettingsFile,
+    kit_file: Annotated[Path, typer.Argument(help="The kit that the centre sent back.")],
+    fingerprint: Annotated[
+        str | None, typer.Option(help="As the centre read it out; without it, a terminal is asked.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option(help="Accept another signing key or authority than the one before.")
+    ] = False,
+) -> None:
+    """Take in the centre's kit: from then on, only that centre is connected to and believed."""
+    from esn_client.config import load_site
+    from esn_client.kit import read_kit, take_in
+    from esn_core.command import compare_by_telephone
+
+    site, found = load_site(settings), read_kit(kit_file)
+    compare_by_telephone(f"the kit {kit_file}", found.fingerprint, heard=fingerprint)
+    take_in(site, found, replace=replace)
+    typer.echo(found.address)
+
+
+@app.command()
+def rotate(settings: SettingsFile) -> None:
+    """Make new node and mask keys, and a request for the centre to exchange them; the ledger's key stays."""
+    from esn_client.config import load_site
+    from esn_client.state import rotate as make_new_keys
+
+    site = load_site(settings)
+    make_new_keys(site)
+    typer.echo(str(site.enrolment_path))
+    _say_request(site)
 
 
 @app.command()
 def simulate(
     directory: Annotated[Path, typer.Argument(help="The BIDS dataset to write.")],
-    site: Annotated[str, typer.Option(help="north, south or west.")],
+    site: Annotated[str, typer.Option(help="north, south or west; any name with --connectomes.")],
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal datasets.")],
+    connectomes: Annotated[
+        Path | None,
+        typer.Option(help="Write derivatives there at once, on desikan-killiany-83, and no scans."),
+    ] = None,
     children: Annotated[int, typer.Option(min=1, help="Children with drug-resistant epilepsy.")] = 24,
     controls: Annotated[int, typer.Option(min=0, help="Healthy controls.")] = 8,
     truth: Annotated[Path | None, typer.Option(help="Write the hidden truth here, for tests only.")] = None,
     n_procs: Annotated[int, typer.Option(min=1, help="Subjects at a time.")] = 1,
 ) -> None:
-    """Write a simulated hospital: raw diffusion MRI of children who do not exist."""
+    """Write a simulated hospital, raw diffusion MRI or connectomes, of children who do not exist."""
+    from esn_client.imaging.simulated_connectomes import write_connectomes
     from esn_client.imaging.simulated_site import write_site
 
+    if connectomes is not None:
+        write_connectomes(
+            directory, connectomes, site=site, seed=seed, children=children, controls=controls, truth=truth
+        )
+        typer.echo(str(directory))
+        return
     write_site(
         directory, site=site, seed=seed, children=children, controls=controls, truth=truth, n_procs=n_procs
     )
@@ -180,21 +218,39 @@ def prepare(
 
 
 @app.command()
-def review(protocol: ProtocolFile) -> None:
-    """Say in plain words what a protocol asks and what it costs each child."""
+def review(
+    protocol: ProtocolFile,
+    settings: Annotated[
+        Path | None, typer.Option(help="The site's settings, to compare with its limits and its kit.")
+    ] = None,
+) -> None:
+    """Say in plain words who signed a protocol, what it asks and what it costs each child."""
+    from esn_client.config import load_site
+    from esn_client.kit import centre_key
+    from esn_client.review import for_site
     from esn_client.review import review as in_words
     from esn_core.protocol import load_protocol
 
-    typer.echo(in_words(load_protocol(protocol)))
+    found = load_protocol(protocol)
+    typer.echo(in_words(found))
+    if settings:
+        site = load_site(settings)
+        typer.echo(for_site(found, limits=site.limits, centre_key=centre_key(site)))
 
 
 @app.command()
 def approve(settings: SettingsFile, protocol: ProtocolFile) -> None:
-    """Approve a protocol: from then on the site answers its questions, in one run."""
-    from esn_client.config import load_site
-    from esn_client.state import approve as approve_protocol
+    """Approve a signed protocol: from then on the site answers its questions, in one run."""
+    typer.echo(_approvals(settings).approve(protocol).sha256)
 
-    typer.echo(approve_protocol(load_site(settings), protocol).sha256)
+
+@app.command()
+def withdraw(
+    settings: SettingsFile,
+    protocol: Annotated[str, typer.Argument(help="Hash of an approved protocol, 8 digits of it or more.")],
+) -> None:
+    """Take an approval back: from the next question on, the site refuses the protocol's questions."""
+    typer.echo(_approvals(settings).withdraw(protocol))
 
 
 @app.command()
@@ -224,30 +280,75 @@ def audit(
 
 
 @app.command()
+def check(
+    settings: SettingsFile,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Look at everything that must be right before joining; each point is one line, with its cure."""
+    from dataclasses import asdict
+
+    from esn_client.preflight import preflight
+
+    found = preflight(settings)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        for finding in found:
+            typer.echo(f"{finding.verdict:<4} {finding.point:<13} {' '.join(finding.text.split())}")
+    raise typer.Exit(next((f.exit_status for f in found if f.verdict == "FAIL"), 0))
+
+
+@app.command()
+def status(
+    settings: SettingsFile,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show how the site stands: the centre, the approvals, the last question, the budget."""
+    from esn_client.config import load_site
+    from esn_client.site_status import status_of
+
+    found = status_of(load_site(settings))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    table = Table("", "", show_header=False, title=f"Site {found.site}")
+    for name, words in found.words().items():
+        table.add_row(name, words)
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
 def join(settings: SettingsFile) -> None:
     """Answer the centre's questions until stopped; a centre that is away is waited for."""
     import sys
 
+    from esn_client.approvals import Approvals
     from esn_client.audit import AuditLog
     from esn_client.config import load_site
     from esn_client.executor import Executor
     from esn_client.guard import GuardSettings
     from esn_client.guard import join as answer_questions
+    from esn_client.kit import centre_key, load_kit
+    from esn_core.certificates import expiry_warning
 
     site = load_site(settings)
     audit = AuditLog(site.audit_path, site=site.site)
+    approvals = Approvals(site, centre_key=centre_key(site), audit=audit)
     with Executor(
         [sys.executable, "-m", "esn_client.hospital_process", str(settings)],
         log_file=site.state / "logs" / "answers.log",
         question_limit_s=site.compute.question_limit_s,
         memory_limit_gb=site.compute.memory_limit_gb,
     ) as executor:
+        warning = expiry_warning(site.ca_certificate_path, cure="ask the centre for a new kit")
+        if warning:
+            typer.echo(f"esn-client: {warning}", err=True)
         guard = GuardSettings(
-            server_address=site.centre.address,
-            ca_certificate=site.centre.ca_certificate,
+            server_address=load_kit(site).address,
+            ca_certificate=site.ca_certificate_path,
             node_key=site.node_key_path,
             state_directory=site.state,
-            allowed_bundles=executor.bundles,
+            allowed_bundles=approvals.bundles,
             audit=lambda line: audit.write("bundle-refused", reason=line),
             connect_timeout_s=site.centre.connect_timeout_s,
         )
@@ -330,6 +431,43 @@ def export(settings: SettingsFile) -> None:
     with _ledger(load_site(settings)) as ledger:
         for line in ledger.export():
             typer.echo(line)
+
+
+def _say_request(site: "SiteSettings") -> None:
+    """Say what becomes of an enrolment request."""
+    from esn_client.state import own_entry
+
+    typer.echo(
+        "Send this request to the centre; there is no secret in it. When they call, read out:\n"
+        f"  {own_entry(site).fingerprint}\n"
+        "Everything else in the state directory stays here.",
+        err=True,
+    )
+
+
+def _approvals(settings: Path) -> "Approvals":
+    """Return what a site approved, and the way to change it."""
+    from esn_client.approvals import Approvals
+    from esn_client.audit import AuditLog
+    from esn_client.config import load_site
+    from esn_client.kit import centre_key
+
+    site = load_site(settings)
+    audit = AuditLog(site.audit_path, site=site.site)
+    return Approvals(site, centre_key=centre_key(site), audit=audit)
+
+
+@audit_log_app.command("export")
+def export_audit_log(settings: SettingsFile) -> None:
+    """Print the log of all messages, signed, for 'esn-server audit verify'; no patient is in it."""
+    from esn_client.audit import AuditLog
+    from esn_client.config import load_site
+    from esn_client.identity import load_identity_key
+
+    site = load_site(settings)
+    key = load_identity_key(site.identity_key_path)
+    for line in AuditLog(site.audit_path, site=site.site).export(key):
+        typer.echo(line)
 
 
 @contextmanager

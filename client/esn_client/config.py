@@ -1,4 +1,4 @@
-"""A site's own settings: where its data are, where the centre is, and what the site will never exceed."""
+"""A site's own settings: where its data are, how the centre is met, and what the site will never exceed."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -13,10 +13,8 @@ class _Table(BaseModel):
 
 
 class CentreSettings(_Table):
-    """How the coordinating centre is reached."""
+    """How the coordinating centre is met; where it is and who it is stand in its kit."""
 
-    address: str = Field(pattern=r"^[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5}$")
-    ca_certificate: Path
     connect_timeout_s: float = Field(gt=0)
     """How long one attempt to connect may take; `join` goes on with the next."""
 
@@ -57,20 +55,18 @@ class SiteSettings(_Table):
     dataset: Path
     derivatives: Path
     state: Path
-    """Keys, ledger, audit log and approved protocols; nobody else may read it."""
+    """Keys, ledger, audit log, the centre's kit and approved protocols; nobody else may read it."""
     centre: CentreSettings
     limits: Limits
     compute: ComputeSettings
 
     def under(self, directory: Path) -> Self:
         """Return the same settings with relative paths taken from `directory`."""
-        centre = self.centre.model_copy(update={"ca_certificate": directory / self.centre.ca_certificate})
         return self.model_copy(
             update={
                 "dataset": directory / self.dataset,
                 "derivatives": directory / self.derivatives,
                 "state": directory / self.state,
-                "centre": centre,
             }
         )
 
@@ -108,6 +104,26 @@ class SiteSettings(_Table):
     def salt_path(self) -> Path:
         """Secret that turns participant labels into the ledger's identifiers."""
         return self.state / "patient_salt"
+
+    @property
+    def kit_path(self) -> Path:
+        """What the site took in of the centre: its address and how it proves itself."""
+        return self.state / "centre" / "kit.toml"
+
+    @property
+    def ca_certificate_path(self) -> Path:
+        """The kit's certificate authority, PEM."""
+        return self.state / "centre" / "ca.crt"
+
+    @property
+    def signing_key_path(self) -> Path:
+        """The kit's signing key, OpenSSH, for standard tools to read."""
+        return self.state / "centre" / "signing_key.pub"
+
+    @property
+    def withdrawn_path(self) -> Path:
+        """Directory of protocols whose approval was taken back."""
+        return self.state / "withdrawn"
 
     @property
     def approved_path(self) -> Path:

@@ -8,7 +8,6 @@ lives on. The limit on memory is looked at five times a second, on Linux; what
 is counted is the memory in use (resident), not what is reserved.
 """
 
-import json
 import logging
 import os
 import time
@@ -45,11 +44,6 @@ class Executor:
     memory_limit_gb : float
         Most memory that the process may use, in 10^9 bytes.
 
-    Attributes
-    ----------
-    bundles : frozenset of str
-        Hashes of the Flower bundles that the approved protocols name.
-
     Raises
     ------
     EsnError
@@ -64,7 +58,6 @@ class Executor:
         self._log_file = log_file
         self._question_limit_s = question_limit_s
         self._memory_limit_bytes = memory_limit_gb * 1e9
-        self.bundles: frozenset[str] = frozenset()
         self._process: ChildProcess | None = None
         self._pipe: Connection | None = None
 
@@ -130,7 +123,6 @@ class Executor:
         if word[:1] != b"R":
             self._stop()
             raise _error_of(word[1:])
-        self.bundles = frozenset(json.loads(word[1:]))
         return ours
 
     def _wait(self, pipe: Connection, *, until_s: float) -> bytes:

@@ -7,7 +7,6 @@ os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")  # 
 import contextlib
 import logging
 import random
-import re
 import signal
 import threading
 import time
@@ -62,8 +61,9 @@ class GuardSettings:
         This site's private key, elliptic curve, OpenSSH format.
     state_directory : Path
         Where logs and Flower's own files are kept; one per site.
-    allowed_bundles : frozenset of str
-        sha256 of the Flower app bundles that this site has agreed to, 64 hexadecimal digits each.
+    allowed_bundles : callable
+        Returns the sha256 of the Flower app bundles that this site has agreed to, 64 hexadecimal digits
+        each; called for every question.
     audit : callable
         Receives one line for every refusal; the lines hold no text of the other side's choosing.
     connect_timeout_s : float
@@ -80,7 +80,7 @@ class GuardSettings:
     ca_certificate: Path
     node_key: Path
     state_directory: Path
-    allowed_bundles: frozenset[str]
+    allowed_bundles: Callable[[], frozenset[str]]
     audit: Callable[[str], None]
     connect_timeout_s: float = 30.0
 
@@ -94,11 +94,6 @@ class GuardSettings:
             f"{name} {path} is not a file"
             for name, path in (("ca_certificate", self.ca_certificate), ("node_key", self.node_key))
             if not path.is_file()
-        ]
-        complaints += [
-            f"allowed_bundles must hold sha256 hashes (64 hexadecimal digits), not {sha256!r}"
-            for sha256 in sorted(self.allowed_bundles)
-            if not re.fullmatch(r"[0-9a-f]{64}", sha256)
         ]
         if not self.connect_timeout_s > 0:
             complaints.append(f"connect_timeout_s must be positive, not {self.connect_timeout_s}")
@@ -245,7 +240,7 @@ class _Patience:
 def _reply(message: Message, context: object, bundle: bytes, settings: GuardSettings) -> Message:
     """Return the answer to a message, or the name of the error that stands in its way."""
     try:
-        check_bundle(bundle, allowed_sha256=settings.allowed_bundles)
+        check_bundle(bundle, allowed_sha256=settings.allowed_bundles())
     except ProtocolError as error:
         settings.audit(f"refused: {error}")
         logger.warning("refused: %s", error)

@@ -1,10 +1,9 @@
 """The hospital in a process of its own: reads questions from its guard, and answers each through the gate."""
 
-import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from esn_core.errors import EsnError
 _log = logging.getLogger(__name__)
 
 
-def serve(pipe: Connection, reply: Callable[[bytes], bytes], bundles: Iterable[str]) -> None:
+def serve(pipe: Connection, reply: Callable[[bytes], bytes]) -> None:
     """Answer until the guard closes its end.
 
     Parameters
@@ -22,11 +21,9 @@ def serve(pipe: Connection, reply: Callable[[bytes], bytes], bundles: Iterable[s
         To the guard.
     reply : callable
         Takes a question's bytes and returns the answer's. Of an exception, the guard learns the class.
-    bundles : iterable of str
-        Hashes of the Flower bundles that the approved protocols name.
 
     """
-    pipe.send_bytes(b"R" + json.dumps(sorted(bundles)).encode())
+    pipe.send_bytes(b"R")
     while True:
         try:
             body = pipe.recv_bytes()
@@ -55,8 +52,8 @@ def main() -> None:
         from esn_client.config import load_site
         from esn_client.site import open_hospital
 
-        with open_hospital(load_site(Path(sys.argv[1]))) as (hospital, bundles):
-            serve(pipe, hospital.reply, bundles)
+        with open_hospital(load_site(Path(sys.argv[1]))) as (hospital, _):
+            serve(pipe, hospital.reply)
     except EsnError as error:
         pipe.send_bytes(b"F" + f"{type(error).__name__}\n{error}".encode())
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import tomli_w
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from esn_core.errors import ConfigError
 from esn_core.files import write_new
 from esn_core.protocol import RosterEntry
+from esn_core.signing import load_signing_key
 from esn_core.site_keys import identity_text, mask_text
 
 
@@ -32,7 +32,7 @@ def create_node_key(path: Path) -> None:
         One of the two files is there already; nothing is overwritten.
 
     """
-    public_path = path.with_name(path.name + ".pub")
+    public_path = public_half(path)
     for present in (path, public_path):
         if present.exists():
             raise ConfigError(f"{present} already exists; a node key is not replaced: choose another path")
@@ -46,27 +46,6 @@ def create_node_key(path: Path) -> None:
     )
     write_new(path, private_bytes, mode=0o600)
     write_new(public_path, public_bytes + b"\n", mode=0o644)
-
-
-def create_identity_key(path: Path) -> None:
-    """Create the Ed25519 key with which this site signs its ledger, in OpenSSH format.
-
-    Parameters
-    ----------
-    path : Path
-        Of the private key, readable by its owner only; the public key goes beside it, with ``.pub`` appended.
-
-    """
-    key = Ed25519PrivateKey.generate()
-    write_new(
-        path,
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-        ),
-        mode=0o600,
-    )
-    public = identity_text(key.public_key())
-    write_new(path.with_name(path.name + ".pub"), f"{public}\n".encode(), mode=0o644)
 
 
 def create_mask_key(path: Path) -> None:
@@ -83,13 +62,7 @@ def create_mask_key(path: Path) -> None:
 
 def load_identity_key(path: Path) -> Ed25519PrivateKey:
     """Read the key with which this site signs; `ConfigError` when it is not there or no such key."""
-    try:
-        key = serialization.load_ssh_private_key(_read(path), password=None)
-    except (ValueError, UnsupportedAlgorithm) as cause:
-        raise ConfigError(f"{path}: is no private key in OpenSSH format; it was damaged") from cause
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(f"{path}: is no Ed25519 key")
-    return key
+    return load_signing_key(path, program="esn-client")
 
 
 def load_mask_key(path: Path) -> X25519PrivateKey:
@@ -113,7 +86,7 @@ def roster_entry(site: str, *, node_key: Path, identity_key: Path, mask_key: Pat
         The private keys; the node key's public half stands beside it.
 
     """
-    public = _read(node_key.with_name(node_key.name + ".pub")).decode()
+    public = _read(public_half(node_key)).decode()
     return RosterEntry(
         site=site,
         node_key=" ".join(public.split()[:2]),
@@ -122,13 +95,9 @@ def roster_entry(site: str, *, node_key: Path, identity_key: Path, mask_key: Pat
     )
 
 
-def enrolment_request(entry: RosterEntry) -> bytes:
-    """Return the file that a site sends to the centre; there is no secret in it."""
-    words = (
-        "# Enrolment request of one site. There is no secret in it. Before the centre enrols the site, two\n"
-        f"# people compare this fingerprint by telephone: {entry.fingerprint}\n"
-    )
-    return (words + tomli_w.dumps(entry.model_dump())).encode()
+def public_half(path: Path) -> Path:
+    """Return the file of the public key that belongs to a private one."""
+    return path.with_name(path.name + ".pub")
 
 
 def _read(path: Path) -> bytes:

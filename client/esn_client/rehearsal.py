@@ -28,8 +28,9 @@ from esn_client.egress import Gate, Rows, discrete_gaussian
 from esn_client.ledger import Ledger
 from esn_core.errors import ProtocolError
 from esn_core.fixed_point import leave_grid
+from esn_core.phases import Phase
 from esn_core.protocol import Protocol
-from esn_core.questions import Answer, Phase, Question, QuestionId
+from esn_core.questions import Answer, Question, QuestionId
 from esn_core.secure_sum import Attempt, unmask
 from esn_core.site_keys import identity_text, mask_text
 
@@ -134,14 +135,16 @@ class Rehearsal:
                     ledger=ledger,
                     audit=AuditLog(self._scratch / f"{name}.jsonl", site=name),
                     salt=bytes(32),
+                    identity_key=keys.identity,
                     mask_key=keys.mask,
                     noise=discrete_gaussian,
                 )
-                total = Answer.from_bytes(gate.release(question, given, self.protocol)).total
+                public = keys.identity.public_key()
+                total = Answer.from_bytes(gate.release(question, given, self.protocol), public).total
                 if total is not None:
                     totals[name] = total
                 if self.protocol.self_masked:
-                    seed = Answer.from_bytes(gate.reveal(question, self.protocol)).seed
+                    seed = Answer.from_bytes(gate.reveal(question, self.protocol), public).seed
                     seeds[name] = seed or b""
                 paid = ledger.paid(str(question.id))
                 if name in self._colluding and paid is not None:

@@ -1,72 +1,77 @@
-"""A hospital ready to answer: its approved protocols, its children, and the gate over its ledger."""
+"""A hospital ready to answer: its approvals, its children, and the gate over its ledger."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from esn_client.answers import Hospital, Study
+from esn_client.answers import Hospital
+from esn_client.approvals import Approvals
 from esn_client.audit import AuditLog
 from esn_client.cohort import load_cohort, read_participants
 from esn_client.config import SiteSettings
 from esn_client.egress import Gate, discrete_gaussian
 from esn_client.identity import load_identity_key, load_mask_key
+from esn_client.kit import centre_key
 from esn_client.ledger import Ledger
-from esn_client.state import SALT_BYTES, approved_protocols
+from esn_client.state import SALT_BYTES
+from esn_client.study import Study
 from esn_client.training import device_for
-from esn_core.errors import ConfigError, DataError, LedgerError, ProtocolError
+from esn_core.errors import ConfigError, DataError, LedgerError
+from esn_core.protocol import Protocol
 
 
 @contextmanager
-def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, frozenset[str]]]:
-    """Open the ledger and stand ready to answer the approved protocols.
+def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, Approvals]]:
+    """Open the ledger and stand ready to answer the approved protocols, those of later included.
 
     Yields
     ------
     Hospital
         Answers questions.
-    frozenset of str
-        Hashes of the Flower bundles that the approved protocols name.
+    Approvals
+        What it answers questions of, at each moment.
 
     Raises
     ------
     ConfigError
-        The site was not initialised, or has approved nothing.
+        The site was not initialised, or has no kit of the centre.
+    ProtocolError
+        An approved protocol was changed since.
     LedgerError
         The ledger is not the one that this site wrote, or older than its audit log.
 
     """
     if not settings.salt_path.exists():
         raise ConfigError(f"{settings.state}: this site has no state; run 'esn-client init' first")
-    protocols = approved_protocols(settings)
-    if not protocols:
-        raise ConfigError(f"site {settings.site} has approved no protocol; run 'esn-client approve' first")
+    audit = AuditLog(settings.audit_path, site=settings.site)
+    key = centre_key(settings)
+    approvals = Approvals(settings, centre_key=key, audit=audit)
+    for digest in approvals.digests():
+        approvals.recorded(digest)
     device = device_for(settings.compute.device)
     participants = read_participants(settings.dataset)
     if not settings.derivatives.is_dir():
         raise DataError(f"{settings.derivatives}: there is no such directory; run 'esn-client prepare' first")
 
-    def load(digest: str) -> Study:
-        if digest not in protocols:
-            raise ProtocolError("a question of a protocol that this site has not approved")
-        protocol = protocols[digest]
+    def load(protocol: Protocol) -> Study:
         cohort = load_cohort(
             participants, site=settings.site, derivatives=settings.derivatives, protocol=protocol
         )
-        return Study(protocol, cohort, device)
+        return Study(settings.site, protocol, cohort, device)
 
-    audit = AuditLog(settings.audit_path, site=settings.site)
-    with Ledger(settings.ledger_path, load_identity_key(settings.identity_key_path)) as ledger:
+    identity = load_identity_key(settings.identity_key_path)
+    with Ledger(settings.ledger_path, identity) as ledger:
         check_against_audit(ledger, audit)
         gate = Gate(
             site=settings.site,
             limits=settings.limits,
             ledger=ledger,
             audit=audit,
-            salt=_salt(settings),
+            salt=read_salt(settings),
+            identity_key=identity,
             mask_key=load_mask_key(settings.mask_key_path),
             noise=discrete_gaussian,
         )
-        bundles = frozenset(protocol.bundle_sha256 for protocol in protocols.values())
-        yield Hospital(gate=gate, load=load), bundles
+        yield Hospital(gate=gate, centre_key=key, approved=approvals.protocol, load=load), approvals
 
 
 def check_against_audit(ledger: Ledger, audit: AuditLog) -> None:
@@ -86,7 +91,17 @@ def check_against_audit(ledger: Ledger, audit: AuditLog) -> None:
         )
 
 
-def _salt(settings: SiteSettings) -> bytes:
+def read_salt(settings: SiteSettings) -> bytes:
+    """Return the secret that turns participant labels into the ledger's identifiers.
+
+    Raises
+    ------
+    ConfigError
+        The file is not there, or was damaged.
+
+    """
+    if not settings.salt_path.exists():
+        raise ConfigError(f"{settings.state}: this site has no state; run 'esn-client init' first")
     salt = settings.salt_path.read_bytes()
     # With a shorter key the ledger's identifiers could be guessed.
     if len(salt) != SALT_BYTES:

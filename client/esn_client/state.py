@@ -1,22 +1,24 @@
-"""A site's state directory: its keys, the ledger's salt, and the protocols it approved."""
+"""A site's state directory: its keys, its enrolment request, the ledger and its salt."""
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from esn_client.config import SiteSettings
 from esn_client.identity import (
-    create_identity_key,
     create_mask_key,
     create_node_key,
-    enrolment_request,
     load_identity_key,
+    public_half,
     roster_entry,
 )
 from esn_client.ledger import Ledger
-from esn_core.connectome import load_template
-from esn_core.errors import ConfigError, ProtocolError
+from esn_core.enrolment import EnrolmentRequest
+from esn_core.errors import ConfigError
 from esn_core.files import write_new, write_whole
-from esn_core.protocol import Protocol, RosterEntry, load_protocol
+from esn_core.protocol import RosterEntry
+from esn_core.signing import create_signing_key
 
 SALT_BYTES = 32
 
@@ -35,11 +37,13 @@ def create_state(settings: SiteSettings) -> None:
     settings.state.mkdir(parents=True, mode=0o700, exist_ok=True)
     settings.state.chmod(0o700)
     create_node_key(settings.node_key_path)
-    create_identity_key(settings.identity_key_path)
+    create_signing_key(settings.identity_key_path)
     create_mask_key(settings.mask_key_path)
     write_new(settings.salt_path, secrets.token_bytes(SALT_BYTES), mode=0o600)
-    write_new(settings.enrolment_path, enrolment_request(own_entry(settings)), mode=0o644)
-    with Ledger(settings.ledger_path, load_identity_key(settings.identity_key_path)):
+    identity = load_identity_key(settings.identity_key_path)
+    request = EnrolmentRequest.of(own_entry(settings), identity).text
+    write_new(settings.enrolment_path, request.encode(), mode=0o644)
+    with Ledger(settings.ledger_path, identity):
         pass
 
 
@@ -60,50 +64,45 @@ def own_entry(settings: SiteSettings) -> RosterEntry:
     )
 
 
-def approve(settings: SiteSettings, protocol_path: Path) -> Protocol:
-    """Approve a protocol: from now on this site answers its questions.
+def rotate(settings: SiteSettings) -> None:
+    """Replace the site's node and mask keys, and write a new enrolment request.
+
+    The identity key stays: the ledger and its signatures are the site's for good. The old
+    private keys are gone afterwards, so that no mask of the past can be computed again.
+
+    Parameters
+    ----------
+    settings : SiteSettings
 
     Raises
     ------
-    ProtocolError
-        The protocol cannot be used, or this site is not on its roster with the key it has.
     ConfigError
-        This version ships no such atlas or template.
+        A protocol is still approved, whose roster names the keys as they are; or the site has no state.
 
     """
-    protocol = load_protocol(protocol_path)
-    load_template(protocol.imaging.atlas)
-    _check_roster(settings, protocol)
-    write_whole(settings.approved_path / f"{protocol.sha256}.toml", protocol_path.read_bytes())
-    return protocol
-
-
-def approved_protocols(settings: SiteSettings) -> dict[str, Protocol]:
-    """Return the protocols that this site approved, by hash.
-
-    Raises
-    ------
-    ProtocolError
-        An approved file was changed since.
-
-    """
-    protocols = {}
-    for path in sorted(settings.approved_path.glob("*.toml")):
-        protocol = load_protocol(path)
-        if protocol.sha256 != path.stem:
-            raise ProtocolError(f"{path}: was changed after it was approved; approve it again")
-        protocols[protocol.sha256] = protocol
-    return protocols
-
-
-def _check_roster(settings: SiteSettings, protocol: Protocol) -> None:
-    entries = {entry.site: entry for entry in protocol.roster}
-    if settings.site not in entries:
-        raise ProtocolError(f"site {settings.site} is not on the roster: {', '.join(entries)}")
-    own, listed = own_entry(settings).model_dump(), entries[settings.site].model_dump()
-    differing = [name.replace("_", " ") for name, value in own.items() if listed[name] != value]
-    if differing:
-        raise ProtocolError(
-            f"the roster lists another {' and '.join(differing)} for {settings.site} than the one in "
-            f"{settings.state}"
+    approved = sorted(path.stem[:16] for path in settings.approved_path.glob("*.toml"))
+    if approved:
+        raise ConfigError(
+            f"the rosters of approved protocols name the present keys: {', '.join(approved)}; finish these "
+            "studies and run 'esn-client withdraw' first"
         )
+    identity = load_identity_key(settings.identity_key_path)
+    with _new_names(settings.node_key_path, settings.mask_key_path) as (node_key, mask_key):
+        create_node_key(node_key)
+        create_mask_key(mask_key)
+    entry = own_entry(settings)
+    write_whole(settings.enrolment_path, EnrolmentRequest.of(entry, identity).text.encode())
+
+
+@contextmanager
+def _new_names(*paths: Path) -> Iterator[tuple[Path, ...]]:
+    """Let files be made under other names, and give each its own when all are there."""
+    fresh = tuple(path.with_name(f"new-{path.name}") for path in paths)
+    for path in fresh:
+        for left in (path, public_half(path)):
+            left.unlink(missing_ok=True)  # of a rotation that was interrupted
+    yield fresh
+    for new, path in zip(fresh, paths, strict=True):
+        if public_half(new).exists():
+            public_half(new).replace(public_half(path))
+        new.replace(path)

@@ -17,10 +17,13 @@ from typing import Literal
 from rich.console import Console
 
 from esn_core.child_process import ChildProcess
+from esn_core.enrolment import SiteKit
 from esn_core.errors import ConfigError, StudyError
 from esn_core.loopback import free_port
+from esn_core.protocol import read_toml
 from esn_server.report.result import StudyResult, read_result
 from esn_server.running import write_outcome
+from esn_server.sites import read_request
 
 SITES = ("north", "south", "west")
 CHILDREN = 24
@@ -46,7 +49,7 @@ class _Study:
     noise: Literal["gaussian", "none"]
     epsilon: float
     console: Console
-    timings_s: dict[str, float] = field(default_factory=dict)
+    timing_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def centre(self) -> Path:
@@ -65,8 +68,8 @@ class _Study:
         self.console.print(f"[bold]{words}[/bold]")
         started = time.monotonic()
         yield
-        self.timings_s[name] = time.monotonic() - started
-        self.console.print(f"  done in {self.timings_s[name]:.1f} s")
+        self.timing_s[name] = time.monotonic() - started
+        self.console.print(f"  done in {self.timing_s[name]:.1f} s")
 
 
 def run_demo(out: Path, *, seed: int, epsilon: float) -> Path:
@@ -100,8 +103,8 @@ def run_demo(out: Path, *, seed: int, epsilon: float) -> Path:
             _simulate(private, site, seed=seed)
     result = _run(private)
     console.print("The same study once more without noise: what privacy costs (simulated children only)")
-    beside = write_outcome(_run(exact), exact.directory, timings_s=exact.timings_s)
-    write_outcome(result, out, no_noise=beside, timings_s=private.timings_s)
+    beside = write_outcome(_run(exact), exact.directory, timing_s=exact.timing_s)
+    write_outcome(result, out, no_noise=beside, timing_s=private.timing_s)
     return out / "report.html"
 
 
@@ -117,7 +120,6 @@ def _run(study: _Study) -> StudyResult:
     """Set a consortium up, run its study, and shut everything down."""
     port = free_port()
     health = ("--health-port", str(free_port()))
-    address = f"127.0.0.1:{port}"
     logs = study.directory / "logs"
     with contextlib.ExitStack() as processes:
         with study.step("start", "Starting the centre and enrolling the sites"):
@@ -134,14 +136,13 @@ def _run(study: _Study) -> StudyResult:
                 )
             )
             for site in SITES:
-                _initialise(study, site, address)
+                _initialise(study, site)
             if not centre.wait_until(
                 lambda: any("ready" in line for line in centre.log_lines()), timeout_s=_START_S
             ):
                 raise StudyError(f"the centre did not start: {centre.last_words()}")
             for site in SITES:
-                request = study.settings(site).parent / "state" / "enrolment.toml"
-                _call("server", "enrol", str(study.centre), str(request))
+                _enrol(study, site, port)
             _draft(study)
         with study.step("prepare", "Preparing every child's connectome at its hospital"):
             for site in SITES:
@@ -157,21 +158,35 @@ def _run(study: _Study) -> StudyResult:
                 processes.enter_context(
                     _background("client", "join", str(study.settings(site)), log=logs / f"{site}.log")
                 )
-            arguments = (str(study.centre), str(study.protocol), "--out", str(study.directory))
+            arguments = (str(study.centre), str(study.protocol), "--out", str(study.directory / "run"))
             _call("server", "run", *arguments)
-    return read_result(study.directory / "result.json")
+    return read_result(study.directory / "run" / "result.json")
 
 
-def _initialise(study: _Study, site: str, address: str) -> None:
+def _initialise(study: _Study, site: str) -> None:
     data = study.hospitals / site
     _call(
         "client",
-        *("init", str(study.settings(site).parent), "--site", site, "--address", address),
-        *("--ca-certificate", str(study.centre / "ca.crt")),
+        *("init", str(study.settings(site).parent), "--site", site),
         *("--epsilon-cap", str(study.epsilon), "--delta", str(DELTA)),
         *("--dataset", str(data / "bids"), "--derivatives", str(data / "derivatives")),
         "--exact-sums" if study.noise == "none" else "--no-exact-sums",
     )
+
+
+def _enrol(study: _Study, site: str, port: int) -> None:
+    """Exchange request and kit; the telephone calls are played."""
+    settings = study.settings(site)
+    request = settings.parent / "state" / "enrolment.toml"
+    heard = read_request(request).fingerprint
+    _call(
+        "server",
+        *("enrol", str(study.centre), str(request), "--fingerprint", heard),
+        *("--public-address", f"127.0.0.1:{port}"),
+    )
+    kit = study.centre / "kits" / f"{site}.kit.toml"
+    heard = read_toml(kit, SiteKit).fingerprint
+    _call("client", "kit", str(settings), str(kit), "--fingerprint", heard)
 
 
 def _draft(study: _Study) -> None:
@@ -181,6 +196,7 @@ def _draft(study: _Study) -> None:
         *("--epsilon", str(study.epsilon), "--delta", str(DELTA), "--noise", study.noise, "--simulated"),
         *("--split-salt", SPLIT_SALT, "--training-rounds", str(TRAINING_ROUNDS), "--deadline-s", "120"),
     )
+    _call("server", "protocol", "sign", str(study.centre), str(study.protocol))
 
 
 def _program(side: Literal["client", "server"]) -> list[str]:

@@ -1,31 +1,30 @@
-"""Who is who: the centre's certificates, and the keys of sites."""
+"""Who the centre is: its certificates and its signing key."""
 
-import datetime
-import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from esn_core.certificates import expiry_warning
 from esn_core.errors import ConfigError
 from esn_core.files import write_new
+from esn_core.signing import create_signing_key, load_signing_key
+from esn_server.certificates import issue_authority, issue_server, names_of
 
-_AUTHORITY_DAYS = 3650
-# Apple's and some hospitals' TLS stacks refuse server certificates that live longer than this.
-_SERVER_DAYS = 825
-_FILES = ("ca.crt", "ca.key", "server.crt", "server.key")
+_FILES = ("ca.crt", "ca.key", "server.crt", "server.key", "signing_key", "signing_key.pub")
 
 
 def create_authority(directory: Path, *, names: Sequence[str]) -> None:
-    """Create the centre's certificate authority and its server certificate.
+    """Create the centre's certificate authority, its server certificate and its signing key.
 
-    Writes ``ca.crt``, ``ca.key``, ``server.crt`` and ``server.key`` (PEM, elliptic curve P-384);
-    keys are readable by their owner only. ``localhost`` and the loopback addresses are always
-    among the names, so that the centre's own programs reach the server too.
+    Writes ``ca.crt``, ``ca.key``, ``server.crt`` and ``server.key`` (PEM, elliptic curve P-384), and
+    ``signing_key`` with its public half ``signing_key.pub`` (OpenSSH, Ed25519); keys are readable by
+    their owner only. ``localhost`` and the loopback addresses are always among the names, so that
+    the centre's own programs reach the server too.
 
     Parameters
     ----------
@@ -46,44 +45,91 @@ def create_authority(directory: Path, *, names: Sequence[str]) -> None:
             f"{directory} already holds {', '.join(present)}; an authority that sites trust is not "
             "replaced: choose an empty directory"
         )
-    alternative_names = x509.SubjectAlternativeName(
-        [_alternative_name(name) for name in dict.fromkeys([*names, "localhost", "127.0.0.1", "::1"])]
-    )
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    now = datetime.datetime.now(datetime.UTC)
-
     authority_key = ec.generate_private_key(ec.SECP384R1())
-    authority_name = _distinguished_name("esn-federated certificate authority")
-    authority = (
-        _builder(authority_name, authority_name, authority_key.public_key(), now, days=_AUTHORITY_DAYS)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False)
-        .sign(authority_key, hashes.SHA384())
-    )
+    authority = issue_authority(authority_key)
     server_key = ec.generate_private_key(ec.SECP384R1())
-    server = (
-        _builder(
-            _distinguished_name("esn-federated centre"),
-            authority_name,
-            server_key.public_key(),
-            now,
-            days=_SERVER_DAYS,
-        )
-        .add_extension(alternative_names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(server_key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
-        )
-        .sign(authority_key, hashes.SHA384())
-    )
+    server = issue_server(server_key.public_key(), names, authority=authority, authority_key=authority_key)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_new(directory / "ca.key", _private_bytes(authority_key), mode=0o600)
     write_new(directory / "server.key", _private_bytes(server_key), mode=0o600)
-    write_new(directory / "ca.crt", authority.public_bytes(serialization.Encoding.PEM), mode=0o644)
-    write_new(directory / "server.crt", server.public_bytes(serialization.Encoding.PEM), mode=0o644)
+    create_signing_key(directory / "signing_key")
+    write_new(directory / "ca.crt", _public_bytes(authority), mode=0o644)
+    write_new(directory / "server.crt", _public_bytes(server), mode=0o644)
+
+
+def renew_server(directory: Path, *, names: Sequence[str]) -> tuple[str, ...]:
+    """Replace the server's certificate and key by new ones of the same authority.
+
+    Sites notice nothing: they trust the authority. A SuperLink that runs has to be started again.
+
+    Parameters
+    ----------
+    directory : Path
+    names : sequence of str
+        DNS names and IP addresses; without any, those of the present certificate.
+
+    Returns
+    -------
+    tuple of str
+        The names in the new certificate, those of the loopback left out.
+
+    Raises
+    ------
+    ConfigError
+        The authority or the present certificate is missing or damaged, or a name cannot be used.
+
+    """
+    authority = read_certificate(directory / "ca.crt")
+    try:
+        authority_key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), password=None)
+    except OSError as cause:
+        raise ConfigError(f"{directory / 'ca.key'} cannot be read: {cause.strerror}") from cause
+    except (ValueError, UnsupportedAlgorithm) as cause:
+        raise ConfigError(f"{directory / 'ca.key'} is no private key in PEM") from cause
+    if not isinstance(authority_key, ec.EllipticCurvePrivateKey):
+        raise ConfigError(f"{directory / 'ca.key'} is no elliptic curve key")
+    names = tuple(names) or server_names(directory)
+    key = ec.generate_private_key(ec.SECP384R1())
+    server = issue_server(key.public_key(), names, authority=authority, authority_key=authority_key)
+    new_key, new_certificate = directory / "new-server.key", directory / "new-server.crt"
+    for left in (new_key, new_certificate):
+        left.unlink(missing_ok=True)  # of a renewal that was interrupted
+    write_new(new_key, _private_bytes(key), mode=0o600)
+    write_new(new_certificate, _public_bytes(server), mode=0o644)
+    # Between these two steps key and certificate do not fit, and no server starts: renewing again cures it.
+    new_key.replace(directory / "server.key")
+    new_certificate.replace(directory / "server.crt")
+    return names_of(server)
+
+
+def server_names(directory: Path) -> tuple[str, ...]:
+    """Return the names under which the centre's certificate is good, those of the loopback left out."""
+    return names_of(read_certificate(directory / "server.crt"))
+
+
+def read_certificate(path: Path) -> x509.Certificate:
+    """Read a certificate; `ConfigError` when it is not there or none."""
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as cause:
+        raise ConfigError(f"{path} cannot be read: {cause.strerror}; run 'esn-server init' first") from cause
+    except ValueError as cause:
+        raise ConfigError(f"{path} is no certificate in PEM") from cause
+
+
+def expiry_warnings(directory: Path) -> tuple[str, ...]:
+    """Return a line for each certificate of the centre that ends within 30 days."""
+    cures = {
+        "server.crt": "run 'esn-server renew'",
+        "ca.crt": "make a new centre with 'esn-server init', and enrol every site there",
+    }
+    found = (expiry_warning(directory / name, cure=cure) for name, cure in cures.items())
+    return tuple(warning for warning in found if warning)
+
+
+def load_centre_key(directory: Path) -> Ed25519PrivateKey:
+    """Read the key by which the centre signs; `ConfigError` when it is not there or damaged."""
+    return load_signing_key(directory / "signing_key", program="esn-server")
 
 
 def read_node_key(path: Path) -> bytes:
@@ -116,64 +162,12 @@ def read_node_key(path: Path) -> bytes:
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    public_key: ec.EllipticCurvePublicKey,
-    now: datetime.datetime,
-    *,
-    days: int,
-) -> x509.CertificateBuilder:
-    """Return what an authority's and a server's certificate have in common."""
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        # A site whose clock is a little behind must not find the certificate "not yet valid".
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=days))
-    )
-
-
-def _alternative_name(name: str) -> x509.GeneralName:
-    """Return an IP address as such, anything else as a DNS name."""
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        pass
-    try:
-        encoded = name.encode("idna").decode("ascii")
-    except UnicodeError as error:
-        raise ConfigError(f"{name!r} is neither a DNS name nor an IP address") from error
-    if not encoded or any(character in encoded for character in " /:@"):
-        raise ConfigError(f"{name!r} is neither a DNS name nor an IP address; leave out scheme and port")
-    return x509.DNSName(encoded)
-
-
-def _distinguished_name(common_name: str) -> x509.Name:
-    """Return a name with nothing but a common name in it."""
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    """Return the key usage of an authority, or of a server."""
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
 def _private_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
     """Return the key as unencrypted PKCS #8 PEM, which Flower's server needs."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def _public_bytes(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)

@@ -10,11 +10,13 @@ for until the deadline.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 from typing import Protocol as Structural
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from esn_core.errors import EsnError, ProtocolError, StudyError
@@ -23,6 +25,8 @@ from esn_core.protocol import Protocol
 from esn_core.questions import Answer, LedgerMark, Question, SiteFacts, sha256_of
 from esn_core.releases import ReleaseKind
 from esn_core.secure_sum import Attempt, unmask
+from esn_core.site_keys import identity_key
+from esn_server.standing import Observe, SiteStanding, Standing, State
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +118,10 @@ class _Exchange:
     needed: int
     answers: dict[str, Answer] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    tries: Counter[str] = field(default_factory=Counter)
+    asked_at: dict[str, float] = field(default_factory=dict)
+    answered_at: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[str]:
@@ -122,6 +130,29 @@ class _Exchange:
     @property
     def complete(self) -> bool:
         return len(self.answers) == len(self.nodes)
+
+    def standing_of(self, site: str, *, asked: bool, online: bool) -> SiteStanding:
+        """Say how the question stands at one site."""
+        answer = self.answers.get(site)
+        state: State
+        if answer is not None:
+            state = "answered"
+        elif site in self.failures:
+            state = "refused"
+        elif asked:
+            state = "asked"
+        elif site in self.errors:
+            state = "lost"
+        else:
+            state = "not-asked" if online else "not-connected"
+        return SiteStanding(
+            state=state,
+            tries=self.tries[site],
+            asked_at=self.asked_at.get(site),
+            answered_at=self.answered_at.get(site),
+            error=self.errors.get(site),
+            facts=answer.facts if answer is not None else None,
+        )
 
 
 class Rounds:
@@ -133,8 +164,13 @@ class Rounds:
     nodes : dict of str to int
         Node of each site; nobody else is ever asked.
     protocol : Protocol
-        Its quorum, its deadline (waiting for sites to appear included), and whether vectors are masked.
+        Its quorum, its deadline (waiting for sites to appear included), whether vectors are masked, and
+        the identity keys by which the sites sign their answers.
+    signing_key : Ed25519PrivateKey
+        The centre's, by which it signs its questions.
     memory : Memory
+    observe : Observe
+        Told how the question at hand stands.
     clock, sleep : callable
         Of `time`; tests bring their own.
 
@@ -146,14 +182,19 @@ class Rounds:
         nodes: Mapping[str, int],
         *,
         protocol: Protocol,
+        signing_key: Ed25519PrivateKey,
         memory: Memory,
+        observe: Observe = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._link = link
         self._nodes = dict(nodes)
         self._protocol = protocol
+        self._signing_key = signing_key
+        self._identity_keys = {entry.site: identity_key(entry.identity_key) for entry in protocol.roster}
         self._memory = memory
+        self._observe = observe
         self._quorum = protocol.rounds.quorum
         self._deadline_s = protocol.rounds.deadline_s
         self._clock = clock
@@ -238,7 +279,7 @@ class Rounds:
 
     def _run(self, exchange: _Exchange, *, until: float) -> None:
         """Ask each site of an exchange until all have answered or failed, or the time is over."""
-        tries = dict.fromkeys(exchange.nodes, 0)
+        began = self._clock()
         ready_at = dict.fromkeys(exchange.nodes, float("-inf"))
         repeat_at = dict.fromkeys(exchange.nodes, float("inf"))
         while exchange.missing and self._clock() < until:
@@ -251,9 +292,10 @@ class Rounds:
                     continue
                 if site in asked:
                     _log.warning("%s has not answered %s; it is asked again", site, exchange.question.id)
+                exchange.asked_at[site] = self._clock()
                 self._ask(exchange, site)
-                repeat_at[site] = self._clock() + _REPEAT_AFTER_S * 2.0 ** tries[site]
-                tries[site] += 1
+                repeat_at[site] = self._clock() + _REPEAT_AFTER_S * 2.0 ** exchange.tries[site]
+                exchange.tries[site] += 1
             for reply in self._link.receive():
                 if reply.message_id not in self._waiting:
                     _log.warning("dropped an unknown reply")
@@ -266,17 +308,37 @@ class Rounds:
                     continue  # it was asked more than once
                 try:
                     exchange.answers[site] = self._read(reply, exchange, site)
+                    exchange.answered_at[site] = self._clock()
                 except EsnError as error:
                     _log.warning("%s, %s: %s", site, exchange.question.id, error)
-                    if reply.body is None and (reply.error in _LOST or tries[site] < _ATTEMPTS):
+                    exchange.errors[site] = str(error)
+                    if reply.body is None and (reply.error in _LOST or exchange.tries[site] < _ATTEMPTS):
                         ready_at[site] = self._clock() + _RETRY_AFTER_S
                     else:
                         exchange.failures[site] = str(error)
             hopeless = len(exchange.nodes) - len(exchange.failures) < exchange.needed
             asked = {site for other, site in self._waiting.values() if other is exchange}
+            self._tell(exchange, asked, online, began=began, until=until)
             if hopeless and not asked:
                 break  # what the sites still at work say is worth the wait, absent ones are not
             self._sleep(_POLL_S)
+
+    def _tell(
+        self,
+        exchange: _Exchange,
+        asked: Collection[str],
+        online: Collection[int],
+        *,
+        began: float,
+        until: float,
+    ) -> None:
+        """Tell the observer how the question stands."""
+        sites = {
+            site: exchange.standing_of(site, asked=site in asked, online=node in online)
+            for site, node in exchange.nodes.items()
+        }
+        step: Literal["answers", "masks"] = "masks" if exchange.question.reveal else "answers"
+        self._observe(Standing(exchange.question.id, step, sites, began, self._clock(), until))
 
     def _ask(self, exchange: _Exchange, site: str) -> None:
         question = exchange.question
@@ -285,14 +347,14 @@ class Rounds:
         question = replace(question, id=question.id.model_copy(update={"attempt": attempt}))
         if question.id.phase == "roll-call":
             question = replace(question, entries_seen=self._memory.ledger_seen(site).entries)
-        body = question.to_bytes()
+        body = question.to_bytes(self._signing_key)
         self._waiting[self._link.send(exchange.nodes[site], body)] = (exchange, site)
         _log.debug("asked %s: %s, sha256 %s", site, question.id, sha256_of(body)[:16])
 
     def _read(self, reply: ReceivedReply, exchange: _Exchange, site: str) -> Answer:
         if reply.body is None:
             raise ProtocolError(f"no answer ({reply.error or 'unknown reason'})")
-        answer = Answer.from_bytes(reply.body)
+        answer = Answer.from_bytes(reply.body, self._identity_keys[site])
         asked = exchange.question.id.model_copy(update={"attempt": answer.id.attempt})
         if answer.id != asked or answer.site != site:
             raise ProtocolError(f"answered as {answer.site} to {answer.id}, another question or site")

@@ -20,7 +20,7 @@ import torch
 from scipy.linalg import hadamard
 
 from esn_client import egress
-from esn_client.answers import Hospital, Study
+from esn_client.answers import Hospital
 from esn_client.attacks import guess, mu_interval
 from esn_client.audit import AuditLog
 from esn_client.cohort import Cohort, Split
@@ -28,6 +28,7 @@ from esn_client.config import Limits
 from esn_client.egress import Gate, Rows, discrete_gaussian
 from esn_client.ledger import Ledger
 from esn_client.rehearsal import scratch_directory
+from esn_client.study import Study
 from esn_core import releases
 from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
@@ -57,8 +58,9 @@ PARAMETERS = 1500
 class Consortium:
     """Three real hospitals, of which west tells the centre all it knows; north has the canaries."""
 
-    def __init__(self, directory, keys, content, noise):
+    def __init__(self, directory, keys, centre_key, content, noise):
         self.content = content
+        self.centre_key, self.public = centre_key, {}
         self.ledgers, self.gates, self.hospitals, self.studies = {}, {}, {}, {}
         for site in ("north", "south", "west"):
             identity, mask = keys[site]
@@ -76,10 +78,18 @@ class Consortium:
                 ledger=self.ledgers[site],
                 audit=AuditLog(directory / f"{site}.jsonl", site=site),
                 salt=b"s" * 32,
+                identity_key=identity,
                 mask_key=mask,
                 noise=noise,
             )
-            self.hospitals[site] = Hospital(gate=self.gates[site], load=self.studies.setdefault(site, {}).get)
+            studies = self.studies.setdefault(site, {})
+            self.public[site] = identity.public_key()
+            self.hospitals[site] = Hospital(
+                gate=self.gates[site],
+                centre_key=centre_key.public_key(),
+                approved=lambda digest, studies=studies: studies[digest].protocol,
+                load=lambda protocol, studies=studies: studies[protocol.sha256],
+            )
 
     def protocol(self, number):
         """Return another study of the same rules, and have every site approve it."""
@@ -92,8 +102,8 @@ class Consortium:
     def view(self, protocol, question, kind, answer):
         """Ask, and return what the centre learns together with west, less all that it knows."""
         if not protocol.masked:
-            return leave_grid(Answer.from_bytes(answer("north")).total, kind)
-        masked = {site: Answer.from_bytes(answer(site)).total for site in protocol.sites}
+            return leave_grid(Answer.from_bytes(answer("north"), self.public["north"]).total, kind)
+        masked = {site: Answer.from_bytes(answer(site), self.public[site]).total for site in protocol.sites}
         attempt = Attempt(protocol.sha256, str(question.id), protocol.sites)
         known = self.ledgers["west"].paid(str(question.id)).total
         return leave_grid(unmask(masked, attempt, seeds={}) - known, kind)
@@ -107,7 +117,7 @@ def scratch():
 
 
 @pytest.fixture
-def make_consortium(scratch, more_sites, protocol_content):
+def make_consortium(scratch, more_sites, centre_key, protocol_content):
     """A function that builds three hospitals under a kind of trust; ledgers are closed afterwards."""
     opened = []
 
@@ -117,7 +127,7 @@ def make_consortium(scratch, more_sites, protocol_content):
             **changes,
             "privacy": {**protocol_content["privacy"], **changes.get("privacy", {}), "trust": trust},
         }
-        consortium = Consortium(scratch, more_sites[1], content, noise)
+        consortium = Consortium(scratch, more_sites[1], centre_key, content, noise)
         opened.extend(consortium.ledgers.values())
         return consortium
 
@@ -154,9 +164,9 @@ def association_trials(consortium, trials):
         )
         for site, studies in consortium.studies.items():
             cohort = canaries if site == "north" else bystanders()
-            studies[protocol.sha256] = Study(protocol, cohort, torch.device("cpu"))
+            studies[protocol.sha256] = Study(site, protocol, cohort, torch.device("cpu"))
         question = consortium.question(protocol, "association", mean_severity=np.zeros(1))
-        body = question.to_bytes()
+        body = question.to_bytes(consortium.centre_key)
         seen = consortium.view(
             protocol, question, kind, lambda site, body=body: consortium.hospitals[site].reply(body)
         )
@@ -214,7 +224,15 @@ def scaled(factor):
 # One step that takes most of the budget, so that few trials tell much.
 ONE_STEP = {
     "training": {"rounds": 1, "learning_rate": 0.001, "max_gradient_norm": 1.0},
-    "privacy": {"shares": {"centre": 0.05, "association": 0.1, "gradient": 0.7, "calibration": 0.15}},
+    "privacy": {
+        "shares": {
+            "centre": 0.05,
+            "association": 0.1,
+            "gradient": 0.7,
+            "calibration": 0.15,
+            "evaluation": 1.0,
+        }
+    },
 }
 TRUSTS = pytest.mark.parametrize("trust", ["local", "secure-sum"])
 

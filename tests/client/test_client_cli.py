@@ -15,13 +15,19 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from esn_client import cli
 from esn_client.audit import AuditLog
+from esn_client.charge import Charge
 from esn_client.config import load_site
-from esn_client.identity import create_identity_key, load_identity_key, load_mask_key
-from esn_client.ledger import Charge, Ledger
+from esn_client.identity import load_identity_key, load_mask_key
+from esn_client.ledger import Ledger
 from esn_client.state import own_entry
+from esn_core.analyses import Analyses
+from esn_core.enrolment import EnrolmentRequest
 from esn_core.protocol import RosterEntry, read_toml
+from esn_core.signing import create_signing_key
 from esn_core.site_keys import identity_text, mask_key, mask_text
 from esn_server.drafting import draft
+from esn_server.identity import create_authority, load_centre_key
+from esn_server.kits import write_kit
 
 HEAD = "participant_id\tage\tsex\tgroup\tgase\n"
 
@@ -41,8 +47,6 @@ def fails(command_fails):
 def init_words(directory, **changes):
     options = {
         "--site": "north",
-        "--address": "127.0.0.1:9092",
-        "--ca-certificate": directory.parent / "ca.crt",
         "--epsilon-cap": "8",
         "--delta": "1e-3",
         "--dataset": directory.parent / "bids",
@@ -55,7 +59,6 @@ def init_words(directory, **changes):
 @pytest.fixture
 def site(tmp_path, esn_client):
     """An initialised site's directory."""
-    (tmp_path / "ca.crt").write_text("certificate")
     directory = tmp_path / "hospital 🧠"
     status, out, _ = esn_client(*init_words(directory))
     assert (status, out.strip()) == (0, str(directory / "state" / "enrolment.toml"))
@@ -69,11 +72,36 @@ def settings(site):
 
 
 @pytest.fixture
-def make_protocol(site, tmp_path, roster):
-    """A function that drafts a protocol with the site's keys on its roster."""
+def centre(tmp_path_factory):
+    """A centre's directory, with its keys."""
+    directory = tmp_path_factory.mktemp("centre") / "centre"
+    create_authority(directory, names=["centre.example.org"])
+    return directory
 
-    def make(*, own="north", keys=None, name="protocol.toml", **changes):
-        entry = read_toml(site / "state" / "enrolment.toml", RosterEntry)
+
+@pytest.fixture
+def kit(centre, settings):
+    """The kit that the centre makes for the site, and its fingerprint."""
+    entry = own_entry(load_site(settings))
+    path, made = write_kit(centre, entry, public_address=None)
+    return path, made.fingerprint
+
+
+@pytest.fixture
+def enrolled(settings, kit, esn_client):
+    """The settings of a site that has taken the centre's kit in."""
+    path, fingerprint = kit
+    status, out, _ = esn_client("kit", settings, path, "--fingerprint", fingerprint)
+    assert (status, out) == (0, "centre.example.org:9092\n")
+    return settings
+
+
+@pytest.fixture
+def make_protocol(site, tmp_path, roster, centre, sign_as):
+    """A function that drafts a protocol with the site's keys on its roster, signed by the centre."""
+
+    def make(*, own="north", keys=None, name="protocol.toml", signed=True, **changes):
+        entry = read_toml(site / "state" / "enrolment.toml", EnrolmentRequest).entry
         entry = entry.model_copy(update={"site": own, **(keys or {})})
         about = {
             "simulated": True,
@@ -91,10 +119,11 @@ def make_protocol(site, tmp_path, roster):
                 roster=[entry, *map(RosterEntry.model_validate, roster[1:])],
                 training_rounds=2,
                 deadline_s=5.0,
+                analyses=Analyses(),
                 **{**about, **changes},
             )
         )
-        return path
+        return sign_as(path, load_centre_key(centre)) if signed else path
 
     return make
 
@@ -119,7 +148,7 @@ def test_a_site_is_made_whole_and_for_its_owner_only(site, settings):
 def test_the_enrolment_request_holds_the_public_keys_and_no_secret(site, settings):
     found = load_site(settings)
     text = found.enrolment_path.read_text()
-    entry = read_toml(found.enrolment_path, RosterEntry)
+    entry = read_toml(found.enrolment_path, EnrolmentRequest).entry
     assert entry == own_entry(found)
     assert entry.fingerprint in text
     for secret in (found.node_key_path, found.identity_key_path, found.mask_key_path):
@@ -150,31 +179,22 @@ def test_a_site_is_made_once(site, fails):
         ({"epsilon_cap": "nan"}, "'limits.epsilon_cap'"),
         ({"epsilon_cap": "-1", "delta": "0.5"}, ("'limits.epsilon_cap'", "'limits.delta'")),
         ({"site": "../north"}, "'site'"),
-        ({"address": "nowhere"}, "'centre.address'"),
-        ({"ca_certificate": "missing.crt"}, "missing.crt: there is no such file"),
     ],
 )
 def test_a_site_with_impossible_settings_is_not_made(tmp_path, fails, changes, words):
-    (tmp_path / "ca.crt").write_text("certificate")
     fails(10, words, *init_words(tmp_path / "hospital", **changes))
     assert not (tmp_path / "hospital" / "site.toml").exists()
     assert not (tmp_path / "hospital" / "state").exists()
 
 
 def test_a_file_where_a_directory_should_be_is_one_line(tmp_path, fails):
-    (tmp_path / "ca.crt").write_text("certificate")
     (tmp_path / "hospital").write_text("a file")
     fails(1, ("hospital", "File exists"), *init_words(tmp_path / "hospital"))
-    fails(
-        1,
-        "Not a directory",
-        *init_words(tmp_path / "ca.crt" / "hospital", ca_certificate=tmp_path / "ca.crt"),
-    )
+    fails(1, "Not a directory", *init_words(tmp_path / "hospital" / "hospital"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_directory_that_cannot_be_written_is_one_line(tmp_path, fails):
-    (tmp_path / "ca.crt").write_text("certificate")
     tmp_path.chmod(0o500)
     fails(1, "Permission denied", *init_words(tmp_path / "hospital"))
 
@@ -218,14 +238,14 @@ def test_malformed_settings_are_one_line(settings, make_protocol, fails, command
     fails(10, words, *words_of[:at], settings, *words_of[at:])
 
 
-def test_a_protocol_can_be_reviewed_and_approved(settings, site, make_protocol, esn_client):
+def test_a_protocol_can_be_reviewed_and_approved(enrolled, site, make_protocol, esn_client):
     protocol = make_protocol()
     status, out, _ = esn_client("review", protocol)
     assert (status, "A training child: epsilon 8.00" in out) == (0, True)
-    status, digest, _ = esn_client("approve", settings, protocol)
+    status, digest, _ = esn_client("approve", enrolled, protocol)
     assert status == 0
     assert (site / "state" / "approved" / f"{digest.strip()}.toml").read_text() == protocol.read_text()
-    assert esn_client("approve", settings, protocol)[:2] == (0, digest)
+    assert esn_client("approve", enrolled, protocol)[:2] == (0, digest)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +263,7 @@ def test_a_protocol_can_be_reviewed_and_approved(settings, site, make_protocol, 
     ],
 )
 def test_a_roster_without_this_site_and_its_key_is_not_approved(
-    settings, site, make_protocol, fails, about, words
+    enrolled, site, make_protocol, fails, about, words
 ):
     spare = {
         "identity_key": identity_text(Ed25519PrivateKey.generate().public_key()),
@@ -251,25 +271,28 @@ def test_a_roster_without_this_site_and_its_key_is_not_approved(
     }
     if "keys" in about:
         about = {"keys": {n: spare[n] if k == "SPARE" else k for n, k in about["keys"].items()}}
-    fails(12, words, "approve", settings, make_protocol(**about))
+    fails(12, words, "approve", enrolled, make_protocol(**about))
     assert not list(site.glob("state/approved/*"))
 
 
-def test_an_atlas_that_this_version_does_not_ship_is_not_approved(settings, site, make_protocol, fails):
+def test_an_atlas_that_this_version_does_not_ship_is_not_approved(
+    enrolled, site, make_protocol, fails, centre, sign_as
+):
     protocol = make_protocol()
     protocol.write_text(protocol.read_text().replace('atlas = "phantom-28"', 'atlas = "brain-999"'))
-    fails(10, ("brain-999",), "approve", settings, protocol)
+    sign_as(protocol, load_centre_key(centre))
+    fails(10, ("brain-999",), "approve", enrolled, protocol)
     assert not list(site.glob("state/approved/*"))
 
 
-def test_a_malformed_protocol_is_one_line_for_every_command(settings, tmp_path, make_protocol, fails):
+def test_a_malformed_protocol_is_one_line_for_every_command(enrolled, tmp_path, make_protocol, fails):
     protocol = make_protocol()
     protocol.write_text(
         protocol.read_text().replace("quorum = 3", "quorum = 9").replace("format = 1", "format = 7")
     )
     words = ("protocol.toml: ", "'format': input should be 1", "the quorum is 9")
     fails(12, words, "review", protocol)
-    fails(12, words, "approve", settings, protocol)
+    fails(12, words, "approve", enrolled, protocol)
     fails(12, words, "prepare", tmp_path, tmp_path / "out", "participant", "--protocol", protocol)
     fails(12, "there is no such file", "review", tmp_path / "missing.toml")
     fails(12, "cannot be read as a text file", "review", tmp_path)
@@ -281,8 +304,8 @@ def write_dataset(site, table):
     (site.parent / "bids" / "participants.tsv").write_text(table)
 
 
-def test_joining_without_an_approval_is_one_line(settings, fails):
-    fails(10, "site north has approved no protocol; run 'esn-client approve' first", "join", settings)
+def test_joining_before_the_centres_kit_has_come_is_one_line(settings, fails):
+    fails(10, ("site north has no kit of the centre yet", "run 'esn-client kit'"), "join", settings)
 
 
 def test_joining_without_a_state_is_one_line(settings, site, fails):
@@ -290,37 +313,41 @@ def test_joining_without_a_state_is_one_line(settings, site, fails):
     fails(10, "this site has no state; run 'esn-client init' first", "join", settings)
 
 
-def test_joining_without_a_table_is_one_line(settings, make_protocol, esn_client, fails):
-    esn_client("approve", settings, make_protocol())
-    fails(11, "participants.tsv: there is no such file", "join", settings)
+def test_joining_without_a_table_is_one_line(enrolled, make_protocol, esn_client, fails):
+    esn_client("approve", enrolled, make_protocol())
+    fails(11, "participants.tsv: there is no such file", "join", enrolled)
 
 
-def test_joining_with_an_impossible_score_is_one_line(settings, site, make_protocol, esn_client, fails):
-    esn_client("approve", settings, make_protocol())
+def test_joining_with_an_impossible_score_is_one_line(enrolled, site, make_protocol, esn_client, fails):
+    esn_client("approve", enrolled, make_protocol())
     write_dataset(site, HEAD + "sub-001\t9\tF\tdre\t8\nsub-002\t9\tF\tdre\t0\n")
     words = ("line 2: sub-001: gase must be a whole number from 1 to 7, not '8'", "line 3: sub-002: gase")
-    fails(11, words, "join", settings)
+    fails(11, words, "join", enrolled)
 
 
-def test_joining_before_preparing_is_one_line(settings, site, make_protocol, esn_client, fails):
-    esn_client("approve", settings, make_protocol())
+def test_joining_before_preparing_is_one_line(enrolled, site, make_protocol, esn_client, fails):
+    esn_client("approve", enrolled, make_protocol())
     write_dataset(site, HEAD + "sub-001\t9\tF\tdre\t7\n")
     (site.parent / "derivatives").rmdir()
-    fails(11, "run 'esn-client prepare' first", "join", settings)
+    fails(11, "run 'esn-client prepare' first", "join", enrolled)
 
 
-def test_a_damaged_secret_is_one_line(settings, site, make_protocol, esn_client, fails):
-    esn_client("approve", settings, make_protocol())
+def test_a_damaged_secret_is_one_line(enrolled, site, make_protocol, esn_client, fails):
+    esn_client("approve", enrolled, make_protocol())
     write_dataset(site, HEAD + "sub-001\t9\tF\tdre\t7\n")
     (site / "state" / "patient_salt").write_bytes(b"")
-    fails(10, "patient_salt: holds 0 bytes, not 32", "join", settings)
+    fails(10, "patient_salt: holds 0 bytes, not 32", "join", enrolled)
 
 
-def test_an_approval_that_was_changed_is_one_line(settings, site, make_protocol, esn_client, fails):
-    esn_client("approve", settings, make_protocol())
+def test_an_approval_that_was_changed_is_one_line(enrolled, site, make_protocol, esn_client, fails):
+    esn_client("approve", enrolled, make_protocol())
     (approved,) = site.glob("state/approved/*.toml")
-    approved.write_text(approved.read_text().replace("epsilon = 8.0", "epsilon = 9.0"))
-    fails(12, "was changed after it was approved; approve it again", "join", settings)
+    kept = approved.read_text()
+    approved.write_text(kept.replace("epsilon = 8.0", "epsilon = 9.0"))
+    fails(12, "was altered since it was signed by SHA256:", "join", enrolled)
+    # Another protocol, signed by the centre, in the place of the one that was approved.
+    approved.write_text(make_protocol(epsilon=9.0).read_text())
+    fails(12, "was changed after it was approved; approve it again", "join", enrolled)
 
 
 def pay_once(found):
@@ -360,13 +387,13 @@ def test_the_ledger_is_shown_and_verified(settings, esn_client):
 
 
 def test_a_ledger_that_lacks_what_the_audit_log_saw_is_one_line(
-    settings, site, make_protocol, esn_client, fails
+    enrolled, site, make_protocol, esn_client, fails
 ):
-    esn_client("approve", settings, make_protocol())
+    esn_client("approve", enrolled, make_protocol())
     write_dataset(site, HEAD + "sub-001\t9\tF\tdre\t7\n")
-    AuditLog(load_site(settings).audit_path, site="north").write("sent", entry=3, entry_hash="a" * 64)
+    AuditLog(load_site(enrolled).audit_path, site="north").write("sent", entry=3, entry_hash="a" * 64)
     for command in (("join",), ("ledger", "verify")):
-        fails(18, "holds 0 entries where 3 were seen: it was cut short or restored", *command, settings)
+        fails(18, "holds 0 entries where 3 were seen: it was cut short or restored", *command, enrolled)
 
 
 def test_a_ledger_signed_by_another_key_is_one_line(settings, site, fails):
@@ -374,7 +401,7 @@ def test_a_ledger_signed_by_another_key_is_one_line(settings, site, fails):
     pay_once(found)
     for path in (found.identity_key_path, found.identity_key_path.with_name("identity_key.pub")):
         path.unlink()
-    create_identity_key(found.identity_key_path)
+    create_signing_key(found.identity_key_path)
     fails(18, "entry 1 is not signed by this site's identity key", "ledger", "show", settings)
 
 
@@ -404,7 +431,6 @@ def test_a_real_process_ends_with_one_line_too(tmp_path):
 
 
 def test_a_quoted_path_survives_the_settings_file(tmp_path, esn_client):
-    (tmp_path / "ca.crt").write_text("certificate")
     odd = tmp_path / 'a "quoted" \\ name'
     assert esn_client(*init_words(tmp_path / "hospital", dataset=odd))[0] == 0
     assert tomllib.loads((tmp_path / "hospital" / "site.toml").read_text())["dataset"] == str(odd)

@@ -51,10 +51,10 @@ def test_spreadsheets_line_ends_marks_blank_lines_and_columns_of_their_own_are_t
 
 def test_every_fault_is_named_at_once_with_its_line(read):
     faults = {
-        "sub-003\t9\tF\tdre\t0": "line 4: sub-003: gase must be a whole number from 1 to 7, not '0'",
+        "sub-003\t9\tF\tdre\t0": "line 4: sub-003: gase must be a whole number from 1 to 7, or n/a, not '0'",
         "sub-004\t9\tF\tdre\t8": "line 5: sub-004: gase must be",
         "sub-005\t9\tF\tdre\t3.5": "line 6: sub-005: gase must be",
-        "sub-006\t9\tF\tdre\tn/a": "line 7: sub-006: gase must be",
+        "sub-006\t9\tF\tdre\t": "line 7: sub-006: gase must be a whole number from 1 to 7, or n/a",
         "sub-007\t9\tx\tdre\t3": "line 8: sub-007: sex must be F or M, not 'x'",
         "sub-008\t9\tF\tDRE\t3": "line 9: sub-008: group must be dre or control, not 'DRE'",
         "": "",
@@ -205,7 +205,9 @@ def test_participants_without_a_connectome_are_left_out_and_counted(dataset, cap
     cohort = dataset.load()
     assert "sub-060" not in by_label(cohort)
     assert cohort.controls == 3
-    assert "2 participants have no usable connectome" in caplog.text
+    assert "2 participants are left out: no-connectome" in caplog.text
+    assert sorted(cohort.people.standing).count("no-connectome") == 2
+    assert cohort.people.standing.count("control") == 3
     assert "sub-" not in caplog.text
 
 

@@ -1,5 +1,6 @@
 """The gate: its order, what it charges, and that its noise is what it claims."""
 
+import datetime
 import json
 import math
 
@@ -26,6 +27,7 @@ from esn_core.questions import Answer, LedgerMark, Question, QuestionId, SiteFac
 SALT = b"s" * 32
 UNITS = units_per_one(releases.CENTRE)
 IDENTITY = Ed25519PrivateKey.from_private_bytes(b"i" * 32)
+PUBLIC = IDENTITY.public_key()
 MASK_KEY = X25519PrivateKey.from_private_bytes(b"m" * 32)
 MARK = LedgerMark(entries=0, head="0" * 64)
 CHILDREN = tuple(f"sub-{i:03d}" for i in range(8))
@@ -38,6 +40,7 @@ FACTS = SiteFacts(
     cohort_band="8-15",
     ledger=MARK,
     ledger_seen=MARK,
+    said_at=datetime.datetime(2026, 11, 25, tzinfo=datetime.UTC),
 )
 
 
@@ -67,6 +70,7 @@ class Site:
             ledger=self.ledger,
             audit=AuditLog(self.audit_path, site="north"),
             salt=SALT,
+            identity_key=IDENTITY,
             mask_key=mask_key or MASK_KEY,
             noise=noise,
         )
@@ -80,7 +84,7 @@ class Site:
         return self.gate.release(question or self.question(), rows or centre(), self.protocol)
 
     def total(self, rows=None, question=None):
-        return Answer.from_bytes(self.release(rows, question)).total
+        return Answer.from_bytes(self.release(rows, question), PUBLIC).total
 
     @property
     def audit(self):
@@ -307,7 +311,7 @@ def disclose(site, *, training=CHILDREN, held_out=("sub-101", "sub-102", "sub-10
 
 def test_a_site_that_can_answer_to_the_end_says_its_facts(make_site):
     site = make_site()
-    assert Answer.from_bytes(disclose(site)).facts == FACTS
+    assert Answer.from_bytes(disclose(site), PUBLIC).facts == FACTS
     assert site.ledger.entries() == []
 
 
@@ -342,7 +346,7 @@ def test_a_study_under_way_still_passes_the_roll_call(make_site):
 def test_a_refusal_carries_the_class_of_the_error_and_nothing_else(make_site):
     site = make_site()
     body = site.gate.refuse(site.question(), DataError("/data/hospital/sub-007: GASE is 5"))
-    answer = Answer.from_bytes(body)
+    answer = Answer.from_bytes(body, PUBLIC)
     assert (answer.refusal.error, answer.total, answer.facts) == ("DataError", None, None)
     for secret in (b"sub-", b"/data", b"GASE"):
         assert secret not in body
@@ -356,7 +360,7 @@ def test_nothing_that_leaves_or_is_logged_names_a_child_or_a_path(make_site, tmp
     for secret in (b"sub-", str(tmp_path).encode(), SALT):
         assert secret not in left
     assert b"sub-" not in (site.audit_path.parent / "ledger.sqlite").read_bytes()
-    plain = {"at", "site", "event", "question", "attempt", "bytes", "sha256"}
+    plain = {"at", "previous", "site", "event", "question", "attempt", "bytes", "sha256"}
     assert [set(line) - plain for line in site.audit] == [{"entry", "entry_hash"}, set()]
 
 

@@ -41,6 +41,7 @@ class Site:
     def __init__(self, name, directory, protocol, keys, *, noise=no_noise, **limits):
         identity, mask = keys
         self.protocol = protocol
+        self.public = identity.public_key()
         self.ledger = Ledger(directory / f"{name}.sqlite", identity)
         self.audit_path = directory / f"{name}.jsonl"
         self.gate = Gate(
@@ -49,6 +50,7 @@ class Site:
             ledger=self.ledger,
             audit=AuditLog(self.audit_path, site=name),
             salt=b"s" * 32,
+            identity_key=identity,
             mask_key=mask,
             noise=noise,
         )
@@ -61,10 +63,12 @@ class Site:
 
     def answer(self, sites, **about):
         rows = Rows(releases.CENTRE, releases.centre_rows(GASE), CHILDREN)
-        return Answer.from_bytes(self.gate.release(self.question(sites, **about), rows, self.protocol))
+        body = self.gate.release(self.question(sites, **about), rows, self.protocol)
+        return Answer.from_bytes(body, self.public)
 
     def seed(self, sites):
-        return Answer.from_bytes(self.gate.reveal(self.question(sites, reveal=True), self.protocol))
+        body = self.gate.reveal(self.question(sites, reveal=True), self.protocol)
+        return Answer.from_bytes(body, self.public)
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ class Study:
                 ledger=ledger,
                 audit=AuditLog(self.directory / "audit.jsonl", site="north"),
                 salt=b"s" * 32,
+                identity_key=KEY,
                 mask_key=self.mask_key,
                 noise=discrete_gaussian,
             )
@@ -135,7 +136,7 @@ def test_two_hundred_kills_lose_no_charge_and_give_no_second_answer(study):
             charged = entries
             for line in sent:
                 question = str(study.question(line["n"]).id)
-                answer = Answer.from_bytes(bytes.fromhex(line["body"]))
+                answer = Answer.from_bytes(bytes.fromhex(line["body"]), KEY.public_key())
                 # No release without its charge, and the charge is the one that it names.
                 assert question in questions
                 assert ledger.mark_at(answer.charged.entries) == answer.charged

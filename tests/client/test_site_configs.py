@@ -14,8 +14,6 @@ def test_the_example_is_what_init_writes():
         site='"north"',
         dataset='"bids"',
         derivatives='"derivatives"',
-        address='"centre.example.org:9092"',
-        ca_certificate='"ca.crt"',
         epsilon_cap=8.0,
         delta=0.001,
         trust='"secure-sum"',

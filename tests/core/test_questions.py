@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -22,6 +23,7 @@ from esn_core.questions import (
     SiteFacts,
     size_band,
 )
+from esn_core.signing import SIGNATURE_BYTES, sign
 
 ID = {"protocol_sha256": "ab" * 32, "run": "r1", "phase": "gradient", "round": 3, "attempt": 0}
 FACTS = {
@@ -43,8 +45,13 @@ def id_of(**changes):
 
 
 def packed(arrays_by_name, header):
-    """A message as a hostile sender would write it."""
+    """A message as a sender who holds the key could write it."""
     return save(arrays_by_name, {"esn": header if isinstance(header, str) else json.dumps(header)})
+
+
+def sealed(body, purpose):
+    """Bytes of any kind with the signature that a message of a purpose needs."""
+    return body + sign(body, KEY, purpose)
 
 
 def asked(number):
@@ -52,14 +59,17 @@ def asked(number):
     return {"id": number, "participants": [], "reveal": False, "entries_seen": 0}
 
 
-VALID_QUESTION = Question(id_of(), {"weights": np.arange(3.0)}).to_bytes()
-VALID_ANSWER = Answer(id_of(), "north", total=np.arange(3), charged=PAID).to_bytes()
+KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+PUBLIC = KEY.public_key()
+VALID_QUESTION = Question(id_of(), {"weights": np.arange(3.0)}).to_bytes(KEY)
+VALID_ANSWER = Answer(id_of(), "north", total=np.arange(3), charged=PAID).to_bytes(KEY)
+UNSIGNED = VALID_QUESTION[:-SIGNATURE_BYTES]
 
 
 @given(st.dictionaries(NAMES, VECTORS, max_size=4))
 def test_a_question_survives_the_way(arrays_by_name):
     question = Question(id_of(), arrays_by_name)
-    read = Question.from_bytes(question.to_bytes())
+    read = Question.from_bytes(question.to_bytes(KEY), PUBLIC)
     assert read.id == question.id
     assert set(read.arrays) == set(arrays_by_name)
     assert all(np.array_equal(read.arrays[name], array) for name, array in arrays_by_name.items())
@@ -68,7 +78,7 @@ def test_a_question_survives_the_way(arrays_by_name):
 
 @given(arrays(np.int64, st.integers(1, 5)))
 def test_an_answer_survives_the_way(total):
-    read = Answer.from_bytes(Answer(id_of(), "north", total=total, charged=PAID).to_bytes())
+    read = Answer.from_bytes(Answer(id_of(), "north", total=total, charged=PAID).to_bytes(KEY), PUBLIC)
     assert np.array_equal(read.total, total)
     assert (read.id, read.site, read.facts, read.refusal) == (id_of(), "north", None, None)
     assert (read.seed, read.charged) == (None, PAID)
@@ -76,22 +86,24 @@ def test_an_answer_survives_the_way(total):
 
 @given(st.binary(min_size=32, max_size=32))
 def test_a_seed_survives_the_way(seed):
-    read = Answer.from_bytes(Answer(id_of(), "north", seed=seed, charged=PAID).to_bytes())
+    read = Answer.from_bytes(Answer(id_of(), "north", seed=seed, charged=PAID).to_bytes(KEY), PUBLIC)
     assert (read.seed, read.total, read.charged) == (seed, None, PAID)
 
 
 def test_the_set_of_sites_survives_the_way_and_is_no_part_of_the_content():
     plain = Question(id_of())
     asked = Question(id_of(), participants=("north", "west"), reveal=True, entries_seen=12)
-    assert Question.from_bytes(asked.to_bytes()) == asked
+    assert Question.from_bytes(asked.to_bytes(KEY), PUBLIC) == asked
     assert asked.content_sha256 == plain.content_sha256
 
 
 def test_facts_and_refusals_survive_the_way():
     facts = SiteFacts.model_validate(FACTS)
-    assert Answer.from_bytes(Answer(id_of(), "north", facts=facts).to_bytes()).facts == facts
+    assert Answer.from_bytes(Answer(id_of(), "north", facts=facts).to_bytes(KEY), PUBLIC).facts == facts
     refusal = Refusal(error="GateError")
-    assert Answer.from_bytes(Answer(id_of(), "north", refusal=refusal).to_bytes()).refusal == refusal
+    assert (
+        Answer.from_bytes(Answer(id_of(), "north", refusal=refusal).to_bytes(KEY), PUBLIC).refusal == refusal
+    )
 
 
 def test_the_id_leaves_the_attempt_out():
@@ -127,24 +139,24 @@ def test_the_content_depends_on_every_array(other):
 
 
 def read_both(body):
-    """Read bytes as a question and as an answer; only `ProtocolError` may come of it."""
-    for kind in (Question, Answer):
+    """Read signed bytes as a question and as an answer; only `ProtocolError` may come of it."""
+    for kind, purpose in ((Question, "question"), (Answer, "answer")):
         try:
-            kind.from_bytes(body)
+            kind.from_bytes(sealed(body, purpose), PUBLIC)
         except ProtocolError:
             continue
 
 
 @given(st.binary(max_size=300))
 def test_random_bytes_are_refused(body):
-    for kind in (Question, Answer):
+    for kind, purpose in ((Question, "question"), (Answer, "answer")):
         with pytest.raises(ProtocolError):
-            kind.from_bytes(body)
+            kind.from_bytes(sealed(body, purpose), PUBLIC)
 
 
 @given(st.sampled_from([VALID_QUESTION, VALID_ANSWER]), st.data())
 def test_a_mutated_message_is_read_or_refused(valid, data):
-    body = bytearray(valid)
+    body = bytearray(valid[:-SIGNATURE_BYTES])
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(body) - 1))
         body[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
@@ -168,8 +180,8 @@ def test_an_id_of_any_values_is_read_or_refused(changes):
     ("body", "words"),
     [
         (b"", "safetensors file with an 'esn' header"),
-        (VALID_QUESTION[:-1], "safetensors file"),
-        (VALID_QUESTION + b"\0", "safetensors file"),
+        (UNSIGNED[:-1], "safetensors file"),
+        (UNSIGNED + b"\0", "safetensors file"),
         (save({"weights": np.arange(3.0)}), "safetensors file"),
         (save({"weights": np.arange(3.0)}, {"other": "{}"}), "safetensors file"),
         (packed({"weights": np.arange(3.0)}, asked({**ID, "extra": 1})), "header cannot be used: id.extra"),
@@ -196,14 +208,14 @@ def test_an_id_of_any_values_is_read_or_refused(changes):
             packed({f"a{'b' * i}": np.ones(0) for i in range(600)}, asked(ID)),
             "header may hold 65536 bytes at most",
         ),
-        (bytes(LARGEST_MESSAGE_BYTES + 1), "may hold 67108864 bytes at most, not 67108865"),
+        (bytes(LARGEST_MESSAGE_BYTES + 1 - SIGNATURE_BYTES), "may hold 67108864 bytes at most, not 67108865"),
         (struct.pack("<Q", LARGEST_HEADER_BYTES + 1) + b"{}", "header may hold 65536 bytes"),
         (struct.pack("<Q", 2**64 - 1), "header may hold 65536 bytes"),
     ],
 )
 def test_what_is_no_question_is_refused_by_what_is_wrong(body, words):
     with pytest.raises(ProtocolError, match=words):
-        Question.from_bytes(body)
+        Question.from_bytes(sealed(body, "question"), PUBLIC)
 
 
 @pytest.mark.parametrize(
@@ -228,8 +240,9 @@ def test_what_is_no_question_is_refused_by_what_is_wrong(body, words):
     ],
 )
 def test_what_is_no_answer_is_refused_by_what_is_wrong(arrays_by_name, changes, words):
+    body = packed(arrays_by_name, {"id": ID, "site": "north", **changes})
     with pytest.raises(ProtocolError, match=words):
-        Answer.from_bytes(packed(arrays_by_name, {"id": ID, "site": "north", **changes}))
+        Answer.from_bytes(sealed(body, "answer"), PUBLIC)
 
 
 @given(st.integers(0, 10**6))
@@ -237,3 +250,35 @@ def test_the_band_of_a_cohort_holds_its_size_and_is_accepted(children):
     low, high = map(int, size_band(children).split("-"))
     assert low <= children <= high <= 2 * max(low, 4) - 1
     assert SiteFacts.model_validate({**FACTS, "cohort_band": size_band(children)})
+
+
+@given(st.data())
+def test_a_message_with_any_byte_changed_is_not_the_centres(data):
+    body = bytearray(VALID_QUESTION)
+    at = data.draw(st.integers(0, len(body) - 1))
+    body[at] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(ProtocolError, match="must be signed by the centre's signing key"):
+        Question.from_bytes(bytes(body), PUBLIC)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", bytes(64), UNSIGNED, UNSIGNED + KEY.sign(UNSIGNED), sealed(UNSIGNED, "answer"), VALID_ANSWER],
+    ids=["nothing", "zeros", "unsigned", "no purpose", "another purpose", "an answer"],
+)
+def test_what_is_not_signed_as_a_question_is_none(body):
+    with pytest.raises(ProtocolError, match="must be signed by the centre's signing key"):
+        Question.from_bytes(body, PUBLIC)
+
+
+def test_a_signature_of_another_key_is_none():
+    other = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
+    with pytest.raises(ProtocolError, match="must be signed by the centre's"):
+        Question.from_bytes(VALID_QUESTION, other.public_key())
+    with pytest.raises(ProtocolError, match="not signed by the site's identity key"):
+        Answer.from_bytes(VALID_ANSWER, other.public_key())
+
+
+def test_equal_messages_have_equal_bytes():
+    assert Question(id_of(), {"weights": np.arange(3.0)}).to_bytes(KEY) == VALID_QUESTION
+    assert Answer(id_of(), "north", total=np.arange(3), charged=PAID).to_bytes(KEY) == VALID_ANSWER

@@ -29,7 +29,7 @@ def main(directory: Path, address: str, ca_certificate: Path, *allowed_bundles: 
                 ca_certificate=ca_certificate,
                 node_key=directory / "node_key",
                 state_directory=directory / "state",
-                allowed_bundles=frozenset(allowed_bundles),
+                allowed_bundles=lambda: frozenset(allowed_bundles),
                 audit=lambda line: print(line, file=audit),
                 connect_timeout_s=15.0,
             )

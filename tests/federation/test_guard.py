@@ -23,7 +23,7 @@ def settings(tmp_path, free_tcp_port):
         "ca_certificate": tmp_path / "centre" / "ca.crt",
         "node_key": tmp_path / "node_key",
         "state_directory": tmp_path / "state",
-        "allowed_bundles": frozenset({"0" * 64}),
+        "allowed_bundles": frozenset,
         "audit": print,
         "connect_timeout_s": 1.5,
     }
@@ -66,7 +66,6 @@ def test_every_setting_that_cannot_be_used_is_named_at_once(settings, tmp_path):
     settings |= {
         "server_address": "https://centre:99999",
         "node_key": tmp_path / "nowhere",
-        "allowed_bundles": frozenset({"short"}),
         "connect_timeout_s": 0.0,
     }
     with pytest.raises(ConfigError) as refusal:
@@ -74,7 +73,6 @@ def test_every_setting_that_cannot_be_used_is_named_at_once(settings, tmp_path):
     for words in (
         "server_address must be",
         "node_key",
-        "allowed_bundles must hold",
         "connect_timeout_s must",
     ):
         assert words in str(refusal.value)

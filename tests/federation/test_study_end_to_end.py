@@ -8,6 +8,7 @@ is killed in its midst and resumed.
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,9 +21,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from esn_client.config import load_site
+from esn_client.state import own_entry
 from esn_core.child_process import ChildProcess
-from esn_core.errors import StudyError
+from esn_core.errors import ProtocolError, StudyError
 from esn_core.loopback import free_port
+from esn_server.identity import load_centre_key
 from esn_server.report.result import read_result
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -47,9 +51,14 @@ class Federation:
         shown = esn("client", "ledger", "show", str(self.settings(site)), "--json")
         return json.loads(shown.stdout)
 
-    def run(self, out):
-        centre, protocol = str(self.directory / "centre"), str(self.directory / "protocol.toml")
-        return esn("server", "run", centre, protocol, "--out", str(out), check=False)
+    def run(self, out, *, protocol=None, resume=False):
+        centre = str(self.directory / "centre")
+        protocol = str(protocol or self.directory / "protocol.toml")
+        return esn(
+            *("server", "run", centre, protocol, "--out", str(out)),
+            *(["--resume"] if resume else []),
+            check=False,
+        )
 
 
 def esn(side, *arguments, check=True):
@@ -76,6 +85,19 @@ def lower_minimum(path):
     path.write_text(text.replace("minimum_children = 5", "minimum_children = 3"), encoding="utf-8")
 
 
+def enrol(federation, site):
+    """Exchange request and kit, and read each fingerprint out from the other side's screen."""
+    settings, centre = federation.settings(site), federation.directory / "centre"
+    state = settings.parent / "state"
+    request, kit = state / "enrolment.toml", centre / "kits" / f"{site}.kit.toml"
+    addresses = ("--public-address", federation.address)
+    heard = own_entry(load_site(settings)).fingerprint
+    said = esn("server", "enrol", str(centre), str(request), "--fingerprint", heard, *addresses)
+    assert said.stdout.strip() == str(kit)
+    heard = said.stderr.splitlines()[-1].strip()
+    esn("client", "kit", str(settings), str(kit), "--fingerprint", heard)
+
+
 def kill_after_two_sums(federation):
     """Start the study and end it with SIGKILL in its midst: what the tests see is the resumed one."""
     directory = federation.directory
@@ -83,6 +105,10 @@ def kill_after_two_sums(federation):
     with background("server", "run", *arguments, log=directory / "killed.log") as first:
         assert first.wait_until(lambda: finished_steps(directory / "run") >= 2, timeout_s=90)
         os.kill(first.pid, signal.SIGKILL)
+    # It goes on from a copy, as it would on another machine.
+    shutil.copytree(directory / "run", directory / "copy")
+    shutil.rmtree(directory / "run")
+    (directory / "copy").rename(directory / "run")
     assert not (directory / "run" / "result.json").exists()
 
 
@@ -123,13 +149,11 @@ def federation(tmp_path_factory):
             data = directory / site
             esn(
                 "client",
-                *("init", str(data / "home"), "--site", site, "--address", address),
-                *("--ca-certificate", str(centre / "ca.crt"), "--epsilon-cap", "8.01", "--delta", "0.001"),
+                *("init", str(data / "home"), "--site", site, "--epsilon-cap", "8.01", "--delta", "0.001"),
                 *("--dataset", str(data / "bids"), "--derivatives", str(data / "derivatives")),
             )
             lower_minimum(found.settings(site))
-            request = data / "home" / "state" / "enrolment.toml"
-            esn("server", "enrol", str(centre), str(request))
+            enrol(found, site)
         esn(
             "server",
             *("protocol", "new", str(centre), "--study", "test", "--epsilon", "8", "--delta", "0.001"),
@@ -137,6 +161,7 @@ def federation(tmp_path_factory):
             *("--deadline-s", "90", "--out", str(protocol)),
         )
         lower_minimum(protocol)
+        esn("server", "protocol", "sign", str(centre), str(protocol))
         list(two.map(prepare, SITES))
         for site in SITES:
             esn("client", "approve", str(found.settings(site)), str(protocol))
@@ -144,7 +169,7 @@ def federation(tmp_path_factory):
                 background("client", "join", str(found.settings(site)), log=directory / f"{site}.log")
             )
         kill_after_two_sums(found)
-        done = found.run(directory / "run")
+        done = found.run(directory / "run", resume=True)
         assert done.returncode == 0, done.stderr
         yield found
     ours = [
@@ -183,7 +208,9 @@ def test_the_audit_log_tells_what_was_sent_and_names_nobody(federation):
     for site in SITES:
         text = (federation.directory / site / "home" / "state" / "audit.jsonl").read_text(encoding="utf-8")
         # The resumed study repeats the roll call, and the question that was under way.
-        sent = dict.fromkeys(json.loads(line)["question"] for line in text.splitlines())
+        lines = [json.loads(line) for line in text.splitlines()]
+        assert [line["event"] for line in lines[:2]] == ["kit", "approved"]
+        sent = dict.fromkeys(line["question"] for line in lines[2:])
         assert [question.split("/")[2] for question in sent] == ["roll-call", *QUESTIONS]
         assert "sub-" not in text
         assert str(federation.directory) not in text
@@ -191,13 +218,13 @@ def test_the_audit_log_tells_what_was_sent_and_names_nobody(federation):
 
 def test_a_finished_run_is_read_again_without_a_new_charge(federation):
     before = (federation.directory / "run" / "result.json").read_bytes()
-    assert federation.run(federation.directory / "run").returncode == 0
+    assert federation.run(federation.directory / "run", resume=True).returncode == 0
     first, second = (
         json.loads(before),
         json.loads((federation.directory / "run" / "result.json").read_bytes()),
     )
     for result in (first, second):
-        del result["timings_s"]
+        del result["timing_s"]
     assert first == second
     assert len(federation.ledger("north")["entries"]) == len(QUESTIONS)
 
@@ -210,13 +237,55 @@ def test_a_second_run_is_refused_by_every_site_and_ends_with_its_own_status(fede
     assert not (federation.directory / "again" / "result.json").exists()
 
 
-def test_an_unapproved_protocol_is_refused(federation):
-    protocol = federation.directory / "protocol.toml"
-    text = protocol.read_text(encoding="utf-8")
-    try:
-        protocol.write_text(text.replace("epsilon = 8.0", "epsilon = 9.0"), encoding="utf-8")
-        done = federation.run(federation.directory / "other")
-    finally:
-        protocol.write_text(text, encoding="utf-8")
+def altered(federation, sign_as):
+    """The study's protocol with a larger budget, signed by the centre but approved by nobody."""
+    path = federation.directory / "altered.toml"
+    text = (federation.directory / "protocol.toml").read_text(encoding="utf-8")
+    path.write_text(text.replace("epsilon = 8.0", "epsilon = 9.0"), encoding="utf-8")
+    return sign_as(path, load_centre_key(federation.directory / "centre"))
+
+
+def test_an_unapproved_protocol_is_refused(federation, sign_as):
+    done = federation.run(federation.directory / "other", protocol=altered(federation, sign_as))
     assert done.returncode == StudyError.exit_status
     assert "refused (ProtocolError)" in done.stderr
+
+
+def test_an_altered_protocol_is_not_run(federation):
+    path = federation.directory / "by-a-byte.toml"
+    text = (federation.directory / "protocol.toml").read_text(encoding="utf-8")
+    path.write_text(text.replace("epsilon = 8.0", "epsilon = 9.0"), encoding="utf-8")
+    done = federation.run(federation.directory / "no-run", protocol=path)
+    assert done.returncode == ProtocolError.exit_status
+    assert "was altered since it was signed by SHA256:" in done.stderr
+    assert not (federation.directory / "no-run").exists()
+
+
+def test_approving_and_withdrawing_count_for_a_site_that_is_joined(federation, sign_as):
+    """Without a restart: north approves the new protocol, so that only the others refuse it."""
+    path = altered(federation, sign_as)
+    north = federation.settings("north")
+    north.write_text(
+        north.read_text(encoding="utf-8").replace("epsilon_cap = 8.01", "epsilon_cap = 50.0"),
+        encoding="utf-8",
+    )
+    digest = esn("client", "approve", str(north), str(path)).stdout.strip()
+    done = federation.run(federation.directory / "approved", protocol=path)
+    # The settings are those of the start, and so is the cap: it refuses for its budget, not the protocol.
+    assert "north: refused (PrivacyBudgetError)" in done.stderr
+    assert "south: refused (ProtocolError)" in done.stderr
+    esn("client", "withdraw", str(north), digest[:16])
+    done = federation.run(federation.directory / "withdrawn", protocol=path)
+    assert "north: refused (ProtocolError)" in done.stderr
+
+
+def test_a_revoked_site_is_neither_run_with_nor_enrolled_again(federation):
+    centre = federation.directory / "centre"
+    esn("server", "revoke", str(centre), "west")
+    done = federation.run(federation.directory / "without-west")
+    assert done.returncode == ProtocolError.exit_status
+    assert "the node key of west was revoked on" in done.stderr
+    request = federation.settings("west").parent / "state" / "enrolment.toml"
+    again = esn("server", "enrol", str(centre), str(request), check=False)
+    assert again.returncode == ProtocolError.exit_status
+    assert "the node key of west was revoked on" in again.stderr

@@ -20,12 +20,13 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from esn_client.answers import Hospital, Study
+from esn_client.answers import Hospital
 from esn_client.audit import AuditLog
 from esn_client.cohort import Cohort, Split
 from esn_client.config import Limits
 from esn_client.egress import Gate
 from esn_client.ledger import Ledger
+from esn_client.study import Study
 from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
 from esn_core.errors import EsnError, ProtocolError
@@ -33,6 +34,7 @@ from esn_core.protocol import Protocol
 from esn_core.questions import Answer, Question
 
 CHILDREN, HELD_OUT = 16, 8
+CENTRE_KEY = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"the centre, for tests").digest())
 
 
 def protocols(content):
@@ -84,12 +86,16 @@ class SeededHospital(Hospital):
             rng = np.random.default_rng(seed_of("noise", site, self.asked.phase, self.asked.round))
             return np.rint(rng.normal(0.0, scale, dimension)).astype(np.int64)
 
-        def load(digest):
+        def approved(digest):
             if digest not in known:
                 raise ProtocolError("not approved")
-            return Study(known[digest], cohort, torch.device("cpu"))
+            return known[digest]
+
+        def load(protocol):
+            return Study(site, protocol, cohort, torch.device("cpu"))
 
         identity, mask = private_keys(site)
+        self.identity = identity
         self.ledger = Ledger(directory / "ledger.sqlite", identity)
         limits = Limits(
             epsilon_cap=1000.0,
@@ -105,17 +111,18 @@ class SeededHospital(Hospital):
             ledger=self.ledger,
             audit=AuditLog(directory / "audit.jsonl", site=site),
             salt=b"s" * 32,
+            identity_key=identity,
             mask_key=mask,
             noise=noise,
         )
-        super().__init__(gate=gate, load=load)
+        super().__init__(gate=gate, centre_key=CENTRE_KEY.public_key(), approved=approved, load=load)
 
     def reply(self, body):
-        self.asked = Question.from_bytes(body).id
+        self.asked = Question.from_bytes(body, CENTRE_KEY.public_key()).id
         said = super().reply(body)
         if self.asked.phase != "association" or not self.misbehaviour.exists():
             return said
-        answer = Answer.from_bytes(said)
+        answer = Answer.from_bytes(said, self.identity.public_key())
         wrong = {
             "not finite": lambda: replace(answer, total=np.full(answer.total.shape, np.nan)),
             "another shape": lambda: replace(answer, total=answer.total[:-1]),
@@ -129,17 +136,16 @@ class SeededHospital(Hospital):
             return b"nonsense"
         if what == "nothing":
             time.sleep(3600)
-        return wrong[what]().to_bytes()
+        return wrong[what]().to_bytes(self.identity)
 
 
 def answer(directory, site, descriptor):
     """Be the process that answers."""
     from esn_client.hospital_process import serve
-    from esn_server.bundle import bundle_sha256
 
     content = json.loads((directory / "content.json").read_text())
     hospital = SeededHospital(directory, site, content)
-    serve(Connection(int(descriptor)), hospital.reply, [bundle_sha256()])
+    serve(Connection(int(descriptor)), hospital.reply)
 
 
 def join(directory, site, address, ca_certificate):
@@ -147,6 +153,7 @@ def join(directory, site, address, ca_certificate):
     from esn_client.executor import Executor
     from esn_client.guard import GuardSettings
     from esn_client.guard import join as answer_questions
+    from esn_server.bundle import bundle_sha256
 
     command = [sys.executable, __file__, "answer", str(directory), site]
     with Executor(
@@ -157,7 +164,7 @@ def join(directory, site, address, ca_certificate):
             ca_certificate=Path(ca_certificate),
             node_key=directory / "node_key",
             state_directory=directory / "state",
-            allowed_bundles=executor.bundles,
+            allowed_bundles=lambda: frozenset([bundle_sha256()]),
             audit=print,
         )
         answer_questions(settings, executor.ask)
@@ -193,7 +200,9 @@ def ask(link, nodes, directory, study, content):
 
     protocol = next(p for p in protocols(content).values() if p.study == study)
     with RunStore(directory / f"{study}.sqlite", protocol_sha256=protocol.sha256) as store:
-        rounds = Rounds(link, nodes, protocol=protocol, memory=Memory(directory / "memory", store))
+        rounds = Rounds(
+            link, nodes, protocol=protocol, memory=Memory(directory / "memory", store), key=CENTRE_KEY
+        )
         run_study(
             protocol,
             run=store.run,

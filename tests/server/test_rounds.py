@@ -1,5 +1,6 @@
 """Quorum, deadline and retry, on a clock of our own."""
 
+import datetime
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from esn_core.fixed_point import units_per_one
 from esn_core.protocol import Protocol
 from esn_core.questions import Answer, LedgerMark, Question, QuestionId, Refusal, SiteFacts
 from esn_core.releases import ReleaseKind
+from esn_core.signing import sign
 from esn_server.checkpoints import RunStore
 from esn_server.memory import Memory
 from esn_server.rounds import Rounds
@@ -28,14 +30,17 @@ FACTS = SiteFacts(
     cohort_band="8-15",
     ledger=MARK,
     ledger_seen=MARK,
+    said_at=datetime.datetime(2026, 11, 25, tzinfo=datetime.UTC),
 )
 
 
 @pytest.fixture(autouse=True)
-def _world(tmp_path, protocol_content, monkeypatch):
+def _world(tmp_path, protocol_content, monkeypatch, more_sites, centre_key):
     """Every world has the same protocol, and a memory of its own."""
     protocol = Protocol.model_validate(protocol_content)
     monkeypatch.setattr(World, "protocol", protocol, raising=False)
+    monkeypatch.setattr(World, "centre_key", centre_key, raising=False)
+    monkeypatch.setattr(World, "keys", {s: k[0] for s, k in more_sites[1].items()}, raising=False)
     with RunStore(tmp_path / "run.sqlite", protocol_sha256=protocol.sha256) as store:
         monkeypatch.setattr(World, "memory", Memory(tmp_path / "centre", store), raising=False)
         yield
@@ -66,14 +71,14 @@ class World:
 
     def send(self, node_id, body):
         site = next(s for s, n in NODES.items() if n == node_id)
-        question = Question.from_bytes(body)
+        question = Question.from_bytes(body, self.centre_key.public_key())
         message_id = f"m{len(self.sent)}"
         self.sent.append((self.now, site, question.id.attempt))
         answers = self.script.get(site)
         answer = (answers.pop(0) if len(answers) > 1 else answers[0]) if answers else total_of(site)
         if answer is not None:
             delay, reply = answer if isinstance(answer, tuple) else (0, answer)
-            body = reply.to_bytes() if isinstance(reply, Answer) else reply
+            body = reply.to_bytes(self.keys[site]) if isinstance(reply, Answer) else reply
             made = Reply(message_id, error=body) if isinstance(body, str) else Reply(message_id, body)
             self.inbox.append((self.now + delay, made))
         return message_id
@@ -93,6 +98,7 @@ class World:
             self,
             NODES,
             protocol=protocol,
+            signing_key=self.centre_key,
             memory=self.memory,
             clock=lambda: self.now,
             sleep=self.sleep,
@@ -170,7 +176,7 @@ def test_a_lost_site_is_asked_again_until_the_deadline():
 
 
 def test_no_absent_site_is_waited_for_when_the_quorum_cannot_be_reached():
-    refusal = (5, Answer(ASKED, "north", refusal=Refusal(error="GateError")).to_bytes())
+    refusal = (5, Answer(ASKED, "north", refusal=Refusal(error="GateError")))
     world = World({"north": [refusal]}, appears={"south": 50.0})
     with pytest.raises(StudyError, match=r"north: refused \(GateError\); south: not connected"):
         world.sum()
@@ -199,7 +205,7 @@ def test_a_site_in_error_is_asked_three_times_and_no_more():
         (total_of("south", (np.iinfo(np.int64).min, 0)), "beyond the range"),
         (total_of("south", facts=FACTS), "sent something else where a sum was asked"),
         (total_of("south", refusal=Refusal(error="GateError")), r"refused \(GateError\)"),
-        (bytes(20), "safetensors file"),
+        (bytes(20), "not signed by the site's identity key"),
     ],
 )
 def test_an_answer_that_cannot_be_used_is_named_and_not_asked_for_again(answer, words):
@@ -209,6 +215,26 @@ def test_an_answer_that_cannot_be_used_is_named_and_not_asked_for_again(answer, 
     assert sum(site == "south" for _, site, _ in world.sent) == 1
 
 
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda body, keys: total_of("south").to_bytes(keys["west"]),
+        lambda body, keys: body[:-64],
+        lambda body, keys: body[:-64] + bytes(64),
+        lambda body, keys: body[:40] + bytes([body[40] ^ 1]) + body[41:],
+        lambda body, keys: body[:-64] + total_of("south", (9, 9)).to_bytes(keys["south"])[-64:],
+        lambda body, keys: body[:-64] + keys["south"].sign(body[:-64]),
+        lambda body, keys: body[:-64] + sign(body[:-64], keys["south"], "question"),
+    ],
+    ids=["another site's", "none", "zeros", "altered", "another answer's", "no purpose", "another purpose"],
+)
+def test_an_answer_without_its_sites_signature_is_refused_by_name(forge):
+    honest = total_of("south").to_bytes(World.keys["south"])
+    world = World({"south": [forge(honest, World.keys)]})
+    with pytest.raises(StudyError, match="south: the answer is not signed by the site's identity key"):
+        world.sum()
+
+
 def test_a_sum_is_no_answer_to_a_roll_call():
     with pytest.raises(StudyError, match="north: sent a sum to a roll call"):
         World().rounds().roll_call(Question(ASKED))
@@ -216,7 +242,7 @@ def test_a_sum_is_no_answer_to_a_roll_call():
 
 def test_late_and_unknown_replies_are_dropped(caplog):
     world = World({"south": [None, total_of("south")]})
-    world.inbox.append((0.0, Reply("m99", total_of("south", (9, 9)).to_bytes())))
+    world.inbox.append((0.0, Reply("m99", b"?")))
     with pytest.raises(StudyError, match="south: no answer"):
         world.sum()
     assert "dropped an unknown reply" in caplog.text

@@ -7,9 +7,11 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from esn_core.protocol import load_protocol
+from esn_core.enrolment import EnrolmentRequest
+from esn_core.protocol import RosterEntry, load_protocol
 from esn_core.site_keys import identity_text, mask_text
 from esn_server import cli
+from esn_server.identity import create_authority, load_centre_key
 from esn_server.sites import keep_enrolment
 
 KEY = "ecdsa-sha2-nistp384 AAAA{}="
@@ -31,22 +33,40 @@ def fails(command_fails):
 def centre(tmp_path, roster):
     """A centre's directory with three enrolled sites."""
     directory = tmp_path / "centre"
+    create_authority(directory, names=["centre.example.org"])
     for entry in roster:
-        request = tmp_path / "request.toml"
-        request.write_text(tomli_w.dumps(entry))
-        keep_enrolment(directory, request)
+        keep_enrolment(directory, RosterEntry.model_validate(entry))
     return directory
 
 
 @pytest.fixture
-def spare_entry():
-    """What a fourth site, east, would send."""
+def spare_key():
+    """The private identity key of a fourth site, east."""
+    return Ed25519PrivateKey.from_private_bytes(b"e" * 32)
+
+
+@pytest.fixture
+def spare_entry(spare_key):
+    """What the fourth site says of itself."""
     return {
         "site": "east",
         "node_key": KEY.format("east"),
-        "identity_key": identity_text(Ed25519PrivateKey.generate().public_key()),
+        "identity_key": identity_text(spare_key.public_key()),
         "mask_key": mask_text(X25519PrivateKey.generate().public_key()),
     }
+
+
+@pytest.fixture
+def spare_request(tmp_path, spare_entry, spare_key):
+    """A function that writes the fourth site's request, with some of it changed after it was signed."""
+
+    def write(**changes):
+        content = EnrolmentRequest.of(RosterEntry.model_validate(spare_entry), spare_key).model_dump()
+        path = tmp_path / "east.toml"
+        path.write_text(tomli_w.dumps({**content, "entry": {**content["entry"], **changes}}))
+        return path
+
+    return write
 
 
 def protocol_words(centre, out, **changes):
@@ -132,21 +152,19 @@ def test_a_protocol_into_a_directory_that_is_not_there_is_one_line(centre, tmp_p
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"site": "../x"}, "'site': string should match"),
-        ({"node_key": "ssh-rsa AAAA"}, "'node_key'"),
-        ({"node_key": "ecdsa-sha2-nistp384"}, "'node_key'"),
-        ({"identity_key": "ssh-ed25519 AAAA"}, "'identity_key': an identity key is Ed25519 in OpenSSH form"),
-        ({"mask_key": "x25519 AAAA"}, "'mask_key': a mask key is 'x25519' and 32 bytes in base64"),
-        ({"site": "north"}, "north is enrolled with other keys already"),
-        ({"secret": "x"}, "unknown setting 'secret'"),
+        ({"site": "../x"}, "'entry.site': string should match"),
+        ({"node_key": "ssh-rsa AAAA"}, "'entry.node_key'"),
+        ({"node_key": "ecdsa-sha2-nistp384"}, "'entry.node_key'"),
+        ({"identity_key": "ssh-ed25519 AAAA"}, "'entry.identity_key': an identity key is Ed25519 in OpenSSH"),
+        ({"mask_key": "x25519 AAAA"}, "'entry.mask_key': a mask key is 'x25519' and 32 bytes in base64"),
+        ({"secret": "x"}, "unknown setting 'entry.secret'"),
+        ({"site": "north"}, "the request is not signed by the identity key in it"),
+        ({"node_key": KEY.format("other")}, "the request is not signed by the identity key in it"),
     ],
 )
-def test_what_cannot_be_enrolled_is_one_line_and_is_not_kept(
-    centre, tmp_path, fails, spare_entry, changes, words
-):
+def test_what_is_no_request_is_one_line_and_is_not_kept(centre, fails, spare_request, changes, words):
     before = sorted((centre / "sites").iterdir())
-    (tmp_path / "east.toml").write_text(tomli_w.dumps({**spare_entry, **changes}))
-    fails(10, words, "enrol", centre, tmp_path / "east.toml")
+    fails(10, words, "enrol", centre, spare_request(**changes))
     assert sorted((centre / "sites").iterdir()) == before
 
 
@@ -157,9 +175,10 @@ def test_a_request_that_is_missing_or_a_directory_is_one_line(centre, tmp_path, 
 
 @pytest.fixture
 def protocol_file(centre, tmp_path, esn_server):
-    """A drafted protocol of the centre."""
+    """A signed protocol of the centre."""
     out = tmp_path / "protocol.toml"
     esn_server(*protocol_words(centre, out))
+    assert esn_server("protocol", "sign", centre, out)[0] == 0
     return out
 
 
@@ -173,9 +192,10 @@ def test_a_run_of_a_malformed_protocol_is_one_line(centre, protocol_file, tmp_pa
     fails(12, "there is no such file", *run_words(centre, tmp_path / "missing.toml", tmp_path))
 
 
-def test_a_run_of_another_versions_bundle_is_one_line(centre, protocol_file, tmp_path, fails):
+def test_a_run_of_another_versions_bundle_is_one_line(centre, protocol_file, tmp_path, fails, sign_as):
     named = load_protocol(protocol_file).bundle_sha256
     protocol_file.write_text(protocol_file.read_text().replace(named, "0" * 64))
+    sign_as(protocol_file, load_centre_key(centre))
     fails(12, "names the bundle 0000000000000000", *run_words(centre, protocol_file, tmp_path))
 
 

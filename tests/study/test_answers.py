@@ -11,7 +11,7 @@ WEIGHTS = to_vector(pretrained("compact-1"))
 
 
 @pytest.fixture
-def ask(make_consortium):
+def ask(make_consortium, more_sites):
     """A function that asks the first hospital and returns its answer."""
     consortium = make_consortium()
     hospital = consortium.link.hospitals[1]
@@ -25,7 +25,8 @@ def ask(make_consortium):
             attempt=0,
         )
         question = Question(number, {name: np.array(array, dtype=float) for name, array in arrays.items()})
-        return Answer.from_bytes(hospital.reply(question.to_bytes()))
+        body = hospital.reply(question.to_bytes(consortium.link.centre_key))
+        return Answer.from_bytes(body, more_sites[1]["north"][0].public_key())
 
     ask_one.consortium = consortium
     ask_one.hospital = hospital

@@ -42,7 +42,7 @@ def always(_question):
 
 
 def questions(consortium, node):
-    return [Question.from_bytes(body) for to, body, _ in consortium.link.carried if to == node]
+    return [consortium.link.read(body) for to, body, _ in consortium.link.carried if to == node]
 
 
 def test_all_sites_answer_and_reveal(four):
@@ -112,6 +112,7 @@ def test_a_question_whose_seeds_were_asked_for_is_finished_with_the_same_sites_o
         four.link,
         dict(zip(FOUR, range(1, 5), strict=True)),
         protocol=four.protocol,
+        signing_key=four.link.centre_key,
         memory=four.rounds._memory,
         clock=four.link.clock,
         sleep=four.link.sleep,
@@ -155,6 +156,7 @@ def test_a_ledger_with_another_past_is_refused_by_name(make_consortium):
     ask(three)
     path = three.rounds._memory._path("south")
     path.write_text(LedgerMark(entries=1, head="9" * 64).model_dump_json())
+    three.store._connection.execute("UPDATE ledgers SET head = ? WHERE site = 'south'", ("9" * 64,))
     number = question(three).id.model_copy(update={"phase": "roll-call"})
     with pytest.raises(StudyError, match=r"south: its ledger is not the one that this centre saw: entry 1"):
         three.rounds.roll_call(Question(number))

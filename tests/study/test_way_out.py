@@ -13,7 +13,7 @@ from esn_core.errors import ProtocolError
 from esn_core.questions import Question, QuestionId
 from esn_server.study import run_study
 
-METHODS = ("answered", "reveal", "release", "disclose", "refuse", "ledger_marks")
+METHODS = ("answered", "reveal", "release", "disclose", "refuse", "turn_away", "receive", "ledger_marks")
 
 
 class Recording:
@@ -30,7 +30,8 @@ class Recording:
 
         def call(*args, **kwargs):
             given = method(*args, **kwargs)
-            self.given.append(given)
+            if given is not None:
+                self.given.append(given)
             return given
 
         return call
@@ -54,7 +55,7 @@ def watched(consortium):
 def beside_the_gate(consortium, gates):
     """Return the phases of the replies that no gate gave out."""
     return [
-        Question.from_bytes(body).id.phase
+        consortium.link.read(body).id.phase
         for node, body, answer in consortium.link.carried
         if not any(answer is given for given in gates[node].given)
     ]
@@ -83,7 +84,7 @@ def test_every_reply_of_a_study_is_one_that_the_gate_gave_out(make_consortium, r
     run(consortium)
     if rules == {"trust": "local"}:
         run(consortium)  # everything was answered before
-    questions = [Question.from_bytes(body) for _, body, _ in consortium.link.carried]
+    questions = [consortium.link.read(body) for _, body, _ in consortium.link.carried]
     assert {q.id.phase for q in questions} == {
         "roll-call",
         "centre",
@@ -106,7 +107,7 @@ def test_a_refusal_is_one_that_the_gate_gave_out(make_consortium):
     ]
     for changes in wrong:
         number = {"protocol_sha256": consortium.protocol.sha256, "run": "r1", "attempt": 0, **changes}
-        consortium.link.send(1, Question(QuestionId(**number)).to_bytes())
+        consortium.link.send(1, Question(QuestionId(**number)).to_bytes(consortium.link.centre_key))
     assert beside_the_gate(consortium, gates) == []
     assert len(gates[1].given) == 3
 
@@ -115,7 +116,12 @@ def test_a_way_round_the_gate_is_seen(make_consortium):
     consortium = make_consortium()
     gates = watched(consortium)
     honest = consortium.link.hospitals[2]
-    consortium.link.hospitals[2] = Leaky(gate=gates[2], load=honest._load)
+    consortium.link.hospitals[2] = Leaky(
+        gate=gates[2],
+        centre_key=honest._centre_key,
+        approved=honest._approved,
+        load=honest._load,
+    )
     run(consortium)
     found = beside_the_gate(consortium, gates)
     # One site, in every phase; the gradient in three rounds.
@@ -155,7 +161,7 @@ def test_flower_is_handed_the_very_bytes_that_the_hospital_returned(make_consort
     flower.install(answer)
     digest = consortium.protocol.sha256
     number = QuestionId(protocol_sha256=digest, run="r1", phase="centre", round=0, attempt=0)
-    content = sent_through_flower(Question(number).to_bytes())
+    content = sent_through_flower(Question(number).to_bytes(consortium.link.centre_key))
     assert list(content) == ["answer"]
     assert list(content["answer"]) == ["body"]
     assert content["answer"]["body"] is replies[0]

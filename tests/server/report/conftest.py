@@ -115,7 +115,7 @@ def result() -> StudyResult:
                 for phase, children, releases, noise, epsilon in phases
             ],
         ),
-        timings_s={"roll-call": 0.83, "gradient": 44.26},
+        timing_s={"roll-call": 0.83, "gradient": 44.26},
         warnings=["Site south is small: its noise outweighs its signal."],
     )
 
