@@ -45,7 +45,7 @@ def hospitals(centre, tmp_path_factory, protocol_content):
             key = directory / site / "node_key.pub"
             content["nodes"][site] = register_site(centre.directory, centre.address, key)
         for path in (directory, *(directory / site for site in SITES)):
-            (path / "content.json").write_text(json.dumps(content))
+            (path / "content.json").write_text(json.dumps(content, default=str))
         for site in SITES:
             own = directory / site
             words = ("join", str(own), site, centre.public, str(centre.ca_certificate))
