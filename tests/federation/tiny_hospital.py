@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 from dataclasses import replace
+from datetime import date
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -39,7 +40,8 @@ CENTRE_KEY = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"the centre, f
 
 def protocols(content):
     """The studies that may be asked: equal but for their names."""
-    found = [Protocol.model_validate({**content["protocol"], "study": name}) for name in content["studies"]]
+    rules = {**content["protocol"], "expires": date.fromisoformat(content["protocol"]["expires"])}
+    found = [Protocol.model_validate({**rules, "study": name}) for name in content["studies"]]
     return {protocol.sha256: protocol for protocol in found}
 
 
