@@ -203,7 +203,7 @@ def ask(link, nodes, directory, study, content):
     protocol = next(p for p in protocols(content).values() if p.study == study)
     with RunStore(directory / f"{study}.sqlite", protocol_sha256=protocol.sha256) as store:
         rounds = Rounds(
-            link, nodes, protocol=protocol, memory=Memory(directory / "memory", store), key=CENTRE_KEY
+            link, nodes, protocol=protocol, memory=Memory(directory / "memory", store), signing_key=CENTRE_KEY
         )
         run_study(
             protocol,
