@@ -28,17 +28,9 @@ CHANGES = {
     '"agreed by all sites"': "test-119",
     "--simulated": "--simulated --training-rounds 1 --deadline-s 120",
 }
+
+
 # The guide's commands reach the SuperLink at its usual port.
-PORTS = """
-esn-server() {
-    case "$1" in
-        enrol|run|status) command esn-server "$@" --address "127.0.0.1:$PORT" ;;
-        *) command esn-server "$@" ;;
-    esac
-}
-"""
-
-
 def blocks(guide, *sections):
     """The command blocks of some sections of a guide, in order."""
     text = (DOCS / guide).read_text(encoding="utf-8")
@@ -71,6 +63,7 @@ class User:
         for guide, here in CHANGES.items():
             text = text.replace(guide, here)
         text = text.replace("9092", self.environment["PORT"])
+        text = text.replace("esn-server start", f"esn-server start --health-port {free_port()}")
         if text.rstrip().endswith("&"):
             words = f"cd {self.home}; exec {text.strip().removesuffix('&')}"
             command = [str(shutil.which("bash")), "-c", words]
@@ -78,7 +71,7 @@ class User:
                 ChildProcess(command, log_file=self.home / "background.log", environment=self.environment)
             )
         done = subprocess.run(
-            ["bash", "-euc", PORTS + text],
+            ["bash", "-euc", text],
             cwd=self.home,
             env=self.environment,
             capture_output=True,

@@ -332,14 +332,14 @@ def join(settings: SettingsFile) -> None:
     from esn_core.certificates import expiry_warning
 
     site = load_site(settings)
-    audit = AuditLog(site.audit_path, site=site.site)
-    approvals = Approvals(site, centre_key=centre_key(site), audit=audit)
     with Executor(
         [sys.executable, "-m", "esn_client.hospital_process", str(settings)],
         log_file=site.state / "logs" / "answers.log",
         question_limit_s=site.compute.question_limit_s,
         memory_limit_gb=site.compute.memory_limit_gb,
     ) as executor:
+        audit = AuditLog(site.audit_path, site=site.site)
+        approvals = Approvals(site, centre_key=centre_key(site), audit=audit)
         warning = expiry_warning(site.ca_certificate_path, cure="ask the centre for a new kit")
         if warning:
             typer.echo(f"esn-client: {warning}", err=True)

@@ -77,7 +77,7 @@ def processes(directory, what):
 def undisturbed(tmp_path_factory, protocol_content):
     directory = tmp_path_factory.mktemp("undisturbed")
     content = {"protocol": protocol_of(protocol_content), "studies": STUDIES}
-    (directory / "content.json").write_text(json.dumps(content))
+    (directory / "content.json").write_text(json.dumps(content, default=str))
     subprocess.run([sys.executable, PROGRAM, "alone", directory, STUDIES[0]], check=True, timeout=120)
     return sums_of(directory / f"{STUDIES[0]}.sqlite")
 
@@ -99,7 +99,7 @@ def hospitals(centre, tmp_path_factory, protocol_content):
             key = directory / site / "node_key.pub"
             content["nodes"][site] = register_site(centre.directory, centre.address, key)
         for path in (directory, *(directory / site for site in SITES)):
-            (path / "content.json").write_text(json.dumps(content))
+            (path / "content.json").write_text(json.dumps(content, default=str))
         for site in SITES:
             own = directory / site
             command = [sys.executable, PROGRAM, "join", own, site, centre.public, centre.ca_certificate]

@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 from dataclasses import replace
+from datetime import date
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -39,7 +40,8 @@ CENTRE_KEY = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"the centre, f
 
 def protocols(content):
     """The studies that may be asked: equal but for their names."""
-    found = [Protocol.model_validate({**content["protocol"], "study": name}) for name in content["studies"]]
+    rules = {**content["protocol"], "expires": date.fromisoformat(content["protocol"]["expires"])}
+    found = [Protocol.model_validate({**rules, "study": name}) for name in content["studies"]]
     return {protocol.sha256: protocol for protocol in found}
 
 
@@ -157,7 +159,7 @@ def join(directory, site, address, ca_certificate):
 
     command = [sys.executable, __file__, "answer", str(directory), site]
     with Executor(
-        command, log_file=directory / "answers.log", question_limit_s=30.0, memory_limit_gb=4.0
+        command, log_file=directory / "answers.log", question_limit_s=15.0, memory_limit_gb=4.0
     ) as executor:
         settings = GuardSettings(
             server_address=address,
@@ -201,7 +203,7 @@ def ask(link, nodes, directory, study, content):
     protocol = next(p for p in protocols(content).values() if p.study == study)
     with RunStore(directory / f"{study}.sqlite", protocol_sha256=protocol.sha256) as store:
         rounds = Rounds(
-            link, nodes, protocol=protocol, memory=Memory(directory / "memory", store), key=CENTRE_KEY
+            link, nodes, protocol=protocol, memory=Memory(directory / "memory", store), signing_key=CENTRE_KEY
         )
         run_study(
             protocol,
