@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from esn_server.report.analyses import Correlation
 from esn_server.report.drawing import BLUE, GREEN, GREY, INK, VERMILLION, Drawing, draw, style
 from esn_server.report.result import StudyResult
 from esn_server.report.wording import fixed, interval
@@ -41,7 +42,7 @@ def correlations(result: StudyResult, *, no_noise: StudyResult | None) -> Drawin
             if line.r is not None:
                 axes.plot([line.r], [row], marker="o", color=line.colour, markersize=6)
             else:
-                axes.text(0.02, row, "undefined under the noise", va="center", color=GREY, fontsize=8)
+                axes.text(0.02, row, "lost in the noise", va="center", color=GREY, fontsize=8)
         axes.set_yticks(range(len(lines)), [line.label for line in lines])
         axes.set_ylim(len(lines) - 0.4, -0.6)
         axes.set_xlim(-1, 1)
@@ -64,14 +65,12 @@ def lines_of(result: StudyResult, *, no_noise: StudyResult | None) -> list[Line]
             continue
         if study.cross_site is not None:
             together = study.cross_site.together
-            lines.append(Line(f"unseen sites{suffix}", together.r, together.r_interval, colour))
+            lines.append(_line(f"unseen sites{suffix}", together, colour))
             lines += [
-                Line(f"   without {site.site}{suffix}", site.r, site.r_interval, colour)
-                for site in study.cross_site.by_site
+                _line(f"   without {site.site}{suffix}", site, colour) for site in study.cross_site.by_site
             ]
         if study.cross_validation is not None:
-            within = study.cross_validation
-            lines.append(Line(f"cross-validation{suffix}", within.r, within.r_interval, colour))
+            lines.append(_line(f"cross-validation{suffix}", study.cross_validation, colour))
     if result.local_only is not None:
         alone = result.local_only
         lines.append(Line("pooled, in simulation", alone.pooled_r, alone.pooled_r_interval, INK))
@@ -82,7 +81,7 @@ def lines_of(result: StudyResult, *, no_noise: StudyResult | None) -> list[Line]
     for study, suffix in ((result, ""), (no_noise, ", no noise")):
         if study is not None and study.random_score is not None:
             lines += [
-                Line(f"random scores, draw {number}{suffix}", draw.r, draw.r_interval, VERMILLION)
+                _line(f"random scores, draw {number}{suffix}", draw, VERMILLION)
                 for number, draw in enumerate(study.random_score.draws, start=1)
             ]
     if result.random_score is not None and result.random_score.simulated is not None:
@@ -91,3 +90,9 @@ def lines_of(result: StudyResult, *, no_noise: StudyResult | None) -> list[Line]
             Line(f"{chance.times} permutations, in simulation", chance.mean, chance.interval, VERMILLION)
         )
     return lines
+
+
+def _line(label: str, found: Correlation, colour: str) -> Line:
+    """Return a row; where the noise alone often leaves no correlation at all, a number would mislead."""
+    lost = found.r_noise_sd is None
+    return Line(label, None if lost else found.r, None if lost else found.r_interval, colour)

@@ -12,7 +12,7 @@ from esn_server.report.drawing import Drawing
 from esn_server.report.figures import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.result import NetworkEdge, StudyResult
 from esn_server.report.verdict import interval_with_noise, prediction_in_words, privacy_in_words
-from esn_server.report.wording import fixed, interval, signed
+from esn_server.report.wording import chance, fixed, interval, signed
 
 STRONGEST = 12
 """Edges in the table that is always open; the table below it, folded, holds all of them."""
@@ -72,6 +72,7 @@ def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None
     environment.filters["fixed"] = fixed
     environment.filters["signed"] = signed
     environment.filters["interval"] = interval
+    environment.filters["chance"] = chance
     edges = sorted(result.severity_network.edges, key=lambda edge: -abs(edge.weight))
     return environment.get_template("page.html.j2").render(
         result=result,

@@ -120,7 +120,7 @@ def test_every_analysis_has_its_section(full, atlas):
         "Neurocognitive impairment",
         "These children do not decide.",
         "no ε covers them",
-        "2.01 1.200 to 3.400",
+        "2.01 (1.20 to 3.40)",
     ):
         assert words in page, words
 
