@@ -45,7 +45,7 @@ def test_gradients_equal_those_of_opacus(model, children):
     expected, expected_losses = by_opacus(model, x, gase)
     # float32: Opacus computes the same products in another order.
     assert np.linalg.norm(rows - expected) <= 2e-6 * np.linalg.norm(expected)
-    # The last bit of a prediction of about 1 is 1e-7; times twice an error of up to .05, where the loss is small.
+    # Where the loss is small: the last bit of a prediction, 1e-7, times twice an error of up to .05.
     assert losses == pytest.approx(expected_losses, rel=2e-6, abs=1e-8)
 
 
