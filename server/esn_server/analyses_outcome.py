@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 
+from esn_core.atlas import load_atlas
 from esn_core.matching import Group
+from esn_core.protocol import Protocol
 from esn_core.regression import LogisticFit
 from esn_server.neurocognition import ModelFound, Neurocognition, Rivalry
 from esn_server.report.analyses import (
@@ -13,6 +15,8 @@ from esn_server.report.analyses import (
     Contest,
     Correlation,
     CrossSite,
+    EdgeShare,
+    Explanation,
     GroupSummary,
     LeftOut,
     ModelSummary,
@@ -76,6 +80,26 @@ def neurocognition_of(findings: Findings) -> NeurocognitionSummary | None:
         exact=findings.price.of("newton").noise_multiplier == 0,
         models=[_model(model) for model in found.models],
         contests=[_contest(rivalry, found) for rivalry in found.rivalries],
+    )
+
+
+def explanation_of(protocol: Protocol, findings: Findings) -> Explanation | None:
+    """Return what each candidate connection contributes, the largest first."""
+    found = findings.attribution
+    if found is None:
+        return None
+    atlas = load_atlas(protocol.imaging.atlas)
+    order = np.argsort(-np.abs(found.mean), kind="stable")
+    ends = atlas.edges[findings.network.edges]
+    return Explanation(
+        edges=[
+            EdgeShare(
+                region_a=atlas.names[ends[i, 0]], region_b=atlas.names[ends[i, 1]], mean=float(found.mean[i])
+            )
+            for i in order
+        ],
+        noise_sd=found.noise_sd,
+        truth_r=None,
     )
 
 

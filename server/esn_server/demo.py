@@ -20,7 +20,7 @@ from esn_core.child_process import ChildProcess
 from esn_core.enrolment import SiteKit
 from esn_core.errors import ConfigError, StudyError
 from esn_core.loopback import free_port
-from esn_core.protocol import read_toml
+from esn_core.protocol import load_protocol, read_toml
 from esn_server.report.result import StudyResult, read_result
 from esn_server.running import write_outcome
 from esn_server.sites import read_request
@@ -81,7 +81,7 @@ FULL = Plan(
     split_salt="demo-full",
     analyses=(
         *("--cohort-summary", "--cross-site", "--random-scores", "1"),
-        *("--explanation", "--neurocognition", "--exact", "cohort", "--exact", "neurocognition"),
+        *("--explanation", "--neurocognition", "--exact", "neurocognition"),
     ),
 )
 
@@ -156,6 +156,9 @@ def run_demo(out: Path, plan: Plan, *, seed: int, epsilon: float) -> Path:
     result = _run(private)
     console.print("The same study once more without noise: what privacy costs (simulated children only)")
     beside = write_outcome(_run(exact), exact.directory, timing_s=exact.timing_s)
+    if not plan.from_scans:
+        with private.step("reference", "What these simulated children show without a federation"):
+            result = _with_references(private, result, seed=seed)
     write_outcome(result, out, no_noise=beside, timing_s=private.timing_s)
     return out / "report.html"
 
@@ -226,6 +229,13 @@ def _initialise(study: _Study, site: str) -> None:
         *("--dataset", str(data / "bids"), "--derivatives", str(data / "derivatives")),
         "--exact-sums" if study.noise == "none" or "--exact" in study.plan.analyses else "--no-exact-sums",
     )
+
+
+def _with_references(study: _Study, result: StudyResult, *, seed: int) -> StudyResult:
+    from esn_server.reference import with_references
+
+    hospitals = {site: study.hospitals / site for site in study.plan.children}
+    return with_references(result, load_protocol(study.protocol), hospitals, seed=seed)
 
 
 def _prepare(study: _Study, site: str) -> None:

@@ -178,6 +178,12 @@ class PrivacySummary(_Record):
     epsilon_replace_one_held_out_child: Epsilon | None = Field(
         description="ε for a held-out child under replace-one adjacency; null: no bound."
     )
+    exact_phases: list[str] = Field(
+        description="Phases of a private study that were declared exact: they have no ε."
+    )
+    epsilon_of_noised: Epsilon | None = Field(
+        description="Larger ε of the two kinds of children, exact phases left out; null without noise."
+    )
     members_found: float | None = Field(
         ge=0,
         le=1,
