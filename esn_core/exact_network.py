@@ -1,8 +1,8 @@
 """The severity network as the paper selects it: partial correlations from sums, and a false discovery rate.
 
 Exact sums only: every number of a site's sum is a moment about the site's own means, so a child's part of it
-depends on the other children, and no bounded noise would protect it. For simulation, for a site's own children, and as
-the reference that private selection is held against.
+depends on the other children, and no bounded noise would protect it. For simulation, for a site's own
+children, and as the reference that private selection is held against.
 """
 
 import math
