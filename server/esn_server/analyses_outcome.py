@@ -1,6 +1,7 @@
 """What the further analyses found, put into the words and the schema of result.json."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -28,6 +29,30 @@ from esn_server.study import Findings
 
 _SURE = 0.05
 _SEVERITIES = ("gase", "predicted_gase")
+
+
+_ABSENT = {
+    "cross_site": "the protocol did not ask for it",
+    "cross_validation": "the protocol did not ask for it",
+    "random_score": "the protocol did not ask for it",
+    "explanation": "the protocol did not ask for it",
+    "cohort": "the protocol did not ask for it",
+    "neurocognition": "the protocol did not ask for it",
+    "local_only": "it is computed beside a study of simulated children alone: it stays at the site",
+    "baselines": "they are computed beside a study of simulated children alone: they need pooled children",
+}
+
+
+def absent_of(analyses: Mapping[str, object]) -> dict[str, str]:
+    """Return why analyses are null, by the name of each.
+
+    Parameters
+    ----------
+    analyses : dict of str to object
+        What result.json holds of each analysis; None, or no entry, where it holds null.
+
+    """
+    return {name: why for name, why in _ABSENT.items() if analyses.get(name) is None}
 
 
 def cross_site_of(findings: Findings) -> CrossSite | None:

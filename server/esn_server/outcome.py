@@ -12,6 +12,7 @@ from esn_core.protocol import Protocol
 from esn_core.releases import CHILDREN
 from esn_core.severity_network import SeverityNetwork as Network
 from esn_server.analyses_outcome import (
+    absent_of,
     cohort_of,
     cross_site_of,
     cross_validation_of,
@@ -64,6 +65,12 @@ def result_of(
 
     """
     found = findings.agreement
+    random_score = random_score_of(findings)
+    cross_site = cross_site_of(findings)
+    cross_validation = cross_validation_of(findings)
+    explanation = explanation_of(protocol, findings)
+    cohort = cohort_of(findings)
+    neurocognition = neurocognition_of(findings)
     return StudyResult(
         study=protocol.study,
         protocol_sha256=protocol.sha256,
@@ -94,14 +101,24 @@ def result_of(
             ],
             undefined_because=found.undefined_because,
         ),
-        random_score=random_score_of(findings),
-        cross_site=cross_site_of(findings),
-        cross_validation=cross_validation_of(findings),
+        random_score=random_score,
+        cross_site=cross_site,
+        cross_validation=cross_validation,
         severity_network=_network(protocol, findings.network),
         harmonisation=Harmonisation(method="own controls", note=HARMONISATION_NOTE, compared=None),
-        explanation=explanation_of(protocol, findings),
-        cohort=cohort_of(findings),
-        neurocognition=neurocognition_of(findings),
+        explanation=explanation,
+        cohort=cohort,
+        neurocognition=neurocognition,
+        absent=absent_of(
+            {
+                "random_score": random_score,
+                "cross_site": cross_site,
+                "cross_validation": cross_validation,
+                "explanation": explanation,
+                "cohort": cohort,
+                "neurocognition": neurocognition,
+            }
+        ),
         learning_curve=[RoundLoss(round=i, loss=loss) for i, loss in enumerate(findings.losses)],
         privacy=privacy_of(protocol, findings.price),
         timing_s={**timing_s, **findings.timing_s},

@@ -95,6 +95,9 @@ def with_references(
     random = result.random_score
     return result.model_copy(
         update={
+            "absent": {
+                name: why for name, why in result.absent.items() if name not in ("local_only", "baselines")
+            },
             "local_only": LocalOnly(
                 note=_NOTE,
                 by_site=alone,

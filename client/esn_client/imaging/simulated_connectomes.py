@@ -79,7 +79,7 @@ def write_connectomes(
         Derivative(derivatives, Visit(subject.participant, None), recipe).write(
             _measures(counts),
             sources={},
-            details={"Origin": "simulated connectome; no scan stands behind it"},
+            details={"Origin": _ORIGIN},
         )
     write_description(derivatives, source=directory)
     if truth is not None:

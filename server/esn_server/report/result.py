@@ -238,10 +238,20 @@ class StudyResult(_Record):
     neurocognition: NeurocognitionSummary | None = Field(
         default=None, description="Predicted against clinical severity as explanations of impairment."
     )
+    absent: dict[str, str] = Field(
+        default_factory=dict, description="Why an analysis above is null, in words, by its name."
+    )
     learning_curve: list[RoundLoss] = Field(description="Training loss by round.")
     privacy: PrivacySummary = Field(description="The privacy price by phase and in total.")
     timing_s: dict[str, Seconds] = Field(description="Duration of each step, in seconds.")
     warnings: list[str] = Field(description="What a reader must know before trusting the figures.")
+
+    @model_validator(mode="after")
+    def _absent_where_null(self) -> Self:
+        present = [name for name in self.absent if getattr(self, name, self) is not None]
+        if present:
+            raise ValueError(f"absent may name analyses that are null, not {', '.join(present)}")
+        return self
 
 
 def write_result(result: StudyResult, path: Path) -> None:

@@ -1,7 +1,9 @@
 """The page's further analyses: each has its section, and what was not asked has none."""
 
 import pytest
+from pydantic import ValidationError
 
+from esn_server.analyses_outcome import absent_of
 from esn_server.report.analyses import (
     AloneAtSite,
     Coefficient,
@@ -156,3 +158,18 @@ def test_what_was_declared_exact_stands_beside_the_price(full, atlas):
     )
     page = page_text(full.model_copy(update={"privacy": privacy}), atlas)
     assert "declared exact, without ε: newton; all the rest 8.00" in page
+
+
+def test_an_analysis_that_is_null_stands_on_the_page_with_its_reason(result, atlas):
+    reasons = absent_of({"cohort": object(), "baselines": None})
+    assert "cohort" not in reasons
+    assert set(reasons) < set(type(result).model_fields)
+    page = page_text(result.model_copy(update={"absent": reasons}), atlas)
+    for name, why in reasons.items():
+        assert f'<th scope="row">{name.replace("_", " ")}</th><td>{why}</td>' in page
+    assert "does not tell" not in page_text(result, atlas)
+
+
+def test_what_is_there_may_not_be_called_absent(full):
+    with pytest.raises(ValidationError, match="absent may name analyses that are null, not cohort"):
+        type(full).model_validate({**full.model_dump(), "absent": {"cohort": "not asked"}})

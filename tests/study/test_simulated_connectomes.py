@@ -1,0 +1,112 @@
+"""A simulated hospital of connectomes is read as a prepared one is, by the site and by the references."""
+
+import json
+import tomllib
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from esn_client.cohort import load_cohort, read_participants
+from esn_client.imaging.simulated_connectomes import ATLAS, write_connectomes
+from esn_core.atlas import load_atlas
+from esn_core.connectome import load_template
+from esn_core.errors import ConfigError
+from esn_core.harmonise import control_offset
+from esn_core.protocol import Protocol
+from esn_server import reference
+
+CHILDREN, CONTROLS = 20, 6
+
+
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory):
+    return simulate(tmp_path_factory.mktemp("elm"), site="elm")
+
+
+def simulate(directory, *, site, seed=5):
+    write_connectomes(
+        directory / "bids",
+        directory / "derivatives",
+        site=site,
+        seed=seed,
+        children=CHILDREN,
+        controls=CONTROLS,
+        truth=directory / "truth.npz",
+    )
+    return directory
+
+
+@pytest.fixture
+def protocol(protocol_content):
+    """A protocol of simulated children on the atlas, as plain data."""
+    recipe = (files("esn_core") / "atlases" / f"{ATLAS}.recipe.toml").read_text(encoding="utf-8")
+    protocol_content["imaging"] = tomllib.loads(recipe)
+    protocol_content["model"]["initial_weights"] = "compact-2"
+    return Protocol.model_validate(protocol_content)
+
+
+def tables(directory):
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes() for path in sorted(directory.rglob("*.tsv"))
+    }
+
+
+def test_the_site_reads_every_child_as_the_references_do(hospital, protocol):
+    cohort = load_cohort(
+        read_participants(hospital / "bids"),
+        site="elm",
+        derivatives=hospital / "derivatives",
+        protocol=protocol,
+    )
+    seen = reference._read(hospital, "elm", protocol, load_atlas(ATLAS))
+    assert (len(seen.children), len(seen.controls), cohort.controls) == (CHILDREN, CONTROLS, CONTROLS)
+    scores = seen.children - control_offset(seen.controls)
+    for split, chosen in ((cohort.training, ~seen.held_out), (cohort.held_out, seen.held_out)):
+        assert len(split.gase) == chosen.sum() > 0
+        np.testing.assert_allclose(split.scores, scores[chosen], atol=1e-9)
+        np.testing.assert_array_equal(split.gase, seen.gase[chosen])
+
+
+def test_equal_seeds_and_names_give_equal_tables_and_others_do_not(hospital, tmp_path):
+    found = tables(hospital)
+    assert tables(simulate(tmp_path / "again", site="elm")) == found
+    assert tables(simulate(tmp_path / "ash", site="ash")) != found
+    assert tables(simulate(tmp_path / "later", site="elm", seed=6)) != found
+
+
+def test_all_sites_of_a_seed_share_one_truth(hospital, tmp_path):
+    other = simulate(tmp_path / "ash", site="ash")
+    with np.load(hospital / "truth.npz") as ours, np.load(other / "truth.npz") as theirs:
+        assert np.any(ours["severity_slope"] != 0)
+        np.testing.assert_array_equal(ours["severity_slope"], theirs["severity_slope"])
+
+
+def test_every_record_says_that_no_scan_stands_behind_it(hospital):
+    records = [
+        path for path in (hospital / "derivatives").glob("sub-*/**/*.json") if "Origin" in path.read_text()
+    ]
+    assert (
+        len({path.relative_to(hospital / "derivatives").parts[0] for path in records}) == CHILDREN + CONTROLS
+    )
+    assert "no scan stands behind it" in json.loads(records[0].read_text())["Origin"]
+
+
+def test_a_directory_in_use_is_left_alone(hospital):
+    before = tables(hospital)
+    with pytest.raises(ConfigError, match="is not empty"):
+        simulate(hospital, site="elm", seed=9)
+    assert tables(hospital) == before
+
+
+def test_the_simulated_template_is_for_simulated_children_alone(protocol):
+    assert protocol.template.present.any()
+    with pytest.raises(ConfigError, match=f"no public template of atlas '{ATLAS}' ships"):
+        protocol.model_copy(update={"simulated": False}).template  # noqa: B018
+    with pytest.raises(ConfigError, match="no public template"):
+        load_template(ATLAS)
+
+
+def test_an_atlas_with_a_public_template_keeps_it_for_simulated_children():
+    public, simulated = load_template("phantom-28"), load_template("phantom-28", simulated=True)
+    np.testing.assert_array_equal(public.mean, simulated.mean)
