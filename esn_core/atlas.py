@@ -148,7 +148,7 @@ def load_atlas(name: str) -> Atlas:
     tables = {
         entry.name.removesuffix(TABLE): entry
         for entry in SHIPPED.iterdir()
-        if entry.name.endswith(TABLE) and not entry.name.endswith(".template.tsv")
+        if entry.name.endswith(TABLE) and "template" not in entry.name
     }
     if name not in tables:
         raise ConfigError(

@@ -6,13 +6,13 @@ os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")  # 
 
 import contextlib
 import logging
-import random
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import SystemRandom
 
 import httpx
 from flwr.app import Error, Message
@@ -164,7 +164,7 @@ def _pauses() -> Iterator[float]:
     """Yield seconds to wait between attempts: longer and longer, and never all sites at once."""
     longest_s = _FIRST_PAUSE_S
     while True:
-        yield random.uniform(0.5, 1.0) * longest_s  # noqa: S311 - nothing secret
+        yield SystemRandom().uniform(0.5, 1.0) * longest_s
         longest_s = min(2 * longest_s, _LONGEST_PAUSE_S)
 
 

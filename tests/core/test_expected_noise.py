@@ -75,7 +75,12 @@ def test_more_budget_means_less_noise_in_everything(protocol_content, epsilon):
 def test_without_noise_nothing_is_expected_and_without_rounds_no_gradient(protocol_content):
     exact = expect(make(protocol_content, noise="none"))
     assert (exact.children, exact.edge_r, exact.gradient, exact.slope, exact.r, exact.mae) == (0,) * 6
-    content = {**protocol_content, "training": {**protocol_content["training"], "rounds": 0}}
+    shares = {"centre": 0.05, "association": 0.8, "calibration": 0.15, "evaluation": 1.0}
+    content = {
+        **protocol_content,
+        "training": {**protocol_content["training"], "rounds": 0},
+        "privacy": {**protocol_content["privacy"], "shares": shares},
+    }
     assert expect(make(content)).gradient is None
 
 

@@ -1,6 +1,7 @@
 """Who is let in, who no longer is, and what the centre signs; the SuperLink is played, and remembers."""
 
 import datetime
+import os
 import shutil
 import ssl
 import subprocess
@@ -23,6 +24,7 @@ from esn_server import cli
 from esn_server.drafting import example
 from esn_server.identity import load_centre_key, read_certificate, server_names
 from esn_server.sites import enrolled
+from esn_server.whereabouts import Whereabouts
 
 SITES = ("north", "south", "west")
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"x" * 32)
@@ -56,6 +58,10 @@ def centre(tmp_path, esn_server):
     """A centre as its coordinator makes it."""
     directory = tmp_path / "centre"
     assert esn_server("init", directory, "--name", "centre.example.org", "--name", "192.0.2.7")[0] == 0
+    # As a started centre says where it is; the calls to its SuperLink are played.
+    Whereabouts(os.getpid(), "2026-11-25T00:00:00+00:00", "192.0.2.7:9092", "127.0.0.1:1", "").write(
+        directory
+    )
     return directory
 
 
