@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test bench clean
+.PHONY: setup demo test test-faults bench clean
 
 setup: $(INSTALLED)
 
@@ -22,6 +22,10 @@ demo: setup
 
 test: setup
 	./check --slow
+
+# The whole table of faults, in an hour or so; ESN_FAULT_SEED chooses the instants of the kills.
+test-faults: setup
+	$(VENV)/bin/python -m pytest tests/federation -m "slow or faults" -q -s --durations=15
 
 bench: setup
 	$(VENV)/bin/python -m pytest tests/benchmarks --benchmark-enable

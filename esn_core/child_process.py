@@ -37,10 +37,19 @@ class ChildProcess:
         What the program prints is appended here; the directory is created.
     environment : mapping of str to str
         Variables added to this process's own.
+    pass_fds : sequence of int
+        File descriptors that the program keeps open, under the same numbers.
 
     """
 
-    def __init__(self, command: Sequence[str], *, log_file: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        log_file: Path,
+        environment: Mapping[str, str],
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         self.log_file = log_file
         self._log_start_bytes = log_file.stat().st_size if log_file.exists() else 0
@@ -53,6 +62,7 @@ class ChildProcess:
                 env={**os.environ, **environment},
                 # An interrupt typed at the terminal is for us: we stop the child in our own order.
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
 
     def __enter__(self) -> Self:

@@ -214,13 +214,15 @@ def edge_scores(
     return np.where(template.present, scores, 0.0)
 
 
-def load_template(name: str) -> Template:
+def load_template(name: str, *, simulated: bool = False) -> Template:
     """Load the public template of an atlas that ships with this package.
 
     Parameters
     ----------
     name : str
         Name of the atlas, for example ``phantom-28``.
+    simulated : bool
+        Whether a template of simulated controls will do: in a study of simulated children.
 
     Returns
     -------
@@ -235,6 +237,8 @@ def load_template(name: str) -> Template:
 
     """
     entry = files("esn_core").joinpath("atlases", f"{name}.template.tsv")
+    if simulated and not entry.is_file():
+        entry = files("esn_core").joinpath("atlases", f"{name}.simulated-template.tsv")
     if not entry.is_file():
         raise ConfigError(f"no public template of atlas {name!r} ships with esn-federated")
     return parse_template(name, entry.read_text(encoding="utf-8"))

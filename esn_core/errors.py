@@ -8,8 +8,11 @@
     - LedgerError (18)       the privacy ledger is not the one that was written
   - GateError (14)           an answer may not leave the site as it stands
   - LinkError (15)           the other side cannot be reached, or is not who it should be
+    - AwayError (15)         the other side does not answer now; waiting may help
   - StudyError (16)          a phase of a study cannot be finished
   - SubjectsFailedError (17) some subjects could not be prepared; the others were
+  - AuditError (19)          the two sides' logs of messages do not agree
+  - QuestionLimitError (21)  a question took more time or memory than the site allows
 
 Status 2 is left to the command line parser, 130 to an interrupt.
 """
@@ -63,6 +66,10 @@ class LinkError(EsnError):
     exit_status = 15
 
 
+class AwayError(LinkError):
+    """The other side does not answer now; waiting may help."""
+
+
 class StudyError(EsnError):
     """A phase of a study cannot be finished."""
 
@@ -73,3 +80,15 @@ class SubjectsFailedError(EsnError):
     """Some subjects could not be prepared; the others were."""
 
     exit_status = 17
+
+
+class AuditError(EsnError):
+    """The two sides' logs of messages do not agree, or one of them was changed."""
+
+    exit_status = 19
+
+
+class QuestionLimitError(EsnError):
+    """A question took more time or memory than the site allows."""
+
+    exit_status = 21

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from esn_core import releases
 from esn_core.calibration import affine
 from esn_core.fixed_point import noise_sd
+from esn_core.logistic import newton
 from esn_core.metrics import noise_sd_of_mae, noise_sd_of_r
 from esn_core.price import price_of
 from esn_core.privacy import NO_NOISE, mu_for, noise_multiplier_for
@@ -130,7 +131,7 @@ def log_odds_noise(protocol: Protocol, *, children: int) -> tuple[float, float]:
     multiplier = noise_multiplier_for(
         mu_for(protocol.privacy.epsilon, protocol.privacy.delta), share=1.0, releases=_NEWTON_ROUNDS
     )
-    kind = releases.newton(_FEATURES, feature_norm=_FEATURE_NORM)
+    kind = newton(_FEATURES, feature_norm=_FEATURE_NORM)
     each = noise_sd(kind, multiplier, share=protocol.noise_share)
     return each * math.sqrt(len(protocol.roster)) / (_CURVATURE * children), sampling
 

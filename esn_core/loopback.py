@@ -17,3 +17,14 @@ def bypass_proxy(*hosts: str) -> None:
     missing = [host for host in hosts if host not in known.split(",")]
     if missing:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([known, *missing]).strip(",")
+
+
+def is_free(port: int) -> bool:
+    """Tell whether nobody listens on a TCP port of the loopback interface now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from esn_core import releases
+from esn_core.errors import ProtocolError
+from esn_core.phases import Phase
 from esn_core.privacy import (
     NO_NOISE,
     GaussianRelease,
@@ -14,7 +16,6 @@ from esn_core.privacy import (
     true_positives,
 )
 from esn_core.protocol import Protocol
-from esn_core.questions import Phase
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,28 @@ class Price:
     delta: float
 
     def of(self, phase: str) -> PhasePrice:
-        """Return the price of `phase`."""
-        return next(price for price in self.phases if price.phase == phase)
+        """Return the price of `phase`.
+
+        Raises
+        ------
+        ProtocolError
+            The protocol does not contain it.
+
+        """
+        for price in self.phases:
+            if price.phase == phase:
+                return price
+        raise ProtocolError(f"the protocol does not ask for the phase {phase}")
+
+    @property
+    def exact(self) -> tuple[PhasePrice, ...]:
+        """The phases without noise; where there is one, its children have no epsilon."""
+        return tuple(phase for phase in self.phases if phase.noise_multiplier == NO_NOISE)
+
+    @property
+    def noised(self) -> "Price":
+        """What the phases with noise would cost, were there no others."""
+        return Price(tuple(p for p in self.phases if p.noise_multiplier != NO_NOISE), self.delta)
 
     def mechanisms(self, children: releases.Children) -> list[GaussianRelease]:
         """Every release that touches one child of a split."""
@@ -99,25 +120,16 @@ def price_of(protocol: Protocol) -> Price:
     The noise multiplier is that of what anybody but the child's own hospital
     gets to see: under trust `local`, a site's own sum with all of the noise;
     under `secure-sum`, the sum of all sites with the noise of those that do not
-    collude. Training and held-out children are different children: the
-    evaluation may spend the whole budget again, and no child pays twice.
+    collude. Training and held-out children are different children: what touches
+    the latter may spend the whole budget again, and no child pays twice.
     """
     privacy = protocol.privacy
-    shares = privacy.shares
-    plan: list[tuple[Phase, releases.Children, int, float]] = [
-        ("centre", "training", 1, shares.centre),
-        ("association", "training", 1, shares.association),
-        ("gradient", "training", protocol.training.rounds, shares.gradient),
-        ("calibration", "training", 1, shares.calibration),
-        ("evaluation", "held-out", 1, 1.0),
-    ]
     budget = mu_for(privacy.epsilon, privacy.delta)
     phases = []
-    for phase, children, count, share in plan:
-        if count == 0:
-            continue
-        noise = (
-            NO_NOISE if privacy.noise == "none" else noise_multiplier_for(budget, share=share, releases=count)
-        )
-        phases.append(PhasePrice(phase, children, count, noise))
+    for planned in protocol.phases:
+        noise = NO_NOISE
+        if privacy.noise != "none" and not planned.exact:
+            share = privacy.shares[planned.phase]
+            noise = noise_multiplier_for(budget, share=share, releases=planned.releases)
+        phases.append(PhasePrice(planned.phase, planned.children, planned.releases, noise))
     return Price(tuple(phases), privacy.delta)

@@ -25,14 +25,18 @@ from pydantic import (
     model_validator,
 )
 
+from esn_core.analyses import SEVERITIES, Analyses
 from esn_core.atlas import load_atlas
 from esn_core.candidates import Source, listed_edges
+from esn_core.connectome import Template, load_template
 from esn_core.errors import ConfigError, EsnError, ProtocolError
+from esn_core.phases import Phase, PlannedPhase, planned_phases
+from esn_core.phenotypes import Column, Phenotype
 from esn_core.recipe import ImagingRecipe
+from esn_core.releases import CHILDREN
 from esn_core.site_keys import identity_key, mask_key, spoken
 
 SiteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
-Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Table(BaseModel):
@@ -84,6 +88,16 @@ class CohortRules(_Table):
     minimum_children: int = Field(ge=3)
     """A sum over fewer children than this does not leave a site."""
 
+    def holds_out(self, label: str, *, site: str) -> bool:
+        """Decide whether a child is held out.
+
+        The decision depends on the child's own label alone, so that adding a child
+        moves no other from one split to the other: without that, the sums of the
+        two splits would have no bounded sensitivity.
+        """
+        digest = hashlib.sha256(f"{self.split_salt}\n{site}\n{label}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") < self.held_out_fraction * 2**64
+
 
 class SelectionRules(_Table):
     """How the severity network is found."""
@@ -121,22 +135,6 @@ class TrainingRules(_Table):
     max_gradient_norm: float = Field(gt=0, le=1000)
 
 
-class BudgetShares(_Table):
-    """How a training child's budget is divided; the parts of mu squared sum to 1."""
-
-    centre: Share
-    association: Share
-    gradient: Share
-    calibration: Share
-
-    @model_validator(mode="after")
-    def _sum_to_one(self) -> Self:
-        total = self.centre + self.association + self.gradient + self.calibration
-        if abs(total - 1) > 1e-9:
-            raise ValueError(f"the shares must sum to 1, not {total:g}")
-        return self
-
-
 class PrivacyRules(_Table):
     """What the study may learn about one child."""
 
@@ -149,7 +147,9 @@ class PrivacyRules(_Table):
     epsilon: float = Field(gt=0, le=50)
     """Budget of one child: training and held-out children spend it separately. Unused without noise."""
     delta: float = Field(gt=0, lt=0.1)
-    shares: BudgetShares
+    shares: dict[Phase, Annotated[float, Field(gt=0, le=1)]]
+    """How the budget is divided among the phases that have noise: parts of mu squared. Those that touch
+    training children sum to 1, and so do those that touch held-out children."""
 
 
 class RoundRules(_Table):
@@ -190,6 +190,9 @@ class Protocol(_Table):
     severity_network: SelectionRules
     model: ModelRules
     training: TrainingRules
+    phenotypes: dict[Column, Phenotype] = {}
+    """What the columns of participants.tsv mean that the analyses need."""
+    analyses: Analyses = Analyses()
     privacy: PrivacyRules
     rounds: RoundRules
     signature: Signature | None = None
@@ -223,6 +226,44 @@ class Protocol(_Table):
                 raise ValueError(str(error)) from error
         return rules
 
+    @field_validator("analyses")
+    @classmethod
+    def _columns_are_explained(cls, analyses: Analyses, info: ValidationInfo) -> Analyses:
+        rules = analyses.neurocognition
+        if rules is None or "phenotypes" not in info.data:
+            return analyses
+        explained = info.data["phenotypes"]
+        used = {name for model in rules.models for name in model} - set(SEVERITIES)
+        used |= {outcome.column for outcome in rules.outcomes}
+        said = [
+            f"the column {name} is not explained in 'phenotypes'" for name in sorted(used - set(explained))
+        ]
+        for outcome in rules.outcomes:
+            column = explained.get(outcome.column)
+            if column is not None and not column.span[0] < outcome.impaired_below < column.span[1]:
+                said.append(f"the cut-off of {outcome.name} lies outside the range of {outcome.column}")
+        if said:
+            raise ValueError("; ".join(said))
+        return analyses
+
+    @field_validator("privacy")
+    @classmethod
+    def _shares_fit(cls, privacy: PrivacyRules, info: ValidationInfo) -> PrivacyRules:
+        if not {"training", "analyses"} <= info.data.keys():
+            return privacy
+        plan = planned_phases(training_rounds=info.data["training"].rounds, analyses=info.data["analyses"])
+        planned = {phase.phase for phase in plan if not phase.exact}
+        given = set(privacy.shares)
+        said = [f"no share of the budget for the phase {name}" for name in sorted(planned - given)]
+        said += [f"a share for {name}, which is not asked or is exact" for name in sorted(given - planned)]
+        for children in CHILDREN:
+            total = sum(privacy.shares.get(p.phase, 0.0) for p in plan if p.children == children)
+            if not said and abs(total - 1) > 1e-9:
+                said.append(f"the shares of {children} children must sum to 1, not {total:g}")
+        if said:
+            raise ValueError("; ".join(said))
+        return privacy
+
     @field_validator("rounds")
     @classmethod
     def _quorum_fits(cls, rounds: RoundRules, info: ValidationInfo) -> RoundRules:
@@ -255,6 +296,16 @@ class Protocol(_Table):
     def sha256(self) -> str:
         """Hash of the canonical form."""
         return hashlib.sha256(self.canonical).hexdigest()
+
+    @property
+    def phases(self) -> tuple[PlannedPhase, ...]:
+        """What is asked, in order, the roll call left out."""
+        return planned_phases(training_rounds=self.training.rounds, analyses=self.analyses)
+
+    @property
+    def template(self) -> Template:
+        """The public template of the atlas; `ConfigError` where none ships for children like these."""
+        return load_template(self.imaging.atlas, simulated=self.simulated)
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -15,15 +15,14 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from esn_core.errors import ProtocolError
+from esn_core.phases import Phase
 from esn_core.protocol import SiteName
 from esn_core.signing import SIGNATURE_BYTES, is_signed, sign
-
-Phase = Literal["roll-call", "centre", "association", "gradient", "calibration", "evaluation"]
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -113,6 +112,22 @@ class Question:
             digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
         return digest.hexdigest()
 
+    def array(self, name: str, length: int | None = None) -> NDArray[np.float64]:
+        """Return one of the arrays.
+
+        Raises
+        ------
+        ProtocolError
+            It has another length.
+
+        """
+        array = self.arrays[name]
+        if length is not None and len(array) != length:
+            raise ProtocolError(
+                f"array '{name}' of a {self.id.phase} question needs {length} numbers, not {len(array)}"
+            )
+        return array
+
     def to_bytes(self, key: Ed25519PrivateKey) -> bytes:
         """Return the question as a safetensors file, signed by the centre."""
         header = _QuestionHeader(
@@ -178,6 +193,8 @@ class SiteFacts(BaseModel):
     """The end of the site's ledger."""
     ledger_seen: LedgerMark
     """The entry up to which the centre said that it knows the ledger."""
+    said_at: AwareDatetime
+    """The time on the site's clock."""
 
 
 class Refusal(BaseModel):
@@ -274,6 +291,13 @@ class Answer:
             refusal=parsed.refusal,
             charged=parsed.charged,
         )
+
+
+def question_in(body: bytes) -> QuestionId:
+    """Return the id of a question of our own making; its arrays are not looked at."""
+    length = int.from_bytes(body[:8], "little")
+    header = json.loads(body[8 : 8 + length])["__metadata__"][_HEADER]
+    return _validated(_QuestionHeader, header).id
 
 
 def sha256_of(body: bytes) -> str:

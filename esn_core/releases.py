@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from esn_core.errors import DataError
 
 Children = Literal["training", "held-out"]
+CHILDREN: tuple[Children, ...] = ("training", "held-out")
 
 GASE_LEVELS = (1, 2, 3, 4, 5, 6, 7)
 GASE_MIDDLE = 4.0
@@ -223,121 +224,24 @@ def evaluation_rows(prediction: NDArray[np.float64], gase: NDArray[np.float64]) 
     return np.concatenate([moments, by_level.reshape(len(a), 3 * len(GASE_LEVELS))], axis=1)
 
 
-# --- histograms, for the area under a ROC curve -------------------------------------------------------
+# --- explain ------------------------------------------------------------------------------------------
 
 
-def histogram(bins: int) -> ReleaseKind:
-    """Describe two histograms of `bins` bins, of the children without and with an outcome.
+ATTRIBUTION_CLIP = 1.0
+"""Longest vector of one child's attributions, in standardised severity."""
 
-    Row: one at the child's own bin of its own outcome, zero elsewhere: norm 1.
+
+def attribution(candidates: int) -> ReleaseKind:
+    """Describe the attributions of the predictions to `candidates` edges.
+
+    Row: (1, a), a clipped to norm 1: at most sqrt(2).
     """
-    return ReleaseKind("histogram", "held-out", 2 * bins, 1.0)
+    return ReleaseKind("attribution", "held-out", 1 + candidates, math.sqrt(1 + ATTRIBUTION_CLIP**2))
 
 
-def histogram_rows(
-    values: NDArray[np.float64], outcome: NDArray[np.bool_], *, bins: int
-) -> NDArray[np.float64]:
-    """Return the (n, 2 bins) rows of `histogram`.
-
-    Parameters
-    ----------
-    values : (n,) float64
-        In [0, 1]; others count in the first and last bin, NaN in the first.
-    outcome : (n,) bool
-    bins : int
-
-    """
-    held = np.clip(np.nan_to_num(values, posinf=1.0, neginf=0.0), 0.0, 1.0)
-    place = np.minimum(np.floor(held * bins), bins - 1)
-    rows = np.zeros((len(values), 2 * bins))
-    rows[np.arange(len(values)), place.astype(np.int64) + bins * outcome] = 1.0
-    return rows
-
-
-# --- Newton steps of logistic models --------------------------------------------------------------------
-
-
-LOGIT_CLIP = 6.0
-"""Largest linear predictor of a logistic model: odds of 400 to 1."""
-
-_LARGEST_LOSS = math.log1p(math.exp(LOGIT_CLIP))
-
-
-def newton(features: int, *, feature_norm: float) -> ReleaseKind:
-    """Describe one Newton step of a logistic model with `features` features, intercept included.
-
-    Row: (w x_i x_j for i <= j, (y - p) x, c l / l_max) for a child with features x, |x| <= c = feature_norm.
-    w = p (1 - p) <= 1/4, so the first part is at most c^2 / 4; |y - p| <= 1, so the second is at most c;
-    the log-likelihood l is at least -l_max = -log(1 + e^6), so the third is at most c.
-    """
-    bound = math.sqrt((feature_norm**2 / 4) ** 2 + 2 * feature_norm**2)
-    return ReleaseKind("newton", "held-out", features * (features + 1) // 2 + features + 1, bound)
-
-
-def newton_rows(
-    features: NDArray[np.float64],
-    outcome: NDArray[np.bool_],
-    *,
-    coefficients: NDArray[np.float64],
-    feature_norm: float,
-) -> NDArray[np.float64]:
-    """Return the rows of `newton` at given coefficients.
-
-    Parameters
-    ----------
-    features : (n, p) float64
-    outcome : (n,) bool
-    coefficients : (p,) float64
-    feature_norm : float
-
-    """
-    x = clip_rows(features, feature_norm)
-    with np.errstate(over="ignore", invalid="ignore"):
-        logit = np.clip(np.nan_to_num(x @ coefficients), -LOGIT_CLIP, LOGIT_CLIP)
-    p = 1 / (1 + np.exp(-logit))
-    i, j = np.triu_indices(features.shape[1])
-    curvature = (p * (1 - p))[:, None] * x[:, i] * x[:, j]
-    likelihood = -np.log1p(np.exp(np.where(outcome, -logit, logit)))
-    return np.column_stack([curvature, (outcome - p)[:, None] * x, feature_norm * likelihood / _LARGEST_LOSS])
-
-
-# --- ComBat ------------------------------------------------------------------------------------------------
-
-
-SCORE_CLIP = 4.0
-"""Largest edge z-score in the sums of ComBat."""
-
-
-def combat(edges: int, covariates: int, *, covariate_norm: float) -> ReleaseKind:
-    """Describe the sums from which ComBat is estimated.
-
-    Row: (x_i x_j for i <= j, x z', z^2) for a child with covariates x, |x| <= c = covariate_norm, and edge
-    scores z, each at most 4 and |z| <= sqrt(E): at most c^2, c sqrt(E) and 4 sqrt(E). The scores are those
-    against the public template and the site's own controls: centred at the mean of the site's patients,
-    as ComBat's authors do, a child's row would depend on the others and have no bound.
-    """
-    bound = math.sqrt(covariate_norm**4 + (covariate_norm**2 + SCORE_CLIP**2) * edges)
-    pairs = covariates * (covariates + 1) // 2
-    return ReleaseKind("combat", "training", pairs + covariates * edges + edges, bound)
-
-
-def combat_rows(
-    scores: NDArray[np.float64], covariates: NDArray[np.float64], *, covariate_norm: float
-) -> NDArray[np.float64]:
-    """Return the rows of `combat`.
-
-    Parameters
-    ----------
-    scores : (n, E) float64
-    covariates : (n, p) float64
-    covariate_norm : float
-
-    """
-    finite = np.where(np.isfinite(scores).all(axis=1, keepdims=True), scores, 0.0)
-    z = clip_rows(np.clip(finite, -SCORE_CLIP, SCORE_CLIP), math.sqrt(scores.shape[1]))
-    x = clip_rows(covariates, covariate_norm)
-    i, j = np.triu_indices(covariates.shape[1])
-    return np.column_stack([x[:, i] * x[:, j], (x[:, :, None] * z[:, None, :]).reshape(len(z), -1), z**2])
+def attribution_rows(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (n, 1 + d) rows of `attribution` for (n, d) attributions."""
+    return np.column_stack([np.ones(len(values)), clip_rows(values, ATTRIBUTION_CLIP)])
 
 
 def clip_rows(rows: NDArray[np.float64], bound: float) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from esn_core.errors import ConfigError
 from esn_core.files import write_new
 from esn_core.site_keys import identity_text
 
-Purpose = Literal["protocol", "question", "answer", "enrolment"]
+Purpose = Literal["protocol", "question", "answer", "enrolment", "audit-log"]
 
 SIGNATURE_BYTES = 64
 

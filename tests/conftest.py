@@ -102,7 +102,13 @@ def protocol_content(roster):
             "noise": "gaussian",
             "epsilon": 8.0,
             "delta": 1e-3,
-            "shares": {"centre": 0.05, "association": 0.7, "gradient": 0.1, "calibration": 0.15},
+            "shares": {
+                "centre": 0.05,
+                "association": 0.7,
+                "gradient": 0.1,
+                "calibration": 0.15,
+                "evaluation": 1.0,
+            },
         },
         "rounds": {"quorum": 3, "deadline_s": 5.0},
     }

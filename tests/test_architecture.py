@@ -327,6 +327,9 @@ def test_the_wheel_holds_three_packages_and_their_data(tmp_path):
         "esn_client/site.toml.template",
         "esn_server/protocol.toml.j2",
         "esn_server/report/page.html.j2",
+        "esn_server/status_page/page.html.j2",
+        "esn_server/status_page/page.css",
+        "esn_server/status_page/page.js",
         "esn_server/flower_app/pyproject.toml",
     ):
         assert data in names

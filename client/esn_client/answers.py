@@ -1,41 +1,35 @@
 """What a site answers: one plain function per question of a protocol."""
 
+import datetime
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from numpy.typing import NDArray
 
-from esn_client.cohort import Cohort, Split
+from esn_client import neurocognition, reruns
+from esn_client.cohort import Split
 from esn_client.egress import Gate, Rows
-from esn_client.training import Device, gradients
+from esn_client.study import Study, calibrated
+from esn_client.training import gradients
 from esn_core import releases
 from esn_core.atlas import load_atlas
-from esn_core.candidates import Candidates, candidates_of
-from esn_core.connectome import load_template
 from esn_core.errors import EsnError, ProtocolError
-from esn_core.learning.severity_model import Connectomes, as_matrices, predict
+from esn_core.learning.attribution import attributions
+from esn_core.learning.severity_model import Connectomes, SeverityModel, predict
 from esn_core.learning.weights import from_vector
+from esn_core.matching import COHORT, cohort_rows
+from esn_core.phases import Phase
+from esn_core.price import price_of
 from esn_core.protocol import Protocol
-from esn_core.questions import LedgerMark, Phase, Question, SiteFacts, size_band
+from esn_core.questions import LedgerMark, Question, SiteFacts, size_band
 from esn_core.releases import Children
 from esn_core.severity_network import masked_input
 
 _log = logging.getLogger(__name__)
 
 _REPORTED_SOFTWARE = ("esn-federated", "dipy", "flwr", "numpy", "opacus", "opendp", "torch")
-
-
-@dataclass(frozen=True)
-class Study:
-    """One approved protocol and the site's children for it."""
-
-    protocol: Protocol
-    cohort: Cohort
-    device: Device
 
 
 class Hospital:
@@ -82,6 +76,7 @@ class Hospital:
             _log.warning("turned a message away: %s", error)
             self._gate.turn_away(body, error)
             raise
+        self._gate.receive(question, body)
         try:
             return self._answer(question)
         except EsnError as error:
@@ -119,11 +114,18 @@ def roll_call(study: Study, ledger: LedgerMark, ledger_seen: LedgerMark) -> Site
         software={name: version(name) for name in _REPORTED_SOFTWARE},
         recipe_sha256=imaging.sha256,
         atlas_sha256=load_atlas(imaging.atlas).sha256,
-        template_sha256=load_template(imaging.atlas).sha256,
+        template_sha256=study.protocol.template.sha256,
         cohort_band=size_band(len(cohort.training.participants) + len(cohort.held_out.participants)),
         ledger=ledger,
         ledger_seen=ledger_seen,
+        said_at=datetime.datetime.now(datetime.UTC),
     )
+
+
+def cohort(_question: Question, study: Study) -> Rows:
+    """Sum age and sex of training children and controls, and count who was left out."""
+    people = study.cohort.people
+    return Rows(COHORT, cohort_rows(people.standing, people.age_years, people.sex), people.participants)
 
 
 def centre(_question: Question, study: Study) -> Rows:
@@ -134,9 +136,9 @@ def centre(_question: Question, study: Study) -> Rows:
 
 def association(question: Question, study: Study) -> Rows:
     """Sum edge score, or a block's average of them, times severity over the training children."""
-    (mean,) = _array(question, "mean_severity", 1)
+    (mean,) = question.array("mean_severity", 1)
     split = study.cohort.training
-    features = _candidates(study).features(split.scores)
+    features = study.candidates.features(split.scores)
     values = releases.association_rows(features, split.gase, mean_severity=float(mean))
     return Rows(releases.association(features.shape[1]), values, split.participants)
 
@@ -145,8 +147,9 @@ def gradient(question: Question, study: Study) -> Rows:
     """Sum the clipped gradients of one full-batch step over the training children."""
     split = study.cohort.training
     bound = study.protocol.training.max_gradient_norm
-    model = from_vector(_array(question, "weights"), device=study.device)
-    per_child, losses = gradients(model, _connectomes(question, study, split), split.gase)
+    model = from_vector(question.array("weights"), device=study.device)
+    inputs = study.inputs(split, question.array("edge_weights", len(study.candidates.edges)))
+    per_child, losses = gradients(model, inputs, split.gase)
     values = releases.gradient_rows(per_child, losses, max_gradient_norm=bound)
     kind = releases.gradient(per_child.shape[1], max_gradient_norm=bound)
     return Rows(kind, values, split.participants)
@@ -155,31 +158,42 @@ def gradient(question: Question, study: Study) -> Rows:
 def calibration(question: Question, study: Study) -> Rows:
     """Sum the moments of raw prediction and severity over the training children."""
     split = study.cohort.training
-    values = releases.calibration_rows(_raw_predictions(question, study, split), split.gase)
-    return Rows(releases.CALIBRATION, values, split.participants)
+    raw = predict(*_model_and_inputs(question, study, split))
+    return Rows(releases.CALIBRATION, releases.calibration_rows(raw, split.gase), split.participants)
 
 
 def evaluation(question: Question, study: Study) -> Rows:
     """Sum the moments of calibrated prediction and clinical score over the held-out children."""
     split = study.cohort.held_out
-    intercept, slope = _array(question, "calibration", 2)
-    raw = np.clip(
-        _raw_predictions(question, study, split), -releases.PREDICTION_CLIP, releases.PREDICTION_CLIP
-    )
-    # What overflows is the end of the scale, or not finite and left to the gate.
-    with np.errstate(over="ignore", invalid="ignore"):
-        gase = releases.GASE_MIDDLE + releases.GASE_UNIT * (intercept + slope * raw)
+    raw = predict(*_model_and_inputs(question, study, split))
+    gase = calibrated(raw, question.array("calibration", 2))
     return Rows(releases.EVALUATION, releases.evaluation_rows(gase, split.gase), split.participants)
+
+
+def attribution(question: Question, study: Study) -> Rows:
+    """Sum what each candidate edge contributes to the held-out children's calibrated predictions."""
+    split, edges = study.cohort.held_out, study.candidates.edges
+    _, slope = question.array("calibration", 2)
+    values = attributions(
+        from_vector(question.array("weights"), device=study.device),
+        masked_input(split.scores[:, edges], question.array("edge_weights", len(edges))),
+        edges,
+        ends=study.atlas.edges,
+        regions=len(study.atlas.regions),
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = releases.attribution_rows(values * slope)
+    return Rows(releases.attribution(len(edges)), rows, split.participants)
+
+
+def _model_and_inputs(question: Question, study: Study, split: Split) -> tuple[SeverityModel, Connectomes]:
+    model = from_vector(question.array("weights"), device=study.device)
+    return model, study.inputs(split, question.array("edge_weights", len(study.candidates.edges)))
 
 
 def rows_of(question: Question, study: Study) -> Rows:
     """Compute the rows that answer a question, for the gate to sum."""
     return _ROWS[question.id.phase](question, study)
-
-
-def candidate_count(study: Study) -> int:
-    """Return how many edges may belong to the severity network: so many weights a question has."""
-    return len(_candidates(study).edges)
 
 
 _ROWS: Mapping[Phase, Callable[[Question, Study], Rows]] = {
@@ -188,63 +202,54 @@ _ROWS: Mapping[Phase, Callable[[Question, Study], Rows]] = {
     "gradient": gradient,
     "calibration": calibration,
     "evaluation": evaluation,
+    "cohort": cohort,
+    "linear": neurocognition.linear,
+    "newton": neurocognition.newton,
+    "comparison": neurocognition.comparison,
+    "ranking": neurocognition.ranking,
+    "attribution": attribution,
+    "rerun-association": reruns.association,
+    "rerun-calibration": reruns.calibration,
+    "rerun-evaluation": reruns.evaluation,
+    "fold-evaluation": reruns.fold_evaluation,
 }
 
 
-_ARRAYS: Mapping[Phase, frozenset[str]] = {
+ARRAYS: Mapping[Phase, frozenset[str]] = {
     "roll-call": frozenset(),
     "centre": frozenset(),
     "association": frozenset({"mean_severity"}),
     "gradient": frozenset({"weights", "edge_weights"}),
     "calibration": frozenset({"weights", "edge_weights"}),
     "evaluation": frozenset({"weights", "edge_weights", "calibration"}),
+    "cohort": frozenset(),
+    "linear": frozenset({"weights", "edge_weights", "calibration"}),
+    "newton": frozenset({"weights", "edge_weights", "calibration", "coefficients"}),
+    "comparison": frozenset({"weights", "edge_weights", "calibration", "coefficients"}),
+    "ranking": frozenset({"weights", "edge_weights", "calibration", "coefficients", "histograms"}),
+    "attribution": frozenset({"weights", "edge_weights", "calibration"}),
+    "rerun-association": frozenset({"mean_severity"}),
+    "rerun-calibration": frozenset({"edge_weights"}),
+    "rerun-evaluation": frozenset({"edge_weights", "calibration"}),
+    "fold-evaluation": frozenset({"edge_weights", "calibration"}),
 }
+"""The arrays that a question of each phase has."""
 
 
 def _check_round(question: Question, protocol: Protocol) -> None:
-    rounds = protocol.training.rounds if question.id.phase == "gradient" else 1
+    phase = question.id.phase
+    rounds = 1 if phase == "roll-call" else price_of(protocol).of(phase).releases
     if question.id.round >= rounds:
         raise ProtocolError(
-            f"the protocol has {rounds} rounds of {question.id.phase}, numbered from 0; "
+            f"the protocol has {rounds} rounds of {phase}, numbered from 0; "
             f"round {question.id.round} was asked"
         )
 
 
 def _check_arrays(question: Question) -> None:
-    expected = _ARRAYS[question.id.phase]
+    expected = ARRAYS[question.id.phase]
     if set(question.arrays) != expected:
         found = sorted(question.arrays)
         raise ProtocolError(
             f"a {question.id.phase} question needs the arrays {sorted(expected)}, not {found}"
         )
-
-
-def _array(question: Question, name: str, length: int | None = None) -> NDArray[np.float64]:
-    array = question.arrays[name]
-    if length is not None and len(array) != length:
-        raise ProtocolError(
-            f"array '{name}' of a {question.id.phase} question needs {length} numbers, not {len(array)}"
-        )
-    return array
-
-
-def _candidates(study: Study) -> Candidates:
-    rules, atlas = study.protocol.severity_network, study.protocol.imaging.atlas
-    return candidates_of(rules.candidates, load_atlas(atlas), load_template(atlas), pairs=rules.pairs)
-
-
-def _connectomes(question: Question, study: Study, split: Split) -> Connectomes:
-    candidates = _candidates(study).edges
-    weight = _array(question, "edge_weights", len(candidates))
-    atlas = load_atlas(study.protocol.imaging.atlas)
-    return as_matrices(
-        masked_input(split.scores[:, candidates], weight),
-        candidates,
-        ends=atlas.edges,
-        regions=len(atlas.regions),
-    )
-
-
-def _raw_predictions(question: Question, study: Study, split: Split) -> NDArray[np.float64]:
-    model = from_vector(_array(question, "weights"), device=study.device)
-    return predict(model, _connectomes(question, study, split))

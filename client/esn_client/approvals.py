@@ -16,7 +16,6 @@ from esn_client.audit import AuditLog
 from esn_client.config import SiteSettings
 from esn_client.policy import violations
 from esn_client.state import own_entry
-from esn_core.connectome import load_template
 from esn_core.errors import ProtocolError
 from esn_core.files import write_whole
 from esn_core.protocol import Protocol
@@ -64,7 +63,7 @@ class Approvals:
         """
         protocol = load_signed(path, self._key)
         require_current(protocol, self._today())
-        load_template(protocol.imaging.atlas)
+        _ = protocol.template  # refuses an atlas without one
         _check_roster(self._settings, protocol)
         forbidden = violations(self._settings.limits, protocol)
         if forbidden:

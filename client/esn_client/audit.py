@@ -1,16 +1,19 @@
-"""The site's audit log: one line of JSON for everything that left, and for every refusal."""
+"""The site's audit log: one line of JSON for every message that came or left, and for every refusal."""
 
-import datetime
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from esn_core.errors import GateError, LedgerError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from esn_core.chained_log import BrokenChainError, ChainedLog, hash_of, read_chain
+from esn_core.errors import AuditError, GateError, LedgerError
 from esn_core.questions import LedgerMark
+from esn_core.signing import sign
 
 
 class AuditLog:
-    """An append-only file of JSON lines, each on disk before the next step.
+    """An append-only file of chained JSON lines, each on disk before the next step.
 
     Lines hold question ids, hashes and error classes; never a patient, a path
     or a text that the centre chose.
@@ -19,6 +22,7 @@ class AuditLog:
     def __init__(self, path: Path, *, site: str) -> None:
         self._path = path
         self._site = site
+        self._log = ChainedLog(path)
 
     def write(self, event: str, **facts: str | int | float) -> None:
         """Append one line.
@@ -29,15 +33,37 @@ class AuditLog:
             The file cannot be written to: what should have been logged may not leave.
 
         """
-        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"at": at, "site": self._site, "event": event, **facts}, sort_keys=True)
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            self._log.append(site=self._site, event=event, **facts)
         except OSError as cause:
             raise GateError(f"{self._path}: the audit log cannot be written to: {cause.strerror}") from cause
+
+    def export(self, key: Ed25519PrivateKey) -> Iterator[str]:
+        """Yield all lines and a last one that is signed, for the centre to compare with its own log.
+
+        Parameters
+        ----------
+        key : Ed25519PrivateKey
+            The site's identity.
+
+        Raises
+        ------
+        AuditError
+            A line was changed, removed, added or moved.
+
+        """
+        lines = list(self._log.lines())
+        try:
+            read_chain(lines)
+        except BrokenChainError as cause:
+            raise AuditError(f"{self._path}: {cause}") from cause
+        # A part of a line that a kill left may be no text at all; its hash stands in the line after it.
+        yield from (line.decode("utf-8", "surrogateescape") for line in lines)
+        head = hash_of(lines[-1] if lines else None)
+        signature = sign(f"{self._site}\n{len(lines)}\n{head}".encode(), key, "audit-log")
+        yield json.dumps(
+            {"site": self._site, "lines": len(lines), "head": head, "signature": signature.hex()}
+        )
 
     def last_charge(self) -> LedgerMark | None:
         """Return the newest ledger entry that this log knows of, or None.
@@ -48,18 +74,15 @@ class AuditLog:
             The log cannot be read: there is nothing to compare the ledger with.
 
         """
-        if not self._path.exists():
-            return None
         last: LedgerMark | None = None
         try:
-            with self._path.open(encoding="utf-8") as file:
-                for line in file:
-                    # A process that was killed may have left half a line.
-                    if not line.endswith("\n") or '"entry"' not in line:
-                        continue
-                    said = json.loads(line)
-                    mark = LedgerMark(entries=said["entry"], head=said["entry_hash"])
-                    last = mark if last is None or mark.entries > last.entries else last
+            for line in self._log.lines():
+                # A process that was killed may have left half a line.
+                if b'"entry"' not in line or not line.endswith(b"}"):
+                    continue
+                said = json.loads(line)
+                mark = LedgerMark(entries=said["entry"], head=said["entry_hash"])
+                last = mark if last is None or mark.entries > last.entries else last
         except (OSError, ValueError, KeyError) as cause:
             raise LedgerError(f"{self._path}: cannot be read as an audit log: {cause}") from cause
         return last

@@ -4,8 +4,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from esn_core.phases import Phase
 from esn_core.price import Price
-from esn_core.questions import Phase
 from esn_core.releases import Children
 
 # Far below one over the number of canaries: the one-run bound pays twice their number times delta.

@@ -3,19 +3,22 @@
 import ssl
 import time
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
 
-from esn_core.errors import LinkError
+from esn_core.errors import AwayError, LinkError
 
 _RETRY_S = 1.0
+# The SuperLink accepts a signature for 300 s.
+_MAX_SKEW_S = 240.0
 
 
 def require_centre(
     address: str, *, ca_certificate: Path, timeout_s: float, stopped: Callable[[], bool]
 ) -> None:
-    """Return once the centre answers and has proved who it is.
+    """Return once the centre answers, has proved who it is, and its clock agrees with ours.
 
     Parameters
     ----------
@@ -30,8 +33,10 @@ def require_centre(
 
     Raises
     ------
+    AwayError
+        The centre does not answer in time, is not ready, or the clocks do not agree.
     LinkError
-        The centre does not answer in time, or its certificate is not from `ca_certificate`.
+        The centre's certificate is not from `ca_certificate`.
 
     """
     try:
@@ -39,28 +44,45 @@ def require_centre(
     except OSError as error:
         raise LinkError(f"{ca_certificate} cannot be used as the centre's certificate: {error}") from error
     deadline_s = time.monotonic() + timeout_s
+    # The environment's HTTPS_PROXY is used, as it is by the SuperNode.
     with httpx.Client(verify=context, timeout=min(10.0, timeout_s)) as client:
         while not stopped():
             try:
-                client.get(f"https://{address}/health")
+                reply = client.get(f"https://{address}/health")
             except httpx.HTTPError as error:
-                distrust = _distrust(error)
-                if distrust:
+                why = distrust(error)
+                if why:
                     raise LinkError(
-                        f"the centre at {address} is not who it should be: {distrust} (compared with "
+                        f"the centre at {address} is not who it should be: {why} (compared with "
                         f"{ca_certificate})"
                     ) from error
-                if time.monotonic() + _RETRY_S > deadline_s:
-                    raise LinkError(
-                        f"the centre at {address} did not answer within {timeout_s:.0f} s: "
-                        f"{str(error) or type(error).__name__}"
-                    ) from error
-                time.sleep(_RETRY_S)
+                reason = str(error) or type(error).__name__
             else:
-                return
+                skew_s = clock_skew_s(reply)
+                if abs(skew_s) > _MAX_SKEW_S:
+                    side = "ahead of" if skew_s > 0 else "behind"
+                    raise AwayError(
+                        f"this machine's clock is {abs(skew_s):.0f} s {side} the centre's; they must agree "
+                        f"within {_MAX_SKEW_S:.0f} s, set it right"
+                    )
+                if reply.status_code == httpx.codes.OK:
+                    return
+                reason = f"it is not ready ({reply.status_code})"
+            if time.monotonic() + _RETRY_S > deadline_s:
+                raise AwayError(f"the centre at {address} did not answer within {timeout_s:.0f} s: {reason}")
+            time.sleep(_RETRY_S)
 
 
-def _distrust(error: BaseException | None) -> str:
+def clock_skew_s(reply: httpx.Response) -> float:
+    """Return by how much this machine's clock is ahead of the centre's, to a second or so."""
+    try:
+        there = parsedate_to_datetime(reply.headers["date"])
+    except (KeyError, ValueError):
+        return 0.0
+    return time.time() - there.timestamp()
+
+
+def distrust(error: BaseException | None) -> str:
     """Return why TLS did not trust the centre, or nothing if that was not the reason."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):

@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 ledger_app = typer.Typer(no_args_is_help=True, help="Read the privacy ledger.")
 app.add_typer(ledger_app, name="ledger")
+audit_log_app = typer.Typer(no_args_is_help=True, help="The log of every message that came or left.")
+app.add_typer(audit_log_app, name="audit-log")
 
 SettingsFile = Annotated[Path, typer.Argument(help="The site's settings, such as site.toml.")]
 ProtocolFile = Annotated[Path, typer.Argument(help="The study's protocol.")]
@@ -120,16 +122,27 @@ def rotate(settings: SettingsFile) -> None:
 @app.command()
 def simulate(
     directory: Annotated[Path, typer.Argument(help="The BIDS dataset to write.")],
-    site: Annotated[str, typer.Option(help="north, south or west.")],
+    site: Annotated[str, typer.Option(help="north, south or west; any name with --connectomes.")],
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal datasets.")],
+    connectomes: Annotated[
+        Path | None,
+        typer.Option(help="Write derivatives there at once, on desikan-killiany-83, and no scans."),
+    ] = None,
     children: Annotated[int, typer.Option(min=1, help="Children with drug-resistant epilepsy.")] = 24,
     controls: Annotated[int, typer.Option(min=0, help="Healthy controls.")] = 8,
     truth: Annotated[Path | None, typer.Option(help="Write the hidden truth here, for tests only.")] = None,
     n_procs: Annotated[int, typer.Option(min=1, help="Subjects at a time.")] = 1,
 ) -> None:
-    """Write a simulated hospital: raw diffusion MRI of children who do not exist."""
+    """Write a simulated hospital, raw diffusion MRI or connectomes, of children who do not exist."""
+    from esn_client.imaging.simulated_connectomes import write_connectomes
     from esn_client.imaging.simulated_site import write_site
 
+    if connectomes is not None:
+        write_connectomes(
+            directory, connectomes, site=site, seed=seed, children=children, controls=controls, truth=truth
+        )
+        typer.echo(str(directory))
+        return
     write_site(
         directory, site=site, seed=seed, children=children, controls=controls, truth=truth, n_procs=n_procs
     )
@@ -267,19 +280,66 @@ def audit(
 
 
 @app.command()
+def check(
+    settings: SettingsFile,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Look at everything that must be right before joining; each point is one line, with its cure."""
+    from dataclasses import asdict
+
+    from esn_client.preflight import preflight
+
+    found = preflight(settings)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        for finding in found:
+            typer.echo(f"{finding.verdict:<4} {finding.point:<13} {' '.join(finding.text.split())}")
+    raise typer.Exit(next((f.exit_status for f in found if f.verdict == "FAIL"), 0))
+
+
+@app.command()
+def status(
+    settings: SettingsFile,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show how the site stands: the centre, the approvals, the last question, the budget."""
+    from esn_client.config import load_site
+    from esn_client.site_status import status_of
+
+    found = status_of(load_site(settings))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    table = Table("", "", show_header=False, title=f"Site {found.site}")
+    for name, words in found.words().items():
+        table.add_row(name, words)
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
 def join(settings: SettingsFile) -> None:
-    """Answer the centre's questions until stopped."""
+    """Answer the centre's questions until stopped; a centre that is away is waited for."""
+    import sys
+
+    from esn_client.approvals import Approvals
     from esn_client.audit import AuditLog
     from esn_client.config import load_site
+    from esn_client.executor import Executor
     from esn_client.guard import GuardSettings
     from esn_client.guard import join as answer_questions
-    from esn_client.kit import load_kit
-    from esn_client.site import open_hospital
+    from esn_client.kit import centre_key, load_kit
     from esn_core.certificates import expiry_warning
 
     site = load_site(settings)
-    audit = AuditLog(site.audit_path, site=site.site)
-    with open_hospital(site) as (hospital, approvals):
+    with Executor(
+        [sys.executable, "-m", "esn_client.hospital_process", str(settings)],
+        log_file=site.state / "logs" / "answers.log",
+        question_limit_s=site.compute.question_limit_s,
+        memory_limit_gb=site.compute.memory_limit_gb,
+    ) as executor:
+        audit = AuditLog(site.audit_path, site=site.site)
+        approvals = Approvals(site, centre_key=centre_key(site), audit=audit)
         warning = expiry_warning(site.ca_certificate_path, cure="ask the centre for a new kit")
         if warning:
             typer.echo(f"esn-client: {warning}", err=True)
@@ -292,7 +352,7 @@ def join(settings: SettingsFile) -> None:
             audit=lambda line: audit.write("bundle-refused", reason=line),
             connect_timeout_s=site.centre.connect_timeout_s,
         )
-        answer_questions(guard, hospital.reply)
+        answer_questions(guard, executor.ask)
 
 
 @ledger_app.command()
@@ -395,6 +455,19 @@ def _approvals(settings: Path) -> "Approvals":
     site = load_site(settings)
     audit = AuditLog(site.audit_path, site=site.site)
     return Approvals(site, centre_key=centre_key(site), audit=audit)
+
+
+@audit_log_app.command("export")
+def export_audit_log(settings: SettingsFile) -> None:
+    """Print the log of all messages, signed, for 'esn-server audit verify'; no patient is in it."""
+    from esn_client.audit import AuditLog
+    from esn_client.config import load_site
+    from esn_client.identity import load_identity_key
+
+    site = load_site(settings)
+    key = load_identity_key(site.identity_key_path)
+    for line in AuditLog(site.audit_path, site=site.site).export(key):
+        typer.echo(line)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """The site's children: who they are, which split they are in, and their edge scores."""
 
-import hashlib
 import logging
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from esn_client.imaging.derivatives import Derivative, prepared_visits
 from esn_client.imaging.quality.site import read_exclusions
 from esn_client.imaging.scans import Visit
-from esn_core.connectome import Template, edge_scores, edge_strengths, load_template
+from esn_core.connectome import Template, edge_scores, edge_strengths
 from esn_core.errors import DataError
 from esn_core.harmonise import control_offset
-from esn_core.protocol import CohortRules, Protocol
+from esn_core.matching import Standing
+from esn_core.phenotypes import MISSING, Phenotypes
+from esn_core.protocol import Protocol
 from esn_core.releases import GASE_LEVELS, Children
 
 _log = logging.getLogger(__name__)
@@ -37,7 +40,7 @@ class Participant:
         0 female, 1 male.
     group : {'dre', 'control'}
     gase : int or None
-        1 to 7; None for controls.
+        1 to 7; None for controls, and for children whose score is not known.
 
     """
 
@@ -46,6 +49,8 @@ class Participant:
     sex: float
     group: str
     gase: int | None
+    row: Mapping[str, str] = field(default_factory=dict)
+    """All fields of the line, by column."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,37 @@ class Split:
     scores : (n, E) float64
         Edge z-scores against the public template and the site's own controls.
     gase : (n,) float64
+    phenotypes : dict of str to (n,) float64
+        The columns of the protocol's data dictionary, in their units; NaN where a value is not known.
 
     """
 
     participants: tuple[str, ...]
     scores: NDArray[np.float64]
     gase: NDArray[np.float64]
+    phenotypes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class People:
+    """Who is counted in a comparison of children and controls, and who was left out.
+
+    Attributes
+    ----------
+    participants : tuple of n str
+    standing : tuple of n str
+        Training children, controls, and everybody who was left out, by reason.
+    age_years, sex : (n,) float64
+
+    """
+
+    participants: tuple[str, ...]
+    standing: tuple[Standing, ...]
+    age_years: NDArray[np.float64]
+    sex: NDArray[np.float64]
+
+
+_NOBODY = People((), (), np.empty(0), np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -75,12 +105,14 @@ class Cohort:
     training, held_out : Split
     controls : int
         How many controls the site's offsets were estimated from.
+    people : People
 
     """
 
     training: Split
     held_out: Split
     controls: int
+    people: People = _NOBODY
 
     def split(self, children: Children) -> Split:
         """Return one of the two splits."""
@@ -128,17 +160,6 @@ def read_participants(dataset: Path) -> tuple[Participant, ...]:
     return tuple(participants)
 
 
-def is_held_out(label: str, *, site: str, rules: CohortRules) -> bool:
-    """Decide whether a child is held out.
-
-    The decision depends on the child's own label alone, so that adding a child
-    moves no other from one split to the other: without that, the sums of the
-    two splits would have no bounded sensitivity.
-    """
-    digest = hashlib.sha256(f"{rules.split_salt}\n{site}\n{label}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < rules.held_out_fraction * 2**64
-
-
 def load_cohort(
     participants: tuple[Participant, ...], *, site: str, derivatives: Path, protocol: Protocol
 ) -> Cohort:
@@ -156,30 +177,74 @@ def load_cohort(
         No child with epilepsy has a connectome, or the table of quality is older than one.
 
     """
-    template = load_template(protocol.imaging.atlas)
+    template = protocol.template
     excluded = read_exclusions(derivatives, protocol.imaging)
     if excluded:
         _log.warning("site %s: %d visits are left out for their quality", site, len(excluded))
+    phenotypes = read_phenotypes(participants, protocol.phenotypes)
     scored: list[tuple[Participant, NDArray[np.float64]]] = []
-    left_out = 0
+    standing: dict[str, Standing] = {}
     for participant in participants:
+        label = participant.label
+        if participant.group == "dre" and participant.gase is None:
+            standing[label] = "no-score"
+            continue
         try:
             scored.append((participant, _scores(participant, derivatives, protocol, template, excluded)))
         except DataError:
-            left_out += 1
-    if left_out:
-        _log.warning("site %s: %d participants have no usable connectome and are left out", site, left_out)
+            poor = any(visit.participant == label for visit in excluded)
+            standing[label] = "poor-quality" if poor else "no-connectome"
+    for reason, count in Counter(standing.values()).items():
+        _log.warning("site %s: %d participants are left out: %s", site, count, reason)
     controls = [scores for p, scores in scored if p.group == "control"]
     offset = control_offset(np.array(controls).reshape(-1, len(template.mean)))
     children = [(p, scores - offset) for p, scores in scored if p.group == "dre"]
     if not children:
         raise DataError(f"site {site}: no child with DRE has a connectome; run 'esn-client prepare' first")
-    held = [is_held_out(p.label, site=site, rules=protocol.cohort) for p, _ in children]
+    held = {p.label for p, _ in children if protocol.cohort.holds_out(p.label, site=site)}
+    for p, _ in scored:
+        if p.label not in held:
+            standing[p.label] = "child" if p.group == "dre" else "control"
+    counted = [p for p in participants if p.label in standing]
     return Cohort(
-        training=_split([c for c, h in zip(children, held, strict=True) if not h], len(offset)),
-        held_out=_split([c for c, h in zip(children, held, strict=True) if h], len(offset)),
+        training=_split([c for c in children if c[0].label not in held], len(offset), phenotypes),
+        held_out=_split([c for c in children if c[0].label in held], len(offset), phenotypes),
         controls=len(controls),
+        people=People(
+            participants=tuple(p.label for p in counted),
+            standing=tuple(standing[p.label] for p in counted),
+            age_years=np.array([p.age_years for p in counted]),
+            sex=np.array([p.sex for p in counted]),
+        ),
     )
+
+
+def read_phenotypes(
+    participants: Sequence[Participant], phenotypes: Phenotypes
+) -> Mapping[str, Mapping[str, float]]:
+    """Read the columns of a data dictionary: by column, then by participant.
+
+    Raises
+    ------
+    DataError
+        A column is missing, or a value is not what the dictionary says; the message lists all faults.
+
+    """
+    faults: list[str] = []
+    found: dict[str, dict[str, float]] = {}
+    for name, phenotype in phenotypes.items():
+        if any(name not in p.row for p in participants):
+            faults.append(f"participants.tsv has no column {name!r}, which the protocol explains")
+            continue
+        found[name] = {}
+        for p in participants:
+            try:
+                found[name][p.label] = phenotype.value(p.row[name])
+            except DataError as fault:
+                faults.append(f"{p.label}: {name} {fault}")
+    if faults:
+        raise DataError("; ".join(faults))
+    return found
 
 
 def _scores(
@@ -208,11 +273,18 @@ def _scores(
     return np.asarray(np.mean(found, axis=0), dtype=np.float64)
 
 
-def _split(children: list[tuple[Participant, NDArray[np.float64]]], edges: int) -> Split:
+def _split(
+    children: list[tuple[Participant, NDArray[np.float64]]],
+    edges: int,
+    phenotypes: Mapping[str, Mapping[str, float]],
+) -> Split:
     return Split(
         participants=tuple(p.label for p, _ in children),
         scores=np.array([s for _, s in children]).reshape(-1, edges),
         gase=np.array([p.gase for p, _ in children], dtype=np.float64),
+        phenotypes={
+            name: np.array([values[p.label] for p, _ in children]) for name, values in phenotypes.items()
+        },
     )
 
 
@@ -231,8 +303,10 @@ def _participant(row: dict[str, str]) -> Participant:
     if not 0 <= age <= 120:
         raise DataError(f"{label}: age must be in years, not {row['age']!r}")
     gase = None
-    if row["group"] == "dre":
+    if row["group"] == "dre" and row["gase"] != MISSING:
         if row["gase"] not in {str(level) for level in GASE_LEVELS}:
-            raise DataError(f"{label}: gase must be a whole number from 1 to 7, not {row['gase']!r}")
+            raise DataError(
+                f"{label}: gase must be a whole number from 1 to 7, or {MISSING}, not {row['gase']!r}"
+            )
         gase = int(row["gase"])
-    return Participant(label, age, _SEX[row["sex"]], row["group"], gase)
+    return Participant(label, age, _SEX[row["sex"]], row["group"], gase, row)

@@ -16,7 +16,7 @@ class CentreSettings(_Table):
     """How the coordinating centre is met; where it is and who it is stand in its kit."""
 
     connect_timeout_s: float = Field(gt=0)
-    """How long `join` waits for the centre before it gives up."""
+    """How long one attempt to connect may take; `join` goes on with the next."""
 
 
 class Limits(_Table):
@@ -42,6 +42,10 @@ class ComputeSettings(_Table):
 
     device: Literal["auto", "cpu", "cuda"]
     processes: int = Field(ge=1, le=256)
+    question_limit_s: float = Field(default=3600.0, gt=0)
+    """Longest that one question may take; then it is answered with an error."""
+    memory_limit_gb: float = Field(default=16.0, ge=0.5)
+    """Most memory, in 10^9 bytes, that answering may use."""
 
 
 class SiteSettings(_Table):

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from esn_client.audit import AuditLog
+from esn_client.charge import Charge
 from esn_client.config import Limits
-from esn_client.ledger import Charge, Ledger, Paid, patient_hashes, salt_fingerprint
+from esn_client.ledger import Ledger, Paid, patient_hashes, salt_fingerprint
 from esn_client.policy import consent_violations, trust_violations
 from esn_core.errors import EsnError, GateError, ProtocolError
 from esn_core.fixed_point import add_noise, noise_units, sum_rows
@@ -248,15 +249,14 @@ class Gate:
             self._check_consent(phase.noise_multiplier)
         for split, participants in children.items():
             self._check_minimum(set(participants), protocol, what=f"the {split} children's releases")
-            self._ledger.check_plan(
-                protocol_sha256=protocol.sha256,
-                run=question.id.run,
-                patients=self._hashes(participants),
-                salt_sha256=salt_fingerprint(self._salt),
-                planned=price.mechanisms(split),
-                epsilon_cap=self._limits.epsilon_cap,
-                delta=self._limits.delta,
-            )
+        check_budget(
+            self._ledger,
+            protocol,
+            limits=self._limits,
+            salt=self._salt,
+            run=question.id.run,
+            children=children,
+        )
         return self._send(question, Answer(question.id, self._site, facts=facts))
 
     def ledger_marks(self, entries_seen: int) -> tuple[LedgerMark, LedgerMark]:
@@ -273,8 +273,26 @@ class Gate:
     def refuse(self, question: Question, error: EsnError) -> bytes:
         """Answer with the class of `error`; its text stays in the site's own log."""
         refusal = Refusal(error=type(error).__name__)
-        self._audit.write("refused", question=str(question.id), error=refusal.error)
-        return Answer(question.id, self._site, refusal=refusal).to_bytes(self._identity_key)
+        body = Answer(question.id, self._site, refusal=refusal).to_bytes(self._identity_key)
+        self._audit.write(
+            "refused",
+            question=str(question.id),
+            attempt=question.id.attempt,
+            error=refusal.error,
+            bytes=len(body),
+            sha256=sha256_of(body),
+        )
+        return body
+
+    def receive(self, question: Question, body: bytes) -> None:
+        """Note that a question of the centre's came, before anything is made of it."""
+        self._audit.write(
+            "received",
+            question=str(question.id),
+            attempt=question.id.attempt,
+            bytes=len(body),
+            sha256=sha256_of(body),
+        )
 
     def turn_away(self, body: bytes, error: EsnError) -> None:
         """Note a message that is no question of the centre's, and has no id to be answered under."""
@@ -346,6 +364,51 @@ class Gate:
             **entry,
         )
         return body
+
+
+def check_budget(
+    ledger: Ledger,
+    protocol: Protocol,
+    *,
+    limits: Limits,
+    salt: bytes,
+    run: str | None,
+    children: Mapping[Children, Sequence[str]],
+) -> None:
+    """Refuse a protocol that could not be answered to its end; nothing is spent.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    protocol : Protocol
+    limits : Limits
+        The site's own policy.
+    salt : bytes
+        Secret that turns participant labels into the ledger's identifiers.
+    run : str or None
+        Which run asks; None where it has no name yet.
+    children : dict of {'training', 'held-out'} to sequence of str
+        Participant labels of each split.
+
+    Raises
+    ------
+    PrivacyBudgetError
+        The site's cap, or a second run of the protocol.
+    LedgerError
+        Patients of the ledger were hashed with another key.
+
+    """
+    price = price_of(protocol)
+    for split, participants in children.items():
+        ledger.check_plan(
+            protocol_sha256=protocol.sha256,
+            run=run,
+            patients=patient_hashes(participants, salt=salt),
+            salt_sha256=salt_fingerprint(salt),
+            planned=price.mechanisms(split),
+            epsilon_cap=limits.epsilon_cap,
+            delta=limits.delta,
+        )
 
 
 def discrete_gaussian(dimension: int, scale: float) -> NDArray[np.int64]:

@@ -6,8 +6,10 @@ os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")  # 
 
 import contextlib
 import logging
+import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +32,19 @@ from esn_client.app import Answer, app, install
 from esn_client.bundle import check_bundle
 from esn_client.centre import require_centre
 from esn_client.supernode import SuperNode, run_supernode
-from esn_core.errors import ConfigError, LinkError, ProtocolError
+from esn_core.errors import AwayError, ConfigError, LinkError, ProtocolError
 from esn_core.loopback import bypass_proxy
 
 logger = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every poll
 
-_POLL_S = 0.25
+# While questions come, and after a while without one.
+_POLL_S, _IDLE_POLL_S, _IDLE_AFTER_S = 0.1, 0.5, 30.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+# After a connection that held for so long, the next attempt is made at once.
+_STEADY_S = 60.0
+# A question that has arrived at the SuperNode is read within this time, its own way here included.
+_PULL_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class GuardSettings:
     audit : callable
         Receives one line for every refusal; the lines hold no text of the other side's choosing.
     connect_timeout_s : float
-        How long a centre that does not answer is waited for.
+        How long one attempt to connect may take.
 
     Raises
     ------
@@ -96,8 +104,9 @@ class GuardSettings:
 def join(settings: GuardSettings, answer: Answer, *, stop: threading.Event | None = None) -> None:
     """Answer the centre's questions until this site is asked to stop.
 
-    Questions are answered one at a time, in this process and thread. SIGTERM (in the main thread) and
-    `stop` let the question at hand be answered and sent first. No process outlives the call.
+    A centre that is away is waited for, for days if need be. Questions are answered one at a time, in this
+    process and thread. SIGTERM (in the main thread) and `stop` let the question at hand be answered and
+    sent first. No process outlives the call.
 
     Parameters
     ----------
@@ -112,33 +121,51 @@ def join(settings: GuardSettings, answer: Answer, *, stop: threading.Event | Non
     Raises
     ------
     LinkError
-        The centre cannot be reached or trusted, does not accept this site's key, or the SuperNode
-        ended and could not be started again.
+        The centre cannot be trusted, or does not accept this site's key: waiting cures neither.
 
     """
     stop = stop or threading.Event()
     install(answer)
     bypass_proxy("127.0.0.1", "localhost")  # to our own SuperNode
+    pauses, away = _pauses(), False
     with _stopped_by_sigterm(stop):
-        require_centre(
-            settings.server_address,
-            ca_certificate=settings.ca_certificate,
-            timeout_s=settings.connect_timeout_s,
-            stopped=stop.is_set,
-        )
         while not stop.is_set():
-            with run_supernode(
-                server_address=settings.server_address,
-                ca_certificate=settings.ca_certificate,
-                node_key=settings.node_key,
-                state_directory=settings.state_directory,
-                connect_timeout_s=settings.connect_timeout_s,
-                stopped=stop.is_set,
-            ) as supernode:
-                logger.info("connected to the centre at %s", settings.server_address)
-                _answer_questions(supernode, settings, stop)
-                if not supernode.running:
-                    logger.warning("the SuperNode ended and is started again: %s", supernode.last_words())
+            started_s = time.monotonic()
+            try:
+                require_centre(
+                    settings.server_address,
+                    ca_certificate=settings.ca_certificate,
+                    timeout_s=settings.connect_timeout_s,
+                    stopped=stop.is_set,
+                )
+                with run_supernode(
+                    server_address=settings.server_address,
+                    ca_certificate=settings.ca_certificate,
+                    node_key=settings.node_key,
+                    state_directory=settings.state_directory,
+                    connect_timeout_s=settings.connect_timeout_s,
+                    stopped=stop.is_set,
+                ) as supernode:
+                    logger.info("connected to the centre at %s", settings.server_address)
+                    away = False
+                    _answer_questions(supernode, settings, stop)
+                    if not supernode.running:
+                        logger.warning("the SuperNode ended and is started again: %s", supernode.last_words())
+            except AwayError as error:
+                if not away:  # one line for each change of state, however many days it lasts
+                    logger.warning("%s; this site keeps trying", error)
+                away = True
+            if time.monotonic() - started_s > _STEADY_S:
+                pauses = _pauses()
+            stop.wait(next(pauses))
+
+
+def _pauses() -> Iterator[float]:
+    """Yield seconds to wait between attempts: longer and longer, and never all sites at once."""
+    longest_s = _FIRST_PAUSE_S
+    while True:
+        yield random.uniform(0.5, 1.0) * longest_s  # noqa: S311 - nothing secret
+        longest_s = min(2 * longest_s, _LONGEST_PAUSE_S)
 
 
 def _answer_questions(supernode: SuperNode, settings: GuardSettings, stop: threading.Event) -> None:
@@ -146,21 +173,27 @@ def _answer_questions(supernode: SuperNode, settings: GuardSettings, stop: threa
     proof = SuperExecAuthHttpInterceptor(
         master_secret=supernode.secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
     )
-    answered = 0
+    answered, asked_s = 0, time.monotonic()
     with _runtime_client(supernode, proof) as client:
         while not stop.is_set() and supernode.running:
+            pause_s = _POLL_S if time.monotonic() - asked_s < _IDLE_AFTER_S else _IDLE_POLL_S
             try:
                 response = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
             except httpx.HTTPStatusError as error:
                 code = error.response.status_code
                 raise LinkError(f"the site's own SuperNode hands out no questions ({code})") from error
             except httpx.TransportError:  # if it has ended, that is seen above
-                stop.wait(_POLL_S)
+                stop.wait(pause_s)
                 continue
             if response.HasField("task"):
-                answered += _take_task(supernode, response.token, settings)
+                try:
+                    answered += _take_task(supernode, response.token, settings)
+                except TimeoutError:
+                    logger.warning("a question did not arrive whole; the SuperNode is started again")
+                    return
+                asked_s = time.monotonic()
             else:
-                stop.wait(_POLL_S)
+                stop.wait(pause_s)
     supernode.drain(answered)
 
 
@@ -168,20 +201,40 @@ def _take_task(supernode: SuperNode, token: str, settings: GuardSettings) -> boo
     """Answer one question; return whether an answer is on its way.
 
     A task that ends without an answer is not reported as ended: the SuperNode would wait for the answer
-    for ever, whereas it reports a task whose heartbeat stops to the centre by itself.
+    for ever, whereas it reports a task whose heartbeat stops to the centre by itself. A task whose question
+    never becomes whole, as its run ended while it was fetched, is worse: the SuperNode offers it for ever,
+    and only a new SuperNode forgets it. That is a `TimeoutError`.
     """
-    with _runtime_client(supernode, RuntimeTokenHttpInterceptor(token)) as client, _heartbeat(client):
+    patience = _Patience(_PULL_S)
+    proofs = (RuntimeTokenHttpInterceptor(token), patience)
+    with _runtime_client(supernode, *proofs) as client, _heartbeat(client):
         try:
             message, context, _, bundle = pull_task_input(client)
+            patience.until_s = float("inf")
             reply = _reply(message, context, bundle.content, settings)
             push_message(client, reply, context)
             failed = reply.has_error()
             push_task_output(client, context, SubStatus.FAILED if failed else SubStatus.COMPLETED, "")
+        except TimeoutError:
+            raise
         except Exception as error:
             # Whatever a message does to Flower's own code, this site stays in the federation.
             _note("a question could not be taken", error)
             return False
     return True
+
+
+class _Patience:
+    """Ends a sequence of calls to the SuperNode that takes too long; goes between client and network."""
+
+    def __init__(self, seconds: float) -> None:
+        self.until_s = time.monotonic() + seconds
+
+    def intercept(self, context: object, call_next: Callable[[object], httpx.Response]) -> httpx.Response:
+        """Make a call, if there is time for it."""
+        if time.monotonic() > self.until_s and "PullObject" in str(getattr(context, "rpc_method", "")):
+            raise TimeoutError
+        return call_next(context)
 
 
 def _reply(message: Message, context: object, bundle: bytes, settings: GuardSettings) -> Message:
@@ -227,10 +280,10 @@ def _heartbeat(client: RuntimeHttpClient) -> Iterator[None]:
             sender.stop()
 
 
-def _runtime_client(supernode: SuperNode, proof: object) -> RuntimeHttpClient:
-    """Return a client of the SuperNode on our own machine, with the proof that we may use it."""
+def _runtime_client(supernode: SuperNode, *proofs: object) -> RuntimeHttpClient:
+    """Return a client of the SuperNode on our own machine, with the proofs that we may use it."""
     return RuntimeHttpClient.from_server_address(
-        supernode.runtime_address, True, None, [RuntimeVersionHttpInterceptor("flwr-clientapp"), proof]
+        supernode.runtime_address, True, None, [RuntimeVersionHttpInterceptor("flwr-clientapp"), *proofs]
     )
 
 

@@ -19,7 +19,6 @@ centre each keep the last entry that they saw, and `mark_at` is compared with it
 import datetime
 import hashlib
 import json
-import math
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,8 +32,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
 
+from esn_client.charge import Charge
+from esn_client.spending import Spending, Spent
 from esn_core.errors import GateError, LedgerError, PrivacyBudgetError, ProtocolError
-from esn_core.privacy import NO_NOISE, GaussianRelease, epsilon_of_all
+from esn_core.privacy import NO_NOISE, GaussianRelease
 from esn_core.questions import EMPTY_LEDGER, LedgerMark
 
 # The cap is compared with an epsilon that two root searches and a sum computed: a protocol that
@@ -82,57 +83,6 @@ Key = Ed25519PrivateKey | Ed25519PublicKey
 
 
 @dataclass(frozen=True)
-class Charge:
-    """One release, as it is charged.
-
-    Attributes
-    ----------
-    question : str
-        Id of the question that is answered.
-    protocol_sha256 : str
-    run : str
-        The run of the protocol; a protocol is answered in one run only.
-    release : str
-        Name of the kind of release.
-    trust : {'secure-sum', 'local'}
-        Whose noise protects the patients: that of all sites under masks, or this site's own.
-    noise_multiplier : float
-        Of what anybody outside gets to see, over `l2_bound`; 0 for an exact release.
-    noise_share : float
-        The part of that noise's variance that this site added.
-    sampling_rate : float
-        Probability with which each patient took part; this software asks all, always: 1.
-    l2_bound : float
-    dimension : int
-    patients : tuple of str
-        Keyed hashes of the patients in the sum, sorted.
-    salt_sha256 : str
-        Fingerprint of the key of these hashes.
-    software : str
-
-    """
-
-    question: str
-    protocol_sha256: str
-    run: str
-    release: str
-    trust: str
-    noise_multiplier: float
-    noise_share: float
-    sampling_rate: float
-    l2_bound: float
-    dimension: int
-    patients: tuple[str, ...]
-    salt_sha256: str
-    software: str
-
-    @property
-    def mechanism(self) -> GaussianRelease:
-        """What was done, as far as privacy is concerned."""
-        return GaussianRelease(self.noise_multiplier, self.sampling_rate)
-
-
-@dataclass(frozen=True)
 class Entry:
     """A charge, as it stands in the ledger."""
 
@@ -161,29 +111,6 @@ class Paid:
     mark: LedgerMark
 
 
-@dataclass(frozen=True)
-class Spent:
-    """What one patient has spent.
-
-    Attributes
-    ----------
-    releases : int
-    exact_releases : int
-        Of these, without noise.
-    noisy : tuple of GaussianRelease
-        The others.
-
-    """
-
-    releases: int
-    exact_releases: int
-    noisy: tuple[GaussianRelease, ...]
-
-    def epsilon(self, delta: float) -> float:
-        """Epsilon of everything; infinite when there was an exact release."""
-        return math.inf if self.exact_releases else epsilon_of_all(self.noisy, delta)
-
-
 class Ledger:
     """A site's ledger file, open.
 
@@ -206,6 +133,7 @@ class Ledger:
         self._key = key
         # One connection: without the lock a second thread would read what the first has not committed.
         self._lock = threading.RLock()
+        self._seen, self._spending = EMPTY_LEDGER, Spending()
         try:
             self._connection = sqlite3.connect(
                 path, timeout=30, isolation_level=None, check_same_thread=False
@@ -293,24 +221,48 @@ class Ledger:
 
         """
         with self._lock:
-            # One statement sees one state of the file, whatever another process writes meanwhile.
-            rows = self._connection.execute(
-                "SELECT e.sequence, e.body, e.previous, e.hash, e.signature, "
-                "s.question, s.content_sha256, s.total, r.question, r.participants "
-                "FROM entries e LEFT JOIN sums s ON s.sequence = e.sequence "
-                "LEFT JOIN reveals r ON r.sequence = e.sequence ORDER BY e.sequence"
-            ).fetchall()
+            rows = self._rows(after=0)
             stray = self._connection.execute(
                 "SELECT question FROM sums WHERE sequence NOT IN (SELECT sequence FROM entries) "
                 "UNION SELECT question FROM reveals WHERE sequence NOT IN (SELECT sequence FROM entries)"
             ).fetchone()
         if stray:
             raise LedgerError(f"{self._path}: the sum of {stray[0]} was never charged")
+        spending = Spending()
+        self._seen, self._spending = self._walk(rows, EMPTY_LEDGER, spending), spending
+        return len(rows)
+
+    def _catch_up(self) -> None:
+        """Walk what was written since the last look; what was walked before must still end as it did.
+
+        So the whole chain is verified once, when the file is opened, and each entry once after that:
+        what other processes write is looked at before it counts.
+        """
+        with self._lock:
+            if self.mark_at(self._seen.entries) != self._seen:
+                raise LedgerError(
+                    f"{self._path}: entry {self._seen.entries} is not the one that was verified; the file "
+                    "was replaced while it was open"
+                )
+            self._seen = self._walk(self._rows(after=self._seen.entries), self._seen, self._spending)
+
+    def _rows(self, *, after: int) -> list[tuple[Any, ...]]:
+        # One statement sees one state of the file, whatever another process writes meanwhile.
+        return self._connection.execute(
+            "SELECT e.sequence, e.body, e.previous, e.hash, e.signature, "
+            "s.question, s.content_sha256, s.total, r.question, r.participants "
+            "FROM entries e LEFT JOIN sums s ON s.sequence = e.sequence "
+            "LEFT JOIN reveals r ON r.sequence = e.sequence WHERE e.sequence > ? ORDER BY e.sequence",
+            (after,),
+        ).fetchall()
+
+    def _walk(self, rows: list[tuple[Any, ...]], seen: LedgerMark, spending: Spending) -> LedgerMark:
+        """Verify entries that follow a mark, and count their charges; return the mark after them."""
         public = self._key if isinstance(self._key, Ed25519PublicKey) else self._key.public_key()
-        previous = GENESIS
-        for count, row in enumerate(rows, start=1):
+        charges = []
+        for count, row in enumerate(rows, start=seen.entries + 1):
             sequence, body, said, digest, signature = row[:5]
-            if sequence != count or said != previous or digest != _hash(sequence, body, said):
+            if sequence != count or said != seen.head or digest != _hash(sequence, body, said):
                 raise LedgerError(f"{self._path}: the ledger's chain is broken at entry {count}")
             try:
                 public.verify(signature, digest.encode())
@@ -318,13 +270,18 @@ class Ledger:
                 raise LedgerError(
                     f"{self._path}: entry {count} is not signed by this site's identity key"
                 ) from cause
-            previous = digest
-            if not _fits(json.loads(body), *row[5:]):
-                question = json.loads(body).get("question", "")
+            seen = LedgerMark(entries=count, head=digest)
+            facts = json.loads(body)
+            if not _fits(facts, *row[5:]):
+                question = facts.get("question", "")
                 raise LedgerError(
                     f"{self._path}: the sum of {question} (entry {count}) is not the one charged"
                 )
-        return len(rows)
+            if "reveals" not in facts:
+                charges.append(_entry(facts, (sequence, body, said, digest)).charge)
+        for charge in charges:
+            spending.add(charge)
+        return seen
 
     def paid(self, question: str) -> Paid | None:
         """Return the sum that was charged for `question`, if it was."""
@@ -420,12 +377,11 @@ class Ledger:
                 if before.content_sha256 != content_sha256:
                     raise ProtocolError("a question was asked again with other content")
                 return before
-            entries = self.entries()
-            self._check_run(entries, charge.protocol_sha256, charge.run)
-            self._check_salt(entries, charge.salt_sha256)
+            self._catch_up()
+            self._check_run(charge.protocol_sha256, charge.run)
+            self._check_salt(charge.salt_sha256)
             if charge.noise_multiplier != NO_NOISE:
                 self._check_cap(
-                    entries,
                     charge.patients,
                     [charge.mechanism],
                     what="the release",
@@ -462,7 +418,7 @@ class Ledger:
         self,
         *,
         protocol_sha256: str,
-        run: str,
+        run: str | None,
         patients: Iterable[str],
         salt_sha256: str,
         planned: Sequence[GaussianRelease],
@@ -473,7 +429,9 @@ class Ledger:
 
         Parameters
         ----------
-        protocol_sha256, run : str
+        protocol_sha256 : str
+        run : str or None
+            None where the run has no name yet: a protocol that was answered in one is not refused for it.
         patients : iterable of str
             Keyed hashes of the patients of one split.
         salt_sha256 : str
@@ -489,17 +447,19 @@ class Ledger:
             Patients of the ledger were hashed with another key.
 
         """
-        entries = self.entries()
-        self._check_run(entries, protocol_sha256, run)
-        self._check_salt(entries, salt_sha256)
-        self._check_cap(
-            [entry for entry in entries if entry.charge.protocol_sha256 != protocol_sha256],
-            patients,
-            [release for release in planned if release.noise_multiplier != NO_NOISE],
-            what="the protocol",
-            epsilon_cap=epsilon_cap,
-            delta=delta,
-        )
+        with self._lock:
+            self._catch_up()
+            if run is not None:
+                self._check_run(protocol_sha256, run)
+            self._check_salt(salt_sha256)
+            self._check_cap(
+                patients,
+                [release for release in planned if release.noise_multiplier != NO_NOISE],
+                what="the protocol",
+                epsilon_cap=epsilon_cap,
+                delta=delta,
+                without=protocol_sha256,
+            )
 
     def spent(self, patients: Iterable[str] | None = None) -> dict[str, Spent]:
         """Return what each patient has spent.
@@ -510,7 +470,9 @@ class Ledger:
             All patients of the ledger by default.
 
         """
-        return _spent_in(self.entries(), patients)
+        with self._lock:
+            self._catch_up()
+            return self._spending.of(patients)
 
     def export(self) -> Iterator[str]:
         """Yield every entry as a line of JSON, with its signature in hex."""
@@ -529,18 +491,17 @@ class Ledger:
                 }
             )
 
-    def _check_run(self, entries: Sequence[Entry], protocol_sha256: str, run: str) -> None:
+    def _check_run(self, protocol_sha256: str, run: str) -> None:
         # An approval is for one run: its price was printed for one.
-        for entry in entries:
-            if entry.charge.protocol_sha256 == protocol_sha256 and entry.charge.run != run:
-                raise PrivacyBudgetError(
-                    f"the protocol was already answered in run {entry.charge.run}; "
-                    "another run needs a protocol of its own"
-                )
+        before = self._spending.run_of(protocol_sha256)
+        if before is not None and before != run:
+            raise PrivacyBudgetError(
+                f"the protocol was already answered in run {before}; another run needs a protocol of its own"
+            )
 
-    def _check_salt(self, entries: Sequence[Entry], salt_sha256: str) -> None:
+    def _check_salt(self, salt_sha256: str) -> None:
         # With another salt every patient would look new, and its budget unspent.
-        if any(entry.charge.salt_sha256 != salt_sha256 for entry in entries[-1:]):
+        if self._spending.salt_sha256 not in (None, salt_sha256):
             raise LedgerError(
                 f"{self._path}: its patients were hashed with another salt than the site's: one of the two "
                 "files was replaced"
@@ -548,17 +509,15 @@ class Ledger:
 
     def _check_cap(
         self,
-        entries: Sequence[Entry],
         patients: Iterable[str],
         more: Sequence[GaussianRelease],
         *,
         what: str,
         epsilon_cap: float,
         delta: float,
+        without: str | None = None,
     ) -> None:
-        # Most patients have the same history: each is composed once.
-        histories = {spent.noisy for spent in _spent_in(entries, patients).values()}
-        epsilon = max((epsilon_of_all([*noisy, *more], delta) for noisy in histories), default=0.0)
+        epsilon = self._spending.largest_epsilon(patients, more, delta=delta, without=without)
         if epsilon > epsilon_cap * (1 + _ROUNDING):
             raise PrivacyBudgetError(
                 f"{what} would take a patient to epsilon {epsilon:.2f} at delta {delta:g}; "
@@ -573,6 +532,7 @@ class Ledger:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield
                 self._connection.execute("COMMIT")
+                self._catch_up()
             except sqlite3.Error as cause:
                 raise GateError(f"{self._path}: the ledger cannot be written to: {cause}") from cause
             finally:
@@ -589,24 +549,6 @@ def patient_hashes(participants: Sequence[str], *, salt: bytes) -> tuple[str, ..
 def salt_fingerprint(salt: bytes) -> str:
     """Return what the ledger notes of the key of its patients' hashes."""
     return _sha256(b"esn-federated patient salt\n" + salt)
-
-
-def _spent_in(entries: Iterable[Entry], patients: Iterable[str] | None) -> dict[str, Spent]:
-    done: dict[str, list[GaussianRelease]] = {} if patients is None else {p: [] for p in patients}
-    for entry in entries:
-        for patient in entry.charge.patients:
-            if patients is None or patient in done:
-                done.setdefault(patient, []).append(entry.charge.mechanism)
-    return {patient: _spent(releases) for patient, releases in done.items()}
-
-
-def _spent(releases: list[GaussianRelease]) -> Spent:
-    noisy = [release for release in releases if release.noise_multiplier != NO_NOISE]
-    return Spent(
-        releases=len(releases),
-        exact_releases=len(releases) - len(noisy),
-        noisy=tuple(sorted(noisy, key=lambda r: (r.noise_multiplier, r.sampling_rate))),
-    )
 
 
 def _entry(body: dict[str, Any], row: tuple[int, str, str, str]) -> Entry:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_client.answers import Study, candidate_count, rows_of
+from esn_client.answers import ARRAYS, rows_of
 from esn_client.attacks import (
     area,
     area_bound,
@@ -31,14 +31,17 @@ from esn_client.cohort import load_cohort, read_participants
 from esn_client.config import SiteSettings
 from esn_client.egress import Rows
 from esn_client.rehearsal import Rehearsal, scratch_directory
+from esn_client.study import Study
 from esn_client.training import device_for
 from esn_core.errors import DataError, GateError
 from esn_core.learning.weights import pretrained, to_vector
+from esn_core.neurocognition import BINS, Kinds, models_of
+from esn_core.phases import Phase
 from esn_core.price import PhasePrice, price_of
 from esn_core.privacy import NO_NOISE, epsilon_of, true_positives
 from esn_core.protocol import Protocol
-from esn_core.questions import Phase
 from esn_core.releases import ReleaseKind, clip_rows
+from esn_core.reruns import reruns_of
 
 # Of each bound; an audit has three for each of five kinds of release.
 ERROR = 5e-5
@@ -90,7 +93,7 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
             limits=settings.limits,
             scratch=scratch,
         )
-        study = Study(rehearsal.protocol, cohort, device_for(settings.compute.device))
+        study = Study(settings.site, rehearsal.protocol, cohort, device_for(settings.compute.device))
         rng = np.random.default_rng()
         kinds = tuple(
             audit_kind(rehearsal, study, price, repeats=repeats, rng=rng, progress=progress)
@@ -191,13 +194,19 @@ def _arrays(phase: Phase, study: Study) -> Mapping[str, NDArray[np.float64]]:
     """Return what a centre could ask with before it knows anything: public weights, all edges alike."""
     if phase == "centre":
         return {}
-    if phase == "association":
+    if phase in ("association", "rerun-association"):
         return {"mean_severity": np.zeros(1)}
-    model = {
+    reruns = 1 if "weights" in ARRAYS[phase] else len(reruns_of(study.protocol))
+    given = {
         "weights": to_vector(pretrained(study.protocol.model.initial_weights)),
-        "edge_weights": np.ones(candidate_count(study)),
+        "edge_weights": np.ones(len(study.candidates.edges) * reruns),
+        "calibration": np.tile([0.0, 1.0], reruns),
     }
-    return {**model, "calibration": np.array([0.0, 1.0])} if phase == "evaluation" else model
+    if "coefficients" in ARRAYS[phase]:
+        kinds = Kinds(models_of(study.protocol))
+        given["coefficients"] = np.zeros(kinds.coefficient_count)
+        given["histograms"] = np.ones(2 * BINS * len(kinds.models))
+    return {name: given[name] for name in ARRAYS[phase]}
 
 
 def _directions(kind: ReleaseKind, count: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -28,8 +28,9 @@ from esn_client.egress import Gate, Rows, discrete_gaussian
 from esn_client.ledger import Ledger
 from esn_core.errors import ProtocolError
 from esn_core.fixed_point import leave_grid
+from esn_core.phases import Phase
 from esn_core.protocol import Protocol
-from esn_core.questions import Answer, Phase, Question, QuestionId
+from esn_core.questions import Answer, Question, QuestionId
 from esn_core.secure_sum import Attempt, unmask
 from esn_core.site_keys import identity_text, mask_text
 

@@ -1,11 +1,13 @@
 """A protocol in plain words: what leaves, how often, from whom, and what it costs each child."""
 
 import math
+from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from esn_client.config import Limits
 from esn_client.policy import violations
+from esn_core.phases import Phase
 from esn_core.price import PhasePrice, Price, price_of
 from esn_core.privacy import epsilon_of
 from esn_core.protocol import Protocol
@@ -14,12 +16,22 @@ from esn_core.signed_protocol import signer
 from esn_core.signing import fingerprint
 from esn_core.site_keys import identity_text
 
-_WHAT_LEAVES = {
+_WHAT_LEAVES: Mapping[Phase, str] = {
+    "cohort": "numbers, sums of age and sex of children and controls; how many were left out, by reason",
     "centre": "the number of training children and the sum of their severity scores",
     "association": "for each candidate edge, the sum of edge strength times severity",
     "gradient": "the sum of the children's clipped gradients, and of their losses",
     "calibration": "five sums of predicted and clinical severity",
     "evaluation": "number of held-out children, moments of predicted and clinical GASE, errors; also by GASE",
+    "attribution": "for each candidate edge, what it adds to the held-out children's predictions",
+    "rerun-association": "the sums of 'association' without each site or part, and with random scores",
+    "rerun-calibration": "the sums of 'calibration' for each of these reruns",
+    "rerun-evaluation": "the sums of 'evaluation' for each of these reruns; a site is seen by itself in one",
+    "fold-evaluation": "the sums of 'evaluation' over the parts that the reruns left out",
+    "linear": "for each linear model, products of predictors and score",
+    "newton": "for each logistic model, its curvature, its slope and its likelihood",
+    "comparison": "how much better one model predicts impairment than another, summed and squared",
+    "ranking": "histograms of severities and models' predictions, of children with and without impairment",
 }
 
 
@@ -145,11 +157,13 @@ def _exact() -> list[str]:
     ]
 
 
-def _cost(price: Price, protocol: Protocol) -> list[str]:
+def _cost(whole: Price, protocol: Protocol) -> list[str]:
+    price = whole.noised
     training, held_out = price.epsilon("training"), price.epsilon("held-out")
     worst: Children = "training" if training >= held_out else "held-out"
     replaced = [price.replace_one_epsilon(split) for split in ("training", "held-out")]
     return [
+        *_declared_exact(whole),
         f"  A training child: epsilon {training:.2f}; a held-out child: epsilon {held_out:.2f};",
         f"  at delta {price.delta:g}, adding or removing one child (all its scans).",
         f"  Exchanging one child for another: epsilon {replaced[0]:.2f} in training, {replaced[1]:.2f} held",
@@ -159,7 +173,20 @@ def _cost(price: Price, protocol: Protocol) -> list[str]:
         "  Of a hundred children who took part, an attacker who accepts one false alarm among a hundred",
         f"  who did not finds at most {100 * price.true_positives(worst):.0f}.",
         *_deserted(price, protocol, worst),
-        "  Nothing of this protocol is declared exact: every sum carries noise.",
+        *([] if whole.exact else ["  Nothing of this protocol is declared exact: every sum carries noise."]),
+    ]
+
+
+def _declared_exact(price: Price) -> list[str]:
+    """Say for whom there is no differential privacy, in a protocol that has noise otherwise."""
+    if not price.exact:
+        return []
+    children = " and ".join(dict.fromkeys(phase.children for phase in price.exact))
+    return [
+        f"  Declared EXACT: {', '.join(phase.phase for phase in price.exact)}.",
+        f"  These sums leave without noise, and for the {children} children there is NO epsilon:",
+        "  whoever knows all others can compute one child's part. The site must consent",
+        "  (limits.exact_sums). The figures below are about the sums with noise only.",
     ]
 
 

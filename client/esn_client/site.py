@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from esn_client.answers import Hospital, Study
+from esn_client.answers import Hospital
 from esn_client.approvals import Approvals
 from esn_client.audit import AuditLog
 from esn_client.cohort import load_cohort, read_participants
@@ -13,6 +13,7 @@ from esn_client.identity import load_identity_key, load_mask_key
 from esn_client.kit import centre_key
 from esn_client.ledger import Ledger
 from esn_client.state import SALT_BYTES
+from esn_client.study import Study
 from esn_client.training import device_for
 from esn_core.errors import ConfigError, DataError, LedgerError
 from esn_core.protocol import Protocol
@@ -55,7 +56,7 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, Approvals]
         cohort = load_cohort(
             participants, site=settings.site, derivatives=settings.derivatives, protocol=protocol
         )
-        return Study(protocol, cohort, device)
+        return Study(settings.site, protocol, cohort, device)
 
     identity = load_identity_key(settings.identity_key_path)
     with Ledger(settings.ledger_path, identity) as ledger:
@@ -65,7 +66,7 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, Approvals]
             limits=settings.limits,
             ledger=ledger,
             audit=audit,
-            salt=_salt(settings),
+            salt=read_salt(settings),
             identity_key=identity,
             mask_key=load_mask_key(settings.mask_key_path),
             noise=discrete_gaussian,
@@ -90,7 +91,17 @@ def check_against_audit(ledger: Ledger, audit: AuditLog) -> None:
         )
 
 
-def _salt(settings: SiteSettings) -> bytes:
+def read_salt(settings: SiteSettings) -> bytes:
+    """Return the secret that turns participant labels into the ledger's identifiers.
+
+    Raises
+    ------
+    ConfigError
+        The file is not there, or was damaged.
+
+    """
+    if not settings.salt_path.exists():
+        raise ConfigError(f"{settings.state}: this site has no state; run 'esn-client init' first")
     salt = settings.salt_path.read_bytes()
     # With a shorter key the ledger's identifiers could be guessed.
     if len(salt) != SALT_BYTES:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esn_core.child_process import ChildProcess
-from esn_core.errors import LinkError
+from esn_core.errors import AwayError, LinkError
 from esn_core.files import write_new
 from esn_core.loopback import free_port
 
@@ -83,8 +83,10 @@ def run_supernode(
 
     Raises
     ------
+    AwayError
+        The SuperNode ended, or did not connect in time.
     LinkError
-        The centre refuses the key, or the SuperNode ended or did not connect in time.
+        The centre refuses the key.
 
     """
     lease = state_directory / "connected"
@@ -95,6 +97,8 @@ def run_supernode(
                 server_address, ca_certificate, node_key, state_directory, connect_timeout_s, stopped
             )
             break
+        except AwayError:
+            raise
         except LinkError:
             # We were connected, and ended without saying so: the centre takes us back when the lease is over.
             if time.monotonic() > give_up_s or stopped():
@@ -147,29 +151,33 @@ def _connect(
         process.stop()
         raise
     if not in_time:
-        complaint = _why_not_connected(process, server_address, node_key, connect_timeout_s)
+        error = _why_not_connected(process, server_address, node_key, connect_timeout_s)
         process.stop()
-        raise LinkError(complaint)
+        raise error
     return SuperNode(f"127.0.0.1:{runtime_port}", secret, process)
 
 
-def _why_not_connected(process: ChildProcess, server_address: str, node_key: Path, timeout_s: float) -> str:
+def _why_not_connected(
+    process: ChildProcess, server_address: str, node_key: Path, timeout_s: float
+) -> LinkError:
     """Say in one line why the SuperNode is not connected."""
     where = f"(log: {process.log_file})"
     if process.running:
-        return f"the centre at {server_address} accepted no connection within {timeout_s:.0f} s {where}"
+        return AwayError(
+            f"the centre at {server_address} accepted no connection within {timeout_s:.0f} s {where}"
+        )
     lines = process.log_lines()
     if any(line.startswith("[code:") for line in lines):
-        return (
+        return LinkError(
             f"the centre at {server_address} does not accept the key {node_key}: it is not enrolled there, "
             "or another process of this site is connected with it"
         )
     if any("terminated gracefully" in line for line in lines):
-        return (
+        return AwayError(
             f"the centre at {server_address} does not accept the signature made with {node_key}: do the "
             "clocks agree within five minutes?"
         )
-    return f"the SuperNode ended: {process.last_words()} {where}"
+    return AwayError(f"the SuperNode ended: {process.last_words()} {where}")
 
 
 def _new_secret(path: Path) -> bytes:

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from esn_core.errors import StudyError
-from esn_core.questions import Question, SiteFacts
+from esn_core.questions import EMPTY_LEDGER, LedgerMark, Question, SiteFacts
 from esn_core.releases import ReleaseKind
 from esn_server.rounds import Pooled, Rounds
 
@@ -31,11 +31,16 @@ CREATE TABLE IF NOT EXISTS final_sets (
     question TEXT PRIMARY KEY,
     sites TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS ledgers (
+    site TEXT PRIMARY KEY,
+    entries INTEGER NOT NULL,
+    head TEXT NOT NULL
+);
 """
 
 
 class RunStore:
-    """The file of one run: its name, its finished steps, and for which sites seeds were asked.
+    """The file of one run: its name, its finished steps, for which sites seeds were asked, ends of ledgers.
 
     Parameters
     ----------
@@ -147,6 +152,23 @@ class RunStore:
             )
         if self.final_set(question) != sites:
             raise StudyError(f"{self._path}: another process runs this study; stop one of the two")
+
+    def ledger_seen(self, site: str) -> LedgerMark:
+        """Return the newest entry of a site's ledger that this run saw."""
+        with self._database():
+            row = self._connection.execute(
+                "SELECT entries, head FROM ledgers WHERE site = ?", (site,)
+            ).fetchone()
+        return LedgerMark(entries=row[0], head=row[1]) if row else EMPTY_LEDGER
+
+    def see_ledger(self, site: str, mark: LedgerMark) -> None:
+        """Keep the newest entry: it travels with the run's directory to another machine."""
+        with self._database():
+            self._connection.execute(
+                "INSERT INTO ledgers VALUES (?, ?, ?) ON CONFLICT (site) DO UPDATE "
+                "SET entries = excluded.entries, head = excluded.head WHERE excluded.entries > entries",
+                (site, mark.entries, mark.head),
+            )
 
     @contextmanager
     def _database(self) -> Iterator[None]:

@@ -18,10 +18,10 @@ app = typer.Typer(
 protocol_app = typer.Typer(no_args_is_help=True, help="Draft a study, and see what it costs.")
 app.add_typer(protocol_app, name="protocol")
 
-Centre = Annotated[Path, typer.Argument(help="The centre's directory, made by 'esn-server init'.")]
-Address = Annotated[str, typer.Option(help="host:port of this centre's SuperLink.")]
+audit_app = typer.Typer(no_args_is_help=True, help="Compare what both sides logged.")
+app.add_typer(audit_app, name="audit")
 
-_ADDRESS = "127.0.0.1:9092"
+Centre = Annotated[Path, typer.Argument(help="The centre's directory, made by 'esn-server init'.")]
 
 
 @app.command()
@@ -51,12 +51,18 @@ def start(
     directory: Centre,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 9092,
+    health_host: Annotated[
+        str, typer.Option(help="Address of the gRPC health service; it has no TLS, keep it inside.")
+    ] = "127.0.0.1",
+    health_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the gRPC health service.")
+    ] = 9093,
 ) -> None:
-    """Serve the link that sites connect to, until stopped."""
-    from esn_server.link import serve
+    """Serve the link that sites connect to, until stopped; what dies of it is started again."""
+    from esn_server.supervisor import serve
 
     _warn_of_expiry(directory)
-    serve(directory, host=host, port=port, ready=typer.echo)
+    serve(directory, host=host, port=port, health_host=health_host, health_port=health_port, ready=typer.echo)
 
 
 @app.command()
@@ -71,7 +77,6 @@ def enrol(
         typer.Option(help="host:port at which sites reach this centre; else its first name, port 9092."),
     ] = None,
     replace: Annotated[bool, typer.Option(help="Exchange the keys of a site that has rotated them.")] = False,
-    address: Address = _ADDRESS,
 ) -> None:
     """Let a site in by its keys, and write the kit to send to it. The centre must be started."""
     from esn_core.command import compare_by_telephone
@@ -79,6 +84,7 @@ def enrol(
     from esn_server.link import register_site, unregister_site
     from esn_server.revocations import require_not_revoked, revoked_node_keys
     from esn_server.sites import keep_enrolment, node_key_of, read_request
+    from esn_server.whereabouts import whereabouts
 
     _warn_of_expiry(directory)
     entry = read_request(request)
@@ -86,6 +92,7 @@ def enrol(
     compare_by_telephone(f"the request of {entry.site}", entry.fingerprint, heard=fingerprint)
     path, kit = write_kit(directory, entry, public_address=public_address)
     keep_enrolment(directory, entry, replace=replace)
+    address = whereabouts(directory).superlink
     register_site(directory, address, node_key_of(directory, entry.site))
     for key in revoked_node_keys(directory, entry.site):
         unregister_site(directory, address, key)
@@ -101,15 +108,16 @@ def enrol(
 def revoke(
     directory: Centre,
     site: Annotated[str, typer.Argument(help="The site's name.")],
-    address: Address = _ADDRESS,
 ) -> None:
     """Take a site's enrolment back, for good. The centre must be started."""
     from esn_server.link import unregister_site
     from esn_server.revocations import revoked_node_keys
     from esn_server.sites import revoke as take_back
+    from esn_server.whereabouts import whereabouts
 
     take_back(directory, site)
     typer.echo(f"{site} is revoked at this centre", err=True)
+    address = whereabouts(directory).superlink
     # Said to the SuperLink again and again, where need be: its database may come from a backup.
     for key in revoked_node_keys(directory, site):
         unregister_site(directory, address, key)
@@ -154,11 +162,25 @@ def new(
     ] = "phantom-28",
     valid_days: Annotated[int, typer.Option(min=1, help="Days until the protocol expires.")] = 365,
     training_rounds: Annotated[int, typer.Option(min=0, help="Steps of DP-SGD.")] = 8,
+    cohort_summary: Annotated[
+        bool, typer.Option(help="Ask how children and controls match, and who was left out.")
+    ] = False,
+    cross_site: Annotated[bool, typer.Option(help="Leave one site out, in turn.")] = False,
+    folds: Annotated[int, typer.Option(help="Parts of a cross-validation; 0: none.")] = 0,
+    random_scores: Annotated[int, typer.Option(min=0, help="Runs with scores drawn at random.")] = 0,
+    explanation: Annotated[bool, typer.Option(help="Ask what each edge contributes.")] = False,
+    neurocognition: Annotated[
+        bool, typer.Option(help="Ask whether the prediction explains impairment; edit the models afterwards.")
+    ] = False,
+    exact: Annotated[
+        list[str] | None,
+        typer.Option(help="cohort, explanation or neurocognition without noise and so without an epsilon."),
+    ] = None,
     deadline_s: Annotated[float, typer.Option(help="Longest that one question may take.")] = 600.0,
 ) -> None:
     """Draft a protocol with all enrolled sites on its roster; edit it, then sign it."""
     from esn_core.protocol import load_protocol
-    from esn_server.drafting import draft
+    from esn_server.drafting import analyses_of, draft
     from esn_server.sites import enrolled
 
     if out.exists():
@@ -176,6 +198,15 @@ def new(
         training_rounds=training_rounds,
         deadline_s=deadline_s,
         atlas=atlas,
+        analyses=analyses_of(
+            cohort=cohort_summary,
+            cross_site=cross_site,
+            folds=folds,
+            random_scores=random_scores,
+            explanation=explanation,
+            neurocognition=neurocognition,
+            exact=exact or (),
+        ),
         valid_days=valid_days,
     )
     out.write_text(text, encoding="utf-8")
@@ -227,10 +258,12 @@ def price(
 def run_study(
     directory: Centre,
     protocol_file: Annotated[Path, typer.Argument(help="The protocol that the sites approved.")],
-    out: Annotated[Path, typer.Option(help="Directory of this run; a second start there resumes.")],
-    address: Address = _ADDRESS,
+    out: Annotated[Path, typer.Option(help="Directory of this run; made where it is missing.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after the last finished step of the run that is there.")
+    ] = False,
 ) -> None:
-    """Run a study and write result.json and report.html."""
+    """Run a study and write result.json and report.html; one that was started before is waited for."""
     from esn_server.running import run as run_protocol
 
     _warn_of_expiry(directory)
@@ -239,14 +272,56 @@ def run_study(
             protocol_file,
             out,
             centre=directory,
-            address=address,
             progress=lambda phase, done, rounds: tell(phase, done + 1, rounds),
+            resume=resume,
         )
     typer.echo(str(out / "result.json"))
     found = result.evaluation
     typer.echo(
         f"r {found.r:.2f}" if found.r is not None else f"r undefined: {found.undefined_because}", err=True
     )
+
+
+@app.command()
+def status(
+    directory: Centre,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Runs' directories; those under way are shown anyway.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until interrupted.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Show it as a page at this machine's loopback.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the page.")] = 9095,
+) -> None:
+    """Show sites, studies, whom they wait for and when they will be done; disturbs nothing."""
+    from esn_server.status import status_of
+
+    places = runs or []
+    if web:
+        from esn_server.status_page.serving import serve_page
+
+        serve_page(lambda: status_of(directory, places), port=port, ready=typer.echo)
+    elif as_json:
+        typer.echo(status_of(directory, places).model_dump_json(indent=2))
+    else:
+        from esn_server.status_table import show
+
+        show(lambda: status_of(directory, places), watch=watch)
+
+
+@audit_app.command("verify")
+def verify_audit(
+    directory: Centre,
+    site_logs: Annotated[list[Path], typer.Argument(help="From each site's 'esn-client audit-log export'.")],
+) -> None:
+    """Compare the centre's log of messages with those of sites; the first difference is an error."""
+    from esn_server.audit import verify
+
+    for found in verify(directory, site_logs):
+        typer.echo(
+            f"{found.site}: {found.questions} questions and {found.answers} answers agree; lost under way: "
+            f"{found.lost_questions} questions and {found.lost_answers} answers"
+        )
 
 
 @app.command()
@@ -293,11 +368,14 @@ def demo(
     ] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of the simulated children.")] = 20261123,
     epsilon: Annotated[float, typer.Option(help="Budget of one child.")] = 8.0,
+    full: Annotated[
+        bool, typer.Option("--full", help="Six hospitals of connectomes, without scans, and every analysis.")
+    ] = False,
 ) -> None:
     """Run a whole consortium of simulated hospitals on this machine, from raw scans to the report."""
-    from esn_server.demo import run_demo
+    from esn_server.demo import FROM_SCANS, FULL, run_demo
 
-    typer.echo(str(run_demo(out, seed=seed, epsilon=epsilon)))
+    typer.echo(str(run_demo(out, FULL if full else FROM_SCANS, seed=seed, epsilon=epsilon)))
 
 
 def _warn_of_expiry(directory: Path) -> None:

@@ -2,16 +2,87 @@
 
 import datetime
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Literal
 
 from jinja2 import Environment, StrictUndefined
+from pydantic import ValidationError
 
+from esn_core.analyses import Analyses
 from esn_core.atlas import load_atlas
+from esn_core.errors import ConfigError
+from esn_core.phases import Phase, PlannedPhase, planned_phases
 from esn_core.protocol import RosterEntry
+from esn_core.releases import CHILDREN
 from esn_core.signed_protocol import today_utc
 from esn_server.bundle import bundle_sha256
+
+# How a budget is divided, before what is not asked is left out: most of it finds the network (METHOD).
+_PARTS: Mapping[Phase, float] = {
+    "cohort": 0.02,
+    "centre": 0.05,
+    "association": 0.70,
+    "gradient": 0.10,
+    "calibration": 0.15,
+    "rerun-association": 0.45,
+    "rerun-calibration": 0.10,
+    "fold-evaluation": 0.10,
+    "evaluation": 1.0,
+    "rerun-evaluation": 0.5,
+    "attribution": 0.2,
+    "linear": 0.2,
+    "newton": 0.8,
+    "comparison": 0.2,
+    "ranking": 0.2,
+}
+
+_SCORE = {"kind": "number", "unit": "standard score, mean 100, sd 15", "range": [40, 160]}
+_PHENOTYPES = {
+    "age": {"kind": "number", "unit": "years", "range": [0, 21]},
+    "sex": {"kind": "category", "codes": ["F", "M"]},
+    "global_score": _SCORE,
+    "verbal_score": _SCORE,
+    "nonverbal_score": _SCORE,
+}
+
+_NEUROCOGNITION = {
+    "rounds": 8,
+    "models": [
+        ["gase"],
+        ["predicted_gase"],
+        ["age"],
+        ["sex"],
+        ["gase", "predicted_gase"],
+        ["gase", "age", "sex"],
+        ["predicted_gase", "age", "sex"],
+    ],
+    # One standard deviation below the mean of a standard score.
+    "outcomes": [
+        {"name": "global", "column": "global_score", "impaired_below": 85.0},
+        {"name": "verbal", "column": "verbal_score", "impaired_below": 85.0},
+        {"name": "nonverbal", "column": "nonverbal_score", "impaired_below": 85.0},
+    ],
+}
+
+
+def analyses_of(*, neurocognition: bool, **asked: object) -> Analyses:
+    """Return the table ``[analyses]`` of a draft; with `neurocognition`, its usual outcomes and models.
+
+    Raises
+    ------
+    ConfigError
+        What is asked makes no sense; the message says all that is wrong.
+
+    """
+    try:
+        return Analyses.model_validate(
+            {**asked, "neurocognition": _NEUROCOGNITION if neurocognition else None}
+        )
+    except ValidationError as cause:
+        said = [fault["msg"].removeprefix("Value error, ") for fault in cause.errors()]
+        raise ConfigError(f"these analyses cannot be asked: {'; '.join(said)}") from cause
+
 
 VALID_DAYS = 365
 
@@ -33,6 +104,7 @@ def example() -> str:
         split_salt="example",
         training_rounds=8,
         deadline_s=600.0,
+        analyses=Analyses(),
     )
 
 
@@ -50,6 +122,7 @@ def draft(
     training_rounds: int,
     deadline_s: float,
     atlas: str = "phantom-28",
+    analyses: Analyses,
     valid_days: int = VALID_DAYS,
 ) -> str:
     """Return a protocol as commented TOML.
@@ -76,6 +149,8 @@ def draft(
         Longest that one question may take.
     atlas : str
         One that ships: its imaging recipe and its pre-trained weights are taken.
+    analyses : Analyses
+        What is asked beyond the network and its prediction.
     valid_days : int
         The protocol expires so many days from today.
 
@@ -111,4 +186,20 @@ def draft(
         epsilon=epsilon,
         delta=delta,
         deadline_s=deadline_s,
+        analyses=analyses.model_dump(mode="json", exclude_none=True),
+        phenotypes=_PHENOTYPES if analyses.neurocognition else {},
+        shares=_shares(planned_phases(training_rounds=training_rounds, analyses=analyses)),
     )
+
+
+def _shares(phases: Sequence[PlannedPhase]) -> dict[Phase, float]:
+    """Divide the budget of each split among its phases; three decimals, which sum to 1."""
+    shares: dict[Phase, float] = {}
+    for children in CHILDREN:
+        named = [p.phase for p in phases if p.children == children and not p.exact]
+        whole = sum(_PARTS[phase] for phase in named)
+        rounded = {phase: max(round(_PARTS[phase] / whole, 3), 0.001) for phase in named}
+        largest = max(named, key=lambda phase: rounded[phase])
+        rounded[largest] = round(rounded[largest] + 1 - sum(rounded.values()), 3)
+        shares |= rounded
+    return shares

@@ -5,15 +5,17 @@ import os
 os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")  # read at Flower's import
 
 import contextlib
-import fcntl
+import datetime
 import logging
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from flwr.common.constant import SubStatus
+from cryptography.hazmat.primitives import serialization
+from flwr.common.constant import HEARTBEAT_PATIENCE, SubStatus
 from flwr.common.serde import run_from_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -46,25 +48,54 @@ from esn_core.loopback import bypass_proxy
 from esn_server.bundle import build_bundle
 from esn_server.bundle import bundle_sha256 as bundle_sha256
 from esn_server.identity import read_node_key
+from esn_server.lasting_link import LastingLink
 from esn_server.superlink import read_secret
 from esn_server.superlink import run_superlink as run_superlink
-from esn_server.superlink import serve as serve
 from esn_server.transport import Reply as Reply
 from esn_server.transport import Transport as Transport
 from esn_server.transport import reaching
+from esn_server.whereabouts import study_lock, whereabouts
 
 logger = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every poll
 
 _ACQUIRE_S = 20.0
 _ACQUIRE_POLL_S = 0.1
-# A SuperLink that is restarted is back within this time; a message is not given up before.
-_RETRY_S = 60.0
+# A SuperLink that is away for longer has ended; its runs end with it.
+_RETRY_S = 3.0
+_LOCK_S = 1.0
+
+
+@contextlib.contextmanager
+def open_study(directory: Path) -> Iterator[LastingLink]:
+    """Open the link of a study to its sites, and keep it open over a SuperLink's restarts.
+
+    Parameters
+    ----------
+    directory : Path
+        The centre's directory. One study at a time is open from it.
+
+    Yields
+    ------
+    LastingLink
+
+    Raises
+    ------
+    LinkError
+        The centre is not started, or another study is open.
+
+    """
+
+    def run() -> contextlib.AbstractContextManager[Transport]:
+        return _flower_run(directory, whereabouts(directory).superlink)
+
+    with _only_run(directory), LastingLink(run) as link:
+        yield link
 
 
 @contextlib.contextmanager
 def open_run(directory: Path, *, address: str) -> Iterator[Transport]:
-    """Open a Flower run whose ServerApp is this process, and close it with its true status.
+    """Open one Flower run whose ServerApp is this process, and close it with its true status.
 
     The run is "completed" if the block is left without an exception, "stopped" after an interrupt,
     "failed" otherwise. One run at a time is open from one directory.
@@ -88,10 +119,16 @@ def open_run(directory: Path, *, address: str) -> Iterator[Transport]:
         is open from `directory`.
 
     """
+    with _only_run(directory), _flower_run(directory, address) as transport:
+        yield transport
+
+
+@contextlib.contextmanager
+def _flower_run(directory: Path, address: str) -> Iterator[Transport]:
+    """Open a Flower run; the caller holds the directory's lock."""
     certificate = _certificate(directory)
     secret = read_secret(directory)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_only_run(directory))
         with reaching(address):
             run_id = _submit(address, certificate)
             token = _acquire(address, certificate, secret, run_id=run_id)
@@ -164,6 +201,47 @@ def register_site(directory: Path, address: str, public_key: Path) -> int:
             if node.public_key == key and not node.unregistered_at:
                 return int(node.node_id)
         return int(control.RegisterNode(RegisterNodeRequest(public_key=key)).node_id)
+
+
+@dataclass(frozen=True)
+class KnownNode:
+    """A registered site, as the SuperLink sees it.
+
+    Attributes
+    ----------
+    online : bool
+        Whether its last heartbeat is recent enough.
+    last_heard_at : datetime or None
+        Of its last heartbeat; None before the first.
+
+    """
+
+    online: bool
+    last_heard_at: datetime.datetime | None
+
+
+def known_nodes(directory: Path, address: str) -> dict[str, KnownNode]:
+    """Return the registered sites by their public keys, in OpenSSH form.
+
+    Raises
+    ------
+    LinkError
+        The SuperLink cannot be reached.
+
+    """
+    with reaching(address), _control_client(address, _certificate(directory)) as control:
+        infos = [n for n in control.ListNodes(ListNodesRequest()).nodes_info if not n.unregistered_at]
+    found = {}
+    for info in infos:
+        key = serialization.load_pem_public_key(info.public_key)
+        text = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
+        heard = None
+        if info.online_until:
+            # Flower stores until when it waits: two intervals from the heartbeat on.
+            last = info.online_until - HEARTBEAT_PATIENCE * info.heartbeat_interval
+            heard = datetime.datetime.fromtimestamp(last, datetime.UTC)
+        found[text] = KnownNode(online=info.status == "online", last_heard_at=heard)
+    return found
 
 
 def unregister_site(directory: Path, address: str, public_key: Path) -> None:
@@ -240,11 +318,18 @@ def _beat(task: RuntimeHttpClient, lost: threading.Event) -> bool:
 @contextlib.contextmanager
 def _only_run(directory: Path) -> Iterator[None]:
     """Hold the directory's lock: two processes would take each other's tasks."""
-    with (directory / "run.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LinkError(f"another study is running from {directory}; wait until it has ended") from None
+    until_s = time.monotonic() + _LOCK_S
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(study_lock(directory))
+                break
+            except BlockingIOError:  # the centre itself looks now and then whether it is held
+                if time.monotonic() > until_s:
+                    raise LinkError(
+                        f"another study is running from {directory}; wait until it has ended"
+                    ) from None
+                time.sleep(_ACQUIRE_POLL_S)
         yield
 
 

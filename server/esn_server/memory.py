@@ -28,14 +28,24 @@ class Memory:
         self._store = store
 
     def ledger_seen(self, site: str) -> LedgerMark:
-        """Return the newest entry of a site's ledger that this centre saw.
+        """Return the newest entry of a site's ledger that this centre saw, in this run or before.
 
         Raises
         ------
         ConfigError
-            The file that holds it is damaged.
+            The file that holds it is damaged, or contradicts the run's directory.
 
         """
+        kept, here = self._kept(site), self._store.ledger_seen(site)
+        if kept.entries == here.entries and kept.head != here.head:
+            raise ConfigError(
+                f"{self._path(site)}: entry {kept.entries} of the ledger of {site} is another one in "
+                "the run's directory: the two belong to different centres"
+            )
+        return max(kept, here, key=lambda mark: mark.entries)
+
+    def _kept(self, site: str) -> LedgerMark:
+        """Return what stands in the centre's own file."""
         path = self._path(site)
         try:
             return LedgerMark.model_validate_json(path.read_bytes())
@@ -53,14 +63,15 @@ class Memory:
             It has the number of one that was seen, and is another.
 
         """
-        seen = self.ledger_seen(site)
+        seen, kept = self.ledger_seen(site), self._kept(site)
         if mark.entries == seen.entries and mark.head != seen.head:
             raise ProtocolError(
                 f"entry {mark.entries} of its ledger is not the one that this centre saw: the ledger was "
                 "replaced or restored from a backup"
             )
-        if mark.entries > seen.entries:
+        if mark.entries > kept.entries:
             write_whole(self._path(site), json.dumps(mark.model_dump()).encode())
+        self._store.see_ledger(site, mark)
 
     def final_set(self, question: str) -> tuple[str, ...] | None:
         """Return the sites whose seeds were asked for, if any were."""

@@ -9,7 +9,17 @@ from esn_core.atlas import load_atlas
 from esn_core.candidates import Source
 from esn_core.price import Price
 from esn_core.protocol import Protocol
+from esn_core.releases import CHILDREN
 from esn_core.severity_network import SeverityNetwork as Network
+from esn_server.analyses_outcome import (
+    cohort_of,
+    cross_site_of,
+    cross_validation_of,
+    explanation_of,
+    neurocognition_of,
+    random_score_of,
+)
+from esn_server.report.analyses import Harmonisation
 from esn_server.report.result import (
     Evaluation,
     GaseBin,
@@ -30,12 +40,17 @@ CONTROLS_NOTE = (
     "epilepsy only: controls take part in every release without a bound."
 )
 
+HARMONISATION_NOTE = (
+    "Edge scores are taken against a public template, less each site's own offset: the mean of its controls, "
+    "shrunk by n / (n + 6). The offset stays at the site; no patient enters it."
+)
+
 # Every retained edge is listed, and the strongest others up to this many in all.
 _LISTED_EDGES = 40
 
 
 def result_of(
-    protocol: Protocol, findings: Findings, *, run: str, timings_s: Mapping[str, float]
+    protocol: Protocol, findings: Findings, *, run: str, timing_s: Mapping[str, float]
 ) -> StudyResult:
     """Return the result of a study.
 
@@ -44,7 +59,7 @@ def result_of(
     protocol : Protocol
     findings : Findings
     run : str
-    timings_s : dict of str to float
+    timing_s : dict of str to float
         Seconds of what happened around the study, added to those of its phases.
 
     """
@@ -79,10 +94,17 @@ def result_of(
             ],
             undefined_because=found.undefined_because,
         ),
+        random_score=random_score_of(findings),
+        cross_site=cross_site_of(findings),
+        cross_validation=cross_validation_of(findings),
         severity_network=_network(protocol, findings.network),
+        harmonisation=Harmonisation(method="own controls", note=HARMONISATION_NOTE, compared=None),
+        explanation=explanation_of(protocol, findings),
+        cohort=cohort_of(findings),
+        neurocognition=neurocognition_of(findings),
         learning_curve=[RoundLoss(round=i, loss=loss) for i, loss in enumerate(findings.losses)],
         privacy=privacy_of(protocol, findings.price),
-        timings_s={**timings_s, **findings.timings_s},
+        timing_s={**timing_s, **findings.timing_s},
         warnings=_warnings(protocol, findings),
     )
 
@@ -104,9 +126,11 @@ def privacy_of(protocol: Protocol, price: Price) -> PrivacySummary:
         epsilon_held_out_child=finite(price.epsilon("held-out")),
         epsilon_replace_one_training_child=finite(price.replace_one_epsilon("training")),
         epsilon_replace_one_held_out_child=finite(price.replace_one_epsilon("held-out")),
-        members_found=None
+        exact_phases=[] if protocol.privacy.noise == "none" else [phase.phase for phase in price.exact],
+        epsilon_of_noised=None
         if protocol.privacy.noise == "none"
-        else max(price.true_positives("training"), price.true_positives("held-out")),
+        else max(price.noised.epsilon(children) for children in CHILDREN),
+        members_found=None if price.exact else max(price.true_positives(children) for children in CHILDREN),
         controls_note=CONTROLS_NOTE,
         phases=[
             PhasePrice(phase="roll-call", children="none", releases=0, noise_multiplier=None, epsilon=0.0),

@@ -10,8 +10,9 @@ for until the deadline.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 from typing import Protocol as Structural
 
 import numpy as np
@@ -25,6 +26,7 @@ from esn_core.questions import Answer, LedgerMark, Question, SiteFacts, sha256_o
 from esn_core.releases import ReleaseKind
 from esn_core.secure_sum import Attempt, unmask
 from esn_core.site_keys import identity_key
+from esn_server.standing import Observe, SiteStanding, Standing, State
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +38,9 @@ _LOST = frozenset({"SiteUnavailable", "SiteCrashed", "MessageUnavailable", "Repl
 # A site whose link failed is asked again after this long: a SuperNode that was
 # restarted needs to be known again first.
 _RETRY_AFTER_S = 3.0
+# A question can be lost on its way without a word: the link hands each message out once. A site that is
+# silent is asked again after this long, and later after longer; it answers what it paid for once.
+_REPEAT_AFTER_S = 20.0
 
 
 class ReceivedReply(Structural):
@@ -113,6 +118,10 @@ class _Exchange:
     needed: int
     answers: dict[str, Answer] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    tries: Counter[str] = field(default_factory=Counter)
+    asked_at: dict[str, float] = field(default_factory=dict)
+    answered_at: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[str]:
@@ -121,6 +130,29 @@ class _Exchange:
     @property
     def complete(self) -> bool:
         return len(self.answers) == len(self.nodes)
+
+    def standing_of(self, site: str, *, asked: bool, online: bool) -> SiteStanding:
+        """Say how the question stands at one site."""
+        answer = self.answers.get(site)
+        state: State
+        if answer is not None:
+            state = "answered"
+        elif site in self.failures:
+            state = "refused"
+        elif asked:
+            state = "asked"
+        elif site in self.errors:
+            state = "lost"
+        else:
+            state = "not-asked" if online else "not-connected"
+        return SiteStanding(
+            state=state,
+            tries=self.tries[site],
+            asked_at=self.asked_at.get(site),
+            answered_at=self.answered_at.get(site),
+            error=self.errors.get(site),
+            facts=answer.facts if answer is not None else None,
+        )
 
 
 class Rounds:
@@ -137,6 +169,8 @@ class Rounds:
     signing_key : Ed25519PrivateKey
         The centre's, by which it signs its questions.
     memory : Memory
+    observe : Observe
+        Told how the question at hand stands.
     clock, sleep : callable
         Of `time`; tests bring their own.
 
@@ -150,6 +184,7 @@ class Rounds:
         protocol: Protocol,
         signing_key: Ed25519PrivateKey,
         memory: Memory,
+        observe: Observe = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -159,6 +194,7 @@ class Rounds:
         self._signing_key = signing_key
         self._identity_keys = {entry.site: identity_key(entry.identity_key) for entry in protocol.roster}
         self._memory = memory
+        self._observe = observe
         self._quorum = protocol.rounds.quorum
         self._deadline_s = protocol.rounds.deadline_s
         self._clock = clock
@@ -243,17 +279,23 @@ class Rounds:
 
     def _run(self, exchange: _Exchange, *, until: float) -> None:
         """Ask each site of an exchange until all have answered or failed, or the time is over."""
-        tries = dict.fromkeys(exchange.nodes, 0)
+        began = self._clock()
         ready_at = dict.fromkeys(exchange.nodes, float("-inf"))
+        repeat_at = dict.fromkeys(exchange.nodes, float("inf"))
         while exchange.missing and self._clock() < until:
             online = self._link.online()
             asked = {site for other, site in self._waiting.values() if other is exchange}
             for site in exchange.missing:
                 node = exchange.nodes[site]
-                if site in asked or node not in online or self._clock() < ready_at[site]:
+                silent = site in asked and self._clock() < repeat_at[site]
+                if silent or node not in online or self._clock() < ready_at[site]:
                     continue
+                if site in asked:
+                    _log.warning("%s has not answered %s; it is asked again", site, exchange.question.id)
+                exchange.asked_at[site] = self._clock()
                 self._ask(exchange, site)
-                tries[site] += 1
+                repeat_at[site] = self._clock() + _REPEAT_AFTER_S * 2.0 ** exchange.tries[site]
+                exchange.tries[site] += 1
             for reply in self._link.receive():
                 if reply.message_id not in self._waiting:
                     _log.warning("dropped an unknown reply")
@@ -262,19 +304,41 @@ class Rounds:
                 if other is not exchange:
                     _log.warning("dropped a late reply of %s to %s", site, other.question.id)
                     continue
+                if site in exchange.answers:
+                    continue  # it was asked more than once
                 try:
                     exchange.answers[site] = self._read(reply, exchange, site)
+                    exchange.answered_at[site] = self._clock()
                 except EsnError as error:
                     _log.warning("%s, %s: %s", site, exchange.question.id, error)
-                    if reply.body is None and (reply.error in _LOST or tries[site] < _ATTEMPTS):
+                    exchange.errors[site] = str(error)
+                    if reply.body is None and (reply.error in _LOST or exchange.tries[site] < _ATTEMPTS):
                         ready_at[site] = self._clock() + _RETRY_AFTER_S
                     else:
                         exchange.failures[site] = str(error)
             hopeless = len(exchange.nodes) - len(exchange.failures) < exchange.needed
             asked = {site for other, site in self._waiting.values() if other is exchange}
+            self._tell(exchange, asked, online, began=began, until=until)
             if hopeless and not asked:
                 break  # what the sites still at work say is worth the wait, absent ones are not
             self._sleep(_POLL_S)
+
+    def _tell(
+        self,
+        exchange: _Exchange,
+        asked: Collection[str],
+        online: Collection[int],
+        *,
+        began: float,
+        until: float,
+    ) -> None:
+        """Tell the observer how the question stands."""
+        sites = {
+            site: exchange.standing_of(site, asked=site in asked, online=node in online)
+            for site, node in exchange.nodes.items()
+        }
+        step: Literal["answers", "masks"] = "masks" if exchange.question.reveal else "answers"
+        self._observe(Standing(exchange.question.id, step, sites, began, self._clock(), until))
 
     def _ask(self, exchange: _Exchange, site: str) -> None:
         question = exchange.question

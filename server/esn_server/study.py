@@ -13,17 +13,22 @@ from esn_core import releases
 from esn_core.atlas import Atlas, load_atlas
 from esn_core.calibration import affine
 from esn_core.candidates import Candidates, candidates_of
-from esn_core.connectome import Template, load_template
+from esn_core.connectome import Template
 from esn_core.errors import StudyError
 from esn_core.fixed_point import noise_sd
 from esn_core.learning.optimiser import CentreOptimiser
 from esn_core.learning.weights import pretrained, to_vector
+from esn_core.matching import COHORT, Matching, matching
 from esn_core.metrics import Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
+from esn_core.phases import Phase
 from esn_core.price import Price, price_of
 from esn_core.protocol import Protocol
-from esn_core.questions import Phase, Question, QuestionId, SiteFacts
+from esn_core.questions import Question, QuestionId, SiteFacts
 from esn_core.releases import ReleaseKind
+from esn_core.reruns import reruns_of
 from esn_core.severity_network import SeverityNetwork
+from esn_server.neurocognition import Neurocognition, run_neurocognition
+from esn_server.reruns import Arrays, Reruns, run_reruns
 from esn_server.rounds import Pooled
 
 
@@ -39,6 +44,26 @@ class Asking(Structural):
 
 Progress = Callable[[Phase, int, int], None]
 """Told phase, round and number of rounds before each question."""
+
+Learned = Callable[[int, float], None]
+"""Told a round of training, from 0, and its mean clipped loss, noise included."""
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What the candidate edges contribute to the held-out children's predictions.
+
+    Attributes
+    ----------
+    mean : (d,) float64
+        In steps of GASE, over the children.
+    noise_sd : float
+        Of each mean.
+
+    """
+
+    mean: NDArray[np.float64]
+    noise_sd: float
 
 
 @dataclass(frozen=True)
@@ -63,7 +88,12 @@ class Findings:
         What the noise does to the mean absolute error.
     r_noise_sd : float or None
         What the noise does to r.
-    timings_s : dict of str to float
+    reruns : Reruns or None
+    attribution : Attribution or None
+    matching : Matching or None
+    neurocognition : Neurocognition or None
+        Each None when the protocol does not ask for it.
+    timing_s : dict of str to float
         Seconds by phase.
 
     """
@@ -77,7 +107,11 @@ class Findings:
     agreement: Agreement
     mae_noise_sd: float | None
     r_noise_sd: float | None
-    timings_s: Mapping[str, float]
+    reruns: Reruns | None
+    attribution: Attribution | None
+    matching: Matching | None
+    neurocognition: Neurocognition | None
+    timing_s: Mapping[str, float]
 
 
 @dataclass
@@ -92,33 +126,41 @@ class _Run:
     atlas: Atlas
     template: Template
     candidates: Candidates
-    timings_s: dict[str, float] = field(default_factory=dict)
+    learned: Learned
+    timing_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def fewest_children(self) -> float:
         """A public lower bound on the children in any sum: every site refuses fewer."""
         return float(self.protocol.rounds.quorum * self.protocol.cohort.minimum_children)
 
-    def question(self, phase: Phase, round_: int = 0, **arrays: NDArray[np.float64]) -> Question:
+    def question(self, phase: Phase, round_: int = 0, arrays: Arrays | None = None) -> Question:
         digest = self.protocol.sha256
         return Question(
-            QuestionId(protocol_sha256=digest, run=self.run, phase=phase, round=round_, attempt=0), arrays
+            QuestionId(protocol_sha256=digest, run=self.run, phase=phase, round=round_, attempt=0),
+            dict(arrays or {}),
         )
 
     def sum(
-        self, phase: Phase, kind: ReleaseKind, round_: int = 0, **arrays: NDArray[np.float64]
+        self, phase: Phase, kind: ReleaseKind, round_: int = 0, arrays: Arrays | None = None
     ) -> tuple[Pooled, float]:
         """Ask for a release; return the sum and the standard deviation of its noise."""
         started = time.monotonic()
         self.progress(phase, round_, self.price.of(phase).releases)
-        pooled = self.asking.sum(self.question(phase, round_, **arrays), kind)
-        self.timings_s[phase] = self.timings_s.get(phase, 0.0) + time.monotonic() - started
+        pooled = self.asking.sum(self.question(phase, round_, arrays), kind)
+        self.timing_s[phase] = self.timing_s.get(phase, 0.0) + time.monotonic() - started
         each = noise_sd(kind, self.price.of(phase).noise_multiplier, share=self.protocol.noise_share)
         return pooled, each * math.sqrt(len(pooled.sites))
 
 
 def run_study(
-    protocol: Protocol, *, run: str, asking: Asking, progress: Progress, rng: np.random.Generator
+    protocol: Protocol,
+    *,
+    run: str,
+    asking: Asking,
+    progress: Progress,
+    rng: np.random.Generator,
+    learned: Learned = lambda _round, _loss: None,
 ) -> Findings:
     """Run all phases of a study.
 
@@ -131,6 +173,7 @@ def run_study(
     progress : Progress
     rng : numpy Generator
         For the simulation of what the noise does to r; nothing private.
+    learned : Learned
 
     Raises
     ------
@@ -138,7 +181,7 @@ def run_study(
         A phase cannot be finished, or a site is not fit to take part.
 
     """
-    atlas, template = load_atlas(protocol.imaging.atlas), load_template(protocol.imaging.atlas)
+    atlas, template = load_atlas(protocol.imaging.atlas), protocol.template
     rules = protocol.severity_network
     study = _Run(
         protocol=protocol,
@@ -149,13 +192,19 @@ def run_study(
         atlas=atlas,
         template=template,
         candidates=candidates_of(rules.candidates, atlas, template, pairs=rules.pairs),
+        learned=learned,
     )
     facts = _roll_call(study)
+    matched = _match(study)
     children, mean_severity = _centre(study)
     network = _select(study, children, mean_severity)
     weights, losses = _train(study, network, children)
     calibration = _calibrate(study, network, weights)
     found, mae_noise, r_noise = _evaluate(study, network, weights, calibration, rng)
+    reruns = _rerun(study, mean_severity, rng)
+    given = {"weights": weights, "edge_weights": network.weight, "calibration": np.array(calibration)}
+    explained = _explain(study, given)
+    models = _neurocognition(study, given)
     return Findings(
         facts=facts,
         price=study.price,
@@ -166,7 +215,11 @@ def run_study(
         agreement=found,
         mae_noise_sd=mae_noise,
         r_noise_sd=r_noise,
-        timings_s=study.timings_s,
+        reruns=reruns,
+        attribution=explained,
+        matching=matched,
+        neurocognition=models,
+        timing_s=study.timing_s,
     )
 
 
@@ -174,7 +227,7 @@ def _roll_call(study: _Run) -> dict[str, SiteFacts]:
     started = time.monotonic()
     study.progress("roll-call", 0, 1)
     facts = study.asking.roll_call(study.question("roll-call"))
-    study.timings_s["roll-call"] = time.monotonic() - started
+    study.timing_s["roll-call"] = time.monotonic() - started
     ours = {
         "recipe": study.protocol.imaging.sha256,
         "atlas": study.atlas.sha256,
@@ -206,7 +259,7 @@ def _centre(study: _Run) -> tuple[float, float]:
 
 def _select(study: _Run, children: float, mean_severity: float) -> SeverityNetwork:
     kind = releases.association(study.candidates.released)
-    pooled, noise = study.sum("association", kind, mean_severity=np.array([mean_severity]))
+    pooled, noise = study.sum("association", kind, arrays={"mean_severity": np.array([mean_severity])})
     return study.candidates.network(pooled.total, children=children, noise_sd=noise)
 
 
@@ -221,16 +274,17 @@ def _train(
     losses = []
     for round_ in range(rules.rounds):
         pooled, _ = study.sum(
-            "gradient", kind, round_, weights=optimiser.weights, edge_weights=network.weight
+            "gradient", kind, round_, {"weights": optimiser.weights, "edge_weights": network.weight}
         )
         losses.append(releases.mean_loss(pooled.total, children, max_gradient_norm=rules.max_gradient_norm))
+        study.learned(round_, losses[-1])
         optimiser.step(pooled.total[:-1] / children)
     return optimiser.weights, tuple(losses)
 
 
 def _calibrate(study: _Run, network: SeverityNetwork, weights: NDArray[np.float64]) -> tuple[float, float]:
     pooled, noise = study.sum(
-        "calibration", releases.CALIBRATION, weights=weights, edge_weights=network.weight
+        "calibration", releases.CALIBRATION, arrays={"weights": weights, "edge_weights": network.weight}
     )
     return affine(pooled.total, fewest_children=study.fewest_children, noise_sd=noise)
 
@@ -245,9 +299,58 @@ def _evaluate(
     pooled, noise = study.sum(
         "evaluation",
         releases.EVALUATION,
-        weights=weights,
-        edge_weights=network.weight,
-        calibration=np.array(calibration),
+        arrays={
+            "weights": weights,
+            "edge_weights": network.weight,
+            "calibration": np.array(calibration),
+        },
     )
     found = agreement(pooled.total)
     return found, noise_sd_of_mae(found.children, noise), noise_sd_of_r(pooled.total, noise, rng=rng)
+
+
+def _match(study: _Run) -> Matching | None:
+    if not study.protocol.analyses.cohort:
+        return None
+    pooled, _ = study.sum("cohort", COHORT)
+    return matching(pooled.total, minimum=study.protocol.cohort.minimum_children)
+
+
+def _explain(study: _Run, given: Arrays) -> Attribution | None:
+    if not study.protocol.analyses.explanation:
+        return None
+    kind = releases.attribution(len(study.candidates.edges))
+    pooled, noise = study.sum("attribution", kind, arrays=given)
+    unit = releases.GASE_UNIT / max(float(pooled.total[0]), study.fewest_children)
+    return Attribution(pooled.total[1:] * unit, noise * unit)
+
+
+def _neurocognition(study: _Run, given: Arrays) -> Neurocognition | None:
+    if study.protocol.analyses.neurocognition is None:
+        return None
+
+    def ask(
+        phase: Phase, kind: ReleaseKind, round_: int, arrays: Arrays
+    ) -> tuple[NDArray[np.float64], float]:
+        pooled, noise = study.sum(phase, kind, round_, arrays)
+        return pooled.total, noise
+
+    return run_neurocognition(study.protocol, ask, given)
+
+
+def _rerun(study: _Run, mean_severity: float, rng: np.random.Generator) -> Reruns | None:
+    if not reruns_of(study.protocol):
+        return None
+
+    def ask(phase: Phase, kind: ReleaseKind, arrays: Arrays) -> tuple[NDArray[np.float64], float]:
+        pooled, noise = study.sum(phase, kind, 0, arrays)
+        return pooled.total, noise
+
+    return run_reruns(
+        study.protocol,
+        study.candidates,
+        ask,
+        mean_severity=mean_severity,
+        fewest_children=study.fewest_children,
+        rng=rng,
+    )

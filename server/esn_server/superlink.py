@@ -3,14 +3,12 @@
 import contextlib
 import os
 import secrets
-import signal
 import socket
 import ssl
 import sysconfig
-import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +16,6 @@ from esn_core.child_process import ChildProcess
 from esn_core.errors import LinkError
 
 _STARTUP_S = 60.0
-_SERVE_POLL_S = 0.2
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 
 
 @dataclass(frozen=True)
@@ -30,11 +26,12 @@ class SuperLink:
     ----------
     address : str
         ``host:port`` at which this machine reaches it.
+    process : ChildProcess
 
     """
 
     address: str
-    _process: ChildProcess
+    process: ChildProcess
 
     def check(self) -> None:
         """Do nothing while the SuperLink runs.
@@ -45,14 +42,14 @@ class SuperLink:
             It has ended; the message holds its last line.
 
         """
-        if not self._process.running:
+        if not self.process.running:
             raise LinkError(
-                f"the SuperLink ended: {self._process.last_words()} (log: {self._process.log_file})"
+                f"the SuperLink ended: {self.process.last_words()} (log: {self.process.log_file})"
             )
 
 
 @contextlib.contextmanager
-def run_superlink(directory: Path, *, host: str = "127.0.0.1", port: int) -> Iterator[SuperLink]:
+def run_superlink(directory: Path, *, port: int) -> Iterator[SuperLink]:
     """Run a SuperLink, ready to be connected to, until the block is left.
 
     Its database, secret and log are kept in `directory`; no process outlives the block, nor this
@@ -62,9 +59,8 @@ def run_superlink(directory: Path, *, host: str = "127.0.0.1", port: int) -> Ite
     ----------
     directory : Path
         Where `esn_server.identity.create_authority` wrote the certificates.
-    host, port : str, int
-        Where to listen. Anybody who reaches this port with the centre's certificate can start
-        runs: keep it on loopback, or behind a front that lets ``/v1/fleet/`` through and nothing else.
+    port : int
+        Of the loopback interface. Who reaches it can start runs; sites reach the front only.
 
     Raises
     ------
@@ -75,11 +71,10 @@ def run_superlink(directory: Path, *, host: str = "127.0.0.1", port: int) -> Ite
     for name in ("ca.crt", "server.crt", "server.key"):
         if not (directory / name).is_file():
             raise LinkError(f"{directory / name} is missing; create the centre's certificates first")
-    _require_free_port(host, port)
-    superlink_address = _join(_ANY_ADDRESS.get(host, host), port)
+    require_free_port("127.0.0.1", port)
     command = [
         str(Path(sysconfig.get_path("scripts")) / "flower-superlink"),
-        *("--host", host, "--port", str(port)),
+        *("--host", "127.0.0.1", "--port", str(port)),
         *("--ssl-ca-certfile", str(directory / "ca.crt")),
         *("--ssl-certfile", str(directory / "server.crt")),
         *("--ssl-keyfile", str(directory / "server.key")),
@@ -97,9 +92,9 @@ def run_superlink(directory: Path, *, host: str = "127.0.0.1", port: int) -> Ite
     }
     log_file = directory / "logs" / "superlink.log"
     with ChildProcess(command, log_file=log_file, environment=environment) as process:
-        superlink = SuperLink(address=superlink_address, _process=process)
-        context = ssl.create_default_context(cafile=str(directory / "ca.crt"))
-        if not process.wait_until(lambda: _answers(superlink.address, context), timeout_s=_STARTUP_S):
+        superlink = SuperLink(address=f"127.0.0.1:{port}", process=process)
+        authority = directory / "ca.crt"
+        if not process.wait_until(lambda: answers(superlink.address, authority), timeout_s=_STARTUP_S):
             superlink.check()
             raise LinkError(
                 f"the SuperLink did not answer at {superlink.address} within {_STARTUP_S:.0f} s "
@@ -107,37 +102,6 @@ def run_superlink(directory: Path, *, host: str = "127.0.0.1", port: int) -> Ite
             )
         yield superlink
         superlink.check()
-
-
-def serve(directory: Path, *, host: str = "127.0.0.1", port: int, ready: Callable[[str], None]) -> None:
-    """Run a SuperLink until this process is asked to end by SIGTERM or SIGINT.
-
-    Parameters
-    ----------
-    directory, host, port
-        As for `run_superlink`.
-    ready : callable
-        Called once with one line for the operator when sites can connect.
-
-    Raises
-    ------
-    LinkError
-        As for `run_superlink`.
-
-    """
-    stop = threading.Event()
-    before = {
-        number: signal.signal(number, lambda _signal, _frame: stop.set())
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        with run_superlink(directory, host=host, port=port) as superlink:
-            ready(f"the centre is ready at {_join(host, port)}")
-            while not stop.wait(_SERVE_POLL_S):
-                superlink.check()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def read_secret(directory: Path) -> bytes:
@@ -165,7 +129,7 @@ def _secret_file(directory: Path) -> Path:
     return path
 
 
-def _require_free_port(host: str, port: int) -> None:
+def require_free_port(host: str, port: int) -> None:
     """Refuse a port that another process listens on, before anything is started."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -175,23 +139,24 @@ def _require_free_port(host: str, port: int) -> None:
     except (OSError, OverflowError) as error:
         reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         raise LinkError(
-            f"cannot listen on {_join(host, port)}: {reason}; choose another port or host"
+            f"cannot listen on {join_address(host, port)}: {reason}; choose another port or host"
         ) from error
 
 
-def _answers(address: str, context: ssl.SSLContext) -> bool:
-    """Return whether the SuperLink at `address` says that it is healthy."""
+def answers(address: str, authority: Path) -> bool:
+    """Return whether what listens at `address` says that it is healthy, and proves that it is ours."""
     # Never through a proxy: this is our own machine.
     opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        urllib.request.ProxyHandler({}),
+        urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=str(authority))),
     )
     try:
-        with opener.open(f"https://{address}/health", timeout=2.0) as response:
+        with opener.open(f"https://{address}/health", timeout=4.0) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
 
 
-def _join(host: str, port: int) -> str:
+def join_address(host: str, port: int) -> str:
     """Return host and port as one address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -28,12 +28,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from esn_client.answers import Study, roll_call, rows_of
+from esn_client.answers import roll_call, rows_of
 from esn_client.attacks import area, area_bound, guess, mu_interval, true_positive_rate
 from esn_client.cohort import Cohort, Split
 from esn_client.config import Limits
 from esn_client.egress import Rows
 from esn_client.rehearsal import Rehearsal, scratch_directory
+from esn_client.study import Study
 from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
 from esn_core.learning.severity_model import as_matrices, predict
@@ -104,7 +105,13 @@ def draw_protocol() -> Protocol:
                 "noise": "gaussian",
                 "epsilon": EPSILON,
                 "delta": DELTA,
-                "shares": {"centre": 0.05, "association": 0.5, "gradient": 0.3, "calibration": 0.15},
+                "shares": {
+                    "centre": 0.05,
+                    "association": 0.5,
+                    "gradient": 0.3,
+                    "calibration": 0.15,
+                    "evaluation": 1.0,
+                },
             },
             "rounds": {"quorum": 3, "deadline_s": 5.0},
         }
@@ -213,7 +220,7 @@ def shadow_table(*, worlds: int, seed: int) -> list[Row]:
         log_ratio, features = np.empty(worlds), np.empty((worlds, 4))
         with scratch_directory() as scratch:
             rehearsal = Rehearsal(draw_protocol(), site="north", limits=limits, scratch=scratch)
-            study = Study(rehearsal.protocol, cohort, torch.device("cpu"))
+            study = Study("north", rehearsal.protocol, cohort, torch.device("cpu"))
             for number in range(worlds):
                 world = World(rehearsal, study, bool(present[number]))
                 findings = run_study(

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from esn_client.identity import create_node_key
+from esn_core.child_process import ChildProcess
 from esn_core.loopback import free_port
 from esn_server.bundle import bundle_sha256
 from esn_server.identity import create_authority
-from esn_server.link import Transport, open_run, register_site, run_superlink
+from esn_server.link import Transport, open_run, register_site
+from esn_server.whereabouts import whereabouts
 
 pytestmark = pytest.mark.slow
 
@@ -27,18 +29,21 @@ def started_federation(directory: Path) -> Iterator[tuple[Transport, set[int]]]:
     """Start a centre and three sites that echo; they are online when the block is entered."""
     create_authority(directory / "centre", names=["localhost"])
     with contextlib.ExitStack() as stack:
-        superlink = stack.enter_context(
-            run_superlink(directory / "centre", host="127.0.0.1", port=free_port())
-        )
+        ports = ("--port", str(free_port()), "--health-port", str(free_port()))
+        command = [sys.executable, "-m", "esn_server.cli", "start", str(directory / "centre"), *ports]
+        log = directory / "centre.log"
+        centre = stack.enter_context(ChildProcess(command, log_file=log, environment={}))
+        assert centre.wait_until((directory / "centre" / "link.json").exists, timeout_s=90)
+        where = whereabouts(directory / "centre")
         nodes = set()
         for name in ("north", "south", "east"):
             site = directory / name
             create_node_key(site / "node_key")
-            nodes.add(register_site(directory / "centre", superlink.address, site / "node_key.pub"))
-            command = [sys.executable, ECHO_SITE, site, superlink.address, directory / "centre" / "ca.crt"]
+            nodes.add(register_site(directory / "centre", where.superlink, site / "node_key.pub"))
+            command = [sys.executable, ECHO_SITE, site, where.public, directory / "centre" / "ca.crt"]
             process = stack.enter_context(subprocess.Popen([*command, bundle_sha256()], cwd=site))
             stack.callback(process.terminate)
-        transport = stack.enter_context(open_run(directory / "centre", address=superlink.address))
+        transport = stack.enter_context(open_run(directory / "centre", address=where.superlink))
         while transport.online() != nodes:
             time.sleep(0.1)
         yield transport, nodes

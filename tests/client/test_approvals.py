@@ -18,6 +18,7 @@ from esn_client.kit import centre_key as pinned_key
 from esn_client.kit import load_kit
 from esn_client.ledger import Ledger
 from esn_client.state import own_entry
+from esn_core.analyses import Analyses
 from esn_core.certificates import expiry_warning
 from esn_core.enrolment import EnrolmentRequest
 from esn_core.errors import ProtocolError
@@ -110,6 +111,7 @@ def make_protocol(tmp_path, site, roster, centre, sign_as):
             "training_rounds": 2,
             "deadline_s": 5.0,
         }
+        about["analyses"] = Analyses()
         others = map(RosterEntry.model_validate, roster[1:])
         text = draft(study="test", roster=[own_entry(site), *others], **{**about, **changes})
         for old, new in replaced:

@@ -16,6 +16,7 @@ from esn_client.egress import discrete_gaussian
 from esn_client.imaging.derivatives import Derivative
 from esn_client.imaging.scans import Visit
 from esn_client.state import own_entry
+from esn_core.analyses import Analyses
 from esn_core.price import price_of
 from esn_core.protocol import Protocol, load_protocol
 from esn_server.drafting import draft
@@ -48,6 +49,7 @@ def site(tmp_path, esn_client, more_sites):
         roster=[own_entry(load_site(settings)), *roster_of(more_sites)[1:3]],
         training_rounds=2,
         deadline_s=5.0,
+        analyses=Analyses(),
         simulated=True,
         trust="secure-sum",
         colluding_sites=1,

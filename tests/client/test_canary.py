@@ -20,7 +20,7 @@ import torch
 from scipy.linalg import hadamard
 
 from esn_client import egress
-from esn_client.answers import Hospital, Study
+from esn_client.answers import Hospital
 from esn_client.attacks import guess, mu_interval
 from esn_client.audit import AuditLog
 from esn_client.cohort import Cohort, Split
@@ -28,6 +28,7 @@ from esn_client.config import Limits
 from esn_client.egress import Gate, Rows, discrete_gaussian
 from esn_client.ledger import Ledger
 from esn_client.rehearsal import scratch_directory
+from esn_client.study import Study
 from esn_core import releases
 from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
@@ -163,7 +164,7 @@ def association_trials(consortium, trials):
         )
         for site, studies in consortium.studies.items():
             cohort = canaries if site == "north" else bystanders()
-            studies[protocol.sha256] = Study(protocol, cohort, torch.device("cpu"))
+            studies[protocol.sha256] = Study(site, protocol, cohort, torch.device("cpu"))
         question = consortium.question(protocol, "association", mean_severity=np.zeros(1))
         body = question.to_bytes(consortium.centre_key)
         seen = consortium.view(
@@ -223,7 +224,15 @@ def scaled(factor):
 # One step that takes most of the budget, so that few trials tell much.
 ONE_STEP = {
     "training": {"rounds": 1, "learning_rate": 0.001, "max_gradient_norm": 1.0},
-    "privacy": {"shares": {"centre": 0.05, "association": 0.1, "gradient": 0.7, "calibration": 0.15}},
+    "privacy": {
+        "shares": {
+            "centre": 0.05,
+            "association": 0.1,
+            "gradient": 0.7,
+            "calibration": 0.15,
+            "evaluation": 1.0,
+        }
+    },
 }
 TRUSTS = pytest.mark.parametrize("trust", ["local", "secure-sum"])
 

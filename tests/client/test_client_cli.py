@@ -15,10 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from esn_client import cli
 from esn_client.audit import AuditLog
+from esn_client.charge import Charge
 from esn_client.config import load_site
 from esn_client.identity import load_identity_key, load_mask_key
-from esn_client.ledger import Charge, Ledger
+from esn_client.ledger import Ledger
 from esn_client.state import own_entry
+from esn_core.analyses import Analyses
 from esn_core.enrolment import EnrolmentRequest
 from esn_core.protocol import RosterEntry, read_toml
 from esn_core.signing import create_signing_key
@@ -117,6 +119,7 @@ def make_protocol(site, tmp_path, roster, centre, sign_as):
                 roster=[entry, *map(RosterEntry.model_validate, roster[1:])],
                 training_rounds=2,
                 deadline_s=5.0,
+                analyses=Analyses(),
                 **{**about, **changes},
             )
         )

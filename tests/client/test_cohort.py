@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esn_client.cohort import is_held_out, load_cohort, read_participants
+from esn_client.cohort import load_cohort, read_participants
 from esn_client.imaging.derivatives import MEASURES, Derivative
 from esn_client.imaging.quality.site import write_site
 from esn_client.imaging.scans import Visit
@@ -51,10 +51,10 @@ def test_spreadsheets_line_ends_marks_blank_lines_and_columns_of_their_own_are_t
 
 def test_every_fault_is_named_at_once_with_its_line(read):
     faults = {
-        "sub-003\t9\tF\tdre\t0": "line 4: sub-003: gase must be a whole number from 1 to 7, not '0'",
+        "sub-003\t9\tF\tdre\t0": "line 4: sub-003: gase must be a whole number from 1 to 7, or n/a, not '0'",
         "sub-004\t9\tF\tdre\t8": "line 5: sub-004: gase must be",
         "sub-005\t9\tF\tdre\t3.5": "line 6: sub-005: gase must be",
-        "sub-006\t9\tF\tdre\tn/a": "line 7: sub-006: gase must be",
+        "sub-006\t9\tF\tdre\t": "line 7: sub-006: gase must be a whole number from 1 to 7, or n/a",
         "sub-007\t9\tx\tdre\t3": "line 8: sub-007: sex must be F or M, not 'x'",
         "sub-008\t9\tF\tDRE\t3": "line 9: sub-008: group must be dre or control, not 'DRE'",
         "": "",
@@ -98,20 +98,18 @@ def test_a_table_that_is_missing_or_a_directory_is_refused(tmp_path):
 
 def test_the_holding_out_of_a_child_depends_on_its_own_label_site_and_salt():
     labels = [f"sub-{i}" for i in range(3000)]
-    held = [is_held_out(label, site="north", rules=RULES) for label in labels]
+    held = [RULES.holds_out(label, site="north") for label in labels]
     # Binomial: 4 standard deviations of 0.0086.
     assert np.mean(held) == pytest.approx(0.333, abs=0.035)
-    for other in (
-        {"site": "south", "rules": RULES},
-        {"site": "north", "rules": RULES.model_copy(update={"split_salt": "x"})},
-    ):
-        assert [is_held_out(label, **other) for label in labels] != held
+    assert [RULES.holds_out(label, site="south") for label in labels] != held
+    other = RULES.model_copy(update={"split_salt": "x"})
+    assert [other.holds_out(label, site="north") for label in labels] != held
 
 
 @given(st.text(), st.floats(0.01, 0.88))
 def test_a_child_held_out_at_a_fraction_is_held_out_at_every_larger_one(label, fraction):
     def held(f):
-        return is_held_out(label, site="n", rules=RULES.model_copy(update={"held_out_fraction": f}))
+        return RULES.model_copy(update={"held_out_fraction": f}).holds_out(label, site="n")
 
     assert held(fraction + 0.01) or not held(fraction)
 
@@ -205,7 +203,9 @@ def test_participants_without_a_connectome_are_left_out_and_counted(dataset, cap
     cohort = dataset.load()
     assert "sub-060" not in by_label(cohort)
     assert cohort.controls == 3
-    assert "2 participants have no usable connectome" in caplog.text
+    assert "2 participants are left out: no-connectome" in caplog.text
+    assert sorted(cohort.people.standing).count("no-connectome") == 2
+    assert cohort.people.standing.count("control") == 3
     assert "sub-" not in caplog.text
 
 

@@ -1,5 +1,6 @@
 """The gate: its order, what it charges, and that its noise is what it claims."""
 
+import datetime
 import json
 import math
 
@@ -39,6 +40,7 @@ FACTS = SiteFacts(
     cohort_band="8-15",
     ledger=MARK,
     ledger_seen=MARK,
+    said_at=datetime.datetime(2026, 11, 25, tzinfo=datetime.UTC),
 )
 
 
@@ -358,7 +360,7 @@ def test_nothing_that_leaves_or_is_logged_names_a_child_or_a_path(make_site, tmp
     for secret in (b"sub-", str(tmp_path).encode(), SALT):
         assert secret not in left
     assert b"sub-" not in (site.audit_path.parent / "ledger.sqlite").read_bytes()
-    plain = {"at", "site", "event", "question", "attempt", "bytes", "sha256"}
+    plain = {"at", "previous", "site", "event", "question", "attempt", "bytes", "sha256"}
     assert [set(line) - plain for line in site.audit] == [{"entry", "entry_hash"}, set()]
 
 

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esn_client.ledger import GENESIS, Charge, Ledger, patient_hashes
+from esn_client.charge import Charge
+from esn_client.ledger import GENESIS, Ledger, patient_hashes
 from esn_core.errors import EsnError, GateError, LedgerError, PrivacyBudgetError, ProtocolError
 from esn_core.privacy import NO_NOISE, GaussianRelease, compose, epsilon_of
 from esn_core.questions import LedgerMark
@@ -604,3 +605,85 @@ def test_patients_are_hashed_with_the_sites_secret():
     assert first == patient_hashes(["sub-001", "sub-002"], salt=b"a" * 32)
     assert set(first).isdisjoint(patient_hashes(["sub-001", "sub-002"], salt=b"b" * 32))
     assert all(len(h) == 32 and "sub" not in h for h in first)
+
+
+# --- the cost of a charge ------------------------------------------------------------------------------
+
+
+def spent_by_definition(entries):
+    """What each patient spent, from all entries, one by one."""
+    spent = {}
+    for entry in entries:
+        for patient in entry.charge.patients:
+            spent.setdefault(patient, []).append(entry.charge.mechanism)
+    return spent
+
+
+@settings(max_examples=20)  # each writes a ledger
+@given(
+    st.lists(
+        st.tuples(
+            st.sets(st.sampled_from(PATIENTS), min_size=1),
+            st.sampled_from([NO_NOISE, 1.5, 2.0, 7.0]),
+            st.sampled_from("ab"),
+            st.booleans(),
+        ),
+        max_size=12,
+    )
+)
+def test_what_was_spent_is_kept_up_as_if_it_was_counted_anew(tmp_path_factory, charges):
+    """Two processes write in turns; each of them knows what the other charged."""
+    path = tmp_path_factory.mktemp("ledger") / "l.sqlite"
+    with Ledger(path, KEY) as one, Ledger(path, KEY) as two:
+        for number, (patients, noise, protocol, first) in enumerate(charges):
+            about = {"noise": noise, "patients": tuple(sorted(patients)), "protocol": protocol * 64}
+            pay(one if first else two, f"q{number}", cap=1e6, **about)
+        for ledger in (one, two):
+            expected = spent_by_definition(ledger.entries())
+            found = ledger.spent()
+            assert set(found) == set(expected)
+            for patient, releases in expected.items():
+                noisy = sorted(r.noise_multiplier for r in releases if r.noise_multiplier != NO_NOISE)
+                assert [r.noise_multiplier for r in found[patient].noisy] == noisy
+                assert found[patient].exact_releases == len(releases) - len(noisy)
+
+
+def test_a_charge_reads_what_is_new_and_nothing_else(path, monkeypatch):
+    from esn_client import ledger as module
+
+    read = []
+    real = module._fits
+    monkeypatch.setattr(module, "_fits", lambda *about: (read.append(about), real(*about))[1])
+    with Ledger(path, KEY) as ledger, Ledger(path, KEY) as other:
+        for number in range(30):
+            pay(ledger, f"q{number}", cap=1e6)
+        read.clear()
+        pay(ledger, "last", cap=1e6)
+        assert len(read) == 1
+        read.clear()
+        pay(other, "from another process", cap=1e6)
+        assert len(read) == 31 + 1
+
+
+def test_what_another_wrote_into_the_open_file_is_verified_before_it_counts(path):
+    with Ledger(path, KEY) as ledger:
+        pay(ledger)
+        with sqlite3.connect(path) as connection:
+            connection.execute("INSERT INTO entries SELECT 2, body, hash, 'x', signature FROM entries")
+        connection.close()
+        with pytest.raises(LedgerError, match="the ledger's chain is broken at entry 2"):
+            pay(ledger, "q2")
+
+
+def test_a_file_that_was_replaced_while_it_was_open_is_seen(path):
+    with Ledger(path, KEY) as ledger:
+        pay(ledger)
+        pay(ledger, "q2")
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("DROP TRIGGER entries_remain")
+        connection.execute("DROP TRIGGER sums_remain")
+        connection.execute("DELETE FROM sums WHERE sequence = 2")
+        connection.execute("DELETE FROM entries WHERE sequence = 2")
+        connection.close()
+        with pytest.raises(LedgerError, match=r"holds 1 entries where|is not the one that was verified"):
+            pay(ledger, "q3")

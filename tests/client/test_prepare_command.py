@@ -22,6 +22,7 @@ from esn_client.imaging.pipeline import load_connectome, prepare
 from esn_client.imaging.scans import Visit
 from esn_client.imaging.simulated_site import write_site
 from esn_client.imaging.subject import Making, prepare_subject
+from esn_core.analyses import Analyses
 from esn_core.protocol import RosterEntry
 from esn_core.recipe import ImagingRecipe
 from esn_server.drafting import draft
@@ -59,6 +60,7 @@ def protocol(tmp_path, roster):
         split_salt="x",
         training_rounds=2,
         deadline_s=5.0,
+        analyses=Analyses(),
     )
     path = tmp_path / "protocol.toml"
     path.write_text(text.replace("seeds = 20000", "seeds = 1500"))

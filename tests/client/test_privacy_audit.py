@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from esn_client import egress, rehearsal
-from esn_client.answers import Study
 from esn_client.attacks import area_bound
 from esn_client.cohort import Cohort, Split
 from esn_client.config import Limits
 from esn_client.egress import Rows, discrete_gaussian
 from esn_client.privacy_audit import audit_kind
 from esn_client.rehearsal import Rehearsal, scratch_directory
+from esn_client.study import Study
 from esn_core import releases
 from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
@@ -82,7 +82,7 @@ def rehearse(scratch, monkeypatch):
 def audited(rehearsed, *phases, children=12, held_out=12, repeats=20):
     rng = np.random.default_rng(0)
     cohort = Cohort(draw_split(rng, children, 1), draw_split(rng, held_out, 101), controls=8)
-    study = Study(rehearsed.protocol, cohort, torch.device("cpu"))
+    study = Study("north", rehearsed.protocol, cohort, torch.device("cpu"))
     price = price_of(rehearsed.protocol)
     return {
         phase: audit_kind(

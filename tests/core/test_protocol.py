@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from esn_client.config import SiteSettings
+from esn_core.analyses import Analyses
 from esn_core.atlas import load_atlas
 from esn_core.errors import ConfigError, ProtocolError
 from esn_core.protocol import Protocol, RosterEntry, load_protocol, read_toml
@@ -36,6 +37,7 @@ def text(protocol_content):
         split_salt='π/🧠"',
         training_rounds=8,
         deadline_s=60.0,
+        analyses=Analyses(),
     )
 
 
@@ -124,7 +126,7 @@ def test_every_setting_changes_the_hash(protocol_content):
         assert Protocol.model_validate(changed(protocol_content, path, other)).sha256 != original, path
         tried += 1
     assert tried > 25
-    shares = {"centre": 0.1, "association": 0.65, "gradient": 0.1, "calibration": 0.15}
+    shares = {**protocol_content["privacy"]["shares"], "centre": 0.1, "association": 0.65}
     assert (
         Protocol.model_validate(changed(protocol_content, ("privacy", "shares"), shares)).sha256 != original
     )
@@ -172,14 +174,14 @@ def test_every_fault_is_named_at_once_with_its_place(text, load):
     ("old", "new", "words"),
     [
         ("quorum = 3", "quorum = 4", "the quorum is 4, but the roster lists 3 sites"),
-        ("centre = 0.05", "centre = 0.06", "the shares must sum to 1, not 1.01"),
+        ("centre = 0.05", "centre = 0.06", "the shares of training children must sum to 1, not 1.01"),
         ("max_gradient_norm = 1.0", "max_gradient_norm = inf", "max_gradient_norm': input should be"),
         ("epsilon = 8.0", "epsilon = nan", "privacy.epsilon"),
         ("epsilon = 8.0", "epsilon = 0", "greater than 0"),
         ("epsilon = 8.0", f"epsilon = 1{'0' * 400}", "privacy.epsilon"),
         ("epsilon = 8.0", f"epsilon = 1{'0' * 5000}", "is not TOML"),
         ("format = 1", "format = 2", "'format': input should be 1"),
-        ("format = 1", "format = ", "is not TOML: .*line 3"),
+        ("format = 1", "format = ", "is not TOML: .*line 4"),
         ("format = 1", f"format = {'[' * 3000}", "is not TOML"),
         ('study = "test"', 'study = "../x"', "'study'"),
         ('"ecdsa-sha2-nistp384 south="', '"ssh-rsa south="', "'roster.1.node_key'"),

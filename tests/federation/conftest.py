@@ -14,20 +14,37 @@ from pathlib import Path
 import pytest
 
 from esn_client.identity import create_node_key
+from esn_core.child_process import ChildProcess
 from esn_core.loopback import free_port
 from esn_server.bundle import build_bundle, bundle_sha256
 from esn_server.identity import create_authority
-from esn_server.link import register_site, run_superlink
+from esn_server.link import register_site
 from esn_server.transport import Reply, Transport
+from esn_server.whereabouts import whereabouts
+
+
+@contextlib.contextmanager
+def started_centre(directory: Path, *, host: str = "127.0.0.1") -> Iterator[ChildProcess]:
+    """Start the centre of a directory, and stop it when the block is left."""
+    command = [
+        *(sys.executable, "-m", "esn_server.cli", "start", str(directory)),
+        *("--host", host, "--port", str(free_port()), "--health-port", str(free_port())),
+    ]
+    with ChildProcess(command, log_file=directory / "logs" / "centre.log", environment={}) as process:
+        assert process.wait_until((directory / "link.json").exists, timeout_s=90), process.last_words()
+        yield process
 
 
 @dataclass(frozen=True)
 class Centre:
-    """A running SuperLink, and the files with which it can be used."""
+    """A running centre: where sites connect (`public`), and where its own programs do (`address`)."""
 
     directory: Path
     address: str
+    public: str
+    health: str
     ca_certificate: Path
+    process: ChildProcess
 
 
 @dataclass(frozen=True)
@@ -41,11 +58,13 @@ class Site:
 
 @pytest.fixture(scope="module")
 def centre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Centre]:
-    """A centre with certificates and a SuperLink that accepts connections."""
+    """A centre with certificates, started as an operator starts it."""
     directory = tmp_path_factory.mktemp("centre") / "centre"
     create_authority(directory, names=["localhost"])
-    with run_superlink(directory, host="127.0.0.1", port=free_port()) as superlink:
-        yield Centre(directory, superlink.address, directory / "ca.crt")
+    with started_centre(directory) as process:
+        where = whereabouts(directory)
+        certificate = directory / "ca.crt"
+        yield Centre(directory, where.superlink, where.public, where.health, certificate, process)
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +88,7 @@ def site_process(centre: Centre) -> Iterator[Callable[..., subprocess.Popen[str]
         def start(
             directory: Path,
             *,
-            address: str = centre.address,
+            address: str = centre.public,
             ca: Path = centre.ca_certificate,
             allowed: tuple[str, ...] = (bundle_sha256(),),
         ) -> subprocess.Popen[str]:

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from esn_core.errors import ConfigError
-from esn_server.demo import CHILDREN, SITES, SPLIT_SALT, run_demo
+from esn_core.protocol import CohortRules
+from esn_server.demo import FROM_SCANS, FULL, run_demo
 
 INTERRUPTED = 130
 
@@ -24,7 +25,7 @@ def test_a_directory_that_no_demo_made_is_left_alone(tmp_path):
     kept = tmp_path / "thesis.txt"
     kept.write_text("years of work", encoding="utf-8")
     with pytest.raises(ConfigError, match="is not empty and was not made by a demo"):
-        run_demo(tmp_path, seed=1, epsilon=8.0)
+        run_demo(tmp_path, FROM_SCANS, seed=1, epsilon=8.0)
     assert kept.read_text(encoding="utf-8") == "years of work"
 
 
@@ -46,10 +47,14 @@ def test_an_interrupted_demo_leaves_no_process(tmp_path, number):
 
 
 def test_the_demos_salt_holds_out_a_third_of_each_site():
-    from esn_client.cohort import is_held_out
-    from esn_core.protocol import CohortRules
+    rules = CohortRules(held_out_fraction=0.333, split_salt=FROM_SCANS.split_salt, minimum_children=5)
+    for site, children in FROM_SCANS.children.items():
+        labels = [f"sub-{i:03d}" for i in range(1, children + 1)]
+        assert sum(rules.holds_out(label, site=site) for label in labels) == children // 3
 
-    rules = CohortRules(held_out_fraction=0.333, split_salt=SPLIT_SALT, minimum_children=5)
-    for site in SITES:
-        labels = [f"sub-{i:03d}" for i in range(1, CHILDREN + 1)]
-        assert sum(is_held_out(label, site=site, rules=rules) for label in labels) == CHILDREN // 3
+
+def test_each_site_of_the_full_demo_holds_out_and_keeps_enough():
+    rules = CohortRules(held_out_fraction=0.333, split_salt=FULL.split_salt, minimum_children=5)
+    for site, children in FULL.children.items():
+        held = sum(rules.holds_out(f"sub-{i:03d}", site=site) for i in range(1, children + 1))
+        assert 10 <= held <= children - 20

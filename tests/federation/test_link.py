@@ -15,9 +15,11 @@ from flwr.proto.control_pb2 import ListRunsRequest
 
 from esn_client.identity import create_node_key
 from esn_core.errors import LinkError
+from esn_core.loopback import free_port
 from esn_server import link
 from esn_server.identity import create_authority
 from esn_server.link import open_run, register_site, run_superlink
+from esn_server.whereabouts import whereabouts
 
 pytestmark = pytest.mark.slow
 
@@ -153,13 +155,13 @@ def test_a_wrong_secret_opens_no_run(centre, tmp_path):
 
 def test_a_port_in_use_is_one_line(centre):
     port = int(centre.address.rpartition(":")[2])
-    superlink = run_superlink(centre.directory, host="127.0.0.1", port=port)
+    superlink = run_superlink(centre.directory, port=port)
     with pytest.raises(LinkError, match=rf"^cannot listen on 127\.0\.0\.1:{port}: .*choose another port"):
         superlink.__enter__()
 
 
 def test_a_missing_certificate_is_one_line(tmp_path, free_tcp_port):
-    superlink = run_superlink(tmp_path, host="127.0.0.1", port=free_tcp_port)
+    superlink = run_superlink(tmp_path, port=free_tcp_port)
     with pytest.raises(LinkError, match=r"ca\.crt is missing"):
         superlink.__enter__()
 
@@ -175,7 +177,7 @@ def kill_superlink(port: int) -> None:
 def use_a_superlink_that_dies(directory: Path, port: int) -> None:
     """Lose the SuperLink in the middle of a run."""
     with (
-        run_superlink(directory, host="127.0.0.1", port=port) as superlink,
+        run_superlink(directory, port=port) as superlink,
         open_run(directory, address=superlink.address) as transport,
     ):
         kill_superlink(port)
@@ -190,24 +192,22 @@ def test_a_superlink_that_dies_in_a_run_is_reported_with_its_last_line(tmp_path,
         use_a_superlink_that_dies(tmp_path / "centre", free_tcp_port)
 
 
-SERVE = """
-import sys
-from pathlib import Path
-from esn_server.link import serve
-serve(Path(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), ready=lambda line: print(line, flush=True))
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_centre_serves_until_it_is_asked_to_stop(tmp_path, free_tcp_port, number):
-    create_authority(tmp_path / "centre", names=["localhost"])
-    command = [sys.executable, "-c", SERVE, tmp_path / "centre", str(free_tcp_port)]
+    directory = tmp_path / "centre"
+    create_authority(directory, names=["localhost"])
+    ports = ("--port", str(free_tcp_port), "--health-port", str(free_port()))
+    command = [sys.executable, "-m", "esn_server.cli", "start", directory, *ports]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == f"the centre is ready at 127.0.0.1:{free_tcp_port}\n"
-        (superlink,) = psutil.Process(process.pid).children()
+        children = psutil.Process(process.pid).children()
+        assert len(children) == 2
+        assert whereabouts(directory).pid == process.pid
         process.send_signal(number)
         assert process.wait(timeout=20) == 0
-    assert not superlink.is_running()
+    assert not any(child.is_running() for child in children)
+    with pytest.raises(LinkError, match="is not started; run 'esn-server start"):
+        whereabouts(directory)
 
 
 def test_a_supernode_that_ends_is_started_again(centre, three_sites, ask):

@@ -1,5 +1,6 @@
 """Quorum, deadline and retry, on a clock of our own."""
 
+import datetime
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,7 @@ FACTS = SiteFacts(
     cohort_band="8-15",
     ledger=MARK,
     ledger_seen=MARK,
+    said_at=datetime.datetime(2026, 11, 25, tzinfo=datetime.UTC),
 )
 
 

@@ -1,17 +1,18 @@
 """A consortium in one process: real hospitals, real gates and ledgers, connectomes instead of scans."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
-from esn_client.answers import Hospital, Study
+from esn_client.answers import Hospital
 from esn_client.audit import AuditLog
-from esn_client.cohort import Cohort, Split
+from esn_client.cohort import Cohort, People, Split
 from esn_client.config import Limits
 from esn_client.egress import Gate, discrete_gaussian
 from esn_client.ledger import Ledger
+from esn_client.study import Study
 from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
 from esn_core.errors import ProtocolError
@@ -100,9 +101,20 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
     roster, keys = more_sites
 
     def make(
-        *, exact=False, sites=SITES, quorum=None, noise=discrete_gaussian, epsilon_cap=8.01, seed=1, **privacy
+        *,
+        exact=False,
+        sites=SITES,
+        quorum=None,
+        noise=discrete_gaussian,
+        epsilon_cap=8.01,
+        seed=1,
+        analyses=None,
+        phenotypes=None,
+        **privacy,
     ):
         content = {**protocol_content, "privacy": {**protocol_content["privacy"], **privacy}}
+        content["analyses"] = analyses or {}
+        content["phenotypes"] = phenotypes or {}
         if exact:
             content["privacy"]["noise"] = "none"
         content["roster"] = [entry for entry in roster if entry["site"] in sites]
@@ -138,8 +150,8 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
                     raise ProtocolError("not approved")
                 return protocol
 
-            def load(protocol, cohort=cohorts[site]):
-                return Study(protocol, cohort, torch.device("cpu"))
+            def load(protocol, site=site, cohort=cohorts[site]):
+                return Study(site, protocol, cohort, torch.device("cpu"))
 
             hospitals[node] = Hospital(
                 gate=gate, centre_key=centre_key.public_key(), approved=approved, load=load
@@ -166,7 +178,7 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
 
 
 def draw_cohort(rng):
-    """Draw a site whose severity lowers the first twenty candidate edges."""
+    """Draw a site whose severity lowers the first twenty candidate edges, and two scores with it."""
     template = load_template("phantom-28")
     candidates = np.flatnonzero(template.present)
     affected = candidates[:20]
@@ -178,4 +190,27 @@ def draw_cohort(rng):
         names = tuple(f"sub-{i:03d}" for i in range(first, first + n))
         return Split(names, np.where(template.present, scores, 0.0), gase)
 
-    return Cohort(split(CHILDREN, 1), split(HELD_OUT, 101), controls=8)
+    training, held_out = split(CHILDREN, 1), split(HELD_OUT, 101)
+    # Drawn after everything else, so that scores and severities are the same with and without them.
+    training, held_out = (replace(s, phenotypes=draw_phenotypes(s.gase, rng)) for s in (training, held_out))
+    controls = tuple(f"sub-c{i:02d}" for i in range(8))
+    people = People(
+        participants=(*training.participants, *controls, "sub-x1"),
+        standing=(*["child"] * CHILDREN, *["control"] * 8, "no-connectome"),
+        age_years=np.concatenate([training.phenotypes["age"], rng.uniform(5, 17, 9)]),
+        sex=np.concatenate([training.phenotypes["sex"], rng.integers(0, 2, 9).astype(float)]),
+    )
+    return Cohort(training, held_out, controls=8, people=people)
+
+
+def draw_phenotypes(gase, rng):
+    """Draw age, sex and two standard scores, one of them not known for one child."""
+    n = len(gase)
+    verbal = 100 - 5 * (gase - 3) + rng.normal(0, 12, n)
+    verbal[0] = np.nan
+    return {
+        "age": rng.uniform(4, 18, n),
+        "sex": rng.integers(0, 2, n).astype(float),
+        "verbal_score": np.clip(verbal, 40, 160),
+        "nonverbal_score": np.clip(98 - 3 * (gase - 3) + rng.normal(0, 14, n), 40, 160),
+    }

@@ -45,7 +45,7 @@ def association_dimensions(consortium):
 
 
 def note_of(consortium, findings):
-    return result_of(consortium.protocol, findings, run="r1", timings_s={}).severity_network.note
+    return result_of(consortium.protocol, findings, run="r1", timing_s={}).severity_network.note
 
 
 def test_modules_release_one_number_for_each_pair_of_modules(study_with):
@@ -58,7 +58,7 @@ def test_modules_release_one_number_for_each_pair_of_modules(study_with):
     assert findings.agreement.r > 0.5
     assert (
         "by pairs of modules"
-        in result_of(consortium.protocol, findings, run="r1", timings_s={}).severity_network.note
+        in result_of(consortium.protocol, findings, run="r1", timing_s={}).severity_network.note
     )
 
 

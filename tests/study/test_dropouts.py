@@ -156,6 +156,7 @@ def test_a_ledger_with_another_past_is_refused_by_name(make_consortium):
     ask(three)
     path = three.rounds._memory._path("south")
     path.write_text(LedgerMark(entries=1, head="9" * 64).model_dump_json())
+    three.store._connection.execute("UPDATE ledgers SET head = ? WHERE site = 'south'", ("9" * 64,))
     number = question(three).id.model_copy(update={"phase": "roll-call"})
     with pytest.raises(StudyError, match=r"south: its ledger is not the one that this centre saw: entry 1"):
         three.rounds.roll_call(Question(number))

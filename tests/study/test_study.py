@@ -168,7 +168,7 @@ def test_exact_sums_need_the_sites_consent(make_consortium):
 
 def test_the_result_tells_the_price_of_every_phase(make_consortium):
     consortium = make_consortium()
-    result = result_of(consortium.protocol, run(consortium), run="r1", timings_s={})
+    result = result_of(consortium.protocol, run(consortium), run="r1", timing_s={})
     phases = {p.phase: p for p in result.privacy.phases}
     assert list(phases) == ["roll-call", "centre", "association", "gradient", "calibration", "evaluation"]
     assert phases["gradient"].releases == 3

@@ -13,7 +13,7 @@ from esn_core.errors import ProtocolError
 from esn_core.questions import Question, QuestionId
 from esn_server.study import run_study
 
-METHODS = ("answered", "reveal", "release", "disclose", "refuse", "turn_away", "ledger_marks")
+METHODS = ("answered", "reveal", "release", "disclose", "refuse", "turn_away", "receive", "ledger_marks")
 
 
 class Recording:
@@ -30,7 +30,8 @@ class Recording:
 
         def call(*args, **kwargs):
             given = method(*args, **kwargs)
-            self.given.append(given)
+            if given is not None:
+                self.given.append(given)
             return given
 
         return call

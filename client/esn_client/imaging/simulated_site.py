@@ -65,8 +65,8 @@ def write_site(
     if truth is not None and truth.resolve().is_relative_to(directory.resolve()):
         raise ConfigError(f"{truth} lies inside the dataset; the truth must be kept outside of {directory}")
     atlas = load_atlas(ATLAS)
-    world = World.draw(atlas, rng=_generator(seed, "world"))
-    subjects = world.site(children=children, controls=controls, rng=_generator(seed, site))
+    world = World.draw(atlas, rng=generator(seed, "world"))
+    subjects = world.site(children=children, controls=controls, rng=generator(seed, site))
     write_dataset(directory, subjects, atlas=atlas, preset=SITES[site], name=site, seed=seed, n_procs=n_procs)
     if truth is not None:
         write_truth(truth, world, subjects)
@@ -99,17 +99,7 @@ def write_dataset(
     """
     labels = directory / "derivatives" / "labels"
     labels.mkdir(parents=True)
-    _write_json(
-        directory / "dataset_description.json",
-        {
-            "Name": f"Simulated hospital {name}",
-            "BIDSVersion": BIDS_VERSION,
-            "DatasetType": "raw",
-            "License": "CC0",
-            "Authors": ["esn-client simulate"],
-        },
-    )
-    (directory / "README").write_text(_README.format(site=name, seed=seed), encoding="utf-8")
+    write_table(directory, subjects, name=name, seed=seed)
     _write_json(
         labels / "dataset_description.json",
         {
@@ -123,13 +113,6 @@ def write_dataset(
     (labels / f"seg-{segmentation_of(atlas.name)}_dseg.tsv").write_text(
         "index\tname\n" + rows, encoding="utf-8"
     )
-    _write_json(directory / "participants.json", _PARTICIPANTS)
-    lines = ["\t".join(["participant_id", "age", "sex", "group", "gase", *OUTCOMES])]
-    for s in subjects:
-        gase = "n/a" if s.gase is None else str(s.gase)
-        scores = [f"{s.outcomes[outcome]:.0f}" for outcome in OUTCOMES]
-        lines.append("\t".join([s.participant, f"{s.age_years:.1f}", s.sex, s.group, gase, *scores]))
-    (directory / "participants.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     tasks = [(directory, s.participant, s.log_weights, atlas, preset, name, seed) for s in subjects]
     if n_procs == 1:
         for task in tasks:
@@ -138,6 +121,39 @@ def write_dataset(
     with ProcessPoolExecutor(n_procs, multiprocessing.get_context("spawn")) as pool:
         for future in [pool.submit(_write_scan, *task) for task in tasks]:
             future.result()
+
+
+def write_table(directory: Path, subjects: Sequence[Subject], *, name: str, seed: int) -> None:
+    """Write what a dataset says of itself and of its participants.
+
+    Parameters
+    ----------
+    directory : Path
+        Exists.
+    subjects : sequence of Subject
+    name : str
+        Of the site.
+    seed : int
+
+    """
+    _write_json(
+        directory / "dataset_description.json",
+        {
+            "Name": f"Simulated hospital {name}",
+            "BIDSVersion": BIDS_VERSION,
+            "DatasetType": "raw",
+            "License": "CC0",
+            "Authors": ["esn-client simulate"],
+        },
+    )
+    (directory / "README").write_text(_README.format(site=name, seed=seed), encoding="utf-8")
+    _write_json(directory / "participants.json", _PARTICIPANTS)
+    lines = ["\t".join(["participant_id", "age", "sex", "group", "gase", *OUTCOMES])]
+    for s in subjects:
+        gase = "n/a" if s.gase is None else str(s.gase)
+        scores = [f"{s.outcomes[outcome]:.0f}" for outcome in OUTCOMES]
+        lines.append("\t".join([s.participant, f"{s.age_years:.1f}", s.sex, s.group, gase, *scores]))
+    (directory / "participants.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_truth(path: Path, world: World, subjects: Sequence[Subject]) -> None:
@@ -155,7 +171,7 @@ def write_truth(path: Path, world: World, subjects: Sequence[Subject]) -> None:
     )
 
 
-def _generator(seed: int, *names: str) -> np.random.Generator:
+def generator(seed: int, *names: str) -> np.random.Generator:
     """Make the random stream of a name under a seed."""
     digest = hashlib.sha256("/".join([str(seed), *names]).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
@@ -178,7 +194,7 @@ def _write_scan(
         scheme,
         voxel_size_mm=VOXEL_SIZE_MM,
         signal_to_noise=preset.signal_to_noise,
-        rng=_generator(seed, name, participant),
+        rng=generator(seed, name, participant),
         motion_mm=preset.motion_mm,
     )
     stem = directory / participant / "dwi" / f"{participant}_dwi"

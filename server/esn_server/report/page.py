@@ -7,10 +7,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from esn_core.atlas import Atlas
 from esn_core.files import write_whole
 from esn_server.report.brain import connectogram, glass_brain
+from esn_server.report.correlations import correlations
+from esn_server.report.drawing import Drawing
 from esn_server.report.figures import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.result import NetworkEdge, StudyResult
 from esn_server.report.verdict import interval_with_noise, prediction_in_words, privacy_in_words
-from esn_server.report.wording import fixed, interval, signed
+from esn_server.report.wording import chance, fixed, interval, signed
 
 STRONGEST = 12
 """Edges in the table that is always open; the table below it, folded, holds all of them."""
@@ -21,6 +23,16 @@ _PHASES = {
     "association": "for each candidate connection, the sum of its strength times the score",
     "gradient": "clipped gradient of the model and clipped loss, one sum a round",
     "calibration": "five sums: children, predictions, their squares, scores, and products of the two",
+    "cohort": "number, age and sex of children and controls; who was left out, by reason",
+    "attribution": "for each candidate connection, what it adds to the predictions",
+    "rerun-association": "as association, without each site or part, and with random scores",
+    "rerun-calibration": "as calibration, for each rerun",
+    "rerun-evaluation": "as evaluation, for each rerun",
+    "fold-evaluation": "as evaluation, over the parts that were left out",
+    "linear": "for each linear model, products of predictors and score",
+    "newton": "for each logistic model, curvature, slope and likelihood",
+    "comparison": "histograms and calibration of each model; how much better one is than its rival",
+    "ranking": "DeLong's components of each outcome's models",
     "evaluation": "moments of predictions and scores, absolute error; by GASE: count, predictions, squares",
 }
 
@@ -60,6 +72,7 @@ def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None
     environment.filters["fixed"] = fixed
     environment.filters["signed"] = signed
     environment.filters["interval"] = interval
+    environment.filters["chance"] = chance
     edges = sorted(result.severity_network.edges, key=lambda edge: -abs(edge.weight))
     return environment.get_template("page.html.j2").render(
         result=result,
@@ -73,11 +86,18 @@ def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None
         prediction=predicted_against_clinical(result.evaluation),
         brain=glass_brain(result.severity_network, atlas),
         circle=connectogram(result.severity_network, atlas),
+        correlations=_beside(result, no_noise),
         learning=learning_curve(result.learning_curve),
         price=price_by_phase(result.privacy),
         exact_prediction=predicted_against_clinical(no_noise.evaluation, name="exact") if no_noise else None,
         shared=_shared(result.severity_network.edges, no_noise.severity_network.edges) if no_noise else 0,
     )
+
+
+def _beside(result: StudyResult, no_noise: StudyResult | None) -> Drawing | None:
+    """Draw the correlations, where there is more than one kind of them."""
+    asked = (result.cross_site, result.cross_validation, result.random_score, result.local_only)
+    return None if all(found is None for found in asked) else correlations(result, no_noise=no_noise)
 
 
 def _shared(edges: list[NetworkEdge], others: list[NetworkEdge]) -> int:

@@ -8,6 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from esn_core.errors import ProtocolError
 from esn_core.files import write_whole
+from esn_server.report.analyses import (
+    CohortSummary,
+    Compared,
+    Correlation,
+    CrossSite,
+    Explanation,
+    Harmonisation,
+    LocalOnly,
+    NeurocognitionSummary,
+    RandomScore,
+)
 
 Epsilon = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -167,6 +178,12 @@ class PrivacySummary(_Record):
     epsilon_replace_one_held_out_child: Epsilon | None = Field(
         description="ε for a held-out child under replace-one adjacency; null: no bound."
     )
+    exact_phases: list[str] = Field(
+        description="Phases of a private study that were declared exact: they have no ε."
+    )
+    epsilon_of_noised: Epsilon | None = Field(
+        description="Larger ε of the two kinds of children, exact phases left out; null without noise."
+    )
     members_found: float | None = Field(
         ge=0,
         le=1,
@@ -204,10 +221,26 @@ class StudyResult(_Record):
     simulated: bool = Field(description="Whether the children were simulated.")
     sites: list[SiteSummary] = Field(description="The hospitals that answered.")
     evaluation: Evaluation = Field(description="Predicted against clinical GASE in held-out children.")
+    local_only: LocalOnly | None = Field(
+        default=None,
+        description="One site alone, in simulation; null for real children: it stays at the site.",
+    )
+    baselines: list[Compared] | None = Field(
+        default=None, description="Other predictors, in simulation; null for real children."
+    )
+    random_score: RandomScore | None = Field(default=None, description="Scores drawn at random.")
+    cross_site: CrossSite | None = Field(default=None, description="Leave one site out.")
+    cross_validation: Correlation | None = Field(default=None, description="Of the training children.")
     severity_network: SeverityNetwork = Field(description="The epilepsy severity network (ESN).")
+    explanation: Explanation | None = Field(default=None, description="What each connection contributes.")
+    harmonisation: Harmonisation = Field(description="How scanners' effects were removed.")
+    cohort: CohortSummary | None = Field(default=None, description="Matching, and who was left out.")
+    neurocognition: NeurocognitionSummary | None = Field(
+        default=None, description="Predicted against clinical severity as explanations of impairment."
+    )
     learning_curve: list[RoundLoss] = Field(description="Training loss by round.")
     privacy: PrivacySummary = Field(description="The privacy price by phase and in total.")
-    timings_s: dict[str, Seconds] = Field(description="Duration of each step, in seconds.")
+    timing_s: dict[str, Seconds] = Field(description="Duration of each step, in seconds.")
     warnings: list[str] = Field(description="What a reader must know before trusting the figures.")
 
 

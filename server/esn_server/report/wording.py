@@ -11,6 +11,13 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
-def interval(pair: tuple[float, float] | None) -> str:
+def interval(pair: tuple[float, float] | None, digits: int = 3) -> str:
     """Return both ends of an interval, or a word where there is none."""
-    return "undefined" if pair is None else f"{fixed(pair[0])} to {fixed(pair[1])}"
+    return "undefined" if pair is None else f"{fixed(pair[0], digits)} to {fixed(pair[1], digits)}"
+
+
+def chance(p: float | None) -> str:
+    """Return a p value."""
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else fixed(p)

@@ -3,6 +3,7 @@
 import pytest
 
 from esn_core.atlas import Atlas, Region
+from esn_server.report.analyses import Harmonisation
 from esn_server.report.result import (
     Evaluation,
     GaseBin,
@@ -90,6 +91,7 @@ def result() -> StudyResult:
             private=True,
             note="Candidates are the connections of the public template.",
         ),
+        harmonisation=Harmonisation(method="own controls", note="Offsets stay at the site.", compared=None),
         learning_curve=[
             RoundLoss(round=1, loss=0.8134),
             RoundLoss(round=2, loss=None),
@@ -106,6 +108,8 @@ def result() -> StudyResult:
             epsilon_held_out_child=4.052,
             epsilon_replace_one_training_child=7.931,
             epsilon_replace_one_held_out_child=7.925,
+            exact_phases=[],
+            epsilon_of_noised=4.057,
             members_found=0.14,
             controls_note="Controls are not covered by ε.",
             phases=[
@@ -115,7 +119,7 @@ def result() -> StudyResult:
                 for phase, children, releases, noise, epsilon in phases
             ],
         ),
-        timings_s={"roll-call": 0.83, "gradient": 44.26},
+        timing_s={"roll-call": 0.83, "gradient": 44.26},
         warnings=["Site south is small: its noise outweighs its signal."],
     )
 
@@ -129,6 +133,7 @@ def exact_result(result: StudyResult) -> StudyResult:
         "epsilon_replace_one_training_child": None,
         "epsilon_replace_one_held_out_child": None,
         "members_found": None,
+        "epsilon_of_noised": None,
     }
     phases = [
         phase.model_copy(update={"noise_multiplier": None, "epsilon": None})

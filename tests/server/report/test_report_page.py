@@ -98,7 +98,7 @@ def test_every_number_of_the_result_is_on_the_page(result, atlas):
 def test_every_word_of_the_result_is_on_the_page(result, atlas):
     text = Elements(page_text(result, atlas)).text
     said = [result.study, result.run, result.protocol_sha256, *result.warnings, result.severity_network.note]
-    said += [result.privacy.unit, result.privacy.adjacency, result.privacy.controls_note, *result.timings_s]
+    said += [result.privacy.unit, result.privacy.adjacency, result.privacy.controls_note, *result.timing_s]
     said += [
         word for site in result.sites for word in (site.name, site.cohort_size_band, *site.software.values())
     ]
@@ -119,7 +119,7 @@ def test_hostile_names_stay_text(result, atlas):
             "sites": [site],
             "severity_network": network,
             "warnings": [HOSTILE],
-            "timings_s": {HOSTILE: 1.0},
+            "timing_s": {HOSTILE: 1.0},
             "evaluation": result.evaluation.model_copy(update={"undefined_because": HOSTILE}),
         }
     )

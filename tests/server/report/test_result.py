@@ -51,7 +51,7 @@ def test_an_undefined_result_survives_the_round_trip(undefined_result, tmp_path)
         (("privacy", "noise"), "none", "each total must be null"),
         (("privacy", "trust"), "blind", "Input should be 'local' or 'secure-sum'"),
         (("privacy", "delta"), 0, "privacy.delta: Input should be greater than 0"),
-        (("timings_s", "gradient"), -1, "timings_s.gradient: Input should be greater than or equal to 0"),
+        (("timing_s", "gradient"), -1, "timing_s.gradient: Input should be greater than or equal to 0"),
     ],
 )
 def test_a_malformed_result_is_refused_with_its_place(result, tmp_path, keys, value, words):

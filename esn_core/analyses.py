@@ -1,0 +1,86 @@
+"""What a protocol asks beyond the severity network and its prediction, each item priced on its own."""
+
+from collections import Counter
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+
+from esn_core.phenotypes import Column
+
+SEVERITIES = ("gase", "predicted_gase")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Outcome(_Table):
+    """A neurocognitive impairment: a standard score below a cut-off."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    column: Column
+    impaired_below: float
+    """In units of the score."""
+
+
+class NeurocognitionRules(_Table):
+    """Whether the predicted severity explains impairment better than the clinical one."""
+
+    outcomes: tuple[Outcome, ...] = Field(min_length=1, max_length=6)
+    models: tuple[tuple[Column, ...], ...] = Field(min_length=1, max_length=20)
+    """Predictors of each model, the intercept left out: columns of participants.tsv, 'gase' and
+    'predicted_gase'. Every model is fitted to every outcome."""
+    rounds: int = Field(ge=2, le=30)
+    """Newton steps; all models take them together."""
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> Self:
+        outcomes = Counter(outcome.name for outcome in self.outcomes)
+        models = Counter(frozenset(model) for model in self.models)
+        said = [f"the outcome {name} is listed twice" for name, times in outcomes.items() if times > 1]
+        said += [
+            f"the model {' + '.join(sorted(model))} is listed twice" for model, n in models.items() if n > 1
+        ]
+        said += [
+            f"the model {' + '.join(model)} lists a predictor twice"
+            for model in self.models
+            if len(set(model)) < len(model)
+        ]
+        if not all(self.models):
+            said.append("a model has one predictor or more")
+        if said:
+            raise ValueError("; ".join(said))
+        return self
+
+
+class Analyses(_Table):
+    """Table ``[analyses]``; what it leaves out is not asked."""
+
+    cohort: StrictBool = False
+    """Age and sex of training children and controls, and how many were left out, by reason."""
+    cross_site: StrictBool = False
+    """Leave one site out: select and calibrate without it, evaluate on its held-out children."""
+    folds: int = Field(default=0, ge=0, le=20)
+    """Cross-validation of the training children in so many parts; 0 asks for none."""
+    random_scores: int = Field(default=0, ge=0, le=20)
+    """So many runs with scores drawn at random, which show what r is worth by chance."""
+    explanation: StrictBool = False
+    """What each edge contributes to the held-out children's predictions."""
+    neurocognition: NeurocognitionRules | None = None
+    exact: tuple[Literal["cohort", "explanation", "neurocognition"], ...] = ()
+    """Analyses whose sums leave without noise: they have no epsilon, and every site has to consent."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        said = []
+        if self.folds == 1:
+            said.append("cross-validation needs two parts or more, or none")
+        asked = {
+            "cohort": self.cohort,
+            "explanation": self.explanation,
+            "neurocognition": self.neurocognition is not None,
+        }
+        said += [f"'{name}' is declared exact and not asked" for name in self.exact if not asked[name]]
+        if said:
+            raise ValueError("; ".join(said))
+        return self

@@ -1,0 +1,80 @@
+"""The phases of a study: what each question is about, and which children it touches."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from esn_core.analyses import Analyses
+from esn_core.releases import Children
+
+Phase = Literal[
+    "roll-call",
+    "cohort",
+    "centre",
+    "association",
+    "gradient",
+    "calibration",
+    "evaluation",
+    "attribution",
+    "rerun-association",
+    "rerun-calibration",
+    "rerun-evaluation",
+    "fold-evaluation",
+    "linear",
+    "newton",
+    "comparison",
+    "ranking",
+]
+
+
+@dataclass(frozen=True)
+class PlannedPhase:
+    """A phase that a protocol contains.
+
+    Attributes
+    ----------
+    phase : str
+    children : {'training', 'held-out'}
+        Whose data it touches.
+    releases : int
+        How many sums leave each site.
+    exact : bool
+        Whether the protocol declares these sums exact, whatever protects the others.
+
+    """
+
+    phase: Phase
+    children: Children
+    releases: int
+    exact: bool = False
+
+
+def planned_phases(*, training_rounds: int, analyses: Analyses) -> tuple[PlannedPhase, ...]:
+    """Return the phases of a study in their order, the roll call left out."""
+    exact = analyses.exact
+    plan = [
+        PlannedPhase("cohort", "training", int(analyses.cohort), "cohort" in exact),
+        PlannedPhase("centre", "training", 1),
+        PlannedPhase("association", "training", 1),
+        PlannedPhase("gradient", "training", training_rounds),
+        PlannedPhase("calibration", "training", 1),
+        PlannedPhase("evaluation", "held-out", 1),
+        PlannedPhase("attribution", "held-out", int(analyses.explanation), "explanation" in exact),
+    ]
+    tested = analyses.cross_site or analyses.random_scores > 0
+    if tested or analyses.folds:
+        plan += [
+            PlannedPhase("rerun-association", "training", 1),
+            PlannedPhase("rerun-calibration", "training", 1),
+            PlannedPhase("rerun-evaluation", "held-out", int(tested)),
+            PlannedPhase("fold-evaluation", "training", int(analyses.folds > 0)),
+        ]
+    if analyses.neurocognition is not None:
+        free = "neurocognition" in exact
+        plan += [
+            PlannedPhase("linear", "held-out", 1, free),
+            PlannedPhase("newton", "held-out", analyses.neurocognition.rounds, free),
+            PlannedPhase("comparison", "held-out", 1, free),
+            # DeLong's components have meaning without noise only.
+            PlannedPhase("ranking", "held-out", int(free), free),
+        ]
+    return tuple(phase for phase in plan if phase.releases)

@@ -1,0 +1,1 @@
+"""A live page of a centre's status, on this machine's loopback interface."""

@@ -1,0 +1,317 @@
+"""Preflight: every point that is wrong is named with its cure, and all points are looked at."""
+
+import datetime
+import json
+import shutil
+import ssl
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import pytest
+
+from esn_client import circumstances, cli, preflight
+from esn_client.approvals import Approvals
+from esn_client.audit import AuditLog
+from esn_client.charge import Charge
+from esn_client.circumstances import Circumstances
+from esn_client.cohort import Cohort, Split
+from esn_client.config import load_site
+from esn_client.identity import load_identity_key
+from esn_client.kit import centre_key, read_kit, take_in
+from esn_client.ledger import Ledger, patient_hashes, salt_fingerprint
+from esn_client.meeting import meet
+from esn_client.site import read_salt
+from esn_client.state import own_entry
+from esn_core.analyses import Analyses
+from esn_core.errors import ConfigError, DataError, LinkError, PrivacyBudgetError, ProtocolError
+from esn_core.protocol import RosterEntry
+from esn_server.drafting import draft
+from esn_server.identity import create_authority, load_centre_key
+from esn_server.kits import write_kit
+
+TODAY = datetime.datetime.now(datetime.UTC).date()
+
+
+@pytest.fixture
+def esn_client(run_command):
+    return partial(run_command, "esn-client", cli.main)
+
+
+@pytest.fixture
+def centre(tmp_path):
+    """A centre's directory, and a server with its certificate that tells a time of our choosing."""
+    directory = tmp_path / "centre"
+    create_authority(directory, names=["127.0.0.1"])
+
+    class Health(BaseHTTPRequestHandler):
+        ahead_s = 0.0
+
+        def do_GET(self):
+            self.send_response_only(200)
+            if self.ahead_s is not None:
+                moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=self.ahead_s)
+                self.send_header("Date", moment.strftime("%a, %d %b %Y %H:%M:%S GMT"))
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Health)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "server.crt", directory / "server.key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield directory, f"127.0.0.1:{server.server_port}", Health
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def site(tmp_path, esn_client, centre, monkeypatch):
+    """A site with the centre's kit; no proxy leads anywhere."""
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    directory = tmp_path / "site"
+    words = ("--site", "north", "--epsilon-cap", "8", "--delta", "1e-3")
+    places = ("--dataset", tmp_path / "bids", "--derivatives", tmp_path / "derivatives")
+    assert esn_client("init", directory, *words, *places)[0] == 0
+    settings = load_site(directory / "site.toml")
+    path, _ = write_kit(centre[0], own_entry(settings), public_address=centre[1])
+    take_in(settings, read_kit(path), replace=False)
+    return directory / "site.toml"
+
+
+@pytest.fixture
+def approve(site, centre, roster, tmp_path, sign_as):
+    """A function that approves a protocol of a given price."""
+
+    def approve(*, epsilon=8.0, study="test", days=100):
+        settings = load_site(site)
+        path = tmp_path / f"{study}.toml"
+        entries = [own_entry(settings), *map(RosterEntry.model_validate, roster[1:])]
+        text = draft(
+            study=study,
+            roster=entries,
+            simulated=True,
+            trust="secure-sum",
+            colluding_sites=1,
+            noise="gaussian",
+            epsilon=epsilon,
+            delta=1e-3,
+            split_salt="x",
+            training_rounds=2,
+            deadline_s=5.0,
+            valid_days=days,
+            analyses=Analyses(),
+        )
+        path.write_text(text)
+        audit = AuditLog(settings.audit_path, site="north")
+        approvals = Approvals(settings, centre_key=centre_key(settings), audit=audit)
+        return approvals.approve(sign_as(path, load_centre_key(centre[0])))
+
+    return approve
+
+
+@pytest.fixture
+def about(site):
+    """The site, today; a function, as a look is kept."""
+    return lambda **_: Circumstances(load_site(site), today=TODAY)
+
+
+def cohort(training=8, held_out=6):
+    def split(n, first):
+        return Split(
+            tuple(f"sub-{i:03d}" for i in range(first, first + n)), np.zeros((n, 3)), np.full(n, 4.0)
+        )
+
+    return Cohort(split(training, 1), split(held_out, 101), controls=4)
+
+
+def table(tmp_path, rows=18):
+    (tmp_path / "bids").mkdir(exist_ok=True)
+    lines = [f"sub-{i:03d}\t9\tF\tdre\t4\n" for i in range(rows)]
+    (tmp_path / "bids" / "participants.tsv").write_text(
+        "participant_id\tage\tsex\tgroup\tgase\n" + "".join(lines)
+    )
+
+
+def test_all_points_are_told_whatever_fails_and_the_first_failure_is_the_status(site, esn_client):
+    status, out, _ = esn_client("check", site, "--json")
+    found = {finding["point"]: finding for finding in json.loads(out)}
+    assert list(found) == ["configuration", *preflight.POINTS]
+    assert found["dataset"]["verdict"] == "FAIL"
+    assert status == found["dataset"]["exit_status"] == DataError.exit_status
+    for point in ("configuration", "state", "enrolment", "centre", "certificate", "clock", "ledger"):
+        assert found[point]["verdict"] == "ok", found[point]
+    lines = esn_client("check", site)[1].splitlines()
+    assert len(lines) == len(found)
+    assert all(line.startswith(("ok   ", "warn ", "FAIL ")) for line in lines)
+
+
+def test_settings_that_cannot_be_read_are_the_only_point(site, esn_client):
+    site.write_text("site = 1")
+    status, out, _ = esn_client("check", site)
+    assert status == ConfigError.exit_status
+    assert out.startswith("FAIL configuration")
+    assert out.count("\n") == 1
+
+
+def test_a_state_that_others_may_enter_is_named_with_its_cure(site, about):
+    load_site(site).state.chmod(0o755)
+    with pytest.raises(ConfigError, match=r"other accounts may enter it; run 'chmod 700"):
+        preflight.state(about())
+
+
+def test_the_phenotypes_are_counted(tmp_path, about):
+    table(tmp_path, rows=5)
+    assert preflight.phenotypes(about()) == "5 children with DRE and 0 controls"
+
+
+def test_a_column_that_an_approved_protocol_needs_is_missed(tmp_path, about, approve, monkeypatch):
+    approved = approve()
+    table(tmp_path)
+    asked = []
+
+    def read(participants, phenotypes):
+        asked.append(phenotypes)
+        raise DataError("participants.tsv: missing column 'iq'")
+
+    monkeypatch.setattr(preflight, "read_phenotypes", read)
+    with pytest.raises(DataError, match="missing column 'iq'"):
+        preflight.phenotypes(about())
+    assert asked == [approved.phenotypes]
+
+
+def test_too_few_connectomes_fail_and_missing_ones_are_told(tmp_path, about, approve, monkeypatch):
+    with pytest.raises(preflight.Doubt, match="no protocol is approved"):
+        preflight.prepared(about())
+    approve()
+    table(tmp_path, rows=18)
+    for made, fails in ((cohort(), None), (cohort(held_out=4), DataError), (cohort(7, 6), preflight.Doubt)):
+        monkeypatch.setattr(circumstances, "load_cohort", lambda *_, made=made, **__: made)
+        if fails is None:
+            assert "test: 8 training and 6 held-out children, 4 controls" in preflight.prepared(about())
+        else:
+            with pytest.raises(fails, match="run 'esn-client prepare'"):
+                preflight.prepared(about())
+
+
+@pytest.mark.parametrize(("free", "fails"), [(100 * 2**20, ConfigError), (2**30, preflight.Doubt)])
+def test_a_full_disk_is_seen(about, monkeypatch, free, fails):
+    usage = shutil.disk_usage("/")._replace(free=free)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(fails, match="GiB are free at"):
+        preflight.disk(about())
+
+
+def test_keys_that_were_rotated_need_a_new_kit(site, about, esn_client):
+    assert preflight.enrolment(about()).startswith("the centre's kit is for these keys")
+    assert esn_client("rotate", site)[0] == 0
+    with pytest.raises(
+        ProtocolError, match=r"the centre enrolled the keys .*, this site has .*take its new kit"
+    ):
+        preflight.enrolment(about())
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "fails", "words"),
+    [
+        (0, None, "agree"),
+        (
+            600,
+            LinkError,
+            r"(59\d|600) s behind the centre's, which refuses a site beyond 300 s; set the clock",
+        ),
+        (-600, LinkError, r"\d+ s ahead of the centre's, which refuses"),
+        (120, preflight.Doubt, r"(11\d|120) s behind the centre's; set the clock"),
+        (None, preflight.Doubt, "the centre told no time"),
+    ],
+)
+def test_a_clock_that_is_wrong_is_measured(centre, about, ahead_s, fails, words):
+    centre[2].ahead_s = ahead_s
+    if fails is None:
+        assert words in preflight.clock(about())
+    else:
+        with pytest.raises(fails, match=words):
+            preflight.clock(about())
+
+
+def test_a_certificate_of_somebody_else_is_not_the_centres(centre, tmp_path):
+    create_authority(tmp_path / "other", names=["127.0.0.1"])
+    with pytest.raises(LinkError, match="is not who it should be"):
+        meet(centre[1], ca_certificate=tmp_path / "other" / "ca.crt", timeout_s=5)
+    met = meet(centre[1], ca_certificate=centre[0] / "ca.crt", timeout_s=5)
+    assert (met.certificate_ends.date() - TODAY).days in (824, 825)
+    assert met.proxy is None
+
+
+def test_a_centre_that_is_not_there_is_named_with_the_proxy_that_leads_to_it(
+    site, about, monkeypatch, centre
+):
+    monkeypatch.setenv("https_proxy", "http://name:secret@127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(LinkError, match=r"cannot be reached through the proxy 127\.0\.0\.1:9: ") as caught:
+        preflight.centre(about())
+    assert "secret" not in str(caught.value)
+
+
+def test_an_expired_protocol_is_no_approval(about, approve, site):
+    approve(days=1)
+    later = Circumstances(load_site(site), today=TODAY + datetime.timedelta(days=30))
+    with pytest.raises(preflight.Doubt, match="no protocol is approved; expired: test"):
+        preflight.protocol(later)
+    assert preflight.protocol(about()).startswith("test until ")
+
+
+def test_a_budget_that_was_spent_elsewhere_is_seen_and_nothing_is_spent(
+    tmp_path, site, about, approve, monkeypatch
+):
+    approve(epsilon=6.0)
+    table(tmp_path)
+    monkeypatch.setattr(circumstances, "load_cohort", lambda *_, **__: cohort())
+    assert preflight.budget(about()) == "all of test fits under the cap"
+    settings = load_site(site)
+    salt = read_salt(settings)
+    with Ledger(settings.ledger_path, load_identity_key(settings.identity_key_path)) as ledger:
+        charge = Charge(
+            question="q1",
+            protocol_sha256="a" * 64,
+            run="r1",
+            release="centre",
+            trust="local",
+            noise_multiplier=0.6,
+            noise_share=1.0,
+            sampling_rate=1.0,
+            l2_bound=1.0,
+            dimension=2,
+            patients=patient_hashes(["sub-003"], salt=salt),
+            salt_sha256=salt_fingerprint(salt),
+            software="0.1",
+        )
+        ledger.charge(charge, np.arange(2), content_sha256="c", epsilon_cap=8, delta=1e-3)
+    with pytest.raises(PrivacyBudgetError, match="the protocol would take a patient to epsilon"):
+        preflight.budget(about())
+    with Ledger(settings.ledger_path, load_identity_key(settings.identity_key_path)) as ledger:
+        assert len(ledger.entries()) == 1
+
+
+def test_the_status_of_a_site_tells_the_last_question_and_the_budget(site, approve, esn_client, centre):
+    approve()
+    settings = load_site(site)
+    log = AuditLog(settings.audit_path, site="north")
+    log.write("received", question="p/r/centre/0", attempt=0, bytes=1, sha256="a" * 64)
+    log.write("sent", question="p/r/centre/0", attempt=0, bytes=1, sha256="b" * 64)
+    status, out, _ = esn_client("status", site, "--json")
+    found = json.loads(out)
+    assert (status, found["centre"], found["joined_since"]) == (0, None, None)
+    assert (found["last"]["event"], found["last"]["question"]) == ("sent", "p/r/centre/0")
+    assert (found["approved"][0]["study"], found["approved"][0]["expired"]) == ("test", False)
+    assert (found["epsilon_of_worst_child"], found["epsilon_cap"], found["ledger_entries"]) == (0.0, 8.0, 0)
+    status, out, _ = esn_client("status", site)
+    assert status == 0
+    assert "epsilon 0.00 of 8 at delta 0.001" in out

@@ -1,0 +1,124 @@
+"""Predictors to compare with: each learns what is there, and none learns what is not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from esn_core.atlas import load_atlas
+from esn_core.candidates import candidates_of
+from esn_core.learning.baselines import (
+    Cpm,
+    EdgeRidge,
+    MeanPredictor,
+    PublishedDcnnRn,
+    all_baselines,
+    compare,
+    permuted_r,
+    rate,
+)
+from esn_core.learning.published import PublishedNetwork, learning_rate
+from esn_core.simulation.consortium import CLINICAL, draw_consortium
+
+ATLAS = load_atlas("desikan-killiany-83")
+
+
+@pytest.fixture(scope="module")
+def world():
+    """An easy world of four sites: (scores, gase) of training and of held-out children, and candidates."""
+    rules = replace(
+        CLINICAL, world=replace(CLINICAL.world, effect_sd=1.2), sites=4, children=(30, 35), held_out=15
+    )
+    drawn = draw_consortium(ATLAS, rules, rng=np.random.default_rng(5))
+
+    def pooled(split):
+        parts = [getattr(site, split) for site in drawn.sites]
+        return np.concatenate([p.scores for p in parts]), np.concatenate([p.gase for p in parts])
+
+    return pooled("training"), pooled("held_out"), candidates_of("template", ATLAS, drawn.template)
+
+
+def test_every_predictor_but_the_mean_follows_gase_where_the_truth_is_clear(world):
+    torch.set_num_threads(1)
+    training, held_out, candidates = world
+    everybody = [
+        p for p in all_baselines(ATLAS, candidates, weights="compact-2") if not isinstance(p, PublishedDcnnRn)
+    ]
+    mean, *others = compare(everybody, training, held_out, rng=np.random.default_rng(0))
+    assert (mean.r, mean.r_interval) == (None, None)
+    for rated in others:
+        assert rated.r > 0.5, rated
+        assert rated.mae < mean.mae, rated
+
+
+@pytest.mark.slow
+def test_the_published_network_learns_too(world):
+    training, held_out, _ = world
+    (rated,) = compare([PublishedDcnnRn(ATLAS)], training, held_out, rng=np.random.default_rng(0))
+    assert rated.r > 0.3
+
+
+def test_on_permuted_scores_nothing_is_learnt(world):
+    training, held_out, _ = world
+    r = permuted_r(Cpm(), training, held_out, times=40, rng=np.random.default_rng(1))
+    assert abs(r.mean()) < 0.08
+    assert r.max() < 0.6
+
+
+def test_the_ridge_equals_the_textbooks_with_the_penalty_of_smallest_leave_one_out_error():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(40, 60))
+    y = np.clip(4 + x[:, :5].sum(axis=1) + rng.normal(size=40), 1, 7)
+    fitted = EdgeRidge().fit(x, y, rng=rng)
+    new = rng.normal(size=(7, 60))
+
+    def ridge(x, y, penalty):
+        mean, middle = x.mean(axis=0), y.mean()
+        a = (x - mean).T @ (x - mean) + penalty * np.eye(x.shape[1])
+        weight = np.linalg.solve(a, (x - mean).T @ (y - middle))
+        return lambda rows: middle + (rows - mean) @ weight
+
+    errors = {
+        penalty: np.mean(
+            [
+                (y[i] - ridge(np.delete(x, i, 0), np.delete(y, i), penalty)(x[i : i + 1])[0]) ** 2
+                for i in range(40)
+            ]
+        )
+        for penalty in np.logspace(0, 5, 26)
+    }
+    best = min(errors, key=errors.get)
+    # The mean is left out too in the textbook's way: the two errors differ a little, so a neighbour may win.
+    candidates = [p for p in errors if 0.5 < p / best < 2.0]
+    assert any(np.allclose(fitted(new), ridge(x, y, p)(new), rtol=1e-9) for p in candidates)
+
+
+def test_ratings_equal_their_definitions():
+    said, truth = np.array([1.0, 2.0, 4.0, 9.0]), np.array([1.0, 3.0, 4.0, 7.0])
+    rated = rate("x", said, truth)
+    assert rated.r == pytest.approx(np.corrcoef(said, truth)[0, 1])
+    # A prediction beyond the scale is reported as its end.
+    assert_allclose([rated.mae, rated.rmse], [0.25, 0.5])
+
+
+def test_the_mean_predictor_says_the_mean():
+    fitted = MeanPredictor().fit(np.zeros((3, 2)), np.array([1.0, 2.0, 6.0]), rng=np.random.default_rng())
+    assert fitted(np.zeros((2, 2))).tolist() == [3.0, 3.0]
+
+
+def test_the_published_network_has_the_published_layers():
+    """METHOD: 115 -> 56 -> 27 -> 11 -> 3, nine objects of 32; g four of 512, f 512, 512, 256 and 1."""
+    model = PublishedNetwork()
+    objects = model.objects(torch.zeros(2, 1, 115, 115))
+    assert objects.shape == (2, 32, 3, 3)
+    convolutions = (9 * 1 + 1) * 32 + 3 * (9 * 32 + 1) * 32 + 4 * 2 * 32
+    g = (64 + 1) * 512 + 3 * (512 + 1) * 512
+    f = (512 + 1) * 512 + (512 + 1) * 512 + (512 + 1) * 256 + (256 + 1)
+    assert sum(p.numel() for p in model.parameters()) == convolutions + g + f
+    assert model(torch.zeros(2, 1, 115, 115)).shape == (2,)
+
+
+def test_the_published_rate_is_halved_at_every_tenth_epoch():
+    assert [learning_rate(epoch) for epoch in (0, 8, 9, 19)] == [1e-4, 1e-4, 5e-5, 2.5e-5]
