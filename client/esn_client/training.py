@@ -1,12 +1,13 @@
-"""One step of DP-SGD at a site: each child's gradient, by Opacus.
+"""One step of DP-SGD at a site: each child's gradient.
 
-Opacus's hooks give the gradient of every child; the gate clips, sums and
-noises them. One round is one full-batch step, so nothing is subsampled and the
-ledger's composition is exact.
+The gate clips, sums and noises them. One round is one full-batch step, so
+nothing is subsampled and the ledger's composition is exact.
 
 The children go through the network one by one. In a batch, the rounding of
 float32 would depend on who else is in it: with weights chosen to magnify
-rounding, one child could then move every other child's clipped row.
+rounding, one child could then move every other child's clipped row. One by
+one, plain autograd gives each child's gradient; Opacus says whether the
+network is one that keeps children apart.
 """
 
 from typing import Literal
@@ -14,7 +15,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus import GradSampleModule
 from opacus.validators import ModuleValidator
 from torch.nn import functional
 
@@ -63,8 +63,7 @@ def gradients(
     Raises
     ------
     ConfigError
-        The model holds a layer that mixes children, such as batch normalisation, or folds another
-        dimension into the batch.
+        The model holds a layer that mixes children, such as batch normalisation.
 
     """
     # Opacus validates a model in training mode only.
@@ -75,38 +74,16 @@ def gradients(
         raise ConfigError(f"the model cannot be trained privately: {faults[0]}")
     device = next(model.parameters()).device
     target = torch.from_numpy(standardise_severity(gase)).float()
-    # 'sum': a child's gradient must not depend on how many others there are.
-    private = GradSampleModule(model, loss_reduction="sum")
-    rows = np.zeros((len(connectomes), sum(p.numel() for p in model.parameters())))
+    parameters = list(model.parameters())
+    rows = np.zeros((len(connectomes), sum(p.numel() for p in parameters)))
     losses = np.zeros(len(connectomes))
     try:
         for child in range(len(connectomes)):
             x, y = connectomes[child : child + 1], target[child : child + 1]
-            # Opacus hooks the backward pass of the first layer: torch runs it as documented
-            # only where the input asks for a gradient as well.
-            inputs = x.to(device).requires_grad_()
-            loss = functional.mse_loss(private(inputs), y.to(device), reduction="none")
-            loss.sum().backward()  # type: ignore[no-untyped-call]
-            samples = [_of_one_child(p) for p in private.parameters()]
-            rows[child] = torch.cat(samples).numpy()
+            loss = functional.mse_loss(model(x.to(device)), y.to(device))
+            parts = torch.autograd.grad(loss, parameters)
+            rows[child] = torch.cat([part.flatten() for part in parts]).cpu().double().numpy()
             losses[child] = loss.item()
-            private.zero_grad()
     finally:
-        private.to_standard_module()
         model.train(was_training)
     return rows, losses
-
-
-def _of_one_child(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """Return the gradient of the one child that went through the network.
-
-    A layer that folds something else into the batch dimension (pairs of objects, say) would give
-    Opacus's hooks several samples for one child, and the gate rows that are no child's.
-    """
-    sample: torch.Tensor = parameter.grad_sample  # type: ignore[attr-defined]
-    if sample.shape != (1, *parameter.shape):
-        raise ConfigError(
-            f"a parameter of shape {tuple(parameter.shape)} has a gradient of shape {tuple(sample.shape)} "
-            "for one child: a layer mixes the batch dimension with another"
-        )
-    return sample.flatten().cpu().double()

@@ -23,7 +23,8 @@ class PublishedNetwork(nn.Module):
     """Four blocks [Conv 32 3x3, LeakyReLU, MaxPool 2, BatchNorm], the last two dilated; all pairs of objects.
 
     Takes (B, 1, R, R) connectomes, strictly upper triangle, of any number of regions that leaves one object
-    (R of 53 or more; 115 give nine); gives (B,) scores in [0, 1] where training put them.
+    (70 or more; 83 leave one, whose only pair is itself, 115 nine); gives (B,) scores in [0, 1] where
+    training put them.
     """
 
     def __init__(self) -> None:

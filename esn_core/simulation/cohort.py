@@ -83,6 +83,10 @@ class WorldRules:
         Sd of the rater's error, before rounding to a step of GASE.
     template_shift_sd : float
         Sd by which this population's mean log weights differ from the atlas's.
+    compensated_sd : float
+        Sd of the damage that one hemisphere has beyond the other's, in standard deviations of severity. The
+        other hemisphere makes up for it, so that severity follows the less damaged of the two: an
+        interaction between two networks, which no sum over edges can read. 0: severity is additive.
 
     """
 
@@ -97,10 +101,13 @@ class WorldRules:
     tail_freedom: float | None = None
     gase_noise: float = 0.45
     template_shift_sd: float = 0.15
+    compensated_sd: float = 0.0
 
     def __post_init__(self) -> None:
         if self.tail_freedom is not None and not self.tail_freedom > 2:
             raise ConfigError(f"tails of {self.tail_freedom} degrees of freedom have no sd; above 2 they do")
+        if not 0 <= self.compensated_sd < np.inf:
+            raise ConfigError(f"the sd of compensated damage is 0 or more, not {self.compensated_sd}")
         if not 0 < self.edge_sd[0] <= self.edge_sd[1]:
             raise ConfigError(f"the edges' sd needs a range of positive numbers, not {self.edge_sd}")
 
@@ -166,6 +173,8 @@ class World:
         Degrees of freedom of the edges' own variation; None for normal tails.
     gase_noise : float
         Sd of the rater's error, before rounding to a step of GASE.
+    compensated_sd : float
+        Sd of the damage that one hemisphere has beyond the other's; see `WorldRules`.
 
     """
 
@@ -179,6 +188,7 @@ class World:
     factors: Floats
     tail_freedom: float | None
     gase_noise: float
+    compensated_sd: float
 
     @property
     def severity_edges(self) -> NDArray[np.int64]:
@@ -238,6 +248,7 @@ class World:
             factors=rules.nuisance_sd * factors * sd,
             tail_freedom=rules.tail_freedom,
             gase_noise=rules.gase_noise,
+            compensated_sd=rules.compensated_sd,
         )
 
     def scanner(self, rules: ScannerRules = ScannerRules(), *, rng: np.random.Generator) -> Scanner:
@@ -273,9 +284,22 @@ class World:
         deviation = self._own_variation((subjects, edges), rng) * self.sd
         deviation += rng.normal(size=(subjects, len(self.factors))) @ self.factors
         deviation += (severity - CONTROL_SEVERITY_Z)[:, None] * self.severity_slope
+        if self.compensated_sd:
+            deviation += self._compensated_damage(severity, rng) * self.severity_slope
         expected = self.mean + np.outer(age_years - 10, self.age_slope) + np.outer(male - 0.5, self.sex_slope)
         head = rng.normal(0, 0.15, (subjects, 1))  # size and gain of the whole scan
         return expected + head + scanner.offset + scanner.gain * deviation
+
+    def _compensated_damage(self, severity: Floats, rng: np.random.Generator) -> Floats:
+        """Draw (n, E) damage beyond the other hemisphere's; an edge between two has half of each side's.
+
+        Healthy children, who stand at one severity exactly, have none.
+        """
+        imbalance = rng.normal(0, self.compensated_sd, len(severity)) * (severity != CONTROL_SEVERITY_Z)
+        beyond = {"L": np.maximum(imbalance, 0), "R": np.maximum(-imbalance, 0), "M": np.abs(imbalance) / 2}
+        regions = np.column_stack([beyond[region.hemisphere] for region in self.atlas.regions])
+        damage: Floats = regions[:, self.atlas.edges].mean(axis=2)
+        return damage
 
     def _own_variation(self, shape: tuple[int, int], rng: np.random.Generator) -> Floats:
         """Draw numbers of sd 1, with the world's tails."""

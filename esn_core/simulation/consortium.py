@@ -5,7 +5,7 @@ is what a site does with its own connectomes: strengths, scores against the
 public template, less the offset of the site's own controls.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,15 @@ CLINICAL = ConsortiumRules(
 
 Mean of 14 worlds, held-out children: the signed scores of FDR-selected edges give r .86 when all training
 children are pooled; a ridge at one site alone gives .76 (METHOD: .86 and .77)."""
+
+WEAK = replace(CLINICAL, world=replace(CLINICAL.world, effect_sd=0.4))
+"""As `CLINICAL`, with a weaker truth: the weighted sum reaches a pooled r of about .79."""
+
+NON_ADDITIVE = replace(CLINICAL, world=replace(CLINICAL.world, effect_sd=0.7, compensated_sd=3.0))
+"""As `CLINICAL`, but severity follows the less damaged hemisphere: what a sum over edges cannot read.
+
+Mean of 4 worlds, without noise: the weighted sum gives r .73; two sums, one for each hemisphere, with the
+size of their difference give .84."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Seconds of a site's own work in one training round: gradients of 40 children, and the gate."""
 
 import numpy as np
+import pytest
 import torch
 
 from esn_client.egress import discrete_gaussian
@@ -12,10 +13,12 @@ from esn_core.releases import gradient
 CHILDREN = 40
 
 
-def test_gradients_of_forty_children(benchmark):
+@pytest.mark.parametrize(("weights", "regions"), [("compact-1", 28), ("compact-2", 83)])
+def test_gradients_of_forty_children(benchmark, weights, regions):
+    torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    model = pretrained("compact-1")
-    connectomes = torch.from_numpy(rng.normal(size=(CHILDREN, 1, 28, 28)).astype(np.float32))
+    model = pretrained(weights)
+    connectomes = torch.from_numpy(rng.normal(size=(CHILDREN, 1, regions, regions)).astype(np.float32))
     gase = rng.integers(1, 8, CHILDREN).astype(float)
     rows, losses = benchmark(lambda: gradients(model, connectomes, gase))
     assert rows.shape == (CHILDREN, parameter_count(model))

@@ -6,7 +6,14 @@ import pytest
 from esn_core.atlas import load_atlas
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import anatomy
-from esn_core.simulation.cohort import OUTCOMES, ScannerRules, World, WorldRules, subject_counts
+from esn_core.simulation.cohort import (
+    CONTROL_SEVERITY_Z,
+    OUTCOMES,
+    ScannerRules,
+    World,
+    WorldRules,
+    subject_counts,
+)
 
 ATLAS = load_atlas("phantom-28")
 
@@ -93,6 +100,49 @@ def test_weights_move_with_severity_by_the_true_slope():
     slope = (severity - severity.mean()) @ weights / (n * severity.var())
     # An edge's sd is at most .6 with all nuisance: standard error .6 / sqrt(20000) = .004.
     assert slope == pytest.approx(drawn.severity_slope, abs=0.02)
+
+
+def test_severity_follows_the_less_damaged_hemisphere():
+    additive, drawn = world(), world(compensated_sd=2.0)
+    calm = drawn.scanner(ScannerRules(0, 0, 0), rng=np.random.default_rng(0))
+    n = 4000
+    severity = np.random.default_rng(5).normal(size=n)
+    ages, sexes = np.full(n, 10.0), np.zeros(n)
+    # Of equal seeds: what differs is the compensated damage, drawn last but for the size of the scan.
+    with_it, without = (
+        w.log_weights(ages, sexes, severity, scanner=calm, rng=np.random.default_rng(6))
+        for w in (drawn, additive)
+    )
+    more = with_it - without
+    more -= more[:, [np.flatnonzero(drawn.severity_slope == 0)[0]]]  # the size of the scan
+    slope = drawn.severity_slope
+    network = drawn.severity_edges
+    damage = more[:, network] / slope[network]
+    side = np.array([region.hemisphere for region in ATLAS.regions])[ATLAS.edges[network]]
+    left, right, between = (
+        damage[:, (side == pair).all(axis=1)] for pair in (["L", "L"], ["R", "R"], ["L", "R"])
+    )
+    assert np.allclose(np.minimum(left[:, 0], right[:, 0]), 0, atol=1e-9)
+    assert np.allclose(between[:, 0], (left[:, 0] + right[:, 0]) / 2, atol=1e-9)
+    # Half-normal: mean 2 sqrt(2 / pi) = 1.60 over both sides, standard error .02.
+    assert (left[:, 0] + right[:, 0]).mean() == pytest.approx(1.596, abs=0.08)
+
+
+def test_healthy_children_have_no_compensated_damage():
+    drawn, additive = world(compensated_sd=2.0), world()
+    calm = drawn.scanner(ScannerRules(0, 0, 0), rng=np.random.default_rng(0))
+    healthy = np.full(50, CONTROL_SEVERITY_Z)
+    with_it, without = (
+        w.log_weights(np.full(50, 10.0), np.zeros(50), healthy, scanner=calm, rng=np.random.default_rng(6))
+        for w in (drawn, additive)
+    )
+    more = with_it - without
+    assert np.allclose(more, more[:, :1], atol=1e-9)  # the size of the scan alone, which is drawn later
+
+
+def test_damage_without_a_spread_is_refused():
+    with pytest.raises(ConfigError, match="sd of compensated damage is 0 or more, not -1"):
+        WorldRules(compensated_sd=-1.0)
 
 
 def test_scanners_move_sites_apart():

@@ -1,0 +1,141 @@
+"""What the networks reach without privacy: unseen sites, random scores, other predictors, another world.
+
+    python tests/benchmarks/severity_bars.py [--json] [--worlds N] [--seed S]
+
+Worlds of `esn_core.simulation.consortium`: the clinical one, the weak one, and the one that is not additive.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from private_pipeline import ATLAS, SHARES, WEIGHTS, Study, Summing, pooled, r_and_mae
+from scipy import stats
+
+from esn_core.atlas import load_atlas
+from esn_core.candidates import candidates_of
+from esn_core.learning.baselines import CompactDcnnRn, Cpm, EdgeRidge, Predictor, PublishedDcnnRn, permuted_r
+from esn_core.learning.weights import pretrained
+from esn_core.simulation.consortium import CLINICAL, NON_ADDITIVE, WEAK, SiteSplit, draw_consortium
+
+WORLDS = {"clinical": CLINICAL, "weak": WEAK, "non-additive": NON_ADDITIVE}
+PERMUTATIONS = 10
+EPSILONS = (None, 3.0, 8.0)
+UNSEEN = "DCNN+RN, pooled, sites left out one by one"
+RANDOM = "DCNN+RN, pooled, permuted scores"
+
+Found = dict[str, float]
+
+
+def one_world(name: str, seed: int, *, published: bool) -> Found:
+    """Return r on the held-out children, by what predicts them."""
+    atlas = load_atlas(ATLAS)
+    rng = np.random.default_rng(seed)
+    consortium = draw_consortium(atlas, WORLDS[name], rng=rng)
+    candidates = candidates_of("template", atlas, consortium.template)
+    study = Study(atlas, consortium, candidates)
+    training, held_out = pooled(study.training), study.held_out
+    dcnn = CompactDcnnRn(atlas, candidates, WEIGHTS)
+    model = pretrained(WEIGHTS)
+    found: Found = {}
+
+    def learnt(predictor: Predictor, on: SiteSplit, about: SiteSplit) -> NDArray[np.float64]:
+        return np.clip(predictor.fit(on.scores, on.gase, rng=rng)(about.scores), 1, 7)
+
+    for label, predictor in (
+        ("DCNN+RN, pooled", dcnn),
+        ("CPM (Shen), pooled", Cpm()),
+        ("ridge, pooled", EdgeRidge()),
+    ):
+        found[label], _ = r_and_mae(learnt(predictor, training, held_out), held_out.gase)
+    for epsilon in EPSILONS:
+        summing = Summing(epsilon, "secure-sum", SHARES, len(study.training))
+        network, _ = study.select(summing)
+        budget = "without noise" if epsilon is None else f"epsilon {epsilon:g}"
+        found[f"weighted sum, federated, {budget}"], _ = study.cpm(summing, network)
+        found[f"DCNN+RN, federated, {budget}"], _ = study.network_reads(summing, network, model)
+    if name == "clinical":
+        sites = consortium.training_sites
+        said = [
+            learnt(dcnn, pooled([s.training for s in sites if s is not left]), left.held_out)
+            for left in sites
+        ]
+        found[UNSEEN], _ = r_and_mae(np.concatenate(said), held_out.gase)
+        alone = [r_and_mae(learnt(EdgeRidge(), s.training, held_out), held_out.gase)[0] for s in sites]
+        found["ridge, one site alone"] = float(np.mean(alone))
+        if published:
+            network_of_the_paper = PublishedDcnnRn(atlas)
+            said_by_it = learnt(network_of_the_paper, training, held_out)
+            found[network_of_the_paper.name], _ = r_and_mae(said_by_it, held_out.gase)
+        permuted = permuted_r(
+            dcnn,
+            (training.scores, training.gase),
+            (held_out.scores, held_out.gase),
+            times=PERMUTATIONS,
+            rng=rng,
+        )
+        found[RANDOM] = float(permuted.mean())
+    return found
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean over worlds, and its 95 % t-interval."""
+    r = np.array(values)
+    half = stats.t.ppf(0.975, len(r) - 1) * r.std(ddof=1) / math.sqrt(len(r)) if len(r) > 1 else math.inf
+    return float(r.mean()), max(float(r.mean() - half), -1.0), min(float(r.mean() + half), 1.0)
+
+
+def table(worlds: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float, float]]:
+    rows = {
+        label: interval([world[label] for world in worlds if label in world])
+        for label in dict.fromkeys(label for world in worlds for label in world)
+    }
+    # Pairs of one world: what the worlds differ by falls out.
+    for what, first, second in (
+        ("federated without noise less pooled", "DCNN+RN, federated, without noise", "DCNN+RN, pooled"),
+        ("DCNN+RN less CPM, pooled", "DCNN+RN, pooled", "CPM (Shen), pooled"),
+        (
+            "DCNN+RN less weighted sum, epsilon 8",
+            "DCNN+RN, federated, epsilon 8",
+            "weighted sum, federated, epsilon 8",
+        ),
+    ):
+        rows[what] = interval([world[first] - world[second] for world in worlds])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--worlds", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=8400)
+    parser.add_argument(
+        "--published", type=int, default=3, help="worlds for the published network, 50 s each"
+    )
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    said = {}
+    for name in WORLDS:
+        found = []
+        for index in range(asked.worlds):
+            started = time.process_time()
+            found.append(one_world(name, asked.seed + index, published=index < asked.published))
+            seconds = time.process_time() - started
+            print(f"{name} world {index + 1} of {asked.worlds}: {seconds:.0f} CPU s", file=sys.stderr)
+        said[name] = table(found)
+    if asked.json:
+        print(json.dumps({"worlds": asked.worlds, "seed": asked.seed, "r": said}, indent=1))
+        return
+    for name, rows in said.items():
+        for label, (r, low, high) in rows.items():
+            print(f"{name:13s} {label:45s} {r:5.3f} ({low:.3f} to {high:.3f})")
+
+
+if __name__ == "__main__":
+    main()
