@@ -83,7 +83,7 @@ def centre(tmp_path_factory):
 def kit(centre, settings):
     """The kit that the centre makes for the site, and its fingerprint."""
     entry = own_entry(load_site(settings))
-    path, made = write_kit(centre, entry, public_address=None)
+    path, made = write_kit(centre, entry, public_address=None, port=9092)
     return path, made.fingerprint
 
 
@@ -321,7 +321,10 @@ def test_joining_without_a_table_is_one_line(enrolled, make_protocol, esn_client
 def test_joining_with_an_impossible_score_is_one_line(enrolled, site, make_protocol, esn_client, fails):
     esn_client("approve", enrolled, make_protocol())
     write_dataset(site, HEAD + "sub-001\t9\tF\tdre\t8\nsub-002\t9\tF\tdre\t0\n")
-    words = ("line 2: sub-001: gase must be a whole number from 1 to 7, not '8'", "line 3: sub-002: gase")
+    words = (
+        "line 2: sub-001: gase must be a whole number from 1 to 7, or n/a, not '8'",
+        "line 3: sub-002: gase",
+    )
     fails(11, words, "join", enrolled)
 
 

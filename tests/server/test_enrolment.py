@@ -23,6 +23,7 @@ from esn_server import cli
 from esn_server.drafting import example
 from esn_server.identity import load_centre_key, read_certificate, server_names
 from esn_server.sites import enrolled
+from esn_server.whereabouts import Whereabouts
 
 SITES = ("north", "south", "west")
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"x" * 32)
@@ -42,8 +43,10 @@ def fails(command_fails):
 
 @pytest.fixture
 def superlink(monkeypatch):
-    """The node keys that the SuperLink accepts now."""
+    """The node keys that the SuperLink of a started centre accepts now."""
     accepted = set()
+    started = Whereabouts(1, "2026-11-25T00:00:00+00:00", "0.0.0.0:9443", "127.0.0.1:1", "127.0.0.1:2")
+    monkeypatch.setattr("esn_server.whereabouts.whereabouts", lambda _: started)
     monkeypatch.setattr("esn_server.link.register_site", lambda _d, _a, key: accepted.add(key.read_text()))
     monkeypatch.setattr(
         "esn_server.link.unregister_site", lambda _d, _a, key: accepted.discard(key.read_text())
@@ -191,7 +194,7 @@ def test_an_enrolled_site_gets_a_kit_whose_fingerprint_is_read_out(centre, sites
     kit = read_toml(centre / "kits" / "north.kit.toml", SiteKit)
     assert (status, out.strip()) == (0, str(centre / "kits" / "north.kit.toml"))
     assert kit.fingerprint in err
-    assert (kit.address, kit.entry) == ("centre.example.org:9092", sites["north"].entry)
+    assert (kit.address, kit.entry) == ("centre.example.org:9443", sites["north"].entry)
     assert kit.ca_certificate == (centre / "ca.crt").read_text()
     assert superlink == {sites["north"].entry.node_key + "\n"}
     assert enrol(sites["north"])[0] == 0  # once more: nothing changes
@@ -219,6 +222,14 @@ def test_nobody_is_enrolled_before_the_fingerprint_was_compared(centre, sites, s
     fails(12, words, "enrol", centre, site.request(), "--fingerprint", "0000 0000")
     assert not superlink
     assert not list(centre.glob("sites/*"))
+
+
+def test_a_centre_that_is_not_started_enrols_nobody(centre, sites, fails):
+    site = sites["north"]
+    words = ("is not started; run 'esn-server start", "first")
+    fails(15, words, "enrol", centre, site.request(), "--fingerprint", site.entry.fingerprint)
+    assert not list(centre.glob("sites/*"))
+    assert not list(centre.glob("kits/*"))
 
 
 def test_keys_are_exchanged_only_when_that_is_said(consortium, sites, enrol, superlink, esn_server):
