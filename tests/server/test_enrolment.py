@@ -182,7 +182,7 @@ def test_a_certificate_that_ends_soon_is_warned_of(
     warning = f"server.crt ends on {ends}; run 'esn-server renew'"
     assert warning in enrol(sites["north"])[2]
     assert warning in esn_server("run", consortium, tmp_path / "missing.toml", "--out", tmp_path / "out")[2]
-    monkeypatch.setattr("esn_server.link.serve", lambda *_, **__: None)
+    monkeypatch.setattr("esn_server.supervisor.serve", lambda *_, **__: None)
     assert warning in esn_server("start", consortium)[2]
 
 
