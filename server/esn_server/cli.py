@@ -74,7 +74,7 @@ def enrol(
     ] = None,
     public_address: Annotated[
         str | None,
-        typer.Option(help="host:port at which sites reach this centre; else its first name, port 9092."),
+        typer.Option(help="host:port at which sites reach this centre; else its first name and its port."),
     ] = None,
     replace: Annotated[bool, typer.Option(help="Exchange the keys of a site that has rotated them.")] = False,
 ) -> None:
@@ -90,9 +90,12 @@ def enrol(
     entry = read_request(request)
     require_not_revoked(directory, entry)
     compare_by_telephone(f"the request of {entry.site}", entry.fingerprint, heard=fingerprint)
-    path, kit = write_kit(directory, entry, public_address=public_address)
+    # Asked before anything is kept: a centre that is not started enrols nobody.
+    started = whereabouts(directory)
+    address = started.superlink
+    port = int(started.public.rpartition(":")[2])
+    path, kit = write_kit(directory, entry, public_address=public_address, port=port)
     keep_enrolment(directory, entry, replace=replace)
-    address = whereabouts(directory).superlink
     register_site(directory, address, node_key_of(directory, entry.site))
     for key in revoked_node_keys(directory, entry.site):
         unregister_site(directory, address, key)

@@ -10,10 +10,11 @@ from esn_core.site_keys import identity_text
 from esn_server.identity import load_centre_key, read_certificate, server_names
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-DEFAULT_PORT = 9092
 
 
-def write_kit(directory: Path, entry: RosterEntry, *, public_address: str | None) -> tuple[Path, SiteKit]:
+def write_kit(
+    directory: Path, entry: RosterEntry, *, public_address: str | None, port: int
+) -> tuple[Path, SiteKit]:
     """Write the kit of a site; there is no secret in it.
 
     Parameters
@@ -24,6 +25,8 @@ def write_kit(directory: Path, entry: RosterEntry, *, public_address: str | None
         The site.
     public_address : str or None
         ``host:port`` at which sites reach the centre; None for the first name in its certificate.
+    port : int
+        That belongs to that first name.
 
     Returns
     -------
@@ -40,7 +43,7 @@ def write_kit(directory: Path, entry: RosterEntry, *, public_address: str | None
     read_certificate(directory / "ca.crt")
     kit = SiteKit(
         format=1,
-        address=_checked(directory, public_address),
+        address=_checked(directory, public_address, port=port),
         signing_key=identity_text(load_centre_key(directory).public_key()),
         ca_certificate=(directory / "ca.crt").read_text(encoding="ascii"),
         entry=entry,
@@ -50,16 +53,16 @@ def write_kit(directory: Path, entry: RosterEntry, *, public_address: str | None
     return path, kit
 
 
-def _checked(directory: Path, address: str | None) -> str:
+def _checked(directory: Path, address: str | None, *, port: int) -> str:
     """Return an address at which the centre's certificate is good."""
     names = server_names(directory)
     if address is None:
         if not names:
             raise ConfigError("the centre's certificate holds loopback names alone; give --public-address")
         host = f"[{names[0]}]" if ":" in names[0] else names[0]
-        return f"{host}:{DEFAULT_PORT}"
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        return f"{host}:{port}"
+    host, _, given = address.rpartition(":")
+    if not host or not given.isdigit() or not 0 < int(given) < 65536:
         raise ConfigError(f"the public address must be host:port, not {address!r}")
     if host not in _LOOPBACK and host.strip("[]") not in names:
         raise ConfigError(

@@ -71,7 +71,7 @@ def make_kit(centre, site):
     """A function that writes the centre's kit for the site; returns the file and its fingerprint."""
 
     def make(*, directory=centre, entry=None, public_address=None):
-        path, kit = write_kit(directory, entry or own_entry(site), public_address=public_address)
+        path, kit = write_kit(directory, entry or own_entry(site), public_address=public_address, port=9092)
         return path, kit.fingerprint
 
     return make

@@ -83,7 +83,7 @@ def centre(tmp_path_factory):
 def kit(centre, settings):
     """The kit that the centre makes for the site, and its fingerprint."""
     entry = own_entry(load_site(settings))
-    path, made = write_kit(centre, entry, public_address=None)
+    path, made = write_kit(centre, entry, public_address=None, port=9092)
     return path, made.fingerprint
 
 

@@ -80,7 +80,7 @@ def site(tmp_path, esn_client, centre, monkeypatch):
     places = ("--dataset", tmp_path / "bids", "--derivatives", tmp_path / "derivatives")
     assert esn_client("init", directory, *words, *places)[0] == 0
     settings = load_site(directory / "site.toml")
-    path, _ = write_kit(centre[0], own_entry(settings), public_address=centre[1])
+    path, _ = write_kit(centre[0], own_entry(settings), public_address=centre[1], port=9092)
     take_in(settings, read_kit(path), replace=False)
     return directory / "site.toml"
 

@@ -32,7 +32,7 @@ FACTS = {
     "atlas_sha256": "2" * 64,
     "template_sha256": "3" * 64,
     "cohort_band": "16-31",
-    "said_at": "2026-11-25T06:00:00Z",
+    "said_at": "2026-11-25T00:00:00Z",
     "ledger": {"entries": 2, "head": "4" * 64},
     "ledger_seen": {"entries": 0, "head": "0" * 64},
 }

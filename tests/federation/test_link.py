@@ -18,7 +18,7 @@ from esn_core.errors import LinkError
 from esn_core.loopback import free_port
 from esn_server import link
 from esn_server.identity import create_authority
-from esn_server.link import open_run, register_site, run_superlink
+from esn_server.link import open_run, register_site, run_superlink, unregister_site
 from esn_server.whereabouts import whereabouts
 
 pytestmark = pytest.mark.slow
@@ -73,6 +73,19 @@ def test_a_bundle_with_code_or_unknown_hash_is_refused_and_leaves_no_trace(
     with open_run(centre.directory, address=centre.address) as transport:
         replies = ask(transport, three_sites, b"imported")
     assert {reply.body for reply in replies.values()} == {b"False"}
+
+
+def test_a_key_that_was_taken_back_is_put_out_and_stays_out(centre, enrolled_site, ask):
+    site = enrolled_site()
+    with open_run(centre.directory, address=centre.address) as transport:
+        ask(transport, [site], b"before")
+        for _ in range(2):  # once more changes nothing
+            unregister_site(centre.directory, centre.address, site.directory / "node_key.pub")
+        wait_until(lambda: site.node_id not in transport.online())
+        with pytest.raises(LinkError, match="is it registered"):
+            transport.send(site.node_id, b"after")
+        time.sleep(5.0)  # longer than a SuperNode waits between its calls
+        assert site.node_id not in transport.online()
 
 
 def statuses(centre) -> list[str]:

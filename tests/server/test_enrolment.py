@@ -44,8 +44,10 @@ def fails(command_fails):
 
 @pytest.fixture
 def superlink(monkeypatch):
-    """The node keys that the SuperLink accepts now."""
+    """The node keys that the SuperLink of a started centre accepts now."""
     accepted = set()
+    started = Whereabouts(1, "2026-11-25T00:00:00+00:00", "0.0.0.0:9443", "127.0.0.1:1", "127.0.0.1:2")
+    monkeypatch.setattr("esn_server.whereabouts.whereabouts", lambda _: started)
     monkeypatch.setattr("esn_server.link.register_site", lambda _d, _a, key: accepted.add(key.read_text()))
     monkeypatch.setattr(
         "esn_server.link.unregister_site", lambda _d, _a, key: accepted.discard(key.read_text())
@@ -136,7 +138,7 @@ def test_a_centre_is_made_with_a_signing_key_and_a_protocol_to_read(centre):
 def test_the_protocol_to_read_lacks_nothing_but_its_sites(centre, fails):
     fails(
         12,
-        "missing setting 'roster'",
+        "protocol.example.toml: missing setting 'roster'\n",
         "protocol",
         "validate",
         centre / "protocol.example.toml",
@@ -185,7 +187,7 @@ def test_a_certificate_that_ends_soon_is_warned_of(
     warning = f"server.crt ends on {ends}; run 'esn-server renew'"
     assert warning in enrol(sites["north"])[2]
     assert warning in esn_server("run", consortium, tmp_path / "missing.toml", "--out", tmp_path / "out")[2]
-    monkeypatch.setattr("esn_server.link.serve", lambda *_, **__: None)
+    monkeypatch.setattr("esn_server.supervisor.serve", lambda *_, **__: None)
     assert warning in esn_server("start", consortium)[2]
 
 
@@ -197,7 +199,7 @@ def test_an_enrolled_site_gets_a_kit_whose_fingerprint_is_read_out(centre, sites
     kit = read_toml(centre / "kits" / "north.kit.toml", SiteKit)
     assert (status, out.strip()) == (0, str(centre / "kits" / "north.kit.toml"))
     assert kit.fingerprint in err
-    assert (kit.address, kit.entry) == ("centre.example.org:9092", sites["north"].entry)
+    assert (kit.address, kit.entry) == ("centre.example.org:9443", sites["north"].entry)
     assert kit.ca_certificate == (centre / "ca.crt").read_text()
     assert superlink == {sites["north"].entry.node_key + "\n"}
     assert enrol(sites["north"])[0] == 0  # once more: nothing changes
@@ -225,6 +227,14 @@ def test_nobody_is_enrolled_before_the_fingerprint_was_compared(centre, sites, s
     fails(12, words, "enrol", centre, site.request(), "--fingerprint", "0000 0000")
     assert not superlink
     assert not list(centre.glob("sites/*"))
+
+
+def test_a_centre_that_is_not_started_enrols_nobody(centre, sites, fails):
+    site = sites["north"]
+    words = ("is not started; run 'esn-server start", "first")
+    fails(15, words, "enrol", centre, site.request(), "--fingerprint", site.entry.fingerprint)
+    assert not list(centre.glob("sites/*"))
+    assert not list(centre.glob("kits/*"))
 
 
 def test_keys_are_exchanged_only_when_that_is_said(consortium, sites, enrol, superlink, esn_server):
@@ -366,7 +376,9 @@ def test_a_protocol_with_a_site_that_is_revoked_or_has_rotated_is_neither_signed
     sign_as(protocol, load_centre_key(consortium))
     fails(12, "the node key of north was rotated on", "run", consortium, protocol, "--out", tmp_path / "out")
     assert esn_server("revoke", consortium, "north")[0] == 0
-    fails(12, "key of north was r", "run", consortium, protocol, "--out", tmp_path / "out")
+    fails(
+        12, "the identity key of north was revoked on", "run", consortium, protocol, "--out", tmp_path / "out"
+    )
 
 
 def test_what_is_kept_of_a_revocation_names_its_keys(consortium, sites, esn_server):

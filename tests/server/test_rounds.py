@@ -240,7 +240,14 @@ def test_a_sum_is_no_answer_to_a_roll_call():
         World().rounds().roll_call(Question(ASKED))
 
 
-def test_late_and_unknown_replies_are_dropped(caplog):
+def test_a_site_that_stays_silent_is_asked_again_and_answers(caplog):
+    world = World({"south": [None, total_of("south")]})
+    world.sum()
+    assert [attempt for _, site, attempt in world.sent if site == "south"] == [0, 1]
+    assert "south has not answered" in caplog.text
+
+
+def test_an_unknown_reply_is_dropped(caplog):
     world = World({"south": [None]})
     world.inbox.append((0.0, Reply("m99", b"?")))
     with pytest.raises(StudyError, match="south: no answer"):
