@@ -1,7 +1,6 @@
 """Who is let in, who no longer is, and what the centre signs; the SuperLink is played, and remembers."""
 
 import datetime
-import os
 import shutil
 import ssl
 import subprocess
@@ -60,10 +59,6 @@ def centre(tmp_path, esn_server):
     """A centre as its coordinator makes it."""
     directory = tmp_path / "centre"
     assert esn_server("init", directory, "--name", "centre.example.org", "--name", "192.0.2.7")[0] == 0
-    # As a started centre says where it is; the calls to its SuperLink are played.
-    Whereabouts(os.getpid(), "2026-11-25T00:00:00+00:00", "192.0.2.7:9092", "127.0.0.1:1", "").write(
-        directory
-    )
     return directory
 
 
