@@ -84,7 +84,8 @@ def require_not_revoked(directory: Path, entry: RosterEntry) -> None:
 
     """
     said = entry.model_dump()
-    for revocation in revocations(directory):
+    # The newest first: what was revoked after it was rotated is called revoked.
+    for revocation in sorted(revocations(directory), key=lambda found: found.at, reverse=True):
         for name, key in revocation.keys.items():
             if said[name] == key:
                 raise ProtocolError(
