@@ -110,8 +110,12 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
         seed=1,
         analyses=None,
         phenotypes=None,
+        disks=None,
         **privacy,
     ):
+        def disk(whose):
+            return (disks or {}).get(whose, tmp_path)
+
         content = {**protocol_content, "privacy": {**protocol_content["privacy"], **privacy}}
         content["analyses"] = analyses or {}
         content["phenotypes"] = phenotypes or {}
@@ -132,13 +136,13 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
         )
         ledgers, hospitals = {}, {}
         for node, site in enumerate(sites, start=1):
-            ledgers[site] = ledger = Ledger(tmp_path / f"{site}.sqlite", keys[site][0])
+            ledgers[site] = ledger = Ledger(disk("sites") / f"{site}.sqlite", keys[site][0])
             opened.append(ledger)
             gate = Gate(
                 site=site,
                 limits=limits,
                 ledger=ledger,
-                audit=AuditLog(tmp_path / f"{site}.jsonl", site=site),
+                audit=AuditLog(disk("sites") / f"{site}.jsonl", site=site),
                 salt=b"s" * 32,
                 identity_key=keys[site][0],
                 mask_key=keys[site][1],
@@ -158,7 +162,7 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
             )
         link = InProcessLink(hospitals, centre_key)
         nodes = {site: node for node, site in enumerate(sites, start=1)}
-        store = RunStore(tmp_path / "run.sqlite", protocol_sha256=protocol.sha256)
+        store = RunStore(disk("centre") / "run.sqlite", protocol_sha256=protocol.sha256)
         opened.append(store)
         memory = Memory(tmp_path / "centre", store)
         rounds = Rounds(
