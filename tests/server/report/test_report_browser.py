@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from esn_core.atlas import load_atlas
 from esn_server.report.page import page_text
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -51,6 +52,19 @@ def open_page(path: Path, profile: Path, *, width: int = 1200) -> tuple[str, str
     return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 
+def ruled(page: str, directory: Path, width: int) -> str:
+    """Return by how many pixels the page is too wide; no text of a figure may be clipped."""
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    path = directory / "report.html"
+    path.write_text(page.replace("</body>", f"{RULER}</body>"), encoding="utf-8")
+    dom, _ = open_page(path, directory / "profile", width=width)
+    found = re.search(r"<title>(.*?)</title>", dom)
+    assert found is not None
+    measured = re.fullmatch(r'\{"clipped":\[\],"texts":\d{2,},"wider":(\d+)\}', found[1])
+    assert measured is not None, found[1]
+    return measured[1]
+
+
 def test_the_page_opens_without_a_request_or_a_complaint(result, exact_result, atlas, tmp_path):
     path = tmp_path / "report.html"
     path.write_text(page_text(result, atlas, no_noise=exact_result), encoding="utf-8")
@@ -69,15 +83,34 @@ def test_a_page_that_did_ask_for_something_would_be_noticed(result, atlas, tmp_p
     assert "Content Security Policy" in console
 
 
+@pytest.fixture
+def long_names(full):
+    """Every analysis, with the longest names that a real atlas has."""
+    names = sorted(load_atlas("desikan-killiany-83").names, key=len)[-6:]
+    network, explanation = full.severity_network, full.explanation
+    ends = {"region_a": names[-1], "region_b": names[-2]}
+    return full.model_copy(
+        update={
+            "severity_network": network.model_copy(
+                update={
+                    "atlas": "desikan-killiany-83",
+                    "edges": [edge.model_copy(update=ends) for edge in network.edges],
+                }
+            ),
+            "explanation": explanation.model_copy(
+                update={"edges": [edge.model_copy(update=ends) for edge in explanation.edges]}
+            ),
+        }
+    )
+
+
+@pytest.mark.parametrize("width", [1200, 500])
+def test_no_table_is_wider_than_the_window_whatever_the_regions_are_called(long_names, tmp_path, width):
+    assert ruled(page_text(long_names, load_atlas("desikan-killiany-83")), tmp_path, width) == "0"
+
+
 @pytest.mark.parametrize("width", [1200, 500])
 def test_no_text_of_a_figure_is_clipped_and_the_page_fits_its_window(
     result, exact_result, atlas, tmp_path, width
 ):
-    page = page_text(result, atlas, no_noise=exact_result)
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
-    path = tmp_path / "report.html"
-    path.write_text(page.replace("</body>", f"{RULER}</body>"), encoding="utf-8")
-    dom, _ = open_page(path, tmp_path / "profile", width=width)
-    found = re.search(r"<title>(.*?)</title>", dom)
-    assert found is not None
-    assert re.fullmatch(r'\{"clipped":\[\],"texts":\d{2,},"wider":0\}', found[1])
+    assert ruled(page_text(result, atlas, no_noise=exact_result), tmp_path, width) == "0"
