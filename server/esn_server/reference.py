@@ -36,6 +36,7 @@ from esn_server.report.analyses import (
     Permutations,
 )
 from esn_server.report.result import StudyResult
+from esn_server.truth import network_truth, true_effects, truth_r
 
 Floats = NDArray[np.float64]
 
@@ -131,10 +132,17 @@ def with_references(
                 note=result.harmonisation.note,
                 compared=_harmonised(sites, scores, rng),
             ),
+            "severity_network": result.severity_network.model_copy(
+                update={
+                    "truth": network_truth(
+                        result.severity_network, atlas, candidates.edges, true_effects(hospitals)
+                    )
+                }
+            ),
             "explanation": None
             if result.explanation is None
             else result.explanation.model_copy(
-                update={"truth_r": _truth_r(result, atlas, next(iter(hospitals.values())))}
+                update={"truth_r": truth_r(result.explanation, atlas, true_effects(hospitals))}
             ),
         }
     )
@@ -208,23 +216,6 @@ def _combat(sites: Mapping[str, _Site]) -> dict[str, Floats]:
         ).apply(site.children, site.covariates)
         for name, site in sites.items()
     }
-
-
-def _truth_r(result: StudyResult, atlas: Atlas, hospital: Path) -> float | None:
-    """Correlate the size of the listed attributions with that of the world's true effects."""
-    if result.explanation is None:
-        return None
-    at = {name: i for i, name in enumerate(atlas.names)}
-    edge = {(int(a), int(b)): e for e, (a, b) in enumerate(atlas.edges)}
-    with np.load(hospital / "truth.npz") as truth:
-        true = np.zeros(len(atlas.edges))
-        true[:] = np.abs(truth["severity_slope"] / truth["edge_sd"])
-    said = [
-        (abs(share.mean), true[edge[tuple(sorted((at[share.region_a], at[share.region_b])))]])  # type: ignore[index]
-        for share in result.explanation.edges
-    ]
-    found, expected = np.array(said).T
-    return float(np.corrcoef(found, expected)[0, 1]) if found.std() > 0 and expected.std() > 0 else None
 
 
 def _row(rated: Rated) -> Compared:

@@ -15,6 +15,8 @@ from esn_core.errors import ConfigError
 from esn_core.harmonise import control_offset
 from esn_core.protocol import Protocol
 from esn_server import reference
+from esn_server.report.result import NetworkEdge, SeverityNetwork
+from esn_server.truth import network_truth, true_effects
 
 CHILDREN, CONTROLS = 20, 6
 
@@ -41,9 +43,8 @@ def simulate(directory, *, site, seed=5):
 def protocol(protocol_content):
     """A protocol of simulated children on the atlas, as plain data."""
     recipe = (files("esn_core") / "atlases" / f"{ATLAS}.recipe.toml").read_text(encoding="utf-8")
-    protocol_content["imaging"] = tomllib.loads(recipe)
-    protocol_content["model"]["initial_weights"] = "compact-2"
-    return Protocol.model_validate(protocol_content)
+    model = {**protocol_content["model"], "initial_weights": "compact-2"}
+    return Protocol.model_validate({**protocol_content, "imaging": tomllib.loads(recipe), "model": model})
 
 
 def tables(directory):
@@ -110,3 +111,24 @@ def test_the_simulated_template_is_for_simulated_children_alone(protocol):
 def test_an_atlas_with_a_public_template_keeps_it_for_simulated_children():
     public, simulated = load_template("phantom-28"), load_template("phantom-28", simulated=True)
     np.testing.assert_array_equal(public.mean, simulated.mean)
+
+
+def test_a_network_is_held_against_the_true_one_of_the_simulation(hospital):
+    atlas, true = load_atlas(ATLAS), true_effects({"elm": hospital})
+    inside, outside = np.flatnonzero(true)[:3], np.flatnonzero(true == 0)[:2]
+    names = [tuple(atlas.names[end] for end in atlas.edges[e]) for e in (*inside, *outside)]
+    signs = (np.sign(true[inside[0]]), np.sign(true[inside[1]]), -np.sign(true[inside[2]]), 1.0, -1.0)
+    network = SeverityNetwork(
+        atlas=ATLAS,
+        # The order of a connection's two ends says nothing.
+        edges=[
+            NetworkEdge(region_a=b, region_b=a, weight=float(sign), posterior_sd=0.1)
+            for (a, b), sign in zip(names, signs, strict=True)
+        ],
+        candidates=50,
+        retained=5,
+        private=False,
+        note="made up",
+    )
+    found = network_truth(network, atlas, np.concatenate([inside, outside]), true)
+    assert (found.listed, found.same_sign, found.candidates) == (3, 2, 3)

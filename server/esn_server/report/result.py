@@ -111,6 +111,14 @@ class NetworkEdge(_Record):
     )
 
 
+class NetworkTruth(_Record):
+    """How many of the listed connections belong to the hidden network of simulated children."""
+
+    listed: int = Field(ge=0, description="Listed connections that belong to the true network.")
+    same_sign: int = Field(ge=0, description="Those of them whose weight has the sign of the true effect.")
+    candidates: int = Field(ge=0, description="Candidates that belong to the true network.")
+
+
 class SeverityNetwork(_Record):
     """The connections whose strength goes along with severity."""
 
@@ -122,6 +130,9 @@ class SeverityNetwork(_Record):
     retained: int = Field(ge=0, description="Connections that are more likely in the network than not.")
     private: bool = Field(description="Whether the selection is protected by noise and priced in ε.")
     note: str = Field(description="How the candidates were named and the weights shrunk, in words.")
+    truth: NetworkTruth | None = Field(
+        default=None, description="Agreement with the true network, in simulation; null for real children."
+    )
 
     @model_validator(mode="after")
     def _counted(self) -> Self:

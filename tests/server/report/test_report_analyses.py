@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from esn_server.analyses_outcome import absent_of
 from esn_server.report.correlations import lines_of
 from esn_server.report.page import page_text
+from esn_server.report.result import NetworkTruth
 
 
 def test_every_analysis_has_its_section(full, atlas):
@@ -84,3 +85,13 @@ def test_a_correlation_that_the_noise_could_have_made_stands_in_no_column_of_its
     page = page_text(full.model_copy(update={"random_score": random}), atlas)
     assert "lost in the noise (released −0.929)" in page
     assert "−0.950 to −0.900" not in page
+
+
+def test_the_network_stands_beside_the_true_one_and_beside_chance(full, atlas):
+    truth = NetworkTruth(listed=2, same_sign=1, candidates=5)
+    network = full.severity_network.model_copy(update={"truth": truth})
+    page = page_text(full.model_copy(update={"severity_network": network}), atlas)
+    # Three connections are listed, of 15 candidates.
+    assert "2 of the 3 listed connections belong to the true network, 1 of them with the true sign" in page
+    assert "by chance would hold 1.0 of its connections, for 5 of the 15 candidates" in page
+    assert "the true network" not in page_text(full, atlas)
