@@ -76,5 +76,7 @@ Phenotypes = Mapping[Column, Phenotype]
 def scaled(values: Floats, span: tuple[float, float]) -> Floats:
     """Return (n,) values on a scale from -1 to 1 over their public range; beyond it, its ends."""
     low, high = span
-    place: Floats = np.clip((2 * values - low - high) / (high - low), -1.0, 1.0)
+    # Held to the range first: a number near the end of float64 would overflow.
+    held = np.clip(values, low, high)
+    place: Floats = np.clip((2 * held - low - high) / (high - low), -1.0, 1.0)
     return place

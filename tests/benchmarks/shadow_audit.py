@@ -15,6 +15,7 @@ is exactly what is claimed. Ledgers are in memory.
 """
 
 import argparse
+import datetime
 import json
 import sys
 import time
@@ -92,6 +93,7 @@ def draw_protocol() -> Protocol:
             "format": 1,
             "study": "shadow",
             "simulated": True,
+            "expires": datetime.date(2099, 12, 31),
             "bundle_sha256": "0" * 64,
             "roster": roster,
             "imaging": tomllib.loads(recipe),

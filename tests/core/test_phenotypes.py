@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -49,6 +49,7 @@ def test_an_incomplete_explanation_is_refused(rules, words):
         Phenotype.model_validate(rules)
 
 
+@example(1.7e308, 0.0, 1.0)
 @given(st.floats(allow_nan=False), st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 def test_scaled_values_lie_between_minus_one_and_one(value, low, width):
     (place,) = scaled(np.array([value]), (low, low + width))
