@@ -212,7 +212,11 @@ def _finished(
         for name, (files, need_gb) in list(waiting.items()):
             taken_gb = sum(gb for _, gb in running.values())
             if len(running) < workers and (mem_gb is None or not running or taken_gb + need_gb <= mem_gb):
-                running[pool.submit(_attempt, files, making)] = (name, need_gb)
+                try:
+                    future = pool.submit(_attempt, files, making)
+                except OSError as error:  # a worker died while the pool was starting another
+                    raise BrokenProcessPool(str(error)) from error
+                running[future] = (name, need_gb)
                 del waiting[name]
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in sorted(done, key=lambda f: running[f]):
