@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_core import comparison, linear, logistic, reliability, roc
-from esn_core.analyses import NeurocognitionRules, Outcome
+from esn_core.analyses import SEVERITIES, NeurocognitionRules, Outcome
 from esn_core.errors import ProtocolError
 from esn_core.phenotypes import scaled
 from esn_core.privacy import NO_NOISE
@@ -31,7 +31,7 @@ LARGEST_TARGET = 1.0
 """Scores are scaled to [-1, 1] over their range."""
 
 _GASE_SPAN = (float(GASE_LEVELS[0]), float(GASE_LEVELS[-1]))
-CLINICAL, PREDICTED = "gase", "predicted_gase"
+CLINICAL, PREDICTED = SEVERITIES
 
 
 @dataclass(frozen=True)

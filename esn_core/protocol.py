@@ -27,7 +27,7 @@ from pydantic import (
 
 from esn_core.analyses import SEVERITIES, Analyses
 from esn_core.atlas import load_atlas
-from esn_core.candidates import Source, listed_edges
+from esn_core.candidates import Candidates, Source, candidates_of, listed_edges
 from esn_core.connectome import Template, load_template
 from esn_core.errors import ConfigError, EsnError, ProtocolError
 from esn_core.phases import Phase, PlannedPhase, planned_phases
@@ -306,6 +306,13 @@ class Protocol(_Table):
     def template(self) -> Template:
         """The public template of the atlas; `ConfigError` where none ships for children like these."""
         return load_template(self.imaging.atlas, simulated=self.simulated)
+
+    @property
+    def candidates(self) -> Candidates:
+        """The edges that may belong to the severity network: a question has so many weights."""
+        rules = self.severity_network
+        atlas = load_atlas(self.imaging.atlas)
+        return candidates_of(rules.candidates, atlas, self.template, pairs=rules.pairs)
 
     @property
     def sites(self) -> tuple[str, ...]:

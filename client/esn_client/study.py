@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from esn_client.cohort import Cohort, Split
 from esn_client.training import Device
 from esn_core.atlas import Atlas, load_atlas
-from esn_core.candidates import Candidates, candidates_of
+from esn_core.candidates import Candidates
 from esn_core.learning.severity_model import Connectomes, as_matrices
 from esn_core.protocol import Protocol
 from esn_core.releases import GASE_MIDDLE, GASE_UNIT, PREDICTION_CLIP
@@ -43,8 +43,7 @@ class Study:
     @cached_property
     def candidates(self) -> Candidates:
         """The edges that may belong to the severity network: a question has so many weights."""
-        rules = self.protocol.severity_network
-        return candidates_of(rules.candidates, self.atlas, self.protocol.template, pairs=rules.pairs)
+        return self.protocol.candidates
 
     def inputs(self, split: Split, edge_weights: NDArray[np.float64]) -> Connectomes:
         """Return the model's inputs for the (n) children of a split, given (d,) weights of the candidates."""

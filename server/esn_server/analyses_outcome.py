@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from esn_core.analyses import SEVERITIES
 from esn_core.atlas import load_atlas
 from esn_core.matching import Group
 from esn_core.protocol import Protocol
@@ -28,7 +29,6 @@ from esn_server.reruns import Tested
 from esn_server.study import Findings
 
 _SURE = 0.05
-_SEVERITIES = ("gase", "predicted_gase")
 
 
 _ABSENT = {
@@ -195,7 +195,7 @@ def _contest(rivalry: Rivalry, found: Neurocognition) -> Contest:
     area, vuong = rivalry.area, rivalry.vuong
     return Contest(
         outcome=model.outcome.name,
-        others=[name for name in model.predictors if name not in _SEVERITIES],
+        others=[name for name in model.predictors if name not in SEVERITIES],
         aic_difference=rivalry.aic_difference,
         bic_difference=rivalry.bic_difference,
         vuong_z=None if vuong is None else vuong.z,

@@ -1,6 +1,6 @@
 """Neurocognition at the centre: all models of impairment, fitted and compared from sums."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,18 +21,14 @@ from esn_core.neurocognition import (
     rules_of,
     span_of,
 )
-from esn_core.phases import Phase
 from esn_core.price import price_of
 from esn_core.protocol import Protocol
 from esn_core.regression import LogisticFit, LogisticNewton
-from esn_core.releases import ReleaseKind
 from esn_core.reliability import Reliability
 from esn_core.roc import Auc, AucDifference, DeLong
+from esn_server.asking import Arrays, Ask
 
 Floats = NDArray[np.float64]
-Arrays = Mapping[str, Floats]
-Ask = Callable[[Phase, ReleaseKind, int, Arrays], tuple[Floats, float]]
-"""Asks for a release of a phase, given its kind, round and arrays; returns the sum and its noise."""
 
 _Z_95 = float(norm.ppf(0.975))
 

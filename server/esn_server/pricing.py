@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 
-from esn_core.atlas import load_atlas
-from esn_core.candidates import candidates_of
 from esn_core.expected_noise import ExpectedNoise, expected_noise, log_odds_noise
 from esn_core.learning.weights import pretrained, to_vector
 from esn_core.price import Price, price_of
@@ -59,8 +57,7 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
 
 def released_candidates(protocol: Protocol) -> int:
     """Return how many numbers the association release of a protocol has."""
-    rules, atlas = protocol.severity_network, protocol.imaging.atlas
-    return candidates_of(rules.candidates, load_atlas(atlas), protocol.template, pairs=rules.pairs).released
+    return protocol.candidates.released
 
 
 def warnings_of(

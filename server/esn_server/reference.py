@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from esn_core import combat
 from esn_core.atlas import Atlas, load_atlas
-from esn_core.candidates import candidates_of
 from esn_core.connectome import edge_scores, strengths_of_counts
 from esn_core.harmonise import control_offset
 from esn_core.learning.baselines import (
@@ -79,9 +78,7 @@ def with_references(
     """
     atlas, rng = load_atlas(protocol.imaging.atlas), np.random.default_rng(seed)
     sites = {name: _read(path, name, protocol, atlas) for name, path in hospitals.items()}
-    candidates = candidates_of(
-        protocol.severity_network.candidates, atlas, protocol.template, pairs=protocol.severity_network.pairs
-    )
+    candidates, true = protocol.candidates, true_effects(hospitals)
     ours = CompactDcnnRn(atlas, candidates, protocol.model.initial_weights)
     scores = {name: site.children - control_offset(site.controls) for name, site in sites.items()}
     training, held_out = _pooled(sites, scores, held_out=False), _pooled(sites, scores, held_out=True)
@@ -133,17 +130,11 @@ def with_references(
                 compared=_harmonised(sites, scores, rng),
             ),
             "severity_network": result.severity_network.model_copy(
-                update={
-                    "truth": network_truth(
-                        result.severity_network, atlas, candidates.edges, true_effects(hospitals)
-                    )
-                }
+                update={"truth": network_truth(result.severity_network, atlas, candidates.edges, true)}
             ),
             "explanation": None
             if result.explanation is None
-            else result.explanation.model_copy(
-                update={"truth_r": truth_r(result.explanation, atlas, true_effects(hospitals))}
-            ),
+            else result.explanation.model_copy(update={"truth_r": truth_r(result.explanation, atlas, true)}),
         }
     )
 

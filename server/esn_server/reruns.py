@@ -1,6 +1,6 @@
 """Reruns at the centre: one network, one calibration and one agreement for each of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,9 @@ from esn_core import releases
 from esn_core.calibration import affine
 from esn_core.candidates import Candidates
 from esn_core.metrics import Agreement, agreement, noise_sd_of_r
-from esn_core.phases import Phase
 from esn_core.price import price_of
 from esn_core.privacy import NO_NOISE
 from esn_core.protocol import Protocol
-from esn_core.releases import ReleaseKind
 from esn_core.reruns import (
     FOLD_EVALUATION,
     count_unit,
@@ -25,10 +23,7 @@ from esn_core.reruns import (
     reruns_of,
     tested_reruns,
 )
-
-Arrays = Mapping[str, NDArray[np.float64]]
-Sum = Callable[[Phase, ReleaseKind, Arrays], tuple[NDArray[np.float64], float]]
-"""Asks for a release of a phase, given its kind and arrays; returns the sum and its noise."""
+from esn_server.asking import Ask
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ class Reruns:
 def run_reruns(
     protocol: Protocol,
     candidates: Candidates,
-    ask: Sum,
+    ask: Ask,
     *,
     mean_severity: float,
     fewest_children: float,
@@ -85,7 +80,7 @@ def run_reruns(
     ----------
     protocol : Protocol
     candidates : Candidates
-    ask : Sum
+    ask : Ask
     mean_severity : float
         As released at the beginning of the study.
     fewest_children : float
@@ -99,6 +94,7 @@ def run_reruns(
     total, noise = ask(
         "rerun-association",
         rerun_association(reruns, released),
+        0,
         {"mean_severity": np.array([mean_severity])},
     )
     weights = []
@@ -106,7 +102,7 @@ def run_reruns(
         children = max(float(sums[0]) / count_unit(released), fewest_children)
         weights.append(candidates.network(sums[1:], children=children, noise_sd=noise).weight)
     edge_weights = np.concatenate(weights)
-    total, noise = ask("rerun-calibration", rerun_calibration(reruns), {"edge_weights": edge_weights})
+    total, noise = ask("rerun-calibration", rerun_calibration(reruns), 0, {"edge_weights": edge_weights})
     lines = [
         affine(sums, fewest_children=fewest_children, noise_sd=noise)
         for sums in total.reshape(len(reruns), releases.CALIBRATION.dimension)
@@ -118,7 +114,7 @@ def run_reruns(
     tested = tested_reruns(protocol)
     if tested:
         exact = price_of(protocol).of("rerun-evaluation").noise_multiplier == NO_NOISE
-        total, noise = ask("rerun-evaluation", rerun_evaluation(tested, exact=exact), given)
+        total, noise = ask("rerun-evaluation", rerun_evaluation(tested, exact=exact), 0, given)
         blocks = evaluation_blocks(tested, exact=exact)
         together = np.zeros(releases.EVALUATION.dimension)
         for block, summed in zip(blocks, total.reshape(len(blocks), -1), strict=True):
@@ -131,7 +127,7 @@ def run_reruns(
         if protocol.analyses.cross_site:
             across_sites = _tested(together, noise, rng)
     if protocol.analyses.folds:
-        total, noise = ask("fold-evaluation", FOLD_EVALUATION, given)
+        total, noise = ask("fold-evaluation", FOLD_EVALUATION, 0, given)
         across_parts = _tested(total, noise, rng)
     return Reruns(by_site, across_sites, tuple(random), across_parts)
 

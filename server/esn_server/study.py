@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from esn_core import releases
 from esn_core.atlas import Atlas, load_atlas
 from esn_core.calibration import affine
-from esn_core.candidates import Candidates, candidates_of
+from esn_core.candidates import Candidates
 from esn_core.connectome import Template
 from esn_core.errors import StudyError
 from esn_core.fixed_point import noise_sd
@@ -27,8 +27,9 @@ from esn_core.questions import Question, QuestionId, SiteFacts
 from esn_core.releases import ReleaseKind
 from esn_core.reruns import reruns_of
 from esn_core.severity_network import SeverityNetwork
+from esn_server.asking import Arrays
 from esn_server.neurocognition import Neurocognition, run_neurocognition
-from esn_server.reruns import Arrays, Reruns, run_reruns
+from esn_server.reruns import Reruns, run_reruns
 from esn_server.rounds import Pooled
 
 
@@ -152,6 +153,13 @@ class _Run:
         each = noise_sd(kind, self.price.of(phase).noise_multiplier, share=self.protocol.noise_share)
         return pooled, each * math.sqrt(len(pooled.sites))
 
+    def ask(
+        self, phase: Phase, kind: ReleaseKind, round_: int, arrays: Arrays
+    ) -> tuple[NDArray[np.float64], float]:
+        """Ask for a release; return its numbers and the standard deviation of their noise."""
+        pooled, noise = self.sum(phase, kind, round_, arrays)
+        return pooled.total, noise
+
 
 def run_study(
     protocol: Protocol,
@@ -182,7 +190,6 @@ def run_study(
 
     """
     atlas, template = load_atlas(protocol.imaging.atlas), protocol.template
-    rules = protocol.severity_network
     study = _Run(
         protocol=protocol,
         run=run,
@@ -191,7 +198,7 @@ def run_study(
         price=price_of(protocol),
         atlas=atlas,
         template=template,
-        candidates=candidates_of(rules.candidates, atlas, template, pairs=rules.pairs),
+        candidates=protocol.candidates,
         learned=learned,
     )
     facts = _roll_call(study)
@@ -200,9 +207,9 @@ def run_study(
     network = _select(study, children, mean_severity)
     weights, losses = _train(study, network, children)
     calibration = _calibrate(study, network, weights)
-    found, mae_noise, r_noise = _evaluate(study, network, weights, calibration, rng)
-    reruns = _rerun(study, mean_severity, rng)
     given = {"weights": weights, "edge_weights": network.weight, "calibration": np.array(calibration)}
+    found, mae_noise, r_noise = _evaluate(study, given, rng)
+    reruns = _rerun(study, mean_severity, rng)
     explained = _explain(study, given)
     models = _neurocognition(study, given)
     return Findings(
@@ -290,21 +297,9 @@ def _calibrate(study: _Run, network: SeverityNetwork, weights: NDArray[np.float6
 
 
 def _evaluate(
-    study: _Run,
-    network: SeverityNetwork,
-    weights: NDArray[np.float64],
-    calibration: tuple[float, float],
-    rng: np.random.Generator,
+    study: _Run, given: Arrays, rng: np.random.Generator
 ) -> tuple[Agreement, float | None, float | None]:
-    pooled, noise = study.sum(
-        "evaluation",
-        releases.EVALUATION,
-        arrays={
-            "weights": weights,
-            "edge_weights": network.weight,
-            "calibration": np.array(calibration),
-        },
-    )
+    pooled, noise = study.sum("evaluation", releases.EVALUATION, arrays=given)
     found = agreement(pooled.total)
     return found, noise_sd_of_mae(found.children, noise), noise_sd_of_r(pooled.total, noise, rng=rng)
 
@@ -329,27 +324,17 @@ def _neurocognition(study: _Run, given: Arrays) -> Neurocognition | None:
     if study.protocol.analyses.neurocognition is None:
         return None
 
-    def ask(
-        phase: Phase, kind: ReleaseKind, round_: int, arrays: Arrays
-    ) -> tuple[NDArray[np.float64], float]:
-        pooled, noise = study.sum(phase, kind, round_, arrays)
-        return pooled.total, noise
-
-    return run_neurocognition(study.protocol, ask, given)
+    return run_neurocognition(study.protocol, study.ask, given)
 
 
 def _rerun(study: _Run, mean_severity: float, rng: np.random.Generator) -> Reruns | None:
     if not reruns_of(study.protocol):
         return None
 
-    def ask(phase: Phase, kind: ReleaseKind, arrays: Arrays) -> tuple[NDArray[np.float64], float]:
-        pooled, noise = study.sum(phase, kind, 0, arrays)
-        return pooled.total, noise
-
     return run_reruns(
         study.protocol,
         study.candidates,
-        ask,
+        study.ask,
         mean_severity=mean_severity,
         fewest_children=study.fewest_children,
         rng=rng,

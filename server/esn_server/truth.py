@@ -33,10 +33,8 @@ def network_truth(
     )
 
 
-def truth_r(explanation: Explanation | None, atlas: Atlas, true: Floats) -> float | None:
+def truth_r(explanation: Explanation, atlas: Atlas, true: Floats) -> float | None:
     """Correlate the size of the attributions with that of the true effects."""
-    if explanation is None:
-        return None
     shares = explanation.edges
     at = _positions(atlas, [(share.region_a, share.region_b) for share in shares])
     found, expected = np.abs([share.mean for share in shares]), np.abs(true[at])
