@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from esn_core.atlas import Atlas
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import Anatomy, anatomy
+from esn_core.simulation.illness import draw_illness
 
 Floats = NDArray[np.float64]
 Sex = Literal["F", "M"]
@@ -37,6 +38,10 @@ class Subject:
     group : 'dre' or 'control'
     gase : int or None
         1 to 7; None for a control.
+    duration_years : float or None
+        Since the first seizure; None for a control.
+    medicines : int or None
+        Antiseizure medicines taken now; None for a control.
     outcomes : dict of str to float
         A standard score for each of `OUTCOMES`.
     severity : float
@@ -51,6 +56,8 @@ class Subject:
     sex: Sex
     group: Group
     gase: int | None
+    duration_years: float | None
+    medicines: int | None
     outcomes: dict[str, float]
     severity: float
     log_weights: Floats
@@ -354,6 +361,9 @@ class World:
         )
         weights = self.log_weights(ages, males, severity, scanner=scanner, rng=rng)
         scores = _draw_outcomes(severity, rng=rng)
+        # From a stream of its own: whatever else is drawn from a seed stays as it was without it.
+        (own,) = rng.spawn(1)
+        illness = draw_illness(ages[:children], severity[:children], rng=own)
         return tuple(
             Subject(
                 participant=f"sub-{k + 1:03d}",
@@ -361,6 +371,8 @@ class World:
                 sex="M" if males[k] else "F",
                 group="dre" if k < children else "control",
                 gase=int(gase[k]) if k < children else None,
+                duration_years=float(illness.duration_years[k]) if k < children else None,
+                medicines=int(illness.medicines[k]) if k < children else None,
                 outcomes=dict(zip(OUTCOMES, scores[k].tolist(), strict=True)),
                 severity=float(severity[k]),
                 log_weights=weights[k],

@@ -14,6 +14,7 @@ from esn_core.atlas import load_atlas
 from esn_core.errors import ConfigError
 from esn_core.phases import Phase, PlannedPhase, planned_phases
 from esn_core.protocol import RosterEntry
+from esn_core.regression import EXACT_ROUNDS, ROUNDS
 from esn_core.releases import CHILDREN
 from esn_core.signed_protocol import today_utc
 from esn_server.bundle import bundle_sha256
@@ -41,21 +42,22 @@ _SCORE = {"kind": "number", "unit": "standard score, mean 100, sd 15", "range": 
 _PHENOTYPES = {
     "age": {"kind": "number", "unit": "years", "range": [0, 21]},
     "sex": {"kind": "category", "codes": ["F", "M"]},
+    "duration": {"kind": "number", "unit": "years since the first seizure", "range": [0, 21]},
+    "medicines": {"kind": "number", "unit": "antiseizure medicines taken now", "range": [0, 10]},
     "global_score": _SCORE,
     "verbal_score": _SCORE,
     "nonverbal_score": _SCORE,
 }
 
+_COVARIATES = ["age", "sex", "duration", "medicines"]
 _NEUROCOGNITION = {
-    "rounds": 8,
     "models": [
         ["gase"],
         ["predicted_gase"],
-        ["age"],
-        ["sex"],
+        *([name] for name in _COVARIATES),
         ["gase", "predicted_gase"],
-        ["gase", "age", "sex"],
-        ["predicted_gase", "age", "sex"],
+        ["gase", *_COVARIATES],
+        ["predicted_gase", *_COVARIATES],
     ],
     # One standard deviation below the mean of a standard score.
     "outcomes": [
@@ -66,7 +68,7 @@ _NEUROCOGNITION = {
 }
 
 
-def analyses_of(*, neurocognition: bool, **asked: object) -> Analyses:
+def analyses_of(*, neurocognition: bool, exact: Sequence[str], **asked: object) -> Analyses:
     """Return the table ``[analyses]`` of a draft; with `neurocognition`, its usual outcomes and models.
 
     Raises
@@ -76,8 +78,10 @@ def analyses_of(*, neurocognition: bool, **asked: object) -> Analyses:
 
     """
     try:
+        # Without noise a step costs nothing, and there is time for a model that separates its children.
+        rules = _NEUROCOGNITION | {"rounds": EXACT_ROUNDS if "neurocognition" in exact else ROUNDS}
         return Analyses.model_validate(
-            {**asked, "neurocognition": _NEUROCOGNITION if neurocognition else None}
+            {**asked, "exact": exact, "neurocognition": rules if neurocognition else None}
         )
     except ValidationError as cause:
         said = [fault["msg"].removeprefix("Value error, ") for fault in cause.errors()]
