@@ -11,10 +11,10 @@ from typing import Literal, TypeVar
 
 from esn_client.audit import AuditLog
 from esn_client.circumstances import Circumstances, open_ledger
-from esn_client.cohort import read_phenotypes
 from esn_client.config import SiteSettings, load_site
 from esn_client.egress import check_budget
 from esn_client.kit import load_kit
+from esn_client.participants import read_phenotypes
 from esn_client.site import check_against_audit, read_salt
 from esn_client.state import own_entry
 from esn_core.errors import ConfigError, DataError, EsnError, LinkError, ProtocolError

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from esn_client.cohort import read_participants, read_phenotypes
 from esn_client.imaging.simulated_connectomes import ATLAS
 from esn_client.imaging.simulated_site import generator, write_table
+from esn_client.participants import read_participants, read_phenotypes
 from esn_core.atlas import load_atlas
 from esn_core.logistic import EXACT_LOGIT_CLIP, newton_rows
 from esn_core.neurocognition import PREDICTED, features_of, models_of, rivals, table_of

@@ -7,8 +7,9 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from esn_client.cohort import load_cohort, read_participants
+from esn_client.cohort import load_cohort
 from esn_client.imaging.simulated_connectomes import ATLAS, write_connectomes
+from esn_client.participants import read_participants
 from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
 from esn_core.errors import ConfigError
