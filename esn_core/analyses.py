@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from esn_core.phenotypes import Column
 
 SEVERITIES = ("gase", "predicted_gase")
+DRAWS_AT_ONCE = 50
+"""So many draws of the exact network leave in one sum."""
 
 
 class _Table(BaseModel):
@@ -53,6 +55,17 @@ class NeurocognitionRules(_Table):
         return self
 
 
+class NetworkRules(_Table):
+    """The severity network as the paper selects it: exact partial correlations given age, sex and site."""
+
+    t_threshold: float = Field(gt=0, le=20)
+    """An edge of larger t, in size, belongs to a component of the network-based statistic."""
+    null_draws: int = Field(ge=0, le=5000)
+    """Draws of the largest component without an effect; 0: components have no p."""
+    bootstrap_draws: int = Field(ge=0, le=5000)
+    """Draws of the network as other children would have given it; 0: edges have no frequency."""
+
+
 class Analyses(_Table):
     """Table ``[analyses]``; what it leaves out is not asked."""
 
@@ -66,8 +79,10 @@ class Analyses(_Table):
     """So many runs with scores drawn at random, which show what r is worth by chance."""
     explanation: StrictBool = False
     """What each edge contributes to the held-out children's predictions."""
+    network: NetworkRules | None = None
+    """The exact network, its components and its stability. Never private: it has to stand in 'exact'."""
     neurocognition: NeurocognitionRules | None = None
-    exact: tuple[Literal["cohort", "explanation", "neurocognition"], ...] = ()
+    exact: tuple[Literal["cohort", "explanation", "network", "neurocognition"], ...] = ()
     """Analyses whose sums leave without noise: they have no epsilon, and every site has to consent."""
 
     @model_validator(mode="after")
@@ -78,9 +93,15 @@ class Analyses(_Table):
         asked = {
             "cohort": self.cohort,
             "explanation": self.explanation,
+            "network": self.network is not None,
             "neurocognition": self.neurocognition is not None,
         }
         said += [f"'{name}' is declared exact and not asked" for name in self.exact if not asked[name]]
+        if self.network is not None and "network" not in self.exact:
+            said.append(
+                "'network' needs to be declared exact: its sums are centred at each site's children, so no "
+                "noise of bounded size would protect a child"
+            )
         if said:
             raise ValueError("; ".join(said))
         return self

@@ -1,9 +1,10 @@
 """The phases of a study: what each question is about, and which children it touches."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from esn_core.analyses import Analyses
+from esn_core.analyses import DRAWS_AT_ONCE, Analyses
 from esn_core.releases import Children
 
 Phase = Literal[
@@ -11,6 +12,9 @@ Phase = Literal[
     "cohort",
     "centre",
     "association",
+    "network",
+    "network-null",
+    "network-bootstrap",
     "gradient",
     "calibration",
     "evaluation",
@@ -67,6 +71,14 @@ def planned_phases(*, training_rounds: int, analyses: Analyses) -> tuple[Planned
             PlannedPhase("rerun-calibration", "training", 1),
             PlannedPhase("rerun-evaluation", "held-out", int(tested)),
             PlannedPhase("fold-evaluation", "training", int(analyses.folds > 0)),
+        ]
+    if analyses.network is not None:
+        draws = (analyses.network.null_draws, analyses.network.bootstrap_draws)
+        null, bootstrap = (math.ceil(number / DRAWS_AT_ONCE) for number in draws)
+        plan += [
+            PlannedPhase("network", "training", 1, exact=True),
+            PlannedPhase("network-null", "training", null, exact=True),
+            PlannedPhase("network-bootstrap", "training", bootstrap, exact=True),
         ]
     if analyses.neurocognition is not None:
         free = "neurocognition" in exact

@@ -260,6 +260,10 @@ class Protocol(_Table):
             total = sum(privacy.shares.get(p.phase, 0.0) for p in plan if p.children == children)
             if not said and abs(total - 1) > 1e-9:
                 said.append(f"the shares of {children} children must sum to 1, not {total:g}")
+        if info.data["analyses"].network is not None and privacy.trust != "secure-sum":
+            said.append(
+                "the exact network needs trust 'secure-sum': sums of one site's children tell of each of them"
+            )
         if said:
             raise ValueError("; ".join(said))
         return privacy

@@ -68,8 +68,13 @@ _NEUROCOGNITION = {
 }
 
 
-def analyses_of(*, neurocognition: bool, exact: Sequence[str], **asked: object) -> Analyses:
-    """Return the table ``[analyses]`` of a draft; with `neurocognition`, its usual outcomes and models.
+_NETWORK = {"t_threshold": 3.1, "null_draws": 200, "bootstrap_draws": 100}
+
+
+def analyses_of(*, network: bool, neurocognition: bool, exact: Sequence[str], **asked: object) -> Analyses:
+    """Return the table ``[analyses]`` of a draft.
+
+    With `network`, the usual threshold and draws; with `neurocognition`, the usual outcomes and models.
 
     Raises
     ------
@@ -81,7 +86,12 @@ def analyses_of(*, neurocognition: bool, exact: Sequence[str], **asked: object) 
         # Without noise a step costs nothing, and there is time for a model that separates its children.
         rules = _NEUROCOGNITION | {"rounds": EXACT_ROUNDS if "neurocognition" in exact else ROUNDS}
         return Analyses.model_validate(
-            {**asked, "exact": exact, "neurocognition": rules if neurocognition else None}
+            {
+                **asked,
+                "exact": exact,
+                "network": _NETWORK if network else None,
+                "neurocognition": rules if neurocognition else None,
+            }
         )
     except ValidationError as cause:
         said = [fault["msg"].removeprefix("Value error, ") for fault in cause.errors()]

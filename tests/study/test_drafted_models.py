@@ -21,7 +21,7 @@ COVARIATES = {"age", "sex", "duration", "medicines"}
 
 
 def drafted(protocol_content, **asked):
-    analyses = analyses_of(neurocognition=True, exact=("neurocognition",), **asked)
+    analyses = analyses_of(network=False, neurocognition=True, exact=("neurocognition",), **asked)
     return Protocol.model_validate(
         {**protocol_content, "analyses": analyses.model_dump(), "phenotypes": _PHENOTYPES}
     )
@@ -85,7 +85,7 @@ def test_the_severities_meet_with_all_covariates_beside_them(protocol_content):
 
 
 def test_exact_models_have_steps_for_the_separation_guard_and_noised_ones_pay_for_none():
-    exact = analyses_of(neurocognition=True, exact=("neurocognition",))
-    noised = analyses_of(neurocognition=True, exact=())
+    exact = analyses_of(network=False, neurocognition=True, exact=("neurocognition",))
+    noised = analyses_of(network=False, neurocognition=True, exact=())
     assert exact.neurocognition.rounds == EXACT_ROUNDS
     assert noised.neurocognition.rounds == ROUNDS
