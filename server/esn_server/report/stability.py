@@ -44,7 +44,7 @@ def stability(found: ExactNetworkSummary) -> Drawing | None:
             )
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel("partial correlation with GASE, given age, sex and site", color=INK)
-        axes.set_ylabel(f"retained in so many of {found.bootstrap_draws} draws", color=INK)
+        axes.set_ylabel(f"share of {found.bootstrap_draws} draws that retain it", color=INK)
         axes.legend(loc="center left", bbox_to_anchor=(0, 1.06), ncols=2, fontsize=8)
     often = stable_edges(found)
     return draw(
