@@ -1,10 +1,9 @@
 """The phases of a study: what each question is about, and which children it touches."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from esn_core.analyses import DRAWS_AT_ONCE, Analyses
+from esn_core.analyses import Analyses
 from esn_core.releases import Children
 
 Phase = Literal[
@@ -73,8 +72,7 @@ def planned_phases(*, training_rounds: int, analyses: Analyses) -> tuple[Planned
             PlannedPhase("fold-evaluation", "training", int(analyses.folds > 0)),
         ]
     if analyses.network is not None:
-        draws = (analyses.network.null_draws, analyses.network.bootstrap_draws)
-        null, bootstrap = (math.ceil(number / DRAWS_AT_ONCE) for number in draws)
+        null, bootstrap = analyses.network.releases
         plan += [
             PlannedPhase("network", "training", 1, exact=True),
             PlannedPhase("network-null", "training", null, exact=True),

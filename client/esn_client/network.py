@@ -7,16 +7,8 @@ from esn_client.egress import Rows
 from esn_client.study import Study
 from esn_core.analyses import DRAWS_AT_ONCE
 from esn_core.multipliers import secret_normals
-from esn_core.network_releases import (
-    Partial,
-    design,
-    network,
-    network_bootstrap,
-    network_bootstrap_rows,
-    network_null,
-    network_null_rows,
-    network_rows,
-)
+from esn_core.network_bootstrap import Partial, network_bootstrap, network_bootstrap_rows
+from esn_core.network_releases import design, network, network_null, network_null_rows, network_rows
 from esn_core.questions import Question
 
 Floats = NDArray[np.float64]

@@ -67,6 +67,7 @@ def review(protocol: Protocol) -> str:
     lines += [
         f"  No sum over fewer than {minimum} children leaves. No image, connectome or score of one child",
         "  does.",
+        *_network(protocol),
         "  A site that has fewer refuses, and the refusal itself tells that a split is below the minimum.",
         "",
         *_list(protocol),
@@ -104,6 +105,17 @@ def _signature(protocol: Protocol) -> list[str]:
         else f"Signed by {fingerprint(found)}"
     )
     return [by, f"Questions are answered up to and on {protocol.expires}."]
+
+
+def _network(protocol: Protocol) -> list[str]:
+    """Say how many training children the exact network asks of a site, and why."""
+    rules = protocol.analyses.network
+    if rules is None:
+        return []
+    return [
+        f"  The exact network asks for {rules.minimum_children} training children at each site: there",
+        "  are fewer sums with random numbers than children. From as many a child could be computed.",
+    ]
 
 
 def _list(protocol: Protocol) -> list[str]:

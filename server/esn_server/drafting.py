@@ -68,7 +68,8 @@ _NEUROCOGNITION = {
 }
 
 
-_NETWORK = {"t_threshold": 3.1, "null_draws": 200, "bootstrap_draws": 100}
+# So many draws need a hundred children and some; a study of larger hospitals raises both numbers.
+_NETWORK = {"t_threshold": 3.1, "null_draws": 60, "bootstrap_draws": 40, "minimum_children": 20}
 
 
 def analyses_of(*, network: bool, neurocognition: bool, exact: Sequence[str], **asked: object) -> Analyses:
@@ -174,6 +175,7 @@ def draft(
         No such atlas ships.
 
     """
+    analyses = _enough_children(analyses, sites=max(len(roster), 3) - colluding_sites)
     load_atlas(atlas)  # refuses an unknown name with the known ones
     recipe = (files("esn_core") / "atlases" / f"{atlas}.recipe.toml").read_text(encoding="utf-8")
     template = (files("esn_server") / "protocol.toml.j2").read_text(encoding="utf-8")
@@ -204,6 +206,16 @@ def draft(
         phenotypes=_PHENOTYPES if analyses.neurocognition else {},
         shares=_shares(planned_phases(training_rounds=training_rounds, analyses=analyses)),
     )
+
+
+def _enough_children(analyses: Analyses, *, sites: int) -> Analyses:
+    """Ask so many training children of each site as the draws of the exact network need, if any do."""
+    rules = analyses.network
+    if rules is None or sites < 1:
+        return analyses
+    while rules.too_many_draws(sites) is not None:
+        rules = rules.model_copy(update={"minimum_children": rules.minimum_children + 1})
+    return analyses.model_copy(update={"network": rules})
 
 
 def _shares(phases: Sequence[PlannedPhase]) -> dict[Phase, float]:

@@ -12,15 +12,8 @@ from esn_core.atlas import load_atlas
 from esn_core.errors import StudyError
 from esn_core.exact_network import ExactNetwork, Moments, discovered, exact_network
 from esn_core.network_based import Component, network_based
-from esn_core.network_releases import (
-    Partial,
-    bootstrap_r,
-    moments_of,
-    network,
-    network_bootstrap,
-    network_null,
-    null_moments,
-)
+from esn_core.network_bootstrap import Partial, bootstrap_r, network_bootstrap
+from esn_core.network_releases import moments_of, network, network_null, null_moments
 from esn_core.phases import Phase
 from esn_core.protocol import Protocol
 from esn_core.releases import ReleaseKind

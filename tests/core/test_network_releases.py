@@ -11,15 +11,17 @@ from esn_core.errors import DataError
 from esn_core.exact_network import exact_network
 from esn_core.fixed_point import add_up, sum_rows
 from esn_core.multipliers import LARGEST
-from esn_core.network_releases import (
+from esn_core.network_bootstrap import (
     Partial,
     bootstrap_r,
-    design,
     influences,
-    moments_of,
-    network,
     network_bootstrap,
     network_bootstrap_rows,
+)
+from esn_core.network_releases import (
+    design,
+    moments_of,
+    network,
     network_null,
     network_null_rows,
     network_rows,

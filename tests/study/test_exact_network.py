@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from statsmodels.stats.multitest import multipletests
 
 from esn_client.answers import rows_of
 from esn_client.study import Study
-from esn_core.analyses import DRAWS_AT_ONCE, Analyses
+from esn_core.analyses import DRAWS_AT_ONCE, Analyses, NetworkRules
 from esn_core.atlas import load_atlas
 from esn_core.errors import StudyError
 from esn_core.network_based import components
@@ -20,9 +22,11 @@ from esn_server.network_outcome import exact_network_of
 from esn_server.rounds import Pooled
 from esn_server.study import run_study
 
-RULES = {"t_threshold": 2.5, "null_draws": 60, "bootstrap_draws": 40}
+SITES = ("north", "south", "west", "east")
+# Four sites of 16 children, one of which may collude: 3 (16 - 1) - 3 = 42 draws would be too many.
+RULES = {"t_threshold": 2.5, "null_draws": 20, "bootstrap_draws": 20, "minimum_children": 16}
 ANALYSES = {"network": RULES, "exact": ["network"]}
-MASKED = {"trust": "secure-sum"}
+MASKED = {"trust": "secure-sum", "sites": SITES}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,7 @@ def one_table(consortium):
         scores.append(split.scores[:, edges])
         severity.append(standardise_severity(split.gase))
         where = [cohort.people.participants.index(label) for label in split.participants]
-        indicator = np.zeros((len(split.gase), 3))
+        indicator = np.zeros((len(split.gase), len(SITES)))
         indicator[:, k] = 1
         others.append(np.column_stack([cohort.people.age_years[where], cohort.people.sex[where], indicator]))
     return np.concatenate(scores), np.concatenate(severity), np.concatenate(others)
@@ -119,7 +123,7 @@ def _first_p(consortium, tables, rules):
         )
         rows = [rows_of(Question(number, dict(arrays)), study) for study in studies]
         assert {answer.kind for answer in rows} == {kind}
-        return Pooled(sum(answer.values.sum(axis=0) for answer in rows), ("north", "south", "west")), 0.0
+        return Pooled(sum(answer.values.sum(axis=0) for answer in rows), SITES), 0.0
 
     found = run_network(consortium.protocol, ask, rules.model_copy(update={"bootstrap_draws": 0}))
     assert found.frequency is None
@@ -137,19 +141,43 @@ def test_a_question_that_is_asked_again_is_answered_with_the_same_draws(consorti
     rounds = {
         (consortium.link.read(body).id.phase, consortium.link.read(body).id.round) for _, body, _ in asked
     }
-    assert rounds == {("network-null", 0), ("network-null", 1), ("network-bootstrap", 0)}
+    assert rounds == {("network-null", 0), ("network-bootstrap", 0)}
     for node, body, answer in asked:
         assert consortium.link.hospitals[node].reply(body) == answer
 
 
-def test_draws_leave_in_whole_sums(consortium):
-    releases = {phase.phase: phase.releases for phase in consortium.protocol.phases}
-    assert (releases["network"], releases["network-null"], releases["network-bootstrap"]) == (1, 2, 1)
-    assert DRAWS_AT_ONCE == 50
+def test_draws_leave_in_whole_sums(rules):
+    assert rules.releases == (1, 1)
+    assert rules.model_copy(update={"null_draws": 21}).releases == (2, 1)
+    assert rules.model_copy(update={"null_draws": 0}).releases == (0, 1)
+
+
+def test_as_many_draws_as_children_are_refused(make_consortium):
+    many = {"network": {**RULES, "bootstrap_draws": 21}, "exact": ["network"]}
+    words = "as 60, in sums of 20; 3 sites of 16 training children .* may collude left out, allow 41"
+    with pytest.raises(ValidationError, match=words):
+        make_consortium(exact=True, analyses=many, **MASKED)
+
+
+@given(st.integers(0, 200), st.integers(0, 200), st.integers(3, 60), st.integers(3, 8))
+def test_draws_that_are_allowed_leave_directions_that_no_sum_has(null, bootstrap, minimum, sites):
+    """All that is linear in the children's scores, against the dimensions that they have within sites."""
+    asked = NetworkRules(t_threshold=3, null_draws=null, bootstrap_draws=bootstrap, minimum_children=minimum)
+    if asked.too_many_draws(sites) is None:
+        equations = 3 + DRAWS_AT_ONCE * sum(asked.releases)
+        assert equations < sites * minimum - sites
+
+
+def test_a_site_with_fewer_children_refuses_at_roll_call(make_consortium):
+    more = {"network": {**RULES, "minimum_children": 17}, "exact": ["network"]}
+    consortium = make_consortium(exact=True, analyses=more, **MASKED)
+    with pytest.raises(StudyError, match=r"phase roll-call.*refused \(GateError\)"):
+        run(consortium)
+    assert not any(ledger.entries() for ledger in consortium.ledgers.values())
 
 
 def test_draws_of_other_sites_than_the_network_are_refused(consortium, rules):
-    base = Pooled(np.zeros(1), ("north", "south", "west"))
+    base = Pooled(np.zeros(1), SITES)
 
     def ask(phase, kind, _round, _arrays):
         if phase == "network":
@@ -158,7 +186,7 @@ def test_draws_of_other_sites_than_the_network_are_refused(consortium, rules):
         return Pooled(np.zeros(kind.dimension), ("north", "west")), 0.0
 
     with pytest.raises(
-        StudyError, match="network is that of north, south, west; its draws came from north, west"
+        StudyError, match="network is that of north, south, west, east; its draws came from north, west"
     ):
         run_network(consortium.protocol, ask, rules)
 
