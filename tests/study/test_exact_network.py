@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from statsmodels.stats.multitest import multipletests
 
 from esn_client.answers import rows_of
+from esn_client.review import review
 from esn_client.study import Study
 from esn_core.analyses import DRAWS_AT_ONCE, Analyses, NetworkRules
 from esn_core.atlas import load_atlas
@@ -222,3 +223,9 @@ def test_a_site_without_consent_refuses_it(make_consortium):
 def test_the_design_takes_ages_sexes_and_severities_on_scales_that_fit():
     rows = design(np.array([1.0, 4.0, 7.0]), np.array([4.0, 10.0, 18.0]), np.array([0.0, 1.0, 1.0]))
     assert rows == pytest.approx(np.array([[-2, -0.6, -0.5], [0, 0, 0.5], [2, 0.8, 0.5]]))
+
+
+def test_the_review_says_what_the_network_asks_of_a_site(consortium):
+    said = review(consortium.protocol)
+    assert "network-null, once from the training children" in said
+    assert "The exact network asks for 16 training children at each site" in said
