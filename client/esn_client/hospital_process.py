@@ -1,4 +1,8 @@
-"""The hospital in a process of its own: reads questions from its guard, and answers each through the gate."""
+"""The hospital in a process of its own: reads questions from its guard, and answers each through the gate.
+
+It ends when no question came for a while, and is started again by the next one: what a study loaded (torch,
+the children, a model) is some hundred MB, which a hospital need not hold between two studies.
+"""
 
 import logging
 import signal
@@ -11,9 +15,11 @@ from esn_core.errors import EsnError
 
 _log = logging.getLogger(__name__)
 
+_IDLE_S = 300.0
 
-def serve(pipe: Connection, reply: Callable[[bytes], bytes]) -> None:
-    """Answer until the guard closes its end.
+
+def serve(pipe: Connection, reply: Callable[[bytes], bytes], *, idle_s: float = _IDLE_S) -> None:
+    """Answer until the guard closes its end, or asks nothing for so long.
 
     Parameters
     ----------
@@ -21,10 +27,12 @@ def serve(pipe: Connection, reply: Callable[[bytes], bytes]) -> None:
         To the guard.
     reply : callable
         Takes a question's bytes and returns the answer's. Of an exception, the guard learns the class.
+    idle_s : float
+        Longest wait for a question.
 
     """
     pipe.send_bytes(b"R")
-    while True:
+    while pipe.poll(idle_s):
         try:
             body = pipe.recv_bytes()
         except EOFError:

@@ -38,7 +38,7 @@ marker = sys.argv[1]
 if marker == "broken":
     Connection(int(sys.argv[2])).send_bytes(b"FConfigError\\nthis site has no state")
     sys.exit()
-serve(Connection(int(sys.argv[2])), reply)
+serve(Connection(int(sys.argv[2])), reply, idle_s=float(sys.argv[1]) if marker == "0.5" else 300.0)
 """
 
 
@@ -57,6 +57,14 @@ def test_one_process_answers_every_question(executor_of):
         answers = {executor.ask(b"who") for _ in range(5)}
     assert len(answers) == 1
     assert not psutil.pid_exists(int(answers.pop()))
+
+
+def test_a_process_that_is_asked_nothing_ends_and_the_next_question_starts_another(executor_of, caplog):
+    with executor_of("0.5") as executor:
+        before = int(executor.ask(b"who"))
+        psutil.Process(before).wait(20)
+        assert int(executor.ask(b"who")) != before
+    assert not caplog.records  # it is no fault
 
 
 def test_a_question_that_takes_too_long_is_an_error_and_the_next_is_answered(executor_of):

@@ -17,6 +17,7 @@ from esn_server.link import register_site
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 PROGRAM = Path(__file__).parent / "tiny_hospital.py"
+GUARD = Path(__file__).parent / "tiny_guard.py"
 SITES = ("north", "south", "west")
 WRONG = {
     "not finite": "north: ",
@@ -48,8 +49,8 @@ def hospitals(centre, tmp_path_factory, protocol_content):
             (path / "content.json").write_text(json.dumps(content, default=str))
         for site in SITES:
             own = directory / site
-            words = ("join", str(own), site, centre.public, str(centre.ca_certificate))
-            command = [sys.executable, str(PROGRAM), *words]
+            words = (str(own), site, centre.public, str(centre.ca_certificate))
+            command = [sys.executable, str(GUARD), *words]
             stack.enter_context(ChildProcess(command, log_file=own / "join.log", environment={}))
         yield directory
 
