@@ -58,6 +58,18 @@ def test_each_library_is_imported_in_its_place_only():
     assert [fault for name, source in modules() for fault in trespasses(name, source)] == []
 
 
+def test_the_guard_loads_neither_torch_nor_what_reads_children():
+    """It waits for days beside a hospital's other work; what it needs of the site is loaded with it."""
+    parts = ("cli", "guard", "executor", "config", "approvals", "audit", "kit")
+    program = f"""
+import sys
+{"; ".join(f"import esn_client.{part}" for part in parts)}
+print(*sorted({{"torch", "opacus", "dipy", "pandas", "nibabel", "statsmodels"}} & set(sys.modules)))
+"""
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []
+
+
 @pytest.mark.parametrize(
     ("name", "source"),
     [
