@@ -1,23 +1,17 @@
 """A site that answers wrongly is named, the study ends by the rule, and goes on after the cure."""
 
-import json
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from esn_client.identity import create_node_key
-from esn_core.child_process import ChildProcess
 from esn_core.errors import StudyError
-from esn_server.link import register_site
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 PROGRAM = Path(__file__).parent / "tiny_hospital.py"
-GUARD = Path(__file__).parent / "tiny_guard.py"
 SITES = ("north", "south", "west")
 WRONG = {
     "not finite": "north: ",
@@ -31,27 +25,15 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def hospitals(centre, tmp_path_factory, protocol_content):
+def hospitals(centre, tiny_hospitals, protocol_content):
     directory = centre.directory.parent / "study"
-    directory.mkdir()
     protocol = {
         **protocol_content,
         "privacy": {**protocol_content["privacy"], "trust": "secure-sum"},
         "rounds": {"quorum": 3, "deadline_s": 120.0},
     }
-    content = {"protocol": protocol, "studies": [what.replace(" ", "-") for what in WRONG], "nodes": {}}
-    with ExitStack() as stack:
-        for site in SITES:
-            create_node_key(directory / site / "node_key")
-            key = directory / site / "node_key.pub"
-            content["nodes"][site] = register_site(centre.directory, centre.address, key)
-        for path in (directory, *(directory / site for site in SITES)):
-            (path / "content.json").write_text(json.dumps(content, default=str))
-        for site in SITES:
-            own = directory / site
-            words = (str(own), site, centre.public, str(centre.ca_certificate))
-            command = [sys.executable, str(GUARD), *words]
-            stack.enter_context(ChildProcess(command, log_file=own / "join.log", environment={}))
+    content = {"protocol": protocol, "studies": [what.replace(" ", "-") for what in WRONG]}
+    with tiny_hospitals(centre, directory, {site: directory / site for site in SITES}, content):
         yield directory
 
 

@@ -11,14 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from esn_client.identity import create_node_key
-from esn_core.child_process import ChildProcess
-from esn_server.link import register_site
-
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 PROGRAM = Path(__file__).parent / "tiny_hospital.py"
-GUARD = Path(__file__).parent / "tiny_guard.py"
 SITES = [f"site{number:02d}" for number in range(1, 13)]
 STUDIES = ["first", "second", "third"]
 MOST_MB = 350
@@ -32,8 +27,8 @@ def memory_mb(guard):
 
 
 @pytest.fixture
-def guards(centre, protocol_content, roster_of):
-    """Twelve running hospitals: where they live, and their guards."""
+def guards(centre, tiny_hospitals, protocol_content, roster_of):
+    """Twelve running hospitals: where their studies are kept, and their guards."""
     directory = centre.directory.parent / "study"
     protocol = {
         **protocol_content,
@@ -41,22 +36,9 @@ def guards(centre, protocol_content, roster_of):
         "privacy": {**protocol_content["privacy"], "trust": "secure-sum"},
         "rounds": {"quorum": len(SITES), "deadline_s": 300.0},
     }
-    content = {"protocol": protocol, "studies": STUDIES, "nodes": {}, "idle_s": IDLE_S}
-    with ExitStack() as stack:
-        for site in SITES:
-            create_node_key(directory / site / "node_key")
-            key = directory / site / "node_key.pub"
-            content["nodes"][site] = register_site(centre.directory, centre.address, key)
-        for path in (directory, *(directory / site for site in SITES)):
-            (path / "content.json").write_text(json.dumps(content, default=str))
-        processes = []
-        for site in SITES:
-            own = directory / site
-            words = (str(own), site, centre.public, str(centre.ca_certificate))
-            command = [sys.executable, str(GUARD), *words]
-            process = ChildProcess(command, log_file=own / "join.log", environment={})
-            processes.append(psutil.Process(stack.enter_context(process).pid))
-        yield directory, processes
+    content = {"protocol": protocol, "studies": STUDIES, "idle_s": IDLE_S}
+    with tiny_hospitals(centre, directory, {site: directory / site for site in SITES}, content) as started:
+        yield directory, [psutil.Process(process.pid) for process in started]
 
 
 def test_twelve_hospitals_finish_three_queued_studies_and_hold_little_while_they_wait(centre, guards):
