@@ -11,7 +11,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from esn_core.errors import EsnError
+from esn_core.errors import EsnError, GateError
+from esn_core.questions import LARGEST_MESSAGE_BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -38,13 +39,20 @@ def serve(pipe: Connection, reply: Callable[[bytes], bytes], *, idle_s: float = 
         except EOFError:
             return
         try:
-            said = b"A" + reply(body)
+            said = b"A" + _bounded(reply(body))
         except Exception as error:
             # Without its text, which may name a patient; with it where debugging was asked for.
             name = type(error).__name__
             _log.warning("no answer: %s", name, exc_info=_log.isEnabledFor(logging.DEBUG))
             said = b"E" + name.encode()
         pipe.send_bytes(said)
+
+
+def _bounded(answer: bytes) -> bytes:
+    """Return an answer that the centre can take; a longer one would be on its way for ever."""
+    if len(answer) > LARGEST_MESSAGE_BYTES:
+        raise GateError(f"an answer may hold {LARGEST_MESSAGE_BYTES} bytes at most, not {len(answer)}")
+    return answer
 
 
 def main() -> None:

@@ -9,13 +9,14 @@ import psutil
 import pytest
 
 from esn_client.executor import Executor
-from esn_core.errors import ConfigError, EsnError, LedgerError, QuestionLimitError
+from esn_core.errors import ConfigError, EsnError, GateError, LedgerError, QuestionLimitError
 
 PROGRAM = """
 import os, sys, time
 from multiprocessing.connection import Connection
 from esn_client.hospital_process import serve
 from esn_core.errors import LedgerError
+from esn_core.questions import LARGEST_MESSAGE_BYTES
 
 def reply(body):
     if body == b"long":
@@ -23,6 +24,8 @@ def reply(body):
     if body == b"large":
         kept = bytearray(os.urandom(1)) * 900_000_000
         time.sleep(60)
+    if body == b"long answer":
+        return bytes(LARGEST_MESSAGE_BYTES + 1)
     if body == b"fail":
         raise LedgerError("sub-01")
     if body == b"bug":
@@ -83,7 +86,9 @@ def test_a_question_that_takes_too_much_memory_is_an_error_and_the_next_is_answe
         assert executor.ask(b"who")
 
 
-@pytest.mark.parametrize(("body", "kind"), [(b"fail", LedgerError), (b"bug", EsnError)])
+@pytest.mark.parametrize(
+    ("body", "kind"), [(b"fail", LedgerError), (b"bug", EsnError), (b"long answer", GateError)]
+)
 def test_of_an_error_its_class_comes_back_and_the_process_goes_on(executor_of, body, kind):
     with executor_of() as executor:
         before = executor.ask(b"who")

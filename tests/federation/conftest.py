@@ -153,7 +153,21 @@ def open_centre() -> Callable[[Path], contextlib.AbstractContextManager[Centre]]
 
 
 @pytest.fixture(scope="session")
-def tiny_hospitals() -> Callable[..., contextlib.AbstractContextManager[list[ChildProcess]]]:
+def tiny_guard() -> Callable[[Centre, str, Path], ChildProcess]:
+    """Start a hospital of simulated connectomes that is enrolled."""
+
+    def start(centre: Centre, site: str, own: Path) -> ChildProcess:
+        program = Path(__file__).parent / "tiny_guard.py"
+        command = [sys.executable, str(program), str(own), site, centre.public, str(centre.ca_certificate)]
+        return ChildProcess(command, log_file=own / "join.log", environment={})
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def tiny_hospitals(
+    tiny_guard: Callable[[Centre, str, Path], ChildProcess],
+) -> Callable[..., contextlib.AbstractContextManager[list[ChildProcess]]]:
     """Enrol and start hospitals of simulated connectomes, each in its own directory; yields their guards.
 
     What they need to know of the studies is written beside their keys and into the centre's own place.
@@ -171,15 +185,7 @@ def tiny_hospitals() -> Callable[..., contextlib.AbstractContextManager[list[Chi
         for path in (study_directory, *places.values()):
             (path / "content.json").write_text(json.dumps({**content, "nodes": nodes}, default=str))
         with contextlib.ExitStack() as stack:
-            guards = []
-            for site, own in places.items():
-                command = [sys.executable, str(Path(__file__).parent / "tiny_guard.py"), str(own), site]
-                process = ChildProcess(
-                    [*command, centre.public, str(centre.ca_certificate)],
-                    log_file=own / "join.log",
-                    environment={},
-                )
-                guards.append(stack.enter_context(process))
+            guards = [stack.enter_context(tiny_guard(centre, site, own)) for site, own in places.items()]
             yield guards
 
     return start

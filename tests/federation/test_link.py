@@ -53,6 +53,22 @@ def test_of_an_exception_only_the_name_of_its_class_travels(centre, three_sites,
         assert not file.is_file() or b"sub-0042" not in file.read_bytes(), file
 
 
+def test_an_answer_that_never_becomes_whole_keeps_nobody_waiting(centre, three_sites, ask):
+    greedy, *others = three_sites
+    with open_run(centre.directory, address=centre.address) as transport:
+        ask(transport, three_sites, b"before")
+        transport.send(greedy.node_id, b"large")  # more than the front lets through
+        said, until_s = [], time.monotonic() + 3.0
+        while time.monotonic() < until_s:
+            start_s = time.monotonic()
+            said += transport.receive()
+            assert time.monotonic() - start_s < 5
+        assert [reply.body for reply in said] in ([], [None])
+        replies = ask(transport, others, b"meanwhile")
+        assert [replies[site.node_id].body for site in others] == [b"echo:meanwhile"] * 2
+        assert ask(transport, [greedy], b"after")[greedy.node_id].body == b"echo:after"
+
+
 def test_a_bundle_with_code_or_unknown_hash_is_refused_and_leaves_no_trace(
     centre, three_sites, ask, bundle_with_code, monkeypatch
 ):

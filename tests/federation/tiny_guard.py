@@ -7,6 +7,7 @@ from pathlib import Path
 from esn_client.executor import Executor
 from esn_client.guard import GuardSettings, join
 from esn_core.errors import EsnError
+from esn_core.questions import question_in
 from esn_server.bundle import bundle_sha256
 
 HOSPITAL = Path(__file__).parent / "tiny_hospital.py"
@@ -28,7 +29,13 @@ def main(directory, site, address, ca_certificate):
             allowed_bundles=lambda: frozenset([bundle_sha256()]),
             audit=print,
         )
-        join(settings, executor.ask)
+
+        def answer(body):
+            said, misbehaviour = executor.ask(body), directory / "misbehaviour"
+            large = misbehaviour.exists() and misbehaviour.read_text() == "a gigabyte"
+            return bytes(2**30) if large and question_in(body).phase == "association" else said
+
+        join(settings, answer)
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ class SeededHospital(Hospital):
         }
         what = self.misbehaviour.read_text()
         if what == "a gigabyte":
-            return bytes(2**30)
+            return said  # and the guard sends another
         if what == "nonsense":
             return b"nonsense"
         if what == "nothing":
