@@ -2,7 +2,8 @@
 
 Exact sums only: every number of a site's sum is a moment about the site's own means, so a child's part of it
 depends on the other children, and no bounded noise would protect it. For simulation, for a site's own
-children, and as the reference that private selection is held against.
+children, for studies whose sites consent to exact sums, and as the reference that private selection is held
+against.
 """
 
 import math
@@ -122,7 +123,7 @@ def exact_network(sums: Moments, *, false_discovery_rate: float = 0.05) -> Exact
     with np.errstate(divide="ignore", invalid="ignore"):
         t = r * np.sqrt(freedom / (1 - r**2))
     p = 2 * student.sf(np.abs(t), freedom)
-    return ExactNetwork(r, t, p, _discovered(p, false_discovery_rate), freedom)
+    return ExactNetwork(r, t, p, discovered(p, false_discovery_rate), freedom)
 
 
 def stability(parts: Sequence[Moments], *, false_discovery_rate: float = 0.05) -> Floats:
@@ -139,7 +140,8 @@ def stability(parts: Sequence[Moments], *, false_discovery_rate: float = 0.05) -
     return np.asarray(np.mean(kept, axis=0), dtype=np.float64)
 
 
-def _discovered(p: Floats, rate: float) -> NDArray[np.bool_]:
+def discovered(p: Floats, rate: float = 0.05) -> NDArray[np.bool_]:
+    """Return which (E,) edges Benjamini & Hochberg's procedure retains; none whose p is NaN."""
     # Imported here: statsmodels takes a second, and most programs select nothing.
     from statsmodels.stats.multitest import multipletests
 

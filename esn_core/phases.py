@@ -11,6 +11,9 @@ Phase = Literal[
     "cohort",
     "centre",
     "association",
+    "network",
+    "network-null",
+    "network-bootstrap",
     "gradient",
     "local-update",
     "calibration",
@@ -71,6 +74,13 @@ def planned_phases(*, training_rounds: int, local_steps: int, analyses: Analyses
             PlannedPhase("rerun-calibration", "training", 1),
             PlannedPhase("rerun-evaluation", "held-out", int(tested)),
             PlannedPhase("fold-evaluation", "training", int(analyses.folds > 0)),
+        ]
+    if analyses.network is not None:
+        null, bootstrap = analyses.network.releases
+        plan += [
+            PlannedPhase("network", "training", 1, exact=True),
+            PlannedPhase("network-null", "training", null, exact=True),
+            PlannedPhase("network-bootstrap", "training", bootstrap, exact=True),
         ]
     if analyses.neurocognition is not None:
         free = "neurocognition" in exact

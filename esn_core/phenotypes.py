@@ -1,14 +1,14 @@
 """The data dictionary of a study: what the columns of participants.tsv mean, the same at every site."""
 
-import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from esn_core.errors import DataError
+if TYPE_CHECKING:  # a guard reads protocols, and no table
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 
@@ -16,6 +16,8 @@ Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 
 MISSING = "n/a"
 """What BIDS writes where a value is not known."""
+
+_NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 
 
 class Phenotype(BaseModel):
@@ -45,29 +47,33 @@ class Phenotype(BaseModel):
         """Smallest and largest value; 0 and 1 for a category."""
         return self.range or (0.0, 1.0)
 
-    def value(self, text: str) -> float:
-        """Read one field of the table; NaN where it is missing.
+    @property
+    def expected(self) -> str:
+        """What a field of the column may be, in words."""
+        if self.kind == "category":
+            return f"{' or '.join(self.codes)} or {MISSING}"
+        low, high = self.span
+        return f"{low:g} to {high:g} ({self.unit}) or {MISSING}"
 
-        Raises
-        ------
-        DataError
-            It is no such value.
+    def values(self, texts: "pd.Series[str]") -> "pd.Series[float]":
+        """Read a column of the table.
+
+        Parameters
+        ----------
+        texts : (n,) Series of str
+            As they stand in the table.
+
+        Returns
+        -------
+        (n,) Series of float64
+            Numbers, or the place of a code; NaN where the text is `MISSING`, and where it is no such value: a
+            number is written with a decimal point, without spaces and without marks between thousands.
 
         """
-        if text == MISSING:
-            return math.nan
         if self.kind == "category":
-            if text not in self.codes:
-                raise DataError(f"must be {' or '.join(self.codes)} or {MISSING}, not {text!r}")
-            return float(self.codes.index(text))
-        low, high = self.span
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not low <= number <= high:
-            raise DataError(f"must be {low:g} to {high:g} ({self.unit}) or {MISSING}, not {text!r}")
-        return number
+            return texts.map({code: float(k) for k, code in enumerate(self.codes)}).astype("float64")
+        numbers = texts.where(texts.str.fullmatch(_NUMBER), "nan").astype("float64")
+        return numbers.where(numbers.between(*self.span))
 
 
 Phenotypes = Mapping[Column, Phenotype]

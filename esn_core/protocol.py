@@ -33,7 +33,7 @@ from esn_core.errors import ConfigError, EsnError, ProtocolError
 from esn_core.phases import Phase, PlannedPhase, planned_phases
 from esn_core.phenotypes import Column, Phenotype
 from esn_core.recipe import ImagingRecipe
-from esn_core.releases import CHILDREN
+from esn_core.releases import CHILDREN, Children
 from esn_core.site_keys import identity_key, mask_key, spoken
 
 SiteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
@@ -292,6 +292,10 @@ class Protocol(_Table):
             total = sum(privacy.shares.get(p.phase, 0.0) for p in plan if p.children == children)
             if not said and abs(total - 1) > 1e-9:
                 said.append(f"the shares of {children} children must sum to 1, not {total:g}")
+        if info.data["analyses"].network is not None and privacy.trust != "secure-sum":
+            said.append(
+                "the exact network needs trust 'secure-sum': sums of one site's children tell of each of them"
+            )
         if said:
             raise ValueError("; ".join(said))
         return privacy
@@ -303,6 +307,11 @@ class Protocol(_Table):
         if sites and rounds.quorum > sites:
             raise ValueError(f"the quorum is {rounds.quorum}, but the roster lists {sites} sites")
         privacy = info.data.get("privacy")
+        network = info.data["analyses"].network if "analyses" in info.data else None
+        if network is not None and privacy is not None:
+            too_many = network.too_many_draws(rounds.quorum - privacy.colluding_sites)
+            if too_many is not None:
+                raise ValueError(too_many)
         if sites and privacy is not None and privacy.trust == "secure-sum":
             colluding = privacy.colluding_sites
             if rounds.quorum - colluding < 2:
@@ -333,6 +342,11 @@ class Protocol(_Table):
     def phases(self) -> tuple[PlannedPhase, ...]:
         """What is asked, in order, the roll call left out."""
         return _plan(self.training, self.analyses)
+
+    def minimum(self, children: Children) -> int:
+        """Return how many children of a split a site needs to take part."""
+        network = self.analyses.network if children == "training" else None
+        return max(self.cohort.minimum_children, network.minimum_children if network is not None else 0)
 
     @property
     def template(self) -> Template:

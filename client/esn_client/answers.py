@@ -8,7 +8,7 @@ from importlib.metadata import version
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from esn_client import neurocognition, reruns
+from esn_client import network, neurocognition, reruns
 from esn_client.cohort import Split
 from esn_client.egress import Gate, Rows
 from esn_client.study import Study, calibrated
@@ -229,6 +229,9 @@ _ROWS: Mapping[Phase, Callable[[Question, Study], Rows]] = {
     "comparison": neurocognition.comparison,
     "ranking": neurocognition.ranking,
     "attribution": attribution,
+    "network": network.moments,
+    "network-null": network.null,
+    "network-bootstrap": network.bootstrap,
     "rerun-association": reruns.association,
     "rerun-calibration": reruns.calibration,
     "rerun-evaluation": reruns.evaluation,
@@ -250,6 +253,9 @@ ARRAYS: Mapping[Phase, frozenset[str]] = {
     "comparison": frozenset({"weights", "edge_weights", "calibration", "coefficients"}),
     "ranking": frozenset({"weights", "edge_weights", "calibration", "coefficients", "histograms"}),
     "attribution": frozenset({"weights", "edge_weights", "calibration"}),
+    "network": frozenset(),
+    "network-null": frozenset(),
+    "network-bootstrap": frozenset({"partial"}),
     "rerun-association": frozenset({"mean_severity"}),
     "rerun-calibration": frozenset({"edge_weights"}),
     "rerun-evaluation": frozenset({"edge_weights", "calibration"}),

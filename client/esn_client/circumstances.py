@@ -5,12 +5,13 @@ from functools import cached_property
 
 from esn_client.approvals import Approvals
 from esn_client.audit import AuditLog
-from esn_client.cohort import Cohort, Participant, load_cohort, read_participants
+from esn_client.cohort import Cohort, load_cohort
 from esn_client.config import SiteSettings
 from esn_client.identity import load_identity_key
 from esn_client.kit import centre_key, load_kit
 from esn_client.ledger import Ledger
 from esn_client.meeting import Meeting, meet
+from esn_client.participants import Participant, read_participants
 from esn_core.errors import ConfigError
 from esn_core.protocol import Protocol
 

@@ -128,6 +128,12 @@ def simulate(
         Path | None,
         typer.Option(help="Write derivatives there at once, on desikan-killiany-83, and no scans."),
     ] = None,
+    world: Annotated[
+        str,
+        typer.Option(
+            help="With --connectomes: clinical, weak, non-additive or epilepsy (published regions)."
+        ),
+    ] = "clinical",
     children: Annotated[int, typer.Option(min=1, help="Children with drug-resistant epilepsy.")] = 24,
     controls: Annotated[int, typer.Option(min=0, help="Healthy controls.")] = 8,
     truth: Annotated[Path | None, typer.Option(help="Write the hidden truth here, for tests only.")] = None,
@@ -139,10 +145,19 @@ def simulate(
 
     if connectomes is not None:
         write_connectomes(
-            directory, connectomes, site=site, seed=seed, children=children, controls=controls, truth=truth
+            directory,
+            connectomes,
+            site=site,
+            seed=seed,
+            children=children,
+            controls=controls,
+            truth=truth,
+            world=world,
         )
         typer.echo(str(directory))
         return
+    if world != "clinical":
+        raise ConfigError("--world is for --connectomes; scans are simulated of one kind of world alone")
     write_site(
         directory, site=site, seed=seed, children=children, controls=controls, truth=truth, n_procs=n_procs
     )

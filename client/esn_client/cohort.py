@@ -1,8 +1,8 @@
-"""The site's children: who they are, which split they are in, and their edge scores."""
+"""The site's cohort: its children with epilepsy, which split they are in, and their edge scores."""
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,45 +12,15 @@ from numpy.typing import NDArray
 from esn_client.imaging.derivatives import Derivative, prepared_visits
 from esn_client.imaging.quality.site import read_exclusions
 from esn_client.imaging.scans import Visit
+from esn_client.participants import Participant, read_phenotypes
 from esn_core.connectome import Template, edge_scores, edge_strengths
 from esn_core.errors import DataError
 from esn_core.harmonise import control_offset
 from esn_core.matching import Standing
-from esn_core.phenotypes import MISSING, Phenotypes
 from esn_core.protocol import Protocol
-from esn_core.releases import GASE_LEVELS, Children
+from esn_core.releases import Children
 
 _log = logging.getLogger(__name__)
-
-_COLUMNS = ("participant_id", "age", "sex", "group", "gase")
-_SEX = {"F": 0.0, "M": 1.0}
-_GROUPS = ("dre", "control")
-
-
-@dataclass(frozen=True)
-class Participant:
-    """One line of participants.tsv.
-
-    Attributes
-    ----------
-    label : str
-        BIDS participant label with its prefix, such as 'sub-012'.
-    age_years : float
-    sex : float
-        0 female, 1 male.
-    group : {'dre', 'control'}
-    gase : int or None
-        1 to 7; None for controls, and for children whose score is not known.
-
-    """
-
-    label: str
-    age_years: float
-    sex: float
-    group: str
-    gase: int | None
-    row: Mapping[str, str] = field(default_factory=dict)
-    """All fields of the line, by column."""
 
 
 @dataclass(frozen=True)
@@ -119,47 +89,6 @@ class Cohort:
         return self.training if children == "training" else self.held_out
 
 
-def read_participants(dataset: Path) -> tuple[Participant, ...]:
-    """Read and check participants.tsv.
-
-    Raises
-    ------
-    DataError
-        The table is missing or has faults; the message lists all of them, with their lines.
-
-    """
-    path = dataset / "participants.tsv"
-    try:
-        # 'utf-8-sig': spreadsheets put a mark in front of the first column's name.
-        head, *lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError as cause:
-        raise DataError(f"{path}: there is no such file") from cause
-    except (OSError, UnicodeDecodeError) as cause:
-        raise DataError(f"{path}: cannot be read as a table of tab-separated values") from cause
-    columns = head.rstrip("\r").split("\t")
-    missing = [c for c in _COLUMNS if columns.count(c) != 1]
-    if missing:
-        raise DataError(f"{path}: line 1: missing or repeated column {', '.join(map(repr, missing))}")
-    participants, faults = [], []
-    for number, line in enumerate(lines, start=2):
-        if not line.strip():
-            continue
-        fields = line.rstrip("\r").split("\t")
-        try:
-            if len(fields) != len(columns):
-                raise DataError(f"holds {len(fields)} fields, not {len(columns)}")  # noqa: TRY301
-            participants.append(_participant(dict(zip(columns, fields, strict=True))))
-        except DataError as fault:
-            faults.append(f"line {number}: {fault}")
-    if not participants and not faults:
-        faults.append("lists no participant")
-    labels = [p.label for p in participants]
-    faults += [f"{label} is listed twice" for label in sorted({x for x in labels if labels.count(x) > 1})]
-    if faults:
-        raise DataError(f"{path}: {'; '.join(faults)}")
-    return tuple(participants)
-
-
 def load_cohort(
     participants: tuple[Participant, ...], *, site: str, derivatives: Path, protocol: Protocol
 ) -> Cohort:
@@ -219,34 +148,6 @@ def load_cohort(
     )
 
 
-def read_phenotypes(
-    participants: Sequence[Participant], phenotypes: Phenotypes
-) -> Mapping[str, Mapping[str, float]]:
-    """Read the columns of a data dictionary: by column, then by participant.
-
-    Raises
-    ------
-    DataError
-        A column is missing, or a value is not what the dictionary says; the message lists all faults.
-
-    """
-    faults: list[str] = []
-    found: dict[str, dict[str, float]] = {}
-    for name, phenotype in phenotypes.items():
-        if any(name not in p.row for p in participants):
-            faults.append(f"participants.tsv has no column {name!r}, which the protocol explains")
-            continue
-        found[name] = {}
-        for p in participants:
-            try:
-                found[name][p.label] = phenotype.value(p.row[name])
-            except DataError as fault:
-                faults.append(f"{p.label}: {name} {fault}")
-    if faults:
-        raise DataError("; ".join(faults))
-    return found
-
-
 def _scores(
     participant: Participant,
     derivatives: Path,
@@ -286,27 +187,3 @@ def _split(
             name: np.array([values[p.label] for p, _ in children]) for name, values in phenotypes.items()
         },
     )
-
-
-def _participant(row: dict[str, str]) -> Participant:
-    label = row["participant_id"]
-    if not (label.startswith("sub-") and label[4:].isalnum() and label.isascii()):
-        raise DataError(f"participant_id must be 'sub-' and plain letters or digits, not {label!r}")
-    if row["sex"] not in _SEX:
-        raise DataError(f"{label}: sex must be F or M, not {row['sex']!r}")
-    if row["group"] not in _GROUPS:
-        raise DataError(f"{label}: group must be dre or control, not {row['group']!r}")
-    try:
-        age = float(row["age"])
-    except ValueError:
-        age = float("nan")
-    if not 0 <= age <= 120:
-        raise DataError(f"{label}: age must be in years, not {row['age']!r}")
-    gase = None
-    if row["group"] == "dre" and row["gase"] != MISSING:
-        if row["gase"] not in {str(level) for level in GASE_LEVELS}:
-            raise DataError(
-                f"{label}: gase must be a whole number from 1 to 7, or {MISSING}, not {row['gase']!r}"
-            )
-        gase = int(row["gase"])
-    return Participant(label, age, _SEX[row["sex"]], row["group"], gase, row)

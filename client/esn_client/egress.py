@@ -183,7 +183,7 @@ class Gate:
             self._attempt(question, protocol)
         noise_sd = noise_units(kind, price.noise_multiplier, share=protocol.noise_share)
         patients, values = _one_row_each(rows)
-        self._check_minimum(patients, protocol, what=f"release {kind.name}")
+        self._check_minimum(patients, kind.children, protocol, what=f"release {kind.name}")
         total = sum_rows(clip_rows(values, kind.l2_bound), kind)
         if price.noise_multiplier != NO_NOISE:
             total = add_noise(total, self._noise(kind.dimension, noise_sd))
@@ -248,7 +248,7 @@ class Gate:
         for phase in price.phases:
             self._check_consent(phase.noise_multiplier)
         for split, participants in children.items():
-            self._check_minimum(set(participants), protocol, what=f"the {split} children's releases")
+            self._check_minimum(set(participants), split, protocol, what=f"the {split} children's releases")
         check_budget(
             self._ledger,
             protocol,
@@ -325,8 +325,10 @@ class Gate:
         if forbidden:
             raise GateError("; ".join(forbidden))
 
-    def _check_minimum(self, patients: Collection[str], protocol: Protocol, *, what: str) -> None:
-        needed = max(self._limits.minimum_children, protocol.cohort.minimum_children)
+    def _check_minimum(
+        self, patients: Collection[str], children: Children, protocol: Protocol, *, what: str
+    ) -> None:
+        needed = max(self._limits.minimum_children, protocol.minimum(children))
         if len(patients) < needed:
             raise GateError(f"{what} would sum fewer than the minimum of {needed} children")
 

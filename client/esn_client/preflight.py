@@ -11,13 +11,14 @@ from typing import Literal, TypeVar
 
 from esn_client.audit import AuditLog
 from esn_client.circumstances import Circumstances, open_ledger
-from esn_client.cohort import read_phenotypes
 from esn_client.config import SiteSettings, load_site
 from esn_client.egress import check_budget
 from esn_client.kit import load_kit
+from esn_client.participants import read_phenotypes
 from esn_client.site import check_against_audit, read_salt
 from esn_client.state import own_entry
 from esn_core.errors import ConfigError, DataError, EsnError, LinkError, ProtocolError
+from esn_core.releases import CHILDREN
 from esn_core.signed_protocol import today_utc
 
 _A = TypeVar("_A")
@@ -115,11 +116,13 @@ def prepared(about: Circumstances) -> str:
     for protocol in about.current:
         cohort = about.cohort(protocol)
         training, held_out = len(cohort.training.participants), len(cohort.held_out.participants)
-        least = max(about.settings.limits.minimum_children, protocol.cohort.minimum_children)
-        if min(training, held_out) < least:
+        least = {
+            split: max(about.settings.limits.minimum_children, protocol.minimum(split)) for split in CHILDREN
+        }
+        if training < least["training"] or held_out < least["held-out"]:
             raise DataError(
                 f"{protocol.study}: {training} training and {held_out} held-out children have connectomes; "
-                f"{least} of each are needed: run 'esn-client prepare'"
+                f"{least['training']} and {least['held-out']} are needed: run 'esn-client prepare'"
             )
         usable = training + held_out + cohort.controls
         said.append(

@@ -27,9 +27,10 @@ from esn_client.attacks import (
     true_positive_rate,
 )
 from esn_client.audit_findings import CANARY_DELTA, FALSE_POSITIVES, Audit, Canaries, KindAudit, Membership
-from esn_client.cohort import load_cohort, read_participants
+from esn_client.cohort import load_cohort
 from esn_client.config import SiteSettings
 from esn_client.egress import Rows
+from esn_client.participants import read_participants
 from esn_client.rehearsal import Rehearsal, scratch_directory
 from esn_client.study import Study
 from esn_client.training import device_for

@@ -25,6 +25,9 @@ _WHAT_LEAVES: Mapping[Phase, str] = {
     "calibration": "five sums of predicted and clinical severity",
     "evaluation": "number of held-out children, moments of predicted and clinical GASE, errors; also by GASE",
     "attribution": "for each candidate edge, what it adds to the held-out children's predictions",
+    "network": "for each candidate edge, its products with severity, age and sex about the site's means",
+    "network-null": "the same products with random numbers that this site draws in the place of severity",
+    "network-bootstrap": "what children add to each edge's correlation, weighed by such random numbers",
     "rerun-association": "the sums of 'association' without each site or part, and with random scores",
     "rerun-calibration": "the sums of 'calibration' for each of these reruns",
     "rerun-evaluation": "the sums of 'evaluation' for each of these reruns; a site is seen by itself in one",
@@ -65,6 +68,7 @@ def review(protocol: Protocol) -> str:
     lines += [
         f"  No sum over fewer than {minimum} children leaves. No image, connectome or score of one child",
         "  does.",
+        *_network(protocol),
         "  A site that has fewer refuses, and the refusal itself tells that a split is below the minimum.",
         "",
         *_list(protocol),
@@ -102,6 +106,17 @@ def _signature(protocol: Protocol) -> list[str]:
         else f"Signed by {fingerprint(found)}"
     )
     return [by, f"Questions are answered up to and on {protocol.expires}."]
+
+
+def _network(protocol: Protocol) -> list[str]:
+    """Say how many training children the exact network asks of a site, and why."""
+    rules = protocol.analyses.network
+    if rules is None:
+        return []
+    return [
+        f"  The exact network asks for {rules.minimum_children} training children at each site: there",
+        "  are fewer sums with random numbers than children. From as many a child could be computed.",
+    ]
 
 
 def _list(protocol: Protocol) -> list[str]:

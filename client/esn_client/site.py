@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from esn_client.answers import Hospital
 from esn_client.approvals import Approvals
 from esn_client.audit import AuditLog
-from esn_client.cohort import load_cohort, read_participants
+from esn_client.cohort import load_cohort
 from esn_client.config import SiteSettings
 from esn_client.egress import Gate, discrete_gaussian
 from esn_client.identity import load_identity_key, load_mask_key
 from esn_client.kit import centre_key
 from esn_client.ledger import Ledger
+from esn_client.participants import read_participants
 from esn_client.state import SALT_BYTES
 from esn_client.study import Study
 from esn_client.training import device_for

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from esn_core.atlas import Atlas
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import Anatomy, anatomy
+from esn_core.simulation.illness import draw_illness
+from esn_core.simulation.true_network import draw_network
 
 Floats = NDArray[np.float64]
 Sex = Literal["F", "M"]
@@ -18,8 +20,6 @@ OUTCOMES = ("global_score", "verbal_score", "nonverbal_score")
 """Neurocognitive standard scores: mean 100 and sd 15 in the population."""
 SEVERITY_MEAN, SEVERITY_SD = 4.0, 1.35
 """Of the latent severity among children with drug-resistant epilepsy, on the scale of GASE."""
-MEASURABLE_LOG_WEIGHT = 1.5
-"""Below so many streamlines (4.5) a bundle is too weak to belong to a severity network."""
 CONTROL_SEVERITY_Z = -1.6
 """Where healthy children stand on the severity axis."""
 
@@ -37,6 +37,10 @@ class Subject:
     group : 'dre' or 'control'
     gase : int or None
         1 to 7; None for a control.
+    duration_years : float or None
+        Since the first seizure; None for a control.
+    medicines : int or None
+        Antiseizure medicines taken now; None for a control.
     outcomes : dict of str to float
         A standard score for each of `OUTCOMES`.
     severity : float
@@ -51,6 +55,8 @@ class Subject:
     sex: Sex
     group: Group
     gase: int | None
+    duration_years: float | None
+    medicines: int | None
     outcomes: dict[str, float]
     severity: float
     log_weights: Floats
@@ -72,6 +78,9 @@ class WorldRules:
         Share of the network that lies in a few pairs of modules.
     block_share : float
         Most that the network holds of such a pair's bundles.
+    published_regions : float
+        How strongly the network prefers regions with a large published effect of epilepsy: a bundle is drawn
+        with its ends' mean damage to this power. 0: all regions alike; else on desikan-killiany-83 alone.
     nuisance_factors : int
     nuisance_sd : float
         Sd that all factors together add to an edge, in the edge's own sd.
@@ -95,6 +104,7 @@ class WorldRules:
     effect_spread: float = 0.4
     clustered: float = 0.7
     block_share: float = 1.0
+    published_regions: float = 0.0
     nuisance_factors: int = 6
     nuisance_sd: float = 0.28
     edge_sd: tuple[float, float] = (0.30, 0.50)
@@ -110,6 +120,8 @@ class WorldRules:
             raise ConfigError(f"the sd of compensated damage is 0 or more, not {self.compensated_sd}")
         if not 0 < self.edge_sd[0] <= self.edge_sd[1]:
             raise ConfigError(f"the edges' sd needs a range of positive numbers, not {self.edge_sd}")
+        if not 0 <= self.published_regions < np.inf:
+            raise ConfigError(f"a preference for regions is 0 or more, not {self.published_regions}")
 
 
 @dataclass(frozen=True)
@@ -228,7 +240,15 @@ class World:
         edges = len(shared.mean)
         mean = shared.mean + rules.template_shift_sd * rng.normal(size=edges)
         sd = rng.uniform(*rules.edge_sd, edges)
-        network = _draw_network(atlas, shared, rules, rng=rng)
+        network = draw_network(
+            atlas,
+            shared,
+            size=rules.severity_edges,
+            clustered=rules.clustered,
+            block_share=rules.block_share,
+            published_regions=rules.published_regions,
+            rng=rng,
+        )
         effect = np.zeros(edges)
         low, high = 1 - rules.effect_spread, 1 + rules.effect_spread
         effect[network] = -rng.uniform(low, high, len(network)) * rules.effect_sd
@@ -354,6 +374,9 @@ class World:
         )
         weights = self.log_weights(ages, males, severity, scanner=scanner, rng=rng)
         scores = _draw_outcomes(severity, rng=rng)
+        # From a stream of its own: whatever else is drawn from a seed stays as it was without it.
+        (own,) = rng.spawn(1)
+        illness = draw_illness(ages[:children], severity[:children], rng=own)
         return tuple(
             Subject(
                 participant=f"sub-{k + 1:03d}",
@@ -361,6 +384,8 @@ class World:
                 sex="M" if males[k] else "F",
                 group="dre" if k < children else "control",
                 gase=int(gase[k]) if k < children else None,
+                duration_years=float(illness.duration_years[k]) if k < children else None,
+                medicines=int(illness.medicines[k]) if k < children else None,
                 outcomes=dict(zip(OUTCOMES, scores[k].tolist(), strict=True)),
                 severity=float(severity[k]),
                 log_weights=weights[k],
@@ -384,29 +409,6 @@ def subject_counts(log_weights: Floats, *, rng: np.random.Generator) -> Floats:
 
     """
     return rng.poisson(np.exp(np.clip(log_weights, -10, 12))).astype(np.float64)
-
-
-def _draw_network(
-    atlas: Atlas, shared: Anatomy, rules: WorldRules, *, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Choose edges: a share of them from a few pairs of modules, the others anywhere."""
-    size = rules.severity_edges
-    candidates = np.flatnonzero(shared.present & (shared.mean > MEASURABLE_LOG_WEIGHT))
-    if size > len(candidates):
-        raise ConfigError(
-            f"a severity network of {size} edges needs as many bundles; {len(candidates)} are there"
-        )
-    modules = np.array([region.module for region in atlas.regions])
-    pairs = np.sort(modules[atlas.edges], axis=1)
-    _, block = np.unique(pairs, axis=0, return_inverse=True)
-    sizes = np.bincount(block[candidates])
-    chosen: list[int] = []
-    for b in rng.permutation(np.flatnonzero(sizes >= min(4, sizes.max()))):
-        room = round(rules.clustered * size) - len(chosen)
-        most = max(round(rules.block_share * sizes[b]), 1)
-        chosen += rng.permutation(candidates[block[candidates] == b]).tolist()[: max(min(room, most), 0)]
-    others = rng.permutation(np.setdiff1d(candidates, chosen))[: size - len(chosen)]
-    return np.sort(np.concatenate([np.array(chosen, dtype=np.int64), others]))
 
 
 def _draw_outcomes(severity: Floats, *, rng: np.random.Generator) -> Floats:

@@ -16,13 +16,13 @@ from esn_core.errors import ConfigError
 from esn_core.harmonise import control_offset
 from esn_core.simulation.anatomy import Anatomy, anatomy
 from esn_core.simulation.cohort import (
-    MEASURABLE_LOG_WEIGHT,
     ScannerRules,
     Subject,
     World,
     WorldRules,
     subject_counts,
 )
+from esn_core.simulation.true_network import MEASURABLE_LOG_WEIGHT
 
 Floats = NDArray[np.float64]
 
@@ -102,6 +102,13 @@ NON_ADDITIVE = replace(CLINICAL, world=replace(CLINICAL.world, effect_sd=0.7, co
 
 Mean of 4 worlds, without noise: the weighted sum gives r .73; two sums, one for each hemisphere, with the
 size of their difference give .84."""
+
+
+EPILEPSY = replace(CLINICAL, world=replace(CLINICAL.world, published_regions=2.0))
+"""As `CLINICAL`, but the network prefers regions that epilepsy is known to reduce (decision 0113)."""
+
+WORLDS = {"clinical": CLINICAL, "weak": WEAK, "non-additive": NON_ADDITIVE, "epilepsy": EPILEPSY}
+"""The named worlds."""
 
 
 @dataclass(frozen=True)

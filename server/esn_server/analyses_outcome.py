@@ -36,6 +36,7 @@ _ABSENT = {
     "cross_validation": "the protocol did not ask for it",
     "random_score": "the protocol did not ask for it",
     "explanation": "the protocol did not ask for it",
+    "exact_network": "the protocol did not ask for it; it needs exact sums and the consent of all sites",
     "cohort": "the protocol did not ask for it",
     "neurocognition": "the protocol did not ask for it",
     "local_only": "it is computed beside a study of simulated children alone: it stays at the site",

@@ -172,12 +172,17 @@ def new(
     folds: Annotated[int, typer.Option(help="Parts of a cross-validation; 0: none.")] = 0,
     random_scores: Annotated[int, typer.Option(min=0, help="Runs with scores drawn at random.")] = 0,
     explanation: Annotated[bool, typer.Option(help="Ask what each edge contributes.")] = False,
+    network: Annotated[
+        bool, typer.Option(help="Ask for the exact network and its stability; needs --exact network.")
+    ] = False,
     neurocognition: Annotated[
         bool, typer.Option(help="Ask whether the prediction explains impairment; edit the models afterwards.")
     ] = False,
     exact: Annotated[
         list[str] | None,
-        typer.Option(help="cohort, explanation or neurocognition without noise and so without an epsilon."),
+        typer.Option(
+            help="cohort, explanation, network or neurocognition without noise, so without epsilon."
+        ),
     ] = None,
     deadline_s: Annotated[float, typer.Option(help="Longest that one question may take.")] = 600.0,
 ) -> None:
@@ -207,6 +212,7 @@ def new(
             folds=folds,
             random_scores=random_scores,
             explanation=explanation,
+            network=network,
             neurocognition=neurocognition,
             exact=exact or (),
         ),

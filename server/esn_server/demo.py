@@ -51,6 +51,8 @@ class Plan:
     split_salt : str
     analyses : tuple of str
         What ``esn-server protocol new`` is told to ask.
+    exact_analyses : tuple of str
+        What it is told to ask besides in the study without noise.
 
     """
 
@@ -61,6 +63,7 @@ class Plan:
     atlas: str
     split_salt: str
     analyses: tuple[str, ...] = ()
+    exact_analyses: tuple[str, ...] = ()
 
 
 FROM_SCANS = Plan(
@@ -83,6 +86,7 @@ FULL = Plan(
         *("--cohort-summary", "--cross-site", "--random-scores", "1"),
         *("--explanation", "--neurocognition", "--exact", "neurocognition"),
     ),
+    exact_analyses=("--network", "--exact", "network"),
 )
 
 
@@ -269,6 +273,7 @@ def _draft(study: _Study) -> None:
         *("--epsilon", str(study.epsilon), "--delta", str(DELTA), "--noise", study.noise, "--simulated"),
         *("--split-salt", study.plan.split_salt, "--training-rounds", str(TRAINING_ROUNDS)),
         *("--deadline-s", "120", "--atlas", study.plan.atlas, *study.plan.analyses),
+        *(study.plan.exact_analyses if study.noise == "none" else ()),
     )
     _call("server", "protocol", "sign", str(study.centre), str(study.protocol))
 

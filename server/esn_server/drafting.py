@@ -14,6 +14,7 @@ from esn_core.atlas import load_atlas
 from esn_core.errors import ConfigError
 from esn_core.phases import Phase, PlannedPhase, planned_phases
 from esn_core.protocol import RosterEntry
+from esn_core.regression import EXACT_ROUNDS, ROUNDS
 from esn_core.releases import CHILDREN
 from esn_core.signed_protocol import today_utc
 from esn_server.bundle import bundle_sha256
@@ -41,21 +42,22 @@ _SCORE = {"kind": "number", "unit": "standard score, mean 100, sd 15", "range": 
 _PHENOTYPES = {
     "age": {"kind": "number", "unit": "years", "range": [0, 21]},
     "sex": {"kind": "category", "codes": ["F", "M"]},
+    "duration": {"kind": "number", "unit": "years since the first seizure", "range": [0, 21]},
+    "medicines": {"kind": "number", "unit": "antiseizure medicines taken now", "range": [0, 10]},
     "global_score": _SCORE,
     "verbal_score": _SCORE,
     "nonverbal_score": _SCORE,
 }
 
+_COVARIATES = ["age", "sex", "duration", "medicines"]
 _NEUROCOGNITION = {
-    "rounds": 8,
     "models": [
         ["gase"],
         ["predicted_gase"],
-        ["age"],
-        ["sex"],
+        *([name] for name in _COVARIATES),
         ["gase", "predicted_gase"],
-        ["gase", "age", "sex"],
-        ["predicted_gase", "age", "sex"],
+        ["gase", *_COVARIATES],
+        ["predicted_gase", *_COVARIATES],
     ],
     # One standard deviation below the mean of a standard score.
     "outcomes": [
@@ -66,8 +68,14 @@ _NEUROCOGNITION = {
 }
 
 
-def analyses_of(*, neurocognition: bool, **asked: object) -> Analyses:
-    """Return the table ``[analyses]`` of a draft; with `neurocognition`, its usual outcomes and models.
+# So many draws need a hundred children and some; a study of larger hospitals raises both numbers.
+_NETWORK = {"t_threshold": 3.1, "null_draws": 60, "bootstrap_draws": 40, "minimum_children": 20}
+
+
+def analyses_of(*, network: bool, neurocognition: bool, exact: Sequence[str], **asked: object) -> Analyses:
+    """Return the table ``[analyses]`` of a draft.
+
+    With `network`, the usual threshold and draws; with `neurocognition`, the usual outcomes and models.
 
     Raises
     ------
@@ -76,8 +84,15 @@ def analyses_of(*, neurocognition: bool, **asked: object) -> Analyses:
 
     """
     try:
+        # Without noise a step costs nothing, and there is time for a model that separates its children.
+        rules = _NEUROCOGNITION | {"rounds": EXACT_ROUNDS if "neurocognition" in exact else ROUNDS}
         return Analyses.model_validate(
-            {**asked, "neurocognition": _NEUROCOGNITION if neurocognition else None}
+            {
+                **asked,
+                "exact": exact,
+                "network": _NETWORK if network else None,
+                "neurocognition": rules if neurocognition else None,
+            }
         )
     except ValidationError as cause:
         said = [fault["msg"].removeprefix("Value error, ") for fault in cause.errors()]
@@ -160,6 +175,7 @@ def draft(
         No such atlas ships.
 
     """
+    analyses = _enough_children(analyses, sites=max(len(roster), 3) - colluding_sites)
     load_atlas(atlas)  # refuses an unknown name with the known ones
     recipe = (files("esn_core") / "atlases" / f"{atlas}.recipe.toml").read_text(encoding="utf-8")
     template = (files("esn_server") / "protocol.toml.j2").read_text(encoding="utf-8")
@@ -190,6 +206,16 @@ def draft(
         phenotypes=_PHENOTYPES if analyses.neurocognition else {},
         shares=_shares(planned_phases(training_rounds=training_rounds, local_steps=1, analyses=analyses)),
     )
+
+
+def _enough_children(analyses: Analyses, *, sites: int) -> Analyses:
+    """Ask so many training children of each site as the draws of the exact network need, if any do."""
+    rules = analyses.network
+    if rules is None or sites < 1:
+        return analyses
+    while rules.too_many_draws(sites) is not None:
+        rules = rules.model_copy(update={"minimum_children": rules.minimum_children + 1})
+    return analyses.model_copy(update={"network": rules})
 
 
 def _shares(phases: Sequence[PlannedPhase]) -> dict[Phase, float]:

@@ -20,6 +20,7 @@ from esn_server.analyses_outcome import (
     neurocognition_of,
     random_score_of,
 )
+from esn_server.network_outcome import exact_network_of
 from esn_server.report.analyses import Harmonisation
 from esn_server.report.result import (
     Evaluation,
@@ -69,6 +70,7 @@ def result_of(
     cross_site = cross_site_of(findings)
     cross_validation = cross_validation_of(findings)
     explanation = explanation_of(protocol, findings)
+    exact_network = exact_network_of(protocol, findings)
     cohort = cohort_of(findings)
     neurocognition = neurocognition_of(findings)
     return StudyResult(
@@ -107,6 +109,7 @@ def result_of(
         severity_network=_network(protocol, findings.network),
         harmonisation=Harmonisation(method="own controls", note=HARMONISATION_NOTE, compared=None),
         explanation=explanation,
+        exact_network=exact_network,
         cohort=cohort,
         neurocognition=neurocognition,
         absent=absent_of(
@@ -115,6 +118,7 @@ def result_of(
                 "cross_site": cross_site,
                 "cross_validation": cross_validation,
                 "explanation": explanation,
+                "exact_network": exact_network,
                 "cohort": cohort,
                 "neurocognition": neurocognition,
             }

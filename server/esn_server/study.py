@@ -28,6 +28,7 @@ from esn_core.releases import ReleaseKind
 from esn_core.reruns import reruns_of
 from esn_core.severity_network import SeverityNetwork
 from esn_server.asking import Arrays
+from esn_server.network import NetworkFound, run_network
 from esn_server.neurocognition import Neurocognition, run_neurocognition
 from esn_server.reruns import Reruns, run_reruns
 from esn_server.rounds import Pooled
@@ -92,6 +93,7 @@ class Findings:
     reruns : Reruns or None
     attribution : Attribution or None
     matching : Matching or None
+    exact_network : NetworkFound or None
     neurocognition : Neurocognition or None
         Each None when the protocol does not ask for it.
     timing_s : dict of str to float
@@ -111,6 +113,7 @@ class Findings:
     reruns: Reruns | None
     attribution: Attribution | None
     matching: Matching | None
+    exact_network: NetworkFound | None
     neurocognition: Neurocognition | None
     timing_s: Mapping[str, float]
 
@@ -211,6 +214,7 @@ def run_study(
     found, mae_noise, r_noise = _evaluate(study, given, rng)
     reruns = _rerun(study, mean_severity, rng)
     explained = _explain(study, given)
+    exact_network = _exact_network(study)
     models = _neurocognition(study, given)
     return Findings(
         facts=facts,
@@ -225,6 +229,7 @@ def run_study(
         reruns=reruns,
         attribution=explained,
         matching=matched,
+        exact_network=exact_network,
         neurocognition=models,
         timing_s=study.timing_s,
     )
@@ -324,6 +329,11 @@ def _explain(study: _Run, given: Arrays) -> Attribution | None:
     pooled, noise = study.sum("attribution", kind, arrays=given)
     unit = releases.GASE_UNIT / max(float(pooled.total[0]), study.fewest_children)
     return Attribution(pooled.total[1:] * unit, noise * unit)
+
+
+def _exact_network(study: _Run) -> NetworkFound | None:
+    rules = study.protocol.analyses.network
+    return None if rules is None else run_network(study.protocol, study.sum, rules)
 
 
 def _neurocognition(study: _Run, given: Arrays) -> Neurocognition | None:

@@ -437,3 +437,9 @@ def test_a_quoted_path_survives_the_settings_file(tmp_path, esn_client):
     odd = tmp_path / 'a "quoted" \\ name'
     assert esn_client(*init_words(tmp_path / "hospital", dataset=odd))[0] == 0
     assert tomllib.loads((tmp_path / "hospital" / "site.toml").read_text())["dataset"] == str(odd)
+
+
+def test_scans_of_another_kind_of_world_are_refused(fails, tmp_path):
+    words = "--world is for --connectomes; scans are simulated of one kind of world alone"
+    fails(10, words, "simulate", tmp_path / "bids", "--site", "north", "--seed", "1", "--world", "weak")
+    assert not (tmp_path / "bids").exists()

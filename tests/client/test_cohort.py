@@ -7,93 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esn_client.cohort import load_cohort, read_participants
+from esn_client.cohort import load_cohort
 from esn_client.imaging.derivatives import MEASURES, Derivative
 from esn_client.imaging.quality.site import write_site
 from esn_client.imaging.scans import Visit
+from esn_client.participants import read_participants
 from esn_core.atlas import load_atlas
 from esn_core.connectome import Connectome, edge_scores, edge_strengths, load_template
 from esn_core.errors import DataError
 from esn_core.protocol import CohortRules, Protocol
 
 HEAD = "participant_id\tage\tsex\tgroup\tgase\n"
-GOOD = "sub-001\t10.5\tF\tdre\t3\nsub-002\t8\tM\tcontrol\tn/a\n"
 RULES = CohortRules(held_out_fraction=0.333, split_salt="test", minimum_children=5)
-
-
-@pytest.fixture
-def read(tmp_path):
-    """A function that writes participants.tsv and reads it."""
-
-    def read_text(text):
-        (tmp_path / "participants.tsv").write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_participants(tmp_path)
-
-    return read_text
-
-
-def test_a_table_is_read_line_by_line(read):
-    first, second = read(HEAD + GOOD)
-    assert (first.label, first.age_years, first.sex, first.group, first.gase) == (
-        "sub-001",
-        10.5,
-        0,
-        "dre",
-        3,
-    )
-    assert (second.label, second.sex, second.group, second.gase) == ("sub-002", 1, "control", None)
-
-
-def test_spreadsheets_line_ends_marks_blank_lines_and_columns_of_their_own_are_taken(read):
-    text = "\ufeff" + HEAD.replace("\n", "\tiq\n") + GOOD.replace("\n", "\t100\n\n")
-    assert len(read(text.replace("\n", "\r\n"))) == 2
-
-
-def test_every_fault_is_named_at_once_with_its_line(read):
-    faults = {
-        "sub-003\t9\tF\tdre\t0": "line 4: sub-003: gase must be a whole number from 1 to 7, or n/a, not '0'",
-        "sub-004\t9\tF\tdre\t8": "line 5: sub-004: gase must be",
-        "sub-005\t9\tF\tdre\t3.5": "line 6: sub-005: gase must be",
-        "sub-006\t9\tF\tdre\t": "line 7: sub-006: gase must be a whole number from 1 to 7, or n/a",
-        "sub-007\t9\tx\tdre\t3": "line 8: sub-007: sex must be F or M, not 'x'",
-        "sub-008\t9\tF\tDRE\t3": "line 9: sub-008: group must be dre or control, not 'DRE'",
-        "": "",
-        "sub-009\tten\tF\tdre\t3": "line 11: sub-009: age must be in years, not 'ten'",
-        "sub-010\tnan\tF\tdre\t3": "line 12: sub-010: age",
-        "sub-011\t-1\tF\tdre\t3": "line 13: sub-011: age",
-        "012\t9\tF\tdre\t3": "line 14: participant_id must be 'sub-'",
-        "sub-../x\t9\tF\tdre\t3": "line 15: participant_id",
-        "sub-013\t9\tF\tdre": "line 16: holds 4 fields, not 5",
-        "sub-014\t9\tF\tdre\t3\tmore": "line 17: holds 6 fields, not 5",
-        "sub-001\t9\tF\tdre\t3": "sub-001 is listed twice",
-    }
-    with pytest.raises(DataError) as caught:
-        read(HEAD + GOOD + "\n".join(faults) + "\n")
-    for said in faults.values():
-        assert said in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("participant_id\tage\tsex\n", "line 1: missing or repeated column 'group', 'gase'"),
-        (HEAD.replace("\n", "\tage\n"), "missing or repeated column 'age'"),
-        ("", "missing or repeated column 'participant_id'"),
-        (HEAD, "lists no participant"),
-        (b"\xff\xfe\x00", "cannot be read as a table"),
-    ],
-)
-def test_what_is_no_table_is_refused_by_what_was_found(read, text, words):
-    with pytest.raises(DataError, match=words):
-        read(text)
-
-
-def test_a_table_that_is_missing_or_a_directory_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"participants\.tsv: there is no such file"):
-        read_participants(tmp_path)
-    (tmp_path / "participants.tsv").mkdir()
-    with pytest.raises(DataError, match="cannot be read as a table"):
-        read_participants(tmp_path)
 
 
 def test_the_holding_out_of_a_child_depends_on_its_own_label_site_and_salt():

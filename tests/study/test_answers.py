@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from esn_core.errors import ProtocolError
+from esn_client.participants import Participant, read_phenotypes
+from esn_core.errors import DataError, ProtocolError
 from esn_core.learning.weights import pretrained, to_vector
+from esn_core.phenotypes import Phenotype
 from esn_core.questions import Answer, Question, QuestionId
 
 WEIGHTS = to_vector(pretrained("compact-1"))
@@ -29,6 +31,7 @@ def ask(make_consortium, more_sites):
         return Answer.from_bytes(body, more_sites[1]["north"][0].public_key())
 
     ask_one.consortium = consortium
+    ask_one.keys = more_sites[1]["north"]
     ask_one.hospital = hospital
     ask_one.candidates = int(consortium.cohorts["north"].training.scores.any(axis=0).sum())
     ask_one.ledger = consortium.ledgers["north"]
@@ -129,3 +132,16 @@ def arrays_of_full(weights, phase):
     edges = np.ones(int(load_template("phantom-28").present.sum()))
     extra = {"calibration": [0.0, 1.0]} if phase == "evaluation" else {}
     return {"weights": weights, "edge_weights": edges, **extra}
+
+
+def test_a_fault_of_the_table_leaves_as_the_class_of_its_error_alone(ask, monkeypatch):
+    child = Participant("sub-meier", 9.0, 0.0, "dre", 3, {"verbal_score": "seventeen"})
+    rules = {"verbal_score": Phenotype(kind="number", unit="score", range=(40, 160))}
+    monkeypatch.setattr(ask.hospital, "_load", lambda _: read_phenotypes([child], rules))
+    with pytest.raises(DataError, match="sub-meier: verbal_score must be 40 to 160"):
+        read_phenotypes([child], rules)
+    answer = ask("roll-call")
+    assert answer.refusal.error == "DataError"
+    key, _ = ask.keys
+    sent = answer.to_bytes(key)
+    assert not any(word in sent for word in (b"meier", b"seventeen", b"verbal", b"sub-"))

@@ -7,8 +7,9 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from esn_client.cohort import load_cohort, read_participants
+from esn_client.cohort import load_cohort
 from esn_client.imaging.simulated_connectomes import ATLAS, write_connectomes
+from esn_client.participants import read_participants
 from esn_core.atlas import load_atlas
 from esn_core.connectome import load_template
 from esn_core.errors import ConfigError
@@ -132,3 +133,34 @@ def test_a_network_is_held_against_the_true_one_of_the_simulation(hospital):
     )
     found = network_truth(network, atlas, np.concatenate([inside, outside]), true)
     assert (found.listed, found.same_sign, found.candidates) == (3, 2, 3)
+
+
+def test_another_kind_of_world_has_another_network_on_the_same_anatomy(hospital, tmp_path):
+    write_connectomes(
+        tmp_path / "bids",
+        tmp_path / "derivatives",
+        site="elm",
+        seed=5,
+        children=3,
+        controls=1,
+        truth=tmp_path / "truth.npz",
+        world="epilepsy",
+    )
+    ours, clinical = np.load(tmp_path / "truth.npz"), np.load(hospital / "truth.npz")
+    assert np.array_equal(ours["present"], clinical["present"])
+    assert not np.array_equal(ours["severity_edges"], clinical["severity_edges"])
+
+
+def test_an_unknown_kind_of_world_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(ConfigError, match="unknown world 'mars'; there are: clinical, weak, non-additive"):
+        write_connectomes(
+            tmp_path / "bids",
+            tmp_path / "derivatives",
+            site="elm",
+            seed=5,
+            children=3,
+            controls=1,
+            truth=None,
+            world="mars",
+        )
+    assert not list(tmp_path.iterdir())

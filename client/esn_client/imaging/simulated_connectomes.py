@@ -14,7 +14,7 @@ from esn_core.atlas import load_atlas
 from esn_core.errors import ConfigError
 from esn_core.recipe import ImagingRecipe
 from esn_core.simulation.cohort import World, subject_counts
-from esn_core.simulation.consortium import CLINICAL
+from esn_core.simulation.consortium import WORLDS
 
 ATLAS = "desikan-killiany-83"
 
@@ -32,10 +32,11 @@ def write_connectomes(
     children: int,
     controls: int,
     truth: Path | None,
+    world: str = "clinical",
 ) -> None:
     """Write one simulated hospital whose children have connectomes and no scans.
 
-    All sites of one seed share a world (`esn_core.simulation.consortium.CLINICAL`); each has a scanner of its
+    All sites of one seed and kind share a world (`esn_core.simulation.consortium`); each has a scanner of its
     own. The derivatives are those of the atlas's shipped recipe, and their records say how they were made.
 
     Parameters
@@ -50,26 +51,31 @@ def write_connectomes(
     children, controls : int
     truth : Path or None
         Where the hidden truth goes, as ``.npz``.
+    world : str
+        A name in `esn_core.simulation.consortium.WORLDS`.
 
     Raises
     ------
     ConfigError
-        A directory is in use.
+        A directory is in use, or there is no such kind of world.
 
     """
     for path in (directory, derivatives):
         if path.exists() and any(path.iterdir()):
             raise ConfigError(f"{path} is not empty; a simulated site needs directories of its own")
+    if world not in WORLDS:
+        raise ConfigError(f"unknown world {world!r}; there are: {', '.join(WORLDS)}")
+    rules = WORLDS[world]
     atlas = load_atlas(ATLAS)
     recipe_text = (files("esn_core") / "atlases" / f"{ATLAS}.recipe.toml").read_text(encoding="utf-8")
     recipe = ImagingRecipe.model_validate(tomllib.loads(recipe_text))
-    world = World.draw(atlas, CLINICAL.world, rng=generator(seed, "world"))
-    subjects = world.site(
+    drawn = World.draw(atlas, rules.world, rng=generator(seed, "world"))
+    subjects = drawn.site(
         children=children,
         controls=controls,
         rng=generator(seed, site),
-        scanner=world.scanner(CLINICAL.scanner, rng=generator(seed, site, "scanner")),
-        severity_shift_sd=CLINICAL.severity_shift_sd,
+        scanner=drawn.scanner(rules.scanner, rng=generator(seed, site, "scanner")),
+        severity_shift_sd=rules.severity_shift_sd,
     )
     directory.mkdir(parents=True, exist_ok=True)
     write_table(directory, subjects, name=site, seed=seed)
@@ -83,7 +89,7 @@ def write_connectomes(
         )
     write_description(derivatives, source=directory)
     if truth is not None:
-        write_truth(truth, world, subjects)
+        write_truth(truth, drawn, subjects)
 
 
 def _matrix(values: NDArray[np.float64], edges: NDArray[np.int64], regions: int) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from esn_client.imaging.presets import SITES, SitePreset
 from esn_client.imaging.scans import segmentation_of
 from esn_core.atlas import Atlas, load_atlas
 from esn_core.errors import ConfigError
+from esn_core.phenotypes import MISSING
 from esn_core.simulation.cohort import OUTCOMES, Subject, World
 from esn_core.simulation.diffusion import draw_phantom
 
@@ -148,11 +149,12 @@ def write_table(directory: Path, subjects: Sequence[Subject], *, name: str, seed
     )
     (directory / "README").write_text(_README.format(site=name, seed=seed), encoding="utf-8")
     _write_json(directory / "participants.json", _PARTICIPANTS)
-    lines = ["\t".join(["participant_id", "age", "sex", "group", "gase", *OUTCOMES])]
+    columns = ["participant_id", "age", "sex", "group", "gase", "duration", "medicines", *OUTCOMES]
+    lines = ["\t".join(columns)]
     for s in subjects:
-        gase = "n/a" if s.gase is None else str(s.gase)
+        illness = [MISSING if x is None else str(x) for x in (s.gase, s.duration_years, s.medicines)]
         scores = [f"{s.outcomes[outcome]:.0f}" for outcome in OUTCOMES]
-        lines.append("\t".join([s.participant, f"{s.age_years:.1f}", s.sex, s.group, gase, *scores]))
+        lines.append("\t".join([s.participant, f"{s.age_years:.1f}", s.sex, s.group, *illness, *scores]))
     (directory / "participants.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -243,6 +245,8 @@ _PARTICIPANTS: dict[str, Any] = {
         "LongName": "Global Assessment of Severity of Epilepsy",
         "Description": "1 to 7; n/a for controls",
     },
+    "duration": {"Description": "Time since the first seizure; n/a for controls", "Units": "years"},
+    "medicines": {"Description": "Antiseizure medicines taken at the scan, counted; n/a for controls"},
     "global_score": _SCORE | {"Description": "Global neurocognition. " + _SCORE["Description"]},
     "verbal_score": _SCORE | {"Description": "Verbal neurocognition. " + _SCORE["Description"]},
     "nonverbal_score": _SCORE | {"Description": "Nonverbal neurocognition. " + _SCORE["Description"]},

@@ -112,6 +112,43 @@ class Explanation(_Record):
     )
 
 
+class ExactEdge(_Record):
+    """One candidate connection of the exact network."""
+
+    region_a: str = Field(description="Atlas name of one end.")
+    region_b: str = Field(description="Atlas name of the other end.")
+    r: float | None = Field(description="Partial correlation with GASE; null where nothing varies.")
+    p: float | None = Field(description="Two-sided p, of this connection alone.")
+    retained: bool = Field(description="At a false discovery rate of 5 % (Benjamini and Hochberg).")
+    frequency: float | None = Field(description="Share of the bootstrap's draws that retain it.")
+    component: int | None = Field(description="Number of its component; null below the threshold.")
+
+
+class NetworkComponent(_Record):
+    """Connections beyond the threshold that hang together."""
+
+    number: int = Field(description="1 is the largest.")
+    edges: int = Field(description="Its connections.")
+    regions: int = Field(description="The regions that they join.")
+    p: float | None = Field(description="By the largest component of each draw of the null.")
+
+
+class ExactNetworkSummary(_Record):
+    """The severity network by partial correlations given age, sex and site; from exact sums, no epsilon."""
+
+    children: int = Field(description="Training children.")
+    freedom: int = Field(description="Children less sites, covariates and one.")
+    edges: list[ExactEdge] = Field(description="Every candidate connection, the largest correlation first.")
+    retained: int = Field(description="Connections retained at the false discovery rate.")
+    t_threshold: float = Field(description="Size of t beyond which a connection belongs to a component.")
+    components: list[NetworkComponent] = Field(description="Of the network-based statistic, largest first.")
+    null_draws: int = Field(description="Draws without an effect.")
+    largest_by_chance: float | None = Field(
+        description="Connections of the largest component in the 95th of a hundred draws; null without draws."
+    )
+    bootstrap_draws: int = Field(description="Draws of the network from other children.")
+
+
 class GroupSummary(_Record):
     """Age and sex of a group."""
 

@@ -11,6 +11,7 @@ from esn_server.report.correlations import correlations
 from esn_server.report.drawing import Drawing
 from esn_server.report.figures import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.result import NetworkEdge, StudyResult
+from esn_server.report.stability import stability, stable_edges
 from esn_server.report.verdict import interval_with_noise, prediction_in_words, privacy_in_words
 from esn_server.report.wording import chance, fixed, interval, signed
 
@@ -26,6 +27,9 @@ _PHASES = {
     "calibration": "five sums: children, predictions, their squares, scores, and products of the two",
     "cohort": "number, age and sex of children and controls; who was left out, by reason",
     "attribution": "for each candidate connection, what it adds to the predictions",
+    "network": "for each candidate connection, its products with score, age and sex",
+    "network-null": "as network, with random numbers in the place of the score",
+    "network-bootstrap": "what children add to each correlation, weighed by random numbers",
     "rerun-association": "as association, without each site or part, and with random scores",
     "rerun-calibration": "as calibration, for each rerun",
     "rerun-evaluation": "as evaluation, for each rerun",
@@ -74,6 +78,7 @@ def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None
     environment.filters["signed"] = signed
     environment.filters["interval"] = interval
     environment.filters["chance"] = chance
+    exact = result.exact_network or (no_noise.exact_network if no_noise is not None else None)
     edges = sorted(result.severity_network.edges, key=lambda edge: -abs(edge.weight))
     return environment.get_template("page.html.j2").render(
         result=result,
@@ -88,6 +93,9 @@ def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None
         brain=glass_brain(result.severity_network, atlas),
         circle=connectogram(result.severity_network, atlas),
         correlations=_beside(result, no_noise),
+        exact_network=exact,
+        stability=None if exact is None else stability(exact),
+        stable=0 if exact is None else stable_edges(exact),
         learning=learning_curve(result.learning_curve),
         price=price_by_phase(result.privacy),
         exact_prediction=predicted_against_clinical(no_noise.evaluation, name="exact") if no_noise else None,

@@ -13,6 +13,7 @@ from esn_server.report.analyses import (
     Compared,
     Correlation,
     CrossSite,
+    ExactNetworkSummary,
     Explanation,
     Harmonisation,
     LocalOnly,
@@ -243,6 +244,9 @@ class StudyResult(_Record):
     cross_site: CrossSite | None = Field(default=None, description="Leave one site out.")
     cross_validation: Correlation | None = Field(default=None, description="Of the training children.")
     severity_network: SeverityNetwork = Field(description="The epilepsy severity network (ESN).")
+    exact_network: ExactNetworkSummary | None = Field(
+        default=None, description="The network by partial correlations, from exact sums."
+    )
     explanation: Explanation | None = Field(default=None, description="What each connection contributes.")
     harmonisation: Harmonisation = Field(description="How scanners' effects were removed.")
     cohort: CohortSummary | None = Field(default=None, description="Matching, and who was left out.")

@@ -95,3 +95,42 @@ def test_the_network_stands_beside_the_true_one_and_beside_chance(full, atlas):
     assert "2 of the 3 listed connections belong to the true network, 1 of them with the true sign" in page
     assert "by chance would hold 1.0 of its connections, for 5 of the 15 candidates" in page
     assert "the true network" not in page_text(full, atlas)
+
+
+def test_the_exact_network_has_its_components_and_frequencies(full, atlas, result):
+    page = page_text(full, atlas)
+    for words in (
+        "1 of 3 candidate connections go with GASE at a false discovery rate of 5 % (160 training children",
+        "1 connections are retained in four of five draws",
+        "95 of 100 such draws stay within 1 connections",
+        '<td class="n">−0.410</td><td class="n">&lt; 0.001</td><td class="n">yes</td><td class="n">0.97</td>',
+        "there is no ε for the children in them",
+        'id="stability-',
+    ):
+        assert words in page, words
+    assert "By exact partial correlation" not in page_text(result, atlas)
+
+
+def test_the_exact_network_of_the_run_without_noise_is_said_to_be_so(full, result, atlas):
+    beside = full.model_copy(update={"absent": {}})
+    page = page_text(result, atlas, no_noise=beside)
+    assert "From the run without noise. Given age, sex and site" in page
+    assert "From the run without noise. Given" not in page_text(full, atlas)
+
+
+def test_a_network_without_draws_has_no_figure_and_no_p(full, atlas):
+    found = full.exact_network
+    bare = found.model_copy(
+        update={
+            "edges": [edge.model_copy(update={"frequency": None}) for edge in found.edges],
+            "components": [part.model_copy(update={"p": None}) for part in found.components],
+            "null_draws": 0,
+            "largest_by_chance": None,
+            "bootstrap_draws": 0,
+        }
+    )
+    page = page_text(full.model_copy(update={"exact_network": bare}), atlas)
+    assert "No null was asked for." in page
+    assert 'id="stability-' not in page
+    none = bare.model_copy(update={"components": []})
+    assert "there is no component" in page_text(full.model_copy(update={"exact_network": none}), atlas)
