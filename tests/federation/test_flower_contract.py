@@ -11,7 +11,7 @@ from flwr.common.constant import ErrorCode, SubStatus
 from flwr.proto import control_pb2, fab_pb2, message_pb2, runtime_pb2, task_pb2
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.protobuf.client import ProtobufClient
-from flwr.supercore.retry import RetryInvoker
+from flwr.supercore.retry import RetryInvoker, http_retry
 from flwr.superlink.grid import HttpGrid
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.runtime import run_clientapp
@@ -118,6 +118,9 @@ def test_the_words_of_the_supernode_that_we_wait_for_are_still_said():
     connection = inspect.getsource(fleet_http_connection)
     for words, source in (("SuperNode ID:", worker), ("Sent successfully", worker), ("[code:", connection)):
         assert words in source, advice(f"the log line {words!r}")
+    retrying = inspect.getsource(http_retry)
+    for words in ("Giving up reconnection", "SSL/TLS handshake error"):
+        assert words in retrying, advice(f"the log line {words!r}")
     assert "terminated gracefully" in worker, advice("the log line 'terminated gracefully'")
 
 

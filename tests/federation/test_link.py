@@ -16,7 +16,7 @@ from flwr.proto.control_pb2 import ListRunsRequest
 from esn_client.identity import create_node_key
 from esn_core.errors import LinkError
 from esn_core.loopback import free_port
-from esn_server import link
+from esn_server import grid, link
 from esn_server.identity import create_authority
 from esn_server.link import open_run, register_site, run_superlink, unregister_site
 from esn_server.whereabouts import whereabouts
@@ -215,7 +215,7 @@ def use_a_superlink_that_dies(directory: Path, port: int) -> None:
 
 
 def test_a_superlink_that_dies_in_a_run_is_reported_with_its_last_line(tmp_path, free_tcp_port, monkeypatch):
-    monkeypatch.setattr(link, "_RETRY_S", 1.0)
+    monkeypatch.setattr(grid, "_RETRY_S", 1.0)
     create_authority(tmp_path / "centre", names=["localhost"])
     with pytest.raises(LinkError, match=r"^the SuperLink ended: .+ \(log: .*superlink\.log\)$"):
         use_a_superlink_that_dies(tmp_path / "centre", free_tcp_port)
