@@ -53,6 +53,7 @@ class ChildProcess:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         self.log_file = log_file
         self._log_start_bytes = log_file.stat().st_size if log_file.exists() else 0
+        self._log_read_bytes = self._log_start_bytes
         with log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command],
@@ -92,6 +93,15 @@ class ChildProcess:
             text = log.read().decode("utf-8", errors="replace")
         lines = (_TERMINAL_COLOUR.sub("", line).strip() for line in text.splitlines())
         return [line for line in lines if line]
+
+    def printed_since(self) -> bytes:
+        """Return what the child has printed since the last call, as it stands."""
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_read_bytes)
+            text = log.read()
+        whole = text.rfind(b"\n") + 1  # a line that is being written is read the next time
+        self._log_read_bytes += whole
+        return text[:whole]
 
     def last_words(self) -> str:
         """Return why the child ended, as far as it said so: its last line, a signal or its exit status."""

@@ -15,6 +15,7 @@ Phase = Literal[
     "network-null",
     "network-bootstrap",
     "gradient",
+    "local-update",
     "calibration",
     "evaluation",
     "attribution",
@@ -51,14 +52,17 @@ class PlannedPhase:
     exact: bool = False
 
 
-def planned_phases(*, training_rounds: int, analyses: Analyses) -> tuple[PlannedPhase, ...]:
+def planned_phases(*, training_rounds: int, local_steps: int, analyses: Analyses) -> tuple[PlannedPhase, ...]:
     """Return the phases of a study in their order, the roll call left out."""
+    local = local_steps > 1
     exact = analyses.exact
     plan = [
         PlannedPhase("cohort", "training", int(analyses.cohort), "cohort" in exact),
         PlannedPhase("centre", "training", 1),
         PlannedPhase("association", "training", 1),
-        PlannedPhase("gradient", "training", training_rounds),
+        PlannedPhase("gradient", "training", 0 if local else training_rounds),
+        # A site's update is no sum over children: no noise bounds what one of them does to it.
+        PlannedPhase("local-update", "training", training_rounds if local else 0, exact=True),
         PlannedPhase("calibration", "training", 1),
         PlannedPhase("evaluation", "held-out", 1),
         PlannedPhase("attribution", "held-out", int(analyses.explanation), "explanation" in exact),

@@ -128,11 +128,34 @@ class ModelRules(_Table):
 
 
 class TrainingRules(_Table):
-    """DP-SGD: full batches, one step a round."""
+    """Full batches; with one local step, a round is one step of DP-SGD."""
 
     rounds: int = Field(ge=0, le=1000)
+    strategy: Literal["fedadam", "fedavg", "fedprox"] = "fedadam"
+    """`fedadam`: the centre's Adam on the mean gradient; `fedavg`: sites descend by themselves, and the
+    centre takes the mean of where they arrived; `fedprox`: the same, held near where they began."""
+    local_steps: int = Field(default=1, ge=1, le=100)
+    """Steps of a site in a round. Several are for studies without noise: what they give is no sum over
+    children."""
+    proximal: float = Field(default=0.0, ge=0, le=1000)
+    """FedProx's mu."""
     learning_rate: float = Field(gt=0, le=1)
+    """Of the centre's Adam, or of the sites' descent."""
     max_gradient_norm: float = Field(gt=0, le=1000)
+    """Of one child's gradient; with several local steps, of a site's update over the learning rate."""
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_strategy(self) -> Self:
+        if self.strategy == "fedadam" and self.local_steps > 1:
+            raise ValueError(f"fedadam takes 1 local step, not {self.local_steps}; choose fedavg or fedprox")
+        if self.strategy == "fedprox" and (self.local_steps < 2 or self.proximal == 0):
+            raise ValueError(
+                f"fedprox needs 2 local steps or more and a proximal term above 0, not {self.local_steps} "
+                f"and {self.proximal:g}: it would be fedavg"
+            )
+        if self.strategy != "fedprox" and self.proximal > 0:
+            raise ValueError(f"a proximal term belongs to fedprox, not to {self.strategy}")
+        return self
 
 
 class PrivacyRules(_Table):
@@ -149,7 +172,7 @@ class PrivacyRules(_Table):
     delta: float = Field(gt=0, lt=0.1)
     shares: dict[Phase, Annotated[float, Field(gt=0, le=1)]]
     """How the budget is divided among the phases that have noise: parts of mu squared. Those that touch
-    training children sum to 1, and so do those that touch held-out children."""
+    training children sum to 1, and so do those that touch held-out children. Unused without noise."""
 
 
 class RoundRules(_Table):
@@ -251,7 +274,16 @@ class Protocol(_Table):
     def _shares_fit(cls, privacy: PrivacyRules, info: ValidationInfo) -> PrivacyRules:
         if not {"training", "analyses"} <= info.data.keys():
             return privacy
-        plan = planned_phases(training_rounds=info.data["training"].rounds, analyses=info.data["analyses"])
+        if privacy.noise == "none":
+            return privacy
+        training = info.data["training"]
+        if training.local_steps > 1:
+            raise ValueError(
+                f"{training.strategy} with {training.local_steps} local steps is for studies without noise, "
+                "as a site's update mixes its children and no noise bounds what one of them does to it; take "
+                "1 local step, or noise = 'none'"
+            )
+        plan = _plan(training, info.data["analyses"])
         planned = {phase.phase for phase in plan if not phase.exact}
         given = set(privacy.shares)
         said = [f"no share of the budget for the phase {name}" for name in sorted(planned - given)]
@@ -309,7 +341,7 @@ class Protocol(_Table):
     @property
     def phases(self) -> tuple[PlannedPhase, ...]:
         """What is asked, in order, the roll call left out."""
-        return planned_phases(training_rounds=self.training.rounds, analyses=self.analyses)
+        return _plan(self.training, self.analyses)
 
     def minimum(self, children: Children) -> int:
         """Return how many children of a split a site needs to take part."""
@@ -351,6 +383,12 @@ class Protocol(_Table):
         it together (Kairouz, Liu & Steinke 2021, arXiv:2102.06387, section 4).
         """
         return 1 / (self.rounds.quorum - self.privacy.colluding_sites) if self.masked else 1.0
+
+
+def _plan(training: TrainingRules, analyses: Analyses) -> tuple[PlannedPhase, ...]:
+    return planned_phases(
+        training_rounds=training.rounds, local_steps=training.local_steps, analyses=analyses
+    )
 
 
 _M = TypeVar("_M", bound=BaseModel)

@@ -26,7 +26,9 @@ from esn_core.signing import SIGNATURE_BYTES, is_signed, sign
 
 _M = TypeVar("_M", bound=BaseModel)
 
-LARGEST_MESSAGE_BYTES = 64 * 2**20
+LARGEST_MESSAGE_BYTES = 7 * 2**20
+"""Of a question or an answer; the centre's front lets through what holds one, Flower's wrapping included."""
+
 LARGEST_HEADER_BYTES = 64 * 2**10
 
 _HEADER = "esn"

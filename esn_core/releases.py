@@ -155,6 +155,16 @@ def gradient(parameters: int, *, max_gradient_norm: float) -> ReleaseKind:
     return ReleaseKind("gradient", "training", parameters + 1, bound)
 
 
+def local_update(parameters: int, *, max_gradient_norm: float) -> ReleaseKind:
+    """Describe several local steps of one site, weighted by its children.
+
+    Row: (u, s c l), for each child the site's own u, clipped to norm c, and the child's loss l: their sum is
+    u times the number of children. The rows are not of one child each: a sum without noise only.
+    """
+    bound = max_gradient_norm * math.sqrt(1 + _LOSS_SHARE**2)
+    return ReleaseKind("local-update", "training", parameters + 1, bound)
+
+
 def gradient_rows(
     gradients: NDArray[np.float64], losses: NDArray[np.float64], *, max_gradient_norm: float
 ) -> NDArray[np.float64]:

@@ -33,25 +33,35 @@ def _secret(purpose, site):
 
 
 @pytest.fixture(scope="session")
-def more_sites():
-    """Six sites: the roster as plain data, and each one's private keys for its signature and its masks."""
-    keys = {
-        site: (
-            Ed25519PrivateKey.from_private_bytes(_secret("identity", site)),
-            X25519PrivateKey.from_private_bytes(_secret("mask", site)),
-        )
-        for site in (*SITES, "east", "isle", "hill")
-    }
-    entries = [
-        {
-            "site": site,
-            "node_key": f"ecdsa-sha2-nistp384 {site}=",
-            "identity_key": identity_text(identity.public_key()),
-            "mask_key": mask_text(mask.public_key()),
+def roster_of():
+    """Makes a roster as plain data, and each site's private keys for its signature and its masks."""
+
+    def make(sites):
+        keys = {
+            site: (
+                Ed25519PrivateKey.from_private_bytes(_secret("identity", site)),
+                X25519PrivateKey.from_private_bytes(_secret("mask", site)),
+            )
+            for site in sites
         }
-        for site, (identity, mask) in keys.items()
-    ]
-    return entries, keys
+        entries = [
+            {
+                "site": site,
+                "node_key": f"ecdsa-sha2-nistp384 {site}=",
+                "identity_key": identity_text(identity.public_key()),
+                "mask_key": mask_text(mask.public_key()),
+            }
+            for site, (identity, mask) in keys.items()
+        ]
+        return entries, keys
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def more_sites(roster_of):
+    """Six sites: the roster as plain data, and each one's private keys."""
+    return roster_of((*SITES, "east", "isle", "hill"))
 
 
 @pytest.fixture(scope="session")

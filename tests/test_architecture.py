@@ -13,14 +13,14 @@ PACKAGES = {"esn_core": ROOT, "esn_client": ROOT / "client", "esn_server": ROOT 
 
 # Which of our modules may import a package directly; a name ending in a dot means everything below it.
 ALLOWED = {
-    "flwr": ("esn_client.app", "esn_client.guard", "esn_server.app", "esn_server.link"),
+    "flwr": ("esn_client.app", "esn_client.guard", "esn_server.app", "esn_server.grid", "esn_server.link"),
     "dipy": ("esn_client.imaging.",),
     "nibabel": ("esn_client.imaging.",),
     "opacus": ("esn_client.training",),
     "opendp": ("esn_client.egress",),
     "torch": ("esn_core.learning.", "esn_client.training", "esn_server.pretraining"),
 }
-PRIVATE_FLOWER = ("esn_client.guard", "esn_server.link")
+PRIVATE_FLOWER = ("esn_client.guard", "esn_server.grid", "esn_server.link")
 PUBLIC_FLOWER = {"flwr", "flwr.app", "flwr.clientapp", "flwr.serverapp"}
 
 
@@ -56,6 +56,18 @@ def trespasses(name, source):
 
 def test_each_library_is_imported_in_its_place_only():
     assert [fault for name, source in modules() for fault in trespasses(name, source)] == []
+
+
+def test_the_guard_loads_neither_torch_nor_what_reads_children():
+    """It waits for days beside a hospital's other work; what it needs of the site is loaded with it."""
+    parts = ("cli", "guard", "executor", "config", "approvals", "audit", "kit")
+    program = f"""
+import sys
+{"; ".join(f"import esn_client.{part}" for part in parts)}
+print(*sorted({{"torch", "opacus", "dipy", "pandas", "nibabel", "statsmodels"}} & set(sys.modules)))
+"""
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from esn_core import releases
 from esn_core.atlas import load_atlas
 from esn_core.errors import EsnError, ProtocolError
 from esn_core.learning.attribution import attributions
+from esn_core.learning.local_update import local_update as steps_from
 from esn_core.learning.severity_model import Connectomes, SeverityModel, predict
 from esn_core.learning.weights import from_vector
 from esn_core.matching import COHORT, cohort_rows
@@ -155,6 +156,25 @@ def gradient(question: Question, study: Study) -> Rows:
     return Rows(kind, values, split.participants)
 
 
+def local_update(question: Question, study: Study) -> Rows:
+    """Take several steps at this site; for each training child, where they led, and the child's loss."""
+    split, rules = study.cohort.training, study.protocol.training
+    model, inputs = _model_and_inputs(question, study, split)
+    moved = steps_from(
+        model,
+        inputs,
+        split.gase,
+        steps=rules.local_steps,
+        learning_rate=rules.learning_rate,
+        proximal=rules.proximal,
+    )
+    descent = np.tile(-moved / rules.learning_rate, (len(split.gase), 1))
+    losses = (predict(model, inputs) - releases.standardise_severity(split.gase)) ** 2
+    values = releases.gradient_rows(descent, losses, max_gradient_norm=rules.max_gradient_norm)
+    kind = releases.local_update(descent.shape[1], max_gradient_norm=rules.max_gradient_norm)
+    return Rows(kind, values, split.participants)
+
+
 def calibration(question: Question, study: Study) -> Rows:
     """Sum the moments of raw prediction and severity over the training children."""
     split = study.cohort.training
@@ -200,6 +220,7 @@ _ROWS: Mapping[Phase, Callable[[Question, Study], Rows]] = {
     "centre": centre,
     "association": association,
     "gradient": gradient,
+    "local-update": local_update,
     "calibration": calibration,
     "evaluation": evaluation,
     "cohort": cohort,
@@ -223,6 +244,7 @@ ARRAYS: Mapping[Phase, frozenset[str]] = {
     "centre": frozenset(),
     "association": frozenset({"mean_severity"}),
     "gradient": frozenset({"weights", "edge_weights"}),
+    "local-update": frozenset({"weights", "edge_weights"}),
     "calibration": frozenset({"weights", "edge_weights"}),
     "evaluation": frozenset({"weights", "edge_weights", "calibration"}),
     "cohort": frozenset(),

@@ -12,6 +12,7 @@ _IN_WORDS = {
     "centre": "number of children and sum of their severity",
     "association": "edge strength times severity, summed for each candidate edge",
     "gradient": "gradients of the network and loss, summed in one training step",
+    "local-update": "several training steps of this site, times its children",
     "calibration": "five sums of prediction and severity",
     "evaluation": "sums of prediction and severity of held-out children",
 }

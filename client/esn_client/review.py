@@ -21,6 +21,7 @@ _WHAT_LEAVES: Mapping[Phase, str] = {
     "centre": "the number of training children and the sum of their severity scores",
     "association": "for each candidate edge, the sum of edge strength times severity",
     "gradient": "the sum of the children's clipped gradients, and of their losses",
+    "local-update": "where several steps of training at this site lead, times its children; without noise",
     "calibration": "five sums of predicted and clinical severity",
     "evaluation": "number of held-out children, moments of predicted and clinical GASE, errors; also by GASE",
     "attribution": "for each candidate edge, what it adds to the held-out children's predictions",

@@ -19,7 +19,11 @@ _DRAIN_S = 10.0
 LEASE_S = 90.0
 
 
-@dataclass(frozen=True)
+# What it says when it calls the centre no more. It may linger for ever after that, and hand out nothing.
+_GAVE_UP = (b"Giving up reconnection", b"SSL/TLS handshake error")
+
+
+@dataclass
 class SuperNode:
     """A SuperNode that is connected to the centre.
 
@@ -35,11 +39,14 @@ class SuperNode:
     runtime_address: str
     secret: bytes
     _process: ChildProcess
+    _gave_up: bool = False
 
     @property
     def running(self) -> bool:
-        """Whether the SuperNode has not ended."""
-        return self._process.running
+        """Whether the SuperNode has neither ended nor given its connection up."""
+        printed = self._process.printed_since()
+        self._gave_up = self._gave_up or any(words in printed for words in _GAVE_UP)
+        return self._process.running and not self._gave_up
 
     def last_words(self) -> str:
         """Return the SuperNode's last line."""

@@ -1,7 +1,7 @@
 """Local steps of one site between two rounds: FedAvg and FedProx.
 
-A reference for simulations and inside one site. The result mixes the site's children, so it is no sum of
-rows of one child each, and no release of it exists: under privacy a round is one full-batch step.
+The result mixes the site's children, so it is no sum of rows of one child each: it leaves a site in studies
+without noise only. Under privacy a round is one full-batch step.
 """
 
 from copy import deepcopy

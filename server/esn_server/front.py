@@ -21,6 +21,7 @@ from pathlib import Path
 
 import h11
 
+from esn_core.questions import LARGEST_MESSAGE_BYTES
 from esn_server.held_polls import Turns
 from esn_server.http_connection import Connection, Hurry, Request
 from esn_server.limits import CallRate, ConnectionCount
@@ -32,8 +33,8 @@ _log = logging.getLogger(__name__)
 # One lower-case word: no dot, no percent, no slash, no query can stand in it.
 _SITE_CALL = re.compile(rb"/v1/fleet/[a-z]+(?:-[a-z]+)*")
 _POLL = b"/v1/fleet/pull-messages"
-# Flower cuts messages into objects of 5 MiB.
-MAX_BODY_BYTES = 8 * 2**20
+# Flower sends an answer as one object, in a wrapping of some hundred bytes.
+MAX_BODY_BYTES = LARGEST_MESSAGE_BYTES + 2**20
 _HOLD_S = 20.0
 _HANDSHAKE_S = 10.0
 _SHUTDOWN_S = 2.0

@@ -38,15 +38,14 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
 
 from esn_core.errors import LinkError
 from esn_core.loopback import bypass_proxy
 from esn_server.bundle import build_bundle
 from esn_server.bundle import bundle_sha256 as bundle_sha256
+from esn_server.grid import PatientGrid
 from esn_server.identity import read_node_key
 from esn_server.lasting_link import LastingLink
 from esn_server.superlink import read_secret
@@ -61,8 +60,6 @@ logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every poll
 
 _ACQUIRE_S = 20.0
 _ACQUIRE_POLL_S = 0.1
-# A SuperLink that is away for longer has ended; its runs end with it.
-_RETRY_S = 3.0
 _LOCK_S = 1.0
 
 
@@ -145,14 +142,7 @@ def _flower_run(directory: Path, address: str) -> Iterator[Transport]:
             TaskIdentity.task_id = task_input.task_id
             TaskIdentity.run_id = task_input.run.run_id
             TaskIdentity.node_id = task_input.context.node_id
-            grid = HttpGrid(runtime_api_address=address, root_certificates=certificate, token=token)
-            # Flower's own invoker retries for ever, and interrupts this process when the run has ended.
-            grid._retry_invoker = RetryInvoker(
-                lambda: exponential(base_delay=0.2, max_delay=5),
-                httpx.TransportError,
-                max_tries=None,
-                max_time=_RETRY_S,
-            )
+            grid = PatientGrid(address=address, certificate=certificate, token=token)
             grid.set_run(run_from_proto(task_input.run))
             stack.callback(grid.close)
             yield Transport(grid, address=address, lost=lost)

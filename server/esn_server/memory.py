@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from esn_core.errors import ConfigError, ProtocolError
+from esn_core.errors import ConfigError, ProtocolError, StudyError
 from esn_core.files import write_whole
 from esn_core.questions import EMPTY_LEDGER, LedgerMark
 from esn_server.checkpoints import RunStore
@@ -61,6 +61,8 @@ class Memory:
         ------
         ProtocolError
             It has the number of one that was seen, and is another.
+        StudyError
+            It cannot be kept; without it, a ledger that is put back would go unseen.
 
         """
         seen, kept = self.ledger_seen(site), self._kept(site)
@@ -70,7 +72,11 @@ class Memory:
                 "replaced or restored from a backup"
             )
         if mark.entries > kept.entries:
-            write_whole(self._path(site), json.dumps(mark.model_dump()).encode())
+            path = self._path(site)
+            try:
+                write_whole(path, json.dumps(mark.model_dump()).encode())
+            except OSError as cause:
+                raise StudyError(f"{path}: the end of a ledger cannot be kept: {cause.strerror}") from cause
         self._store.see_ledger(site, mark)
 
     def final_set(self, question: str) -> tuple[str, ...] | None:

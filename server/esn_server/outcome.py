@@ -8,7 +8,7 @@ import numpy as np
 from esn_core.atlas import load_atlas
 from esn_core.candidates import Source
 from esn_core.price import Price
-from esn_core.protocol import Protocol
+from esn_core.protocol import Protocol, TrainingRules
 from esn_core.releases import CHILDREN
 from esn_core.severity_network import SeverityNetwork as Network
 from esn_server.analyses_outcome import (
@@ -123,11 +123,22 @@ def result_of(
                 "neurocognition": neurocognition,
             }
         ),
+        training=_training_in_words(protocol.training),
         learning_curve=[RoundLoss(round=i, loss=loss) for i, loss in enumerate(findings.losses)],
         privacy=privacy_of(protocol, findings.price),
         timing_s={**timing_s, **findings.timing_s},
         warnings=_warnings(protocol, findings),
     )
+
+
+def _training_in_words(rules: TrainingRules) -> str:
+    names = {"fedadam": "FedAdam", "fedavg": "FedAvg", "fedprox": "FedProx"}
+    words = f"{names[rules.strategy]}, {rules.rounds} rounds"
+    if rules.local_steps > 1:
+        words += f" of {rules.local_steps} steps at each site"
+    if rules.proximal:
+        words += f", proximal term {rules.proximal:g}"
+    return f"{words}, learning rate {rules.learning_rate:g}"
 
 
 def privacy_of(protocol: Protocol, price: Price) -> PrivacySummary:

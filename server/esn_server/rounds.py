@@ -309,6 +309,8 @@ class Rounds:
                 try:
                     exchange.answers[site] = self._read(reply, exchange, site)
                     exchange.answered_at[site] = self._clock()
+                except StudyError:
+                    raise  # the centre's own store or disk: no site is to blame
                 except EsnError as error:
                     _log.warning("%s, %s: %s", site, exchange.question.id, error)
                     exchange.errors[site] = str(error)

@@ -280,13 +280,19 @@ def _train(
 ) -> tuple[NDArray[np.float64], tuple[float, ...]]:
     rules = study.protocol.training
     optimiser = CentreOptimiser(
-        to_vector(pretrained(study.protocol.model.initial_weights)), learning_rate=rules.learning_rate
+        to_vector(pretrained(study.protocol.model.initial_weights)),
+        learning_rate=rules.learning_rate,
+        strategy=rules.strategy,
     )
+    phase: Phase = "gradient"
     kind = releases.gradient(len(optimiser.weights), max_gradient_norm=rules.max_gradient_norm)
+    if rules.local_steps > 1:
+        phase = "local-update"
+        kind = releases.local_update(len(optimiser.weights), max_gradient_norm=rules.max_gradient_norm)
     losses = []
     for round_ in range(rules.rounds):
         pooled, _ = study.sum(
-            "gradient", kind, round_, {"weights": optimiser.weights, "edge_weights": network.weight}
+            phase, kind, round_, {"weights": optimiser.weights, "edge_weights": network.weight}
         )
         losses.append(releases.mean_loss(pooled.total, children, max_gradient_norm=rules.max_gradient_norm))
         study.learned(round_, losses[-1])

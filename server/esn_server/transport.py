@@ -76,14 +76,12 @@ class Transport:
         """
         if not self._asked:
             return []
-        with self._connected():
-            messages = self._grid.pull_messages(list(self._asked))
         replies = []
-        for message in messages:
-            message_id = message.metadata.reply_to_message_id
-            if message_id in self._asked:
-                body, error = from_message(message)
-                replies.append(Reply(message_id, self._asked.pop(message_id), body, error))
+        with self._connected():
+            for message_id, reply in self._grid.arrived(list(self._asked)):
+                if message_id in self._asked:
+                    body, error = (None, reply) if isinstance(reply, str) else from_message(reply)
+                    replies.append(Reply(message_id, self._asked.pop(message_id), body, error))
         return replies
 
     def online(self) -> set[int]:

@@ -9,13 +9,14 @@ import psutil
 import pytest
 
 from esn_client.executor import Executor
-from esn_core.errors import ConfigError, EsnError, LedgerError, QuestionLimitError
+from esn_core.errors import ConfigError, EsnError, GateError, LedgerError, QuestionLimitError
 
 PROGRAM = """
 import os, sys, time
 from multiprocessing.connection import Connection
 from esn_client.hospital_process import serve
 from esn_core.errors import LedgerError
+from esn_core.questions import LARGEST_MESSAGE_BYTES
 
 def reply(body):
     if body == b"long":
@@ -23,6 +24,8 @@ def reply(body):
     if body == b"large":
         kept = bytearray(os.urandom(1)) * 900_000_000
         time.sleep(60)
+    if body == b"long answer":
+        return bytes(LARGEST_MESSAGE_BYTES + 1)
     if body == b"fail":
         raise LedgerError("sub-01")
     if body == b"bug":
@@ -38,7 +41,7 @@ marker = sys.argv[1]
 if marker == "broken":
     Connection(int(sys.argv[2])).send_bytes(b"FConfigError\\nthis site has no state")
     sys.exit()
-serve(Connection(int(sys.argv[2])), reply)
+serve(Connection(int(sys.argv[2])), reply, idle_s=float(sys.argv[1]) if marker == "0.5" else 300.0)
 """
 
 
@@ -59,6 +62,14 @@ def test_one_process_answers_every_question(executor_of):
     assert not psutil.pid_exists(int(answers.pop()))
 
 
+def test_a_process_that_is_asked_nothing_ends_and_the_next_question_starts_another(executor_of, caplog):
+    with executor_of("0.5") as executor:
+        before = int(executor.ask(b"who"))
+        psutil.Process(before).wait(20)
+        assert int(executor.ask(b"who")) != before
+    assert not caplog.records  # it is no fault
+
+
 def test_a_question_that_takes_too_long_is_an_error_and_the_next_is_answered(executor_of):
     with executor_of(question_limit_s=1.0) as executor:
         before, start_s = executor.ask(b"who"), time.monotonic()
@@ -75,7 +86,9 @@ def test_a_question_that_takes_too_much_memory_is_an_error_and_the_next_is_answe
         assert executor.ask(b"who")
 
 
-@pytest.mark.parametrize(("body", "kind"), [(b"fail", LedgerError), (b"bug", EsnError)])
+@pytest.mark.parametrize(
+    ("body", "kind"), [(b"fail", LedgerError), (b"bug", EsnError), (b"long answer", GateError)]
+)
 def test_of_an_error_its_class_comes_back_and_the_process_goes_on(executor_of, body, kind):
     with executor_of() as executor:
         before = executor.ask(b"who")

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import subprocess
 import sys
 import time
@@ -57,14 +58,13 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def centre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Centre]:
+def centre(
+    tmp_path_factory: pytest.TempPathFactory,
+    open_centre: Callable[[Path], contextlib.AbstractContextManager[Centre]],
+) -> Iterator[Centre]:
     """A centre with certificates, started as an operator starts it."""
-    directory = tmp_path_factory.mktemp("centre") / "centre"
-    create_authority(directory, names=["localhost"])
-    with started_centre(directory) as process:
-        where = whereabouts(directory)
-        certificate = directory / "ca.crt"
-        yield Centre(directory, where.superlink, where.public, where.health, certificate, process)
+    with open_centre(tmp_path_factory.mktemp("centre") / "centre") as centre:
+        yield centre
 
 
 @pytest.fixture(scope="session")
@@ -135,6 +135,60 @@ def three_sites(enrolled_site: Callable[..., Site], bundle_with_code: bytes) -> 
     """Three hospitals; the last one has carelessly agreed to the bundle with code."""
     careless = (bundle_sha256(), sha256(bundle_with_code).hexdigest())
     return [enrolled_site(), enrolled_site(), enrolled_site(allowed=careless)]
+
+
+@pytest.fixture(scope="session")
+def open_centre() -> Callable[[Path], contextlib.AbstractContextManager[Centre]]:
+    """Start a centre in a directory that does not exist yet."""
+
+    @contextlib.contextmanager
+    def open_(directory: Path) -> Iterator[Centre]:
+        create_authority(directory, names=["localhost"])
+        with started_centre(directory) as process:
+            where = whereabouts(directory)
+            ca = directory / "ca.crt"
+            yield Centre(directory, where.superlink, where.public, where.health, ca, process)
+
+    return open_
+
+
+@pytest.fixture(scope="session")
+def tiny_guard() -> Callable[[Centre, str, Path], ChildProcess]:
+    """Start a hospital of simulated connectomes that is enrolled."""
+
+    def start(centre: Centre, site: str, own: Path) -> ChildProcess:
+        program = Path(__file__).parent / "tiny_guard.py"
+        command = [sys.executable, str(program), str(own), site, centre.public, str(centre.ca_certificate)]
+        return ChildProcess(command, log_file=own / "join.log", environment={})
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def tiny_hospitals(
+    tiny_guard: Callable[[Centre, str, Path], ChildProcess],
+) -> Callable[..., contextlib.AbstractContextManager[list[ChildProcess]]]:
+    """Enrol and start hospitals of simulated connectomes, each in its own directory; yields their guards.
+
+    What they need to know of the studies is written beside their keys and into the centre's own place.
+    """
+
+    @contextlib.contextmanager
+    def start(
+        centre: Centre, study_directory: Path, places: dict[str, Path], content: dict[str, object]
+    ) -> Iterator[list[ChildProcess]]:
+        nodes = {}
+        for site, own in places.items():
+            create_node_key(own / "node_key")
+            nodes[site] = register_site(centre.directory, centre.address, own / "node_key.pub")
+        study_directory.mkdir(parents=True, exist_ok=True)
+        for path in (study_directory, *places.values()):
+            (path / "content.json").write_text(json.dumps({**content, "nodes": nodes}, default=str))
+        with contextlib.ExitStack() as stack:
+            guards = [stack.enter_context(tiny_guard(centre, site, own)) for site, own in places.items()]
+            yield guards
+
+    return start
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ def answer(body: bytes) -> bytes:
     if body == b"slow":
         Path("busy").touch()
         time.sleep(2.0)
+    if body == b"large":
+        return bytes(9 * 2**20)
     if body == b"imported":
         return str("pushed_code" in sys.modules).encode()
     return b"echo:" + body

@@ -8,16 +8,17 @@ from pathlib import Path
 import flwr
 import pytest
 from flwr.common.constant import ErrorCode, SubStatus
-from flwr.proto import control_pb2, fab_pb2, runtime_pb2, task_pb2
+from flwr.proto import control_pb2, fab_pb2, message_pb2, runtime_pb2, task_pb2
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.protobuf.client import ProtobufClient
-from flwr.supercore.retry import RetryInvoker
+from flwr.supercore.retry import RetryInvoker, http_retry
 from flwr.superlink.grid import HttpGrid
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.runtime import run_clientapp
 
 import esn_client.guard
 import esn_server.app
+import esn_server.grid
 import esn_server.link
 
 
@@ -25,7 +26,7 @@ def advice(what: str) -> str:
     """Say what to do when a contract is broken."""
     return (
         f"Flower {flwr.__version__} no longer has {what}: "
-        "look again at client/esn_client/guard.py and server/esn_server/link.py"
+        "look again at client/esn_client/guard.py, server/esn_server/grid.py and link.py"
     )
 
 
@@ -49,7 +50,10 @@ def test_flower_is_the_version_that_the_contracts_were_written_for():
     assert flwr.__version__.startswith("1.41."), advice("its pinned version 1.41")
 
 
-@pytest.mark.parametrize(("module", "name"), imports_of(esn_client.guard) + imports_of(esn_server.link))
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [found for ours in (esn_client.guard, esn_server.grid, esn_server.link) for found in imports_of(ours)],
+)
 def test_every_import_exists(module, name):
     assert hasattr(importlib.import_module(module), name), advice(f"{module}.{name}")
 
@@ -86,6 +90,12 @@ def test_every_call_has_the_same_parameters(callable_, parameters):
         (runtime_pb2.PullTaskInputResponse, {"task_id", "run", "context"}),
         (runtime_pb2.PushTaskOutputRequest, {"sub_status", "details"}),
         (runtime_pb2.SendTaskHeartbeatResponse, {"success"}),
+        (runtime_pb2.PullAppMessagesRequest, {"message_ids"}),
+        (runtime_pb2.PullAppMessagesResponse, {"messages_list", "message_object_trees"}),
+        (message_pb2.Metadata, {"message_id", "reply_to_message_id"}),
+        (message_pb2.PullObjectRequest, {"node", "run_id", "object_id"}),
+        (message_pb2.PullObjectResponse, {"object_found", "object_available", "object_content"}),
+        (message_pb2.ConfirmMessageReceivedRequest, {"node", "run_id", "message_object_id"}),
         (task_pb2.Task, {"run_id"}),
     ],
 )
@@ -97,6 +107,7 @@ def test_every_message_has_the_fields_that_we_use(message, fields):
 def test_the_grid_retries_with_the_invoker_that_we_replace():
     grid = HttpGrid(token="token")
     assert isinstance(grid._retry_invoker, RetryInvoker), advice("HttpGrid._retry_invoker")
+    assert {"_runtime_client", "node", "run"} <= set(dir(grid)) | set(vars(grid)), advice("HttpGrid's parts")
     assert "retry_invoker=self._retry_invoker" in inspect.getsource(HttpGrid._connect), advice(
         "HttpGrid._connect"
     )
@@ -107,6 +118,9 @@ def test_the_words_of_the_supernode_that_we_wait_for_are_still_said():
     connection = inspect.getsource(fleet_http_connection)
     for words, source in (("SuperNode ID:", worker), ("Sent successfully", worker), ("[code:", connection)):
         assert words in source, advice(f"the log line {words!r}")
+    retrying = inspect.getsource(http_retry)
+    for words in ("Giving up reconnection", "SSL/TLS handshake error"):
+        assert words in retrying, advice(f"the log line {words!r}")
     assert "terminated gracefully" in worker, advice("the log line 'terminated gracefully'")
 
 

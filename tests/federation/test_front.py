@@ -6,19 +6,32 @@ import socket
 import ssl
 import threading
 import time
+from base64 import b64encode
+from datetime import UTC, datetime
 
 import grpc
 import httpx
 import psutil
 import pytest
-from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, StartRunRequest
+from flwr.proto.fab_pb2 import Fab
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, ActivateNodeResponse
+from flwr.supercore.constant import (
+    FLEET_HTTP_PUBLIC_KEY_HEADER,
+    FLEET_HTTP_SIGNATURE_HEADER,
+)
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 from flwr.superlink.main import create_app
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from esn_client.identity import create_node_key
 from esn_server import link
+from esn_server.bundle import build_bundle, bundle_sha256
 from esn_server.front import MAX_BODY_BYTES
-from esn_server.link import open_run
+from esn_server.link import open_run, register_site
 from esn_server.superlink import answers
 
 pytestmark = pytest.mark.slow
@@ -85,6 +98,36 @@ def test_every_control_and_runtime_path_is_not_found_and_changes_nothing(centre,
         reply = client.request(method, path, content=b"\x08\x01")
         assert (reply.status_code, reply.content) == (404, b"not found\n"), (method, path)
     assert state_of(centre) == before
+
+
+def test_a_sites_own_credentials_start_no_run_and_list_nothing(centre, client, tmp_path):
+    """What a site may do with its key is what Flower's Fleet API offers, and nothing else."""
+    create_node_key(tmp_path / "node_key")
+    node = register_site(centre.directory, centre.address, tmp_path / "node_key.pub")
+    key = load_ssh_private_key((tmp_path / "node_key").read_bytes(), password=None)
+
+    def call(path, body):
+        timestamp = datetime.now(UTC).isoformat()
+        headers = {
+            FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(key.public_key())).decode(),
+            TIMESTAMP_HEADER: timestamp,
+            FLEET_HTTP_SIGNATURE_HEADER: b64encode(sign_message(key, timestamp.encode())).decode(),
+            "content-type": "application/protobuf",
+        }
+        return client.post(path, content=body, headers=headers)
+
+    before = state_of(centre)
+    run = StartRunRequest(fab=Fab(hash_str=bundle_sha256(), content=build_bundle())).SerializeToString()
+    for method, path in FOREIGN:
+        if method == "POST":
+            assert call(path, run).status_code == 404, path
+    assert state_of(centre) == before
+    # The credentials are good: where a site belongs, they are taken.
+    public = public_key_to_bytes(key.public_key())
+    hello = ActivateNodeRequest(public_key=public, heartbeat_interval=30.0).SerializeToString()
+    reply = call("/v1/fleet/activate-node", hello)
+    assert reply.status_code == 200
+    assert ActivateNodeResponse.FromString(reply.content).node_id == node
 
 
 TRICKS = [
@@ -160,16 +203,16 @@ def test_a_request_hidden_in_another_is_never_answered(centre, headers):
     # Refused at once; or taken for what it is, whereupon the second one is not found as any other.
     assert all(status[:1] == b"4" or status == b"501" for status in statuses), received
     assert b"run_dict" not in received
-    assert b"application/x-protobuf" not in received
+    assert b"application/protobuf" not in received
 
 
 def test_a_call_without_a_sites_signature_reaches_the_superlink_and_is_refused_there(client):
     for method, path in CALLS:
         if path.startswith("/v1/fleet/"):
             reply = client.request(
-                method, path, content=b"", headers={"content-type": "application/x-protobuf"}
+                method, path, content=b"", headers={"content-type": "application/protobuf"}
             )
-            assert 400 <= reply.status_code < 500, path
+            assert reply.status_code == 401, path
 
 
 def test_a_body_over_the_bound_is_refused_before_it_is_sent(centre):

@@ -1,6 +1,7 @@
 """What a site refuses before it starts anything."""
 
 import re
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,8 @@ import pytest
 
 from esn_client.guard import GuardSettings, join
 from esn_client.identity import create_node_key
+from esn_client.supernode import SuperNode
+from esn_core.child_process import ChildProcess
 from esn_core.errors import ConfigError, LinkError
 from esn_server.identity import create_authority
 
@@ -76,3 +79,25 @@ def test_every_setting_that_cannot_be_used_is_named_at_once(settings, tmp_path):
         "connect_timeout_s must",
     ):
         assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["WARNING :   Giving up reconnection after 30.39 seconds.", "SSL/TLS handshake error"],
+)
+def test_a_supernode_that_gave_up_and_lingers_counts_as_ended(tmp_path, words):
+    program = """
+import sys, time
+print("hello", flush=True)
+time.sleep(1)
+print(sys.argv[1], flush=True)
+time.sleep(60)
+"""
+    command = [sys.executable, "-c", program, words]
+    with ChildProcess(command, log_file=tmp_path / "log", environment={}) as process:
+        supernode = SuperNode("127.0.0.1:1", b"", process)
+        assert process.wait_until(lambda: "hello" in process.log_lines(), timeout_s=20)
+        assert supernode.running
+        assert process.wait_until(lambda: not supernode.running, timeout_s=20)
+        assert process.running
+        assert not supernode.running  # and stays so

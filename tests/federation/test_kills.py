@@ -24,13 +24,14 @@ from esn_client.ledger import Ledger
 from esn_server.link import register_site
 
 PROGRAM = Path(__file__).parent / "tiny_hospital.py"
+GUARD = Path(__file__).parent / "tiny_guard.py"
 SITES = ("north", "south", "west")
 SEED = int(os.environ.get("ESN_FAULT_SEED", "20261125"))
 STUDIES = [f"study-{number}" for number in range(80)]
 COMMANDS = {
     "the front": "esn_server.front",
     "the SuperLink": "flower-superlink",
-    "a guard": "tiny_hospital.py join",
+    "a guard": "tiny_guard.py",
     "an executor": "tiny_hospital.py answer",
     "a SuperNode": "flower-supernode",
     "the study": "tiny_hospital.py study",
@@ -102,7 +103,7 @@ def hospitals(centre, tmp_path_factory, protocol_content):
             (path / "content.json").write_text(json.dumps(content, default=str))
         for site in SITES:
             own = directory / site
-            command = [sys.executable, PROGRAM, "join", own, site, centre.public, centre.ca_certificate]
+            command = [sys.executable, GUARD, own, site, centre.public, centre.ca_certificate]
             kept = Kept(command, own / "join.log")
             stack.callback(kept.join, 20)
             stack.callback(kept.over.set)

@@ -16,7 +16,7 @@ from flwr.proto.control_pb2 import ListRunsRequest
 from esn_client.identity import create_node_key
 from esn_core.errors import LinkError
 from esn_core.loopback import free_port
-from esn_server import link
+from esn_server import grid, link
 from esn_server.identity import create_authority
 from esn_server.link import open_run, register_site, run_superlink, unregister_site
 from esn_server.whereabouts import whereabouts
@@ -51,6 +51,22 @@ def test_of_an_exception_only_the_name_of_its_class_travels(centre, three_sites,
     assert (reply.body, reply.error) == (None, "ValueError")
     for file in centre.directory.rglob("*"):
         assert not file.is_file() or b"sub-0042" not in file.read_bytes(), file
+
+
+def test_an_answer_that_never_becomes_whole_keeps_nobody_waiting(centre, three_sites, ask):
+    greedy, *others = three_sites
+    with open_run(centre.directory, address=centre.address) as transport:
+        ask(transport, three_sites, b"before")
+        transport.send(greedy.node_id, b"large")  # more than the front lets through
+        said, until_s = [], time.monotonic() + 3.0
+        while time.monotonic() < until_s:
+            start_s = time.monotonic()
+            said += transport.receive()
+            assert time.monotonic() - start_s < 5
+        assert [reply.body for reply in said] in ([], [None])
+        replies = ask(transport, others, b"meanwhile")
+        assert [replies[site.node_id].body for site in others] == [b"echo:meanwhile"] * 2
+        assert ask(transport, [greedy], b"after")[greedy.node_id].body == b"echo:after"
 
 
 def test_a_bundle_with_code_or_unknown_hash_is_refused_and_leaves_no_trace(
@@ -199,7 +215,7 @@ def use_a_superlink_that_dies(directory: Path, port: int) -> None:
 
 
 def test_a_superlink_that_dies_in_a_run_is_reported_with_its_last_line(tmp_path, free_tcp_port, monkeypatch):
-    monkeypatch.setattr(link, "_RETRY_S", 1.0)
+    monkeypatch.setattr(grid, "_RETRY_S", 1.0)
     create_authority(tmp_path / "centre", names=["localhost"])
     with pytest.raises(LinkError, match=r"^the SuperLink ended: .+ \(log: .*superlink\.log\)$"):
         use_a_superlink_that_dies(tmp_path / "centre", free_tcp_port)

@@ -133,7 +133,7 @@ class SeededHospital(Hospital):
         }
         what = self.misbehaviour.read_text()
         if what == "a gigabyte":
-            return bytes(2**30)
+            return said  # and the guard sends another
         if what == "nonsense":
             return b"nonsense"
         if what == "nothing":
@@ -147,29 +147,7 @@ def answer(directory, site, descriptor):
 
     content = json.loads((directory / "content.json").read_text())
     hospital = SeededHospital(directory, site, content)
-    serve(Connection(int(descriptor)), hospital.reply)
-
-
-def join(directory, site, address, ca_certificate):
-    """Be the guard."""
-    from esn_client.executor import Executor
-    from esn_client.guard import GuardSettings
-    from esn_client.guard import join as answer_questions
-    from esn_server.bundle import bundle_sha256
-
-    command = [sys.executable, __file__, "answer", str(directory), site]
-    with Executor(
-        command, log_file=directory / "answers.log", question_limit_s=15.0, memory_limit_gb=4.0
-    ) as executor:
-        settings = GuardSettings(
-            server_address=address,
-            ca_certificate=Path(ca_certificate),
-            node_key=directory / "node_key",
-            state_directory=directory / "state",
-            allowed_bundles=lambda: frozenset([bundle_sha256()]),
-            audit=print,
-        )
-        answer_questions(settings, executor.ask)
+    serve(Connection(int(descriptor)), hospital.reply, idle_s=content.get("idle_s", 300.0))
 
 
 class InProcessLink:
@@ -217,9 +195,13 @@ def ask(link, nodes, directory, study, content):
 def study(directory, centre, name):
     """Be the centre's study, over the real link."""
     from esn_server.link import open_study
+    from esn_server.turns import turn
 
     content = json.loads((directory / "content.json").read_text())
-    with open_study(Path(centre)) as link:
+    with (
+        turn(Path(centre), study=name, run_directory=directory / name, behind=lambda _: None),
+        open_study(Path(centre)) as link,
+    ):
         ask(link, content["nodes"], directory, name, content)
 
 
@@ -238,7 +220,7 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     role, where, *others = sys.argv[1:]
     try:
-        {"answer": answer, "join": join, "study": study, "alone": alone}[role](Path(where), *others)
+        {"answer": answer, "study": study, "alone": alone}[role](Path(where), *others)
     except EsnError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(error.exit_status)

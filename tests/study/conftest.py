@@ -103,6 +103,7 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
     def make(
         *,
         exact=False,
+        consent=True,
         sites=SITES,
         quorum=None,
         noise=discrete_gaussian,
@@ -111,6 +112,7 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
         analyses=None,
         phenotypes=None,
         disks=None,
+        training=None,
         **privacy,
     ):
         def disk(whose):
@@ -118,6 +120,7 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
 
         content = {**protocol_content, "privacy": {**protocol_content["privacy"], **privacy}}
         content["analyses"] = analyses or {}
+        content["training"] = {**content["training"], **(training or {})}
         content["phenotypes"] = phenotypes or {}
         if exact:
             content["privacy"]["noise"] = "none"
@@ -132,7 +135,7 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
             minimum_children=5,
             trust="secure-sum",
             colluding_sites=1,
-            exact_sums=exact,
+            exact_sums=exact and consent,
         )
         ledgers, hospitals = {}, {}
         for node, site in enumerate(sites, start=1):

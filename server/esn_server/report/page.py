@@ -23,6 +23,7 @@ _PHASES = {
     "centre": "number of training children and sum of their scores",
     "association": "for each candidate connection, the sum of its strength times the score",
     "gradient": "clipped gradient of the model and clipped loss, one sum a round",
+    "local-update": "where a site's own training steps lead, times its children; and their loss",
     "calibration": "five sums: children, predictions, their squares, scores, and products of the two",
     "cohort": "number, age and sex of children and controls; who was left out, by reason",
     "attribution": "for each candidate connection, what it adds to the predictions",

@@ -256,6 +256,7 @@ class StudyResult(_Record):
     absent: dict[str, str] = Field(
         default_factory=dict, description="Why an analysis above is null, in words, by its name."
     )
+    training: str | None = Field(default=None, description="The strategy, its rounds and steps, in words.")
     learning_curve: list[RoundLoss] = Field(description="Training loss by round.")
     privacy: PrivacySummary = Field(description="The privacy price by phase and in total.")
     timing_s: dict[str, Seconds] = Field(description="Duration of each step, in seconds.")
