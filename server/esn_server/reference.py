@@ -195,8 +195,8 @@ def _harmonised(
 def _combat(sites: Mapping[str, _Site], *, told_severity: bool) -> dict[str, Floats]:
     """Harmonise by ComBat from sums, as a federation would: estimated on training children alone.
 
-    Where it is told severity, it keeps its effects as it keeps those of age and sex. Every child is then taken
-    for one of GASE 4 when its scores are harmonised: a held-out child's GASE is what is predicted.
+    Where it is told severity, it keeps its effects as it keeps those of age and sex. Every child is then
+    taken for one of GASE 4 when its scores are harmonised: a held-out child's GASE is what is predicted.
     """
 
     def kept(site: _Site) -> Floats:
