@@ -277,14 +277,17 @@ class Protocol(_Table):
     def _shares_fit(cls, privacy: PrivacyRules, info: ValidationInfo) -> PrivacyRules:
         if not {"training", "analyses"} <= info.data.keys():
             return privacy
-        if privacy.noise == "none":
-            return privacy
-        training = info.data["training"]
-        if "cohort" in info.data and info.data["cohort"].harmonisation == "combat":
+        combat = "cohort" in info.data and info.data["cohort"].harmonisation == "combat"
+        if combat and privacy.noise != "none":
             raise ValueError(
                 "ComBat is for studies without noise, as other children enter a child's harmonised scores "
                 "and no noise bounds what one of them does; take 'own-controls', or noise = 'none'"
             )
+        if combat and privacy.trust != "secure-sum":
+            raise ValueError("ComBat needs trust 'secure-sum': a site's own sums would give its means away")
+        if privacy.noise == "none":
+            return privacy
+        training = info.data["training"]
         if training.local_steps > 1:
             raise ValueError(
                 f"{training.strategy} with {training.local_steps} local steps is for studies without noise, "

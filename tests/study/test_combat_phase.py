@@ -63,7 +63,7 @@ def harmonised_together(consortium):
 
 def test_the_study_is_that_of_children_who_were_harmonised_together(make_consortium, tmp_path):
     rng = np.random.default_rng(5)
-    asked = with_scanners(make_consortium(exact=True, harmonisation="combat"), rng)
+    asked = with_scanners(make_consortium(exact=True, harmonisation="combat", trust="secure-sum"), rng)
     found = run(asked)
     edges = asked.protocol.candidates.edges
     ready = harmonised_together(asked)
@@ -83,7 +83,7 @@ def test_the_study_is_that_of_children_who_were_harmonised_together(make_consort
 
 
 def test_no_mean_of_a_site_leaves_and_the_sum_is_exact(make_consortium):
-    consortium = make_consortium(exact=True, harmonisation="combat")
+    consortium = make_consortium(exact=True, harmonisation="combat", trust="secure-sum")
     found = run(consortium)
     price = {phase.phase: phase for phase in found.price.phases}
     assert price["combat"].noise_multiplier == 0
@@ -94,7 +94,7 @@ def test_no_mean_of_a_site_leaves_and_the_sum_is_exact(make_consortium):
 
 
 def test_a_question_without_the_shared_model_is_refused(make_consortium):
-    consortium = make_consortium(exact=True, harmonisation="combat")
+    consortium = make_consortium(exact=True, harmonisation="combat", trust="secure-sum")
     protocol = consortium.protocol
     asked = QuestionId(protocol_sha256=protocol.sha256, run="r1", phase="centre", round=0, attempt=0)
     with pytest.raises(StudyError, match=r"phase centre.*refused \(ProtocolError\)"):
@@ -102,12 +102,20 @@ def test_a_question_without_the_shared_model_is_refused(make_consortium):
 
 
 def test_combat_needs_consent(make_consortium):
-    consortium = make_consortium(exact=True, consent=False, harmonisation="combat")
+    consortium = make_consortium(exact=True, consent=False, harmonisation="combat", trust="secure-sum")
     with pytest.raises(StudyError, match=r"roll-call.*north: refused \(GateError\)"):
         run(consortium)
 
 
-def test_combat_under_a_privacy_budget_is_refused(protocol_content):
+@pytest.mark.parametrize(
+    ("privacy", "words"),
+    [
+        ({"noise": "gaussian", "trust": "secure-sum"}, "other children enter a child's harmonised scores"),
+        ({"noise": "none", "trust": "local"}, "a site's own sums would give its means away"),
+    ],
+)
+def test_combat_without_its_conditions_is_refused(protocol_content, privacy, words):
     content = {**protocol_content, "cohort": {**protocol_content["cohort"], "harmonisation": "combat"}}
-    with pytest.raises(ValidationError, match="other children enter a child's harmonised scores"):
+    content["privacy"] = {**content["privacy"], **privacy}
+    with pytest.raises(ValidationError, match=words):
         Protocol.model_validate(content)
