@@ -21,6 +21,11 @@ from esn_core.releases import ReleaseKind, clip_rows
 
 Floats = NDArray[np.float64]
 
+COVARIATES = 3
+"""Age, sex and severity: the covariates of a study's ComBat, whose effects on the edges are kept."""
+COVARIATE_NORM = 6.0
+"""Longest row of `covariates_of`, raw or centred, that enters the sums."""
+
 SCORE_CLIP = 16.0
 """Largest edge score, raw or centred, that enters the sums."""
 _MEAN_SQUARE = 36.0
@@ -31,6 +36,16 @@ _STOP_AT = 1e-4
 _MOST_ITERATIONS = 1000
 # Of an edge's variance, in units of the template's: below, the edge has no streamlines anywhere.
 _SMALLEST_VARIANCE = 1e-9
+
+
+def covariates_of(age_years: Floats, sex: Floats, severity: Floats) -> Floats:
+    """Return (n, 3): age, sex and standardised severity, centred and scaled with public numbers.
+
+    A site's shift and scale are estimated with the training children's severity: without it, ComBat takes
+    away what sites differ in by their patients. They are removed with 0 in its place from all children, so
+    that held-out and training children are treated alike.
+    """
+    return np.column_stack([(age_years - 10) / 10, sex - 0.5, severity])
 
 
 def combat_dimension(edges: int, covariates: int) -> int:

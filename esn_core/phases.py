@@ -9,6 +9,7 @@ from esn_core.releases import Children
 Phase = Literal[
     "roll-call",
     "cohort",
+    "combat",
     "centre",
     "association",
     "network",
@@ -28,6 +29,9 @@ Phase = Literal[
     "comparison",
     "ranking",
 ]
+
+BEFORE_COMBAT: frozenset[Phase] = frozenset({"roll-call", "cohort", "combat"})
+"""Every later question of a study with ComBat carries what the sites share of it, as the array 'combat'."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,16 @@ class PlannedPhase:
     exact: bool = False
 
 
-def planned_phases(*, training_rounds: int, local_steps: int, analyses: Analyses) -> tuple[PlannedPhase, ...]:
+def planned_phases(
+    *, training_rounds: int, local_steps: int, combat: bool, analyses: Analyses
+) -> tuple[PlannedPhase, ...]:
     """Return the phases of a study in their order, the roll call left out."""
     local = local_steps > 1
     exact = analyses.exact
     plan = [
         PlannedPhase("cohort", "training", int(analyses.cohort), "cohort" in exact),
+        # Centred at the means of a site's children: no sum of rows of one child each.
+        PlannedPhase("combat", "training", int(combat), exact=True),
         PlannedPhase("centre", "training", 1),
         PlannedPhase("association", "training", 1),
         PlannedPhase("gradient", "training", 0 if local else training_rounds),

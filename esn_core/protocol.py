@@ -87,6 +87,9 @@ class CohortRules(_Table):
     """Mixed into the hash that decides, for each child alone, whether it is held out."""
     minimum_children: int = Field(ge=3)
     """A sum over fewer children than this does not leave a site."""
+    harmonisation: Literal["own-controls", "combat"] = "own-controls"
+    """How a scanner's effect is removed: by the site's healthy controls, or by ComBat on the children with
+    epilepsy of all sites. ComBat is for studies without noise: other children enter a child's scores."""
 
     def holds_out(self, label: str, *, site: str) -> bool:
         """Decide whether a child is held out.
@@ -274,6 +277,14 @@ class Protocol(_Table):
     def _shares_fit(cls, privacy: PrivacyRules, info: ValidationInfo) -> PrivacyRules:
         if not {"training", "analyses"} <= info.data.keys():
             return privacy
+        combat = "cohort" in info.data and info.data["cohort"].harmonisation == "combat"
+        if combat and privacy.noise != "none":
+            raise ValueError(
+                "ComBat is for studies without noise, as other children enter a child's harmonised scores "
+                "and no noise bounds what one of them does; take 'own-controls', or noise = 'none'"
+            )
+        if combat and privacy.trust != "secure-sum":
+            raise ValueError("ComBat needs trust 'secure-sum': a site's own sums would give its means away")
         if privacy.noise == "none":
             return privacy
         training = info.data["training"]
@@ -283,7 +294,7 @@ class Protocol(_Table):
                 "as a site's update mixes its children and no noise bounds what one of them does to it; take "
                 "1 local step, or noise = 'none'"
             )
-        plan = _plan(training, info.data["analyses"])
+        plan = _plan(training, info.data["analyses"], combat=False)
         planned = {phase.phase for phase in plan if not phase.exact}
         given = set(privacy.shares)
         said = [f"no share of the budget for the phase {name}" for name in sorted(planned - given)]
@@ -341,7 +352,7 @@ class Protocol(_Table):
     @property
     def phases(self) -> tuple[PlannedPhase, ...]:
         """What is asked, in order, the roll call left out."""
-        return _plan(self.training, self.analyses)
+        return _plan(self.training, self.analyses, combat=self.cohort.harmonisation == "combat")
 
     def minimum(self, children: Children) -> int:
         """Return how many children of a split a site needs to take part."""
@@ -385,9 +396,9 @@ class Protocol(_Table):
         return 1 / (self.rounds.quorum - self.privacy.colluding_sites) if self.masked else 1.0
 
 
-def _plan(training: TrainingRules, analyses: Analyses) -> tuple[PlannedPhase, ...]:
+def _plan(training: TrainingRules, analyses: Analyses, *, combat: bool) -> tuple[PlannedPhase, ...]:
     return planned_phases(
-        training_rounds=training.rounds, local_steps=training.local_steps, analyses=analyses
+        training_rounds=training.rounds, local_steps=training.local_steps, combat=combat, analyses=analyses
     )
 
 

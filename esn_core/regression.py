@@ -46,15 +46,12 @@ class LogisticFit:
     ----------
     names : tuple of p str
         The intercept first.
-    coefficients, standard_errors : (p,) float64
-        Log odds ratios per unit of each feature; the standard errors are for the choice of children.
+    coefficients : (p,) float64
+        Log odds ratios per unit of each feature.
+    covariance : (p, p) float64
+        Inverse of the information, of the choice of children.
     noise_sd_of_coefficients : (p,) float64
         Standard deviation that the noise of the last sums gives to each coefficient; 0 for exact sums.
-    odds_ratios : (p,) float64
-    odds_ratio_intervals : (p, 2) float64
-        95 % by Wald, for the choice of children and the noise together.
-    z, p_values : (p,) float64
-        Of the same two together.
     log_likelihood : float
     null_log_likelihood : float or None
         Of the intercept alone; None when noise left no positives, or no others.
@@ -66,19 +63,13 @@ class LogisticFit:
     converged : bool
     guard : str or None
         What kept the fit from running away, in words: 'ridge 0.05', 'curvature held at 3.2'.
-    covariance : (p, p) float64
-        Inverse of the information, of the choice of children.
 
     """
 
     names: tuple[str, ...]
     coefficients: Floats
-    standard_errors: Floats
+    covariance: Floats
     noise_sd_of_coefficients: Floats
-    odds_ratios: Floats
-    odds_ratio_intervals: Floats
-    z: Floats
-    p_values: Floats
     log_likelihood: float
     null_log_likelihood: float | None
     aic: float
@@ -88,7 +79,41 @@ class LogisticFit:
     iterations: int
     converged: bool
     guard: str | None
-    covariance: Floats
+
+    @property
+    def standard_errors(self) -> Floats:
+        """(p,) float64, for the choice of children."""
+        return np.asarray(np.sqrt(np.diag(self.covariance)))
+
+    @property
+    def _errors(self) -> Floats:
+        """For the choice of children and the noise together."""
+        return np.hypot(self.standard_errors, self.noise_sd_of_coefficients)
+
+    @property
+    def odds_ratios(self) -> Floats:
+        """(p,) float64."""
+        with np.errstate(over="ignore"):
+            return np.exp(self.coefficients)
+
+    @property
+    def odds_ratio_intervals(self) -> Floats:
+        """(p, 2) float64: 95 % by Wald, for the choice of children and the noise together."""
+        with np.errstate(over="ignore"):
+            ends: Floats = np.exp(
+                self.coefficients[:, None] + np.array([-_Z_95, _Z_95]) * self._errors[:, None]
+            )
+        return ends
+
+    @property
+    def z(self) -> Floats:
+        """(p,) float64, of the choice of children and the noise together."""
+        return np.asarray(self.coefficients / self._errors)
+
+    @property
+    def p_values(self) -> Floats:
+        """(p,) float64, two-sided, of `z`."""
+        return np.asarray(2 * norm.sf(np.abs(self.z)))
 
 
 class LogisticNewton:
@@ -210,21 +235,11 @@ class LogisticNewton:
         beta = here.coefficients + here.direction
         rise = float(sums.score @ here.direction - here.direction @ sums.curvature @ here.direction / 2)
         likelihood = sums.log_likelihood + rise
-        variance = np.diag(here.inverse)
-        both = np.sqrt(variance + here.noise_sd**2)
-        z = beta / both
-        with np.errstate(over="ignore"):
-            ratios = np.exp(beta)
-            intervals = np.exp(beta[:, None] + np.array([-_Z_95, _Z_95]) * both[:, None])
         return LogisticFit(
             names=self._names,
             coefficients=beta,
-            standard_errors=np.sqrt(variance),
+            covariance=here.inverse,
             noise_sd_of_coefficients=here.noise_sd,
-            odds_ratios=ratios,
-            odds_ratio_intervals=intervals,
-            z=z,
-            p_values=2 * norm.sf(np.abs(z)),
             log_likelihood=likelihood,
             null_log_likelihood=_null_log_likelihood(n, positives),
             aic=-2 * likelihood + 2 * len(beta),
@@ -234,7 +249,6 @@ class LogisticNewton:
             iterations=self._steps,
             converged=self._converged,
             guard=self._guard(here),
-            covariance=here.inverse,
         )
 
     def _read(self, total: Floats) -> NewtonSums:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from esn_client import network, neurocognition, reruns
+from esn_client import combat, network, neurocognition, reruns
 from esn_client.cohort import Split
 from esn_client.egress import Gate, Rows
 from esn_client.study import Study, calibrated
@@ -21,7 +21,7 @@ from esn_core.learning.local_update import local_update as steps_from
 from esn_core.learning.severity_model import Connectomes, SeverityModel, predict
 from esn_core.learning.weights import from_vector
 from esn_core.matching import COHORT, cohort_rows
-from esn_core.phases import Phase
+from esn_core.phases import BEFORE_COMBAT, Phase
 from esn_core.price import price_of
 from esn_core.protocol import Protocol
 from esn_core.questions import LedgerMark, Question, SiteFacts, size_band
@@ -93,7 +93,7 @@ class Hospital:
         _check_round(question, study.protocol)
         if question.reveal:
             return self._gate.reveal(question, study.protocol)
-        _check_arrays(question)
+        _check_arrays(question, study.protocol)
         if question.id.phase == "roll-call":
             children: dict[Children, tuple[str, ...]] = {
                 "training": study.cohort.training.participants,
@@ -104,6 +104,8 @@ class Hospital:
         before = self._gate.answered(question, study.protocol)
         if before is not None:
             return before
+        if "combat" in question.arrays:
+            study = combat.harmonised(study, question.array("combat"))
         return self._gate.release(question, rows_of(question, study), study.protocol)
 
 
@@ -224,6 +226,7 @@ _ROWS: Mapping[Phase, Callable[[Question, Study], Rows]] = {
     "calibration": calibration,
     "evaluation": evaluation,
     "cohort": cohort,
+    "combat": combat.sums,
     "linear": neurocognition.linear,
     "newton": neurocognition.newton,
     "comparison": neurocognition.comparison,
@@ -248,6 +251,7 @@ ARRAYS: Mapping[Phase, frozenset[str]] = {
     "calibration": frozenset({"weights", "edge_weights"}),
     "evaluation": frozenset({"weights", "edge_weights", "calibration"}),
     "cohort": frozenset(),
+    "combat": frozenset(),
     "linear": frozenset({"weights", "edge_weights", "calibration"}),
     "newton": frozenset({"weights", "edge_weights", "calibration", "coefficients"}),
     "comparison": frozenset({"weights", "edge_weights", "calibration", "coefficients"}),
@@ -274,8 +278,10 @@ def _check_round(question: Question, protocol: Protocol) -> None:
         )
 
 
-def _check_arrays(question: Question) -> None:
+def _check_arrays(question: Question, protocol: Protocol) -> None:
     expected = ARRAYS[question.id.phase]
+    if protocol.cohort.harmonisation == "combat" and question.id.phase not in BEFORE_COMBAT:
+        expected |= {"combat"}
     if set(question.arrays) != expected:
         found = sorted(question.arrays)
         raise ProtocolError(

@@ -9,6 +9,7 @@ from esn_client.audit_findings import CANARY_DELTA, FALSE_POSITIVES, Audit, Cana
 from esn_core.files import write_whole
 
 _IN_WORDS = {
+    "combat": "age, sex, severity and edges, their products and squares, about the site's means",
     "centre": "number of children and sum of their severity",
     "association": "edge strength times severity, summed for each candidate edge",
     "gradient": "gradients of the network and loss, summed in one training step",

@@ -35,6 +35,7 @@ class Split:
     gase : (n,) float64
     phenotypes : dict of str to (n,) float64
         The columns of the protocol's data dictionary, in their units; NaN where a value is not known.
+    age_years, sex : (n,) float64
 
     """
 
@@ -42,6 +43,8 @@ class Split:
     scores: NDArray[np.float64]
     gase: NDArray[np.float64]
     phenotypes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    age_years: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    sex: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,8 @@ def load_cohort(
         _log.warning("site %s: %d participants are left out: %s", site, count, reason)
     controls = [scores for p, scores in scored if p.group == "control"]
     offset = control_offset(np.array(controls).reshape(-1, len(template.mean)))
+    if protocol.cohort.harmonisation == "combat":
+        offset = np.zeros_like(offset)  # ComBat finds it, from the children
     children = [(p, scores - offset) for p, scores in scored if p.group == "dre"]
     if not children:
         raise DataError(f"site {site}: no child with DRE has a connectome; run 'esn-client prepare' first")
@@ -186,4 +191,6 @@ def _split(
         phenotypes={
             name: np.array([values[p.label] for p, _ in children]) for name, values in phenotypes.items()
         },
+        age_years=np.array([p.age_years for p, _ in children], dtype=np.float64),
+        sex=np.array([p.sex for p, _ in children], dtype=np.float64),
     )

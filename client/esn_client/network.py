@@ -39,8 +39,6 @@ def bootstrap(question: Question, study: Study) -> Rows:
 
 def _children(study: Study) -> tuple[Floats, Floats, tuple[str, ...]]:
     """Return candidate scores, design and labels of the training children."""
-    split, people = study.cohort.training, study.cohort.people
-    place = {label: k for k, label in enumerate(people.participants)}
-    own = np.array([place[label] for label in split.participants], dtype=np.int64)
-    designs = design(split.gase, people.age_years[own], people.sex[own])
+    split = study.cohort.training
+    designs = design(split.gase, split.age_years, split.sex)
     return split.scores[:, study.candidates.edges], designs, split.participants

@@ -18,6 +18,7 @@ from esn_core.site_keys import identity_text
 
 _WHAT_LEAVES: Mapping[Phase, str] = {
     "cohort": "numbers, sums of age and sex of children and controls; how many were left out, by reason",
+    "combat": "age, sex, severity and edges, their products and squares, of children about the site's means",
     "centre": "the number of training children and the sum of their severity scores",
     "association": "for each candidate edge, the sum of edge strength times severity",
     "gradient": "the sum of the children's clipped gradients, and of their losses",

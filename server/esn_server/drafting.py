@@ -204,7 +204,9 @@ def draft(
         deadline_s=deadline_s,
         analyses=analyses.model_dump(mode="json", exclude_none=True),
         phenotypes=_PHENOTYPES if analyses.neurocognition else {},
-        shares=_shares(planned_phases(training_rounds=training_rounds, local_steps=1, analyses=analyses)),
+        shares=_shares(
+            planned_phases(training_rounds=training_rounds, local_steps=1, combat=False, analyses=analyses)
+        ),
     )
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from esn_core import comparison, linear, reliability, roc
 from esn_core.comparison import LikelihoodRatio, Vuong, likelihood_ratio
@@ -29,8 +28,6 @@ from esn_core.roc import Auc, AucDifference, DeLong
 from esn_server.asking import Arrays, Ask
 
 Floats = NDArray[np.float64]
-
-_Z_95 = float(norm.ppf(0.975))
 
 
 @dataclass(frozen=True)
@@ -210,25 +207,11 @@ def _linear(
 def _in_units(fit: LogisticFit, model: Model, protocol: Protocol) -> LogisticFit:
     """Return a fit per unit of each predictor: the intercept is that of predictors of zero."""
     change = _units(model, protocol)
-    coefficients = change @ fit.coefficients
-    covariance = change @ fit.covariance @ change.T
-    errors = np.sqrt(np.diag(covariance))
-    noise = np.sqrt((change**2) @ fit.noise_sd_of_coefficients**2)
-    both = np.hypot(errors, noise)
-    with np.errstate(over="ignore"):
-        ratios = np.exp(coefficients)
-        intervals = np.exp(coefficients[:, None] + np.array([-_Z_95, _Z_95]) * both[:, None])
-    z = coefficients / both
     return replace(
         fit,
-        coefficients=coefficients,
-        covariance=covariance,
-        standard_errors=errors,
-        noise_sd_of_coefficients=noise,
-        odds_ratios=ratios,
-        odds_ratio_intervals=intervals,
-        z=z,
-        p_values=2 * norm.sf(np.abs(z)),
+        coefficients=change @ fit.coefficients,
+        covariance=change @ fit.covariance @ change.T,
+        noise_sd_of_coefficients=np.sqrt((change**2) @ fit.noise_sd_of_coefficients**2),
     )
 
 

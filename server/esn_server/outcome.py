@@ -47,6 +47,13 @@ HARMONISATION_NOTE = (
     "shrunk by n / (n + 6). The offset stays at the site; no patient enters it."
 )
 
+_COMBAT_NOTE = (
+    "Edge scores are taken against a public template, and harmonised by ComBat over the training children of "
+    "all sites, the effects of age, sex and severity kept (Johnson et al. 2007). What the sites share is "
+    "computed from sums about their own means; each site's shift and scale stay there. Other children enter "
+    "a child's scores: no privacy budget holds for any of them."
+)
+
 # Every retained edge is listed, and the strongest others up to this many in all.
 _LISTED_EDGES = 40
 
@@ -107,7 +114,7 @@ def result_of(
         cross_site=cross_site,
         cross_validation=cross_validation,
         severity_network=_network(protocol, findings.network),
-        harmonisation=Harmonisation(method="own controls", note=HARMONISATION_NOTE, compared=None),
+        harmonisation=_harmonisation(protocol),
         explanation=explanation,
         exact_network=exact_network,
         cohort=cohort,
@@ -129,6 +136,12 @@ def result_of(
         timing_s={**timing_s, **findings.timing_s},
         warnings=_warnings(protocol, findings),
     )
+
+
+def _harmonisation(protocol: Protocol) -> Harmonisation:
+    if protocol.cohort.harmonisation == "combat":
+        return Harmonisation(method="ComBat", note=_COMBAT_NOTE, compared=None)
+    return Harmonisation(method="own controls", note=HARMONISATION_NOTE, compared=None)
 
 
 def _training_in_words(rules: TrainingRules) -> str:

@@ -13,6 +13,7 @@ from esn_core import releases
 from esn_core.atlas import Atlas, load_atlas
 from esn_core.calibration import affine
 from esn_core.candidates import Candidates
+from esn_core.combat import COVARIATE_NORM, COVARIATES, combat, combat_model
 from esn_core.connectome import Template
 from esn_core.errors import StudyError
 from esn_core.fixed_point import noise_sd
@@ -131,6 +132,8 @@ class _Run:
     template: Template
     candidates: Candidates
     learned: Learned
+    harmonisation: Arrays = field(default_factory=dict)
+    """What every question from now on carries, for the sites to harmonise their children with."""
     timing_s: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -142,7 +145,7 @@ class _Run:
         digest = self.protocol.sha256
         return Question(
             QuestionId(protocol_sha256=digest, run=self.run, phase=phase, round=round_, attempt=0),
-            dict(arrays or {}),
+            {**(arrays or {}), **self.harmonisation},
         )
 
     def sum(
@@ -206,6 +209,7 @@ def run_study(
     )
     facts = _roll_call(study)
     matched = _match(study)
+    _harmonise(study)
     children, mean_severity = _centre(study)
     network = _select(study, children, mean_severity)
     weights, losses = _train(study, network, children)
@@ -261,6 +265,15 @@ def _roll_call(study: _Run) -> dict[str, SiteFacts]:
             f"which has up to {largest} children"
         )
     return facts
+
+
+def _harmonise(study: _Run) -> None:
+    if study.protocol.cohort.harmonisation != "combat":
+        return
+    edges = len(study.candidates.edges)
+    pooled, _ = study.sum("combat", combat(edges, COVARIATES, covariate_norm=COVARIATE_NORM))
+    model = combat_model(pooled.total, edges=edges, covariates=COVARIATES)
+    study.harmonisation = {"combat": model.vector}
 
 
 def _centre(study: _Run) -> tuple[float, float]:

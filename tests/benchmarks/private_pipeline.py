@@ -141,7 +141,9 @@ class Study:
         return total
 
     def fine_tuned(self, summing: Summing, network: SeverityNetwork, children: float) -> torch.nn.Module:
-        optimiser = CentreOptimiser(to_vector(pretrained(WEIGHTS)), learning_rate=LEARNING_RATE)
+        optimiser = CentreOptimiser(
+            to_vector(pretrained(WEIGHTS)), learning_rate=LEARNING_RATE, strategy="fedadam"
+        )
         kind = releases.gradient(len(optimiser.weights), max_gradient_norm=MAX_GRADIENT_NORM)
         inputs = [self.inputs(s, network) for s in self.training]
         for _ in range(ROUNDS):

@@ -99,6 +99,21 @@ def test_scores_are_the_templates_less_the_shrunk_mean_of_the_controls(dataset):
     assert len(by_label(cohort)) == 10
 
 
+def test_combat_starts_from_scores_without_the_controls_offset(dataset):
+    own = by_label(dataset.load())
+    rules = dataset.protocol.cohort.model_copy(update={"harmonisation": "combat"})
+    dataset.protocol = dataset.protocol.model_copy(update={"cohort": rules})
+    raw = by_label(dataset.load())
+    offset = {label: raw[label] - own[label] for label in raw}
+    assert np.abs(offset["sub-001"]).max() > 0.1
+    assert all(each == pytest.approx(offset["sub-001"], abs=1e-12) for each in offset.values())
+    split = dataset.load().training
+    assert (split.age_years.tolist(), split.sex.tolist()) == (
+        [10.0] * len(split.gase),
+        [0.0] * len(split.gase),
+    )
+
+
 def test_another_childs_scan_changes_nobody_elses_scores(dataset):
     before = by_label(dataset.load())
     dataset.scan("sub-004", seed=999)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from esn_core import releases
 from esn_core.atlas import load_atlas
@@ -33,6 +34,21 @@ def test_they_add_up_to_the_prediction_less_that_of_the_baseline(model, values):
     # The midpoint rule, on a network with kinks.
     found = of(model, values, steps=400).sum(axis=1)
     assert found == pytest.approx(np.array(said) - baseline, abs=5e-3)
+
+
+def test_they_are_the_slope_at_the_middle_of_each_step_times_the_input(model, values):
+    steps = 3
+    slope = np.zeros(len(EDGES))
+    for k in range(steps):
+        at = torch.tensor((k + 0.5) / steps * values[0], requires_grad=True)
+        matrix = torch.zeros(28, 28, dtype=torch.float64)
+        row, column = ATLAS.edges[EDGES].T
+        matrix = matrix.index_put((torch.tensor(row), torch.tensor(column)), at)
+        matrix = (matrix + matrix.T).float()[None, None]
+        (found,) = torch.autograd.grad(model(matrix).sum(), at)
+        slope += found.numpy() / steps
+    assert of(model, values[:1], steps=steps)[0] == pytest.approx(slope * values[0], abs=1e-5)
+    assert np.abs(slope * values[0]).max() > 1e-2
 
 
 def test_a_childs_row_does_not_depend_on_the_others(model, values):

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 
 from esn_core.atlas import load_atlas
 from esn_core.candidates import candidates_of
+from esn_core.learning import published
 from esn_core.learning.baselines import (
     Cpm,
     EdgeRidge,
@@ -19,7 +20,7 @@ from esn_core.learning.baselines import (
     permuted_r,
     rate,
 )
-from esn_core.learning.published import PublishedNetwork, learning_rate
+from esn_core.learning.published import PublishedNetwork, learning_rate, train_published
 from esn_core.simulation.consortium import CLINICAL, draw_consortium
 
 ATLAS = load_atlas("desikan-killiany-83")
@@ -138,6 +139,25 @@ def test_the_published_network_has_the_published_layers():
     f = (512 + 1) * 512 + (512 + 1) * 512 + (512 + 1) * 256 + (256 + 1)
     assert sum(p.numel() for p in model.parameters()) == convolutions + g + f
     assert model(torch.zeros(2, 1, 115, 115)).shape == (2,)
+    slopes = [part.negative_slope for part in model.modules() if isinstance(part, torch.nn.LeakyReLU)]
+    assert slopes == [0.2] * (4 + 4 + 3)
+
+
+def test_the_published_training_shows_1500_children_an_epoch_in_batches_of_128(monkeypatch):
+    shown = []
+
+    class Recording(torch.nn.Linear):
+        def forward(self, x):
+            shown.append(x.detach().flatten(1))
+            return super().forward(shown[-1])[:, 0]
+
+    monkeypatch.setattr(published, "PublishedNetwork", lambda: Recording(4, 1))
+    children = torch.arange(20.0).reshape(5, 1, 2, 2) + 1
+    train_published(children, np.linspace(0, 1, 5), epochs=2, rng=np.random.default_rng(0))
+    assert [len(batch) for batch in shown] == ([128] * 11 + [92]) * 2
+    seen = torch.cat(shown[:12])
+    as_they_are = sum((seen == child.flatten()).all(dim=1).sum().item() for child in children)
+    assert as_they_are == 5  # and 1,495 copies with noise
 
 
 def test_the_published_rate_is_halved_at_every_tenth_epoch():

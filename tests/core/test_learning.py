@@ -42,7 +42,7 @@ def test_read_only_weights_can_be_used():
     vector = to_vector(SeverityModel())
     vector.flags.writeable = False
     assert np.array_equal(to_vector(from_vector(vector)), vector)
-    CentreOptimiser(vector, learning_rate=0.1).step(np.ones(len(vector)))
+    CentreOptimiser(vector, learning_rate=0.1, strategy="fedadam").step(np.ones(len(vector)))
 
 
 @pytest.mark.parametrize("name", ["compact-1", "compact-2"])
@@ -85,7 +85,7 @@ def test_matrices_are_symmetric_and_hold_each_edge_twice():
 
 def test_the_optimiser_is_adam_by_its_definition():
     start = np.array([1.0, -2.0])
-    optimiser = CentreOptimiser(start, learning_rate=0.1)
+    optimiser = CentreOptimiser(start, learning_rate=0.1, strategy="fedadam")
     m, v, w = np.zeros(2), np.zeros(2), start.copy()
     for t, gradient in enumerate([np.array([0.5, -1.0]), np.array([0.2, 3.0])], start=1):
         optimiser.step(gradient)

@@ -113,6 +113,7 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
         phenotypes=None,
         disks=None,
         training=None,
+        harmonisation="own-controls",
         **privacy,
     ):
         def disk(whose):
@@ -120,6 +121,7 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
 
         content = {**protocol_content, "privacy": {**protocol_content["privacy"], **privacy}}
         content["analyses"] = analyses or {}
+        content["cohort"] = {**content["cohort"], "harmonisation": harmonisation}
         content["training"] = {**content["training"], **(training or {})}
         content["phenotypes"] = phenotypes or {}
         if exact:
@@ -167,7 +169,7 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
         nodes = {site: node for node, site in enumerate(sites, start=1)}
         store = RunStore(disk("centre") / "run.sqlite", protocol_sha256=protocol.sha256)
         opened.append(store)
-        memory = Memory(tmp_path / "centre", store)
+        memory = Memory(disk("memory") / "centre", store)
         rounds = Rounds(
             link,
             nodes,
@@ -200,6 +202,9 @@ def draw_cohort(rng):
     training, held_out = split(CHILDREN, 1), split(HELD_OUT, 101)
     # Drawn after everything else, so that scores and severities are the same with and without them.
     training, held_out = (replace(s, phenotypes=draw_phenotypes(s.gase, rng)) for s in (training, held_out))
+    training, held_out = (
+        replace(s, age_years=s.phenotypes["age"], sex=s.phenotypes["sex"]) for s in (training, held_out)
+    )
     controls = tuple(f"sub-c{i:02d}" for i in range(8))
     people = People(
         participants=(*training.participants, *controls, "sub-x1"),

@@ -1,5 +1,7 @@
 """The exact network over a federation, against the same children on one table."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import statsmodels.api as sm
@@ -116,8 +118,7 @@ def _first_p(consortium, tables, rules):
     """Run the centre's part over sites that answer in this process, without gate or grid."""
     studies = []
     for scores, split, cohort in tables:
-        own = type(split)(split.participants, scores, split.gase, split.phenotypes)
-        other = type(cohort)(own, cohort.held_out, cohort.controls, cohort.people)
+        other = replace(cohort, training=replace(split, scores=scores))
         studies.append(Study("north", consortium.protocol, other, "cpu"))
 
     def ask(phase, kind, round_, arrays):

@@ -20,6 +20,7 @@ STRONGEST = 12
 
 _PHASES = {
     "roll-call": "readiness, versions and cohort band; no sum over children",
+    "combat": "age, sex, severity and connections, their products and squares, about each site's means",
     "centre": "number of training children and sum of their scores",
     "association": "for each candidate connection, the sum of its strength times the score",
     "gradient": "clipped gradient of the model and clipped loss, one sum a round",
