@@ -37,13 +37,18 @@ from esn_core.simulation.consortium import Consortium, ConsortiumRules, draw_con
 
 _REFERENCE_CONTROLS = 60
 _VALIDATION_SHARE = 0.1
-_WORLDS_A_STEP = 3
-_CHILDREN_A_WORLD = 16
+_WORLDS_A_STEP = 2
+_CHILDREN_A_WORLD = 32
+_ERROR_SHARE = 0.1
 
 # The selection's own noise in a lesson: what epsilon, at this delta, gives with most of the budget.
 _EPSILONS = (1.0, 30.0)
 _DELTA = 1e-3
 _SELECTION_SHARE = 0.8
+
+# So many lessons are of worlds in which two networks interact, by damage of such an sd.
+_INTERACTING_SHARE = 0.2
+_COMPENSATED_SD = (1.0, 3.5)
 
 
 @dataclass(frozen=True)
@@ -152,14 +157,15 @@ def _batch(lessons: Sequence[_Lesson], rng: np.random.Generator) -> tuple[Connec
 
 
 def _loss(said: Tensor, target: Tensor) -> Tensor:
-    """Return the squared error, and what is missing to a correlation of 1 within each world.
+    """Return what is missing to a correlation of 1 within each world, and a tenth of the squared error.
 
-    The squared error alone teaches a model first how far the worlds' networks can be trusted; what a
-    study needs is the order of its own children, and it calibrates the rest.
+    A study calibrates intercept and slope itself; what it needs is the order of its own children. With the
+    whole of the squared error a model learns how far the worlds' networks can be trusted, at the cost of
+    that order (decision 0104).
     """
     worlds = torch.stack([said, target], dim=1).view(-1, _CHILDREN_A_WORLD, 2)
     r = [torch.corrcoef(world.T)[0, 1] for world in worlds]
-    return functional.mse_loss(said, target) + 1 - torch.stack(r).mean()
+    return _ERROR_SHARE * functional.mse_loss(said, target) + 1 - torch.stack(r).mean()
 
 
 def _lesson(atlas: Atlas, rng: np.random.Generator) -> _Lesson:
@@ -178,11 +184,12 @@ def _lesson(atlas: Atlas, rng: np.random.Generator) -> _Lesson:
             edge_sd=(0.3, rng.uniform(0.4, 0.6)),
             tail_freedom=rng.choice([4.0, 8.0, 30.0]),
             template_shift_sd=rng.uniform(0.0, 0.4),
+            compensated_sd=rng.uniform(*_COMPENSATED_SD) if rng.random() < _INTERACTING_SHARE else 0.0,
         ),
         scanner=ScannerRules(rng.uniform(0, 1.5), 0.25, rng.uniform(0, 0.35)),
         sites=4,
         children=(20, 60),
-        held_out=20,
+        held_out=30,
         controls=(8, 25),
     )
     consortium = draw_consortium(atlas, rules, rng=rng, shared=shared, template=_template(atlas, shared, rng))

@@ -15,7 +15,7 @@ from esn_core.releases import standardise_severity
 
 @pytest.fixture
 def model():
-    return pretrained("compact-1")
+    return pretrained("compact-3")
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def test_lessons_take_turns_between_atlases(tmp_path):
 
 
 def test_the_shipped_weights_for_larger_atlases_read_what_training_never_saw():
-    card = pretrained_card("compact-2")
+    card = pretrained_card("compact-3")
     assert "--atlas desikan-killiany-83" in card["command"]
     (said,) = card["validation"].values()
     assert said["r_mean"] > said["r_of_weighted_sum"] - 0.05
