@@ -29,17 +29,17 @@ class RelationNetwork(nn.Module):
         self.first = nn.Linear(features, hidden)
         self.second = nn.Linear(features, hidden, bias=False)
         self.pair = nn.Linear(hidden, hidden)
-        last = nn.Linear(hidden, 1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
         self.readout = nn.Sequential(
             *(nn.Linear(hidden + context, hidden), nn.LeakyReLU(0.2)),
-            *(nn.Linear(hidden, hidden), nn.LeakyReLU(0.2), last),
+            *(nn.Linear(hidden, hidden), nn.LeakyReLU(0.2)),
         )
+        self.last = nn.Linear(hidden, 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
 
     def forward(self, objects: Tensor, context: Tensor) -> Tensor:
         """Return (B,) numbers from (B, n, features) objects and (B, context) numbers."""
         pairs = self.first(objects)[:, :, None] + self.second(objects)[:, None, :]
         pairs = functional.leaky_relu(self.pair(functional.leaky_relu(pairs, 0.2)), 0.2)
-        relations: Tensor = self.readout(torch.cat([pairs.mean(dim=(1, 2)), context], dim=1))
+        relations: Tensor = self.last(self.readout(torch.cat([pairs.mean(dim=(1, 2)), context], dim=1)))
         return relations[:, 0]

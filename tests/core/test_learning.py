@@ -97,13 +97,13 @@ def test_the_relation_of_a_pair_is_the_split_of_one_linear_layer():
     """W_a o_i + W_b o_j equals [W_a W_b] on the concatenated pair, averaged over ordered pairs."""
     torch.manual_seed(0)
     network = RelationNetwork(features=3, context=2, hidden=4).double()
-    torch.nn.init.normal_(network.readout[-1].weight)
+    torch.nn.init.normal_(network.last.weight)
     objects, context = torch.randn(1, 5, 3).double(), torch.randn(1, 2).double()
     weight = torch.cat([network.first.weight, network.second.weight], dim=1)
     act = torch.nn.functional.leaky_relu
     pairs = [torch.cat([a, b]) for a in objects[0] for b in objects[0]]
     hidden = [act(network.pair(act(weight @ pair + network.first.bias, 0.2)), 0.2) for pair in pairs]
-    expected = network.readout(torch.cat([torch.stack(hidden).mean(dim=0), context[0]]))
+    expected = network.last(network.readout(torch.cat([torch.stack(hidden).mean(dim=0), context[0]])))
     assert network(objects, context)[0].item() == pytest.approx(expected.item(), rel=1e-12)
 
 

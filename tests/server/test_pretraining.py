@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from esn_core.learning.severity_model import SeverityModel
+from esn_core.atlas import load_atlas
+from esn_core.learning.severity_model import SeverityModel, predict
 from esn_core.learning.weights import pretrained_card
+from esn_core.releases import PREDICTION_CLIP
 from esn_server import pretraining
+from esn_server.lessons import draw_lesson
 from esn_server.pretraining import pretrain
 
 
@@ -51,6 +54,21 @@ def test_a_loss_is_a_tenth_of_the_squared_error_and_what_is_missing_to_a_correla
     expected = 0.1 * np.mean((said - target) ** 2) + 1 - np.mean(r)
     found = pretraining._loss(torch.from_numpy(said), torch.from_numpy(target))
     assert found.item() == pytest.approx(expected, rel=1e-5)  # float32
+
+
+def test_one_prediction_of_a_hundred_lies_beyond_the_clip_and_their_order_stays():
+    rng = np.random.default_rng(5)
+    lessons = [draw_lesson(load_atlas("phantom-28"), rng) for _ in range(3)]
+    model = SeverityModel()
+    torch.nn.init.normal_(model.relation.last.weight)
+
+    def said():
+        return np.concatenate([predict(model, x.inputs(np.arange(len(x.gase)))) for x in lessons])
+
+    before = said()
+    pretraining._scale(model, lessons)
+    assert np.quantile(np.abs(said()), 0.99) == pytest.approx(PREDICTION_CLIP, rel=1e-5)  # float32
+    assert said() == pytest.approx(before * (said()[0] / before[0]), rel=1e-4, abs=1e-4)
 
 
 def test_lessons_take_turns_between_atlases(tmp_path):
