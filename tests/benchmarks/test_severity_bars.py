@@ -15,7 +15,7 @@ def test_the_network_reads_unseen_sites_is_not_behind_the_sum_and_ahead_where_ne
     said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["r"]
     r = {name: {label: row[0] for label, row in rows.items()} for name, rows in said.items()}
     clinical, other = r["clinical"], r["non-additive"]
-    # Means over these worlds and over eight: .855 and .846, .74 and .72. Only rows with noise move from run to run.
+    # Means over these worlds and over eight: .855 and .846. Only rows with noise move from run to run.
     unseen = clinical["DCNN+RN, pooled, sites left out one by one"]
     assert unseen > 0.83
     assert unseen > clinical["ridge, one site alone"]
