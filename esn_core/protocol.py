@@ -125,9 +125,8 @@ class ModelRules(_Table):
     """The network and where it starts from."""
 
     name: Literal["compact"]
-    initial_weights: Literal["compact-1", "compact-2"]
-    """Weights pre-trained on simulated children, shipped with this software: 'compact-1' for the atlas
-    phantom-28, 'compact-2' for desikan-killiany-83."""
+    initial_weights: Literal["compact-3"]
+    """Weights pre-trained on simulated children, shipped with this software."""
 
 
 class TrainingRules(_Table):

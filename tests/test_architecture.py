@@ -332,10 +332,9 @@ def test_the_wheel_holds_three_packages_and_their_data(tmp_path):
     for data in (
         "esn_core/atlases/phantom-28.tsv",
         "esn_core/atlases/phantom-28.template.tsv",
-        "esn_core/learning/pretrained/compact-1.safetensors",
         "esn_client/audit_page.html.j2",
-        "esn_core/learning/pretrained/compact-2.safetensors",
-        "esn_core/learning/pretrained/compact-2.json",
+        "esn_core/learning/pretrained/compact-3.safetensors",
+        "esn_core/learning/pretrained/compact-3.json",
         "esn_client/site.toml.template",
         "esn_server/protocol.toml.j2",
         "esn_server/report/page.html.j2",

@@ -7,11 +7,12 @@ _GROUPS = 2
 
 
 class DilatedCnn(nn.Module):
-    """Three 3x3 convolutions with dilations 1, 2, 4 and strides 2, 1, 2.
+    """Three 3x3 convolutions with strides 2, 2, 1 and dilations 1, 1, 2.
 
     The DP-ready form of the published front end (METHOD): GroupNorm in place
     of batch normalisation, which mixes children; adaptive pooling, so that any
-    atlas gives the same number of objects.
+    atlas gives the same number of objects. A dilated layer with a stride of two
+    skips edges; here every edge is seen (decision 0104).
 
     Parameters
     ----------
@@ -31,10 +32,10 @@ class DilatedCnn(nn.Module):
             nn.Conv2d(1, channels, 3, stride=2, padding=1),
             nn.GroupNorm(_GROUPS, channels),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(channels, channels, 3, padding=2, dilation=2),
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1),
             nn.GroupNorm(_GROUPS, channels),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=4, dilation=4),
+            nn.Conv2d(channels, 2 * channels, 3, padding=2, dilation=2),
             nn.GroupNorm(_GROUPS, 2 * channels),
             nn.LeakyReLU(0.2),
             nn.AdaptiveAvgPool2d(grid),

@@ -15,22 +15,39 @@ _CHANNELS = 8
 _GRID = 6
 _HIDDEN = 32
 
+# The weights of a network add up to 100 in size (`masked_input`), and an edge stands in two cells.
+_CELLS_UNIT = 100.0
+
 
 class SeverityModel(nn.Module):
-    """The `compact` DCNN+RN, for any number of regions.
+    """The `compact` DCNN+RN, for any number of regions, beside the weighted sum that it corrects.
 
     Takes (B, 1, R, R) symmetric connectomes whose edges are weighted by the
     severity network; gives (B,) severities in units of (GASE - 4) / 1.5.
+
+    Wide and deep (Cheng et al. 2016, arXiv:1606.07792): a line on the sum of
+    all cells, which is the private CPM's score, plus the relation network's
+    output. GroupNorm takes the size of its input from the convolutional
+    objects, and with it what a sum over many edges says; the relation network
+    therefore has the sums over a 6x6 grid of cells as well (decision 0104).
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.objects = DilatedCnn(channels=_CHANNELS, grid=_GRID)
-        self.relation = RelationNetwork(features=self.objects.features, hidden=_HIDDEN)
+        self.relation = RelationNetwork(features=self.objects.features, context=_GRID * _GRID, hidden=_HIDDEN)
+        self.sums = nn.AdaptiveAvgPool2d(_GRID)
+        self.line = nn.Linear(1, 1)
+        with torch.no_grad():
+            self.line.weight.fill_(1.0)
+            self.line.bias.fill_(-1.0)
 
     def forward(self, connectome: Tensor) -> Tensor:
         """Return (B,) severities of (B, 1, R, R) connectomes."""
-        severity: Tensor = self.relation(self.objects(connectome))
+        total = connectome.sum(dim=(1, 2, 3))[:, None] / _CELLS_UNIT
+        # The mean of a part of the grid, as the total of a matrix that is like it everywhere.
+        sums = self.sums(connectome).flatten(1) * (connectome[0].numel() / _CELLS_UNIT)
+        severity: Tensor = self.line(total)[:, 0] + self.relation(self.objects(connectome), sums)
         return severity
 
 

@@ -190,7 +190,6 @@ def draft(
         bundle_sha256=bundle_sha256(),
         roster=[entry.model_dump() for entry in roster],
         imaging=tomllib.loads(recipe),
-        initial_weights="compact-1" if atlas == "phantom-28" else "compact-2",
         held_out_fraction=0.333,
         split_salt=split_salt,
         training_rounds=training_rounds,

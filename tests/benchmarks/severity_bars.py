@@ -25,10 +25,10 @@ from esn_core.learning.weights import pretrained
 from esn_core.simulation.consortium import CLINICAL, NON_ADDITIVE, WEAK, SiteSplit, draw_consortium
 
 WORLDS = {"clinical": CLINICAL, "weak": WEAK, "non-additive": NON_ADDITIVE}
-PERMUTATIONS = 10
+PERMUTATIONS = 20
 EPSILONS = (None, 3.0, 8.0)
 UNSEEN = "DCNN+RN, pooled, sites left out one by one"
-RANDOM = "DCNN+RN, pooled, permuted scores"
+RANDOM = "pooled, permuted scores"
 
 Found = dict[str, float]
 
@@ -73,14 +73,16 @@ def one_world(name: str, seed: int, *, published: bool) -> Found:
             network_of_the_paper = PublishedDcnnRn(atlas)
             said_by_it = learnt(network_of_the_paper, training, held_out)
             found[network_of_the_paper.name], _ = r_and_mae(said_by_it, held_out.gase)
-        permuted = permuted_r(
-            dcnn,
-            (training.scores, training.gase),
-            (held_out.scores, held_out.gase),
-            times=PERMUTATIONS,
-            rng=rng,
-        )
-        found[RANDOM] = float(permuted.mean())
+        for predictor in (dcnn, Cpm()):
+            permuted = permuted_r(
+                predictor,
+                (training.scores, training.gase),
+                (held_out.scores, held_out.gase),
+                times=PERMUTATIONS,
+                # The same permutations for both, whatever else was drawn before.
+                rng=np.random.default_rng([seed, PERMUTATIONS]),
+            )
+            found[f"{predictor.name}, {RANDOM}"] = float(permuted.mean())
     return found
 
 
@@ -97,15 +99,20 @@ def table(worlds: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float
         for label in dict.fromkeys(label for world in worlds for label in world)
     }
     # Pairs of one world: what the worlds differ by falls out.
-    for what, first, second in (
+    pairs = [
         ("federated without noise less pooled", "DCNN+RN, federated, without noise", "DCNN+RN, pooled"),
         ("DCNN+RN less CPM, pooled", "DCNN+RN, pooled", "CPM (Shen), pooled"),
-        (
-            "DCNN+RN less weighted sum, epsilon 8",
-            "DCNN+RN, federated, epsilon 8",
-            "weighted sum, federated, epsilon 8",
-        ),
-    ):
+    ]
+    for epsilon in EPSILONS:
+        budget = "without noise" if epsilon is None else f"epsilon {epsilon:g}"
+        pairs.append(
+            (
+                f"DCNN+RN less weighted sum, {budget}",
+                f"DCNN+RN, federated, {budget}",
+                f"weighted sum, federated, {budget}",
+            )
+        )
+    for what, first, second in pairs:
         rows[what] = interval([world[first] - world[second] for world in worlds])
     return rows
 

@@ -99,7 +99,7 @@ def draw_protocol() -> Protocol:
             "imaging": tomllib.loads(recipe),
             "cohort": {"held_out_fraction": 0.333, "split_salt": "shadow", "minimum_children": 5},
             "severity_network": {"candidates": "template"},
-            "model": {"name": "compact", "initial_weights": "compact-1"},
+            "model": {"name": "compact", "initial_weights": "compact-3"},
             "training": {"rounds": 3, "learning_rate": 0.001, "max_gradient_norm": 1.0},
             "privacy": {
                 "trust": "local",

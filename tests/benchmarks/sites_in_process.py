@@ -112,7 +112,7 @@ def protocol_of(sites: int, *, trust: str, rounds: int, keys) -> Protocol:
             "imaging": tomllib.loads(recipe),
             "cohort": {"held_out_fraction": 0.333, "split_salt": "x", "minimum_children": 5},
             "severity_network": {"candidates": "template"},
-            "model": {"name": "compact", "initial_weights": "compact-1"},
+            "model": {"name": "compact", "initial_weights": "compact-3"},
             "training": {"rounds": rounds, "learning_rate": 0.001, "max_gradient_norm": 1.0},
             "privacy": {
                 "trust": trust,

@@ -15,7 +15,7 @@ from esn_core.releases import standardise_severity
 
 @pytest.fixture
 def model():
-    return pretrained("compact-1")
+    return pretrained("compact-3")
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def test_gradients_equal_those_of_opacus(model, children):
     expected, expected_losses = by_opacus(model, x, gase)
     # float32: Opacus computes the same products in another order.
     assert np.linalg.norm(rows - expected) <= 2e-6 * np.linalg.norm(expected)
-    # Where the loss is small: the last bit of a prediction, 1e-7, times twice an error of up to .05.
-    assert losses == pytest.approx(expected_losses, rel=2e-6, abs=1e-8)
+    # An error, the root of a loss, has the last bits of a float32 prediction of up to 4: 2.4e-7 each.
+    assert np.sqrt(losses) == pytest.approx(np.sqrt(expected_losses), rel=0, abs=7.5e-7)
 
 
 def test_a_childs_gradient_and_prediction_do_not_depend_on_the_others_by_a_single_bit(model, children):

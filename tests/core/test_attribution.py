@@ -16,7 +16,7 @@ EDGES = np.arange(0, len(ATLAS.edges), 5)
 
 @pytest.fixture(scope="module")
 def model():
-    return pretrained("compact-1")
+    return pretrained("compact-3")
 
 
 @pytest.fixture(scope="module")

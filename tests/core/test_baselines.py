@@ -45,7 +45,7 @@ def test_every_predictor_but_the_mean_follows_gase_where_the_truth_is_clear(worl
     torch.set_num_threads(1)
     training, held_out, candidates = world
     everybody = [
-        p for p in all_baselines(ATLAS, candidates, weights="compact-2") if not isinstance(p, PublishedDcnnRn)
+        p for p in all_baselines(ATLAS, candidates, weights="compact-3") if not isinstance(p, PublishedDcnnRn)
     ]
     mean, *others = compare(everybody, training, held_out, rng=np.random.default_rng(0))
     assert (mean.r, mean.r_interval) == (None, None)

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from esn_core.errors import ConfigError, DataError, ProtocolError
+from esn_core.learning.dilated_cnn import DilatedCnn
 from esn_core.learning.optimiser import CentreOptimiser
 from esn_core.learning.relation import RelationNetwork
-from esn_core.learning.severity_model import SeverityModel, as_matrices
+from esn_core.learning.severity_model import SeverityModel, as_matrices, predict
 from esn_core.learning.weights import from_vector, parameter_count, pretrained, pretrained_card, to_vector
 from esn_core.severity_network import masked_input
 
@@ -45,8 +46,8 @@ def test_read_only_weights_can_be_used():
     CentreOptimiser(vector, learning_rate=0.1, strategy="fedadam").step(np.ones(len(vector)))
 
 
-@pytest.mark.parametrize("name", ["compact-1", "compact-2"])
-def test_the_shipped_weights_are_the_ones_on_their_card(name):
+def test_the_shipped_weights_are_the_ones_on_their_card():
+    name = "compact-3"
     content = (files("esn_core.learning") / "pretrained" / f"{name}.safetensors").read_bytes()
     assert pretrained_card(name)["sha256"] == hashlib.sha256(content).hexdigest()
     assert np.isfinite(to_vector(pretrained(name))).all()
@@ -62,17 +63,48 @@ def test_the_model_takes_any_number_of_regions(regions):
     assert SeverityModel()(torch.zeros(2, 1, regions, regions)).shape == (2,)
 
 
+def test_the_model_has_as_many_parameters_as_its_layers_by_formula():
+    filters, features, hidden, grid = 8, 18, 32, 36
+    convolutions = 9 * filters + filters + 9 * filters**2 + filters + 18 * filters**2 + 2 * filters
+    group_norms = 2 * (filters + filters + 2 * filters)
+    pairs = 2 * features * hidden + hidden + hidden**2 + hidden
+    readout = (hidden + grid) * hidden + hidden + hidden**2 + hidden + hidden + 1
+    line = 2
+    assert parameter_count(SeverityModel()) == convolutions + group_norms + pairs + readout + line == 7435
+
+
+def test_an_untrained_model_is_a_line_on_the_weighted_sum():
+    edges = np.array([[0.5, 30.0, -4.0], [9.0, 1.0, 80.0]])
+    matrices = as_matrices(edges, np.arange(3), ends=np.array([[0, 1], [0, 9], [4, 11]]), regions=12)
+    # Twice the sum of the edges over 100, less 1; float32.
+    assert predict(SeverityModel(), matrices) == pytest.approx(edges.sum(axis=1) / 50 - 1, rel=1e-6)
+
+
+@pytest.mark.parametrize("regions", [28, 83, 116])
+def test_the_convolutions_see_every_edge(regions):
+    cnn = DilatedCnn(channels=8, grid=6)
+    # Without the layers through which every cell acts on every other, and with positive slopes only.
+    see = [layer for layer in cnn.layers if isinstance(layer, torch.nn.Conv2d)]
+    for layer in see:
+        torch.nn.init.ones_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    x = torch.ones(1, 1, regions, regions, requires_grad=True)
+    (seen,) = torch.autograd.grad(torch.nn.Sequential(*see)(x).sum(), x)
+    assert (seen > 0).all()
+
+
 def test_the_relation_of_a_pair_is_the_split_of_one_linear_layer():
     """W_a o_i + W_b o_j equals [W_a W_b] on the concatenated pair, averaged over ordered pairs."""
     torch.manual_seed(0)
-    network = RelationNetwork(features=3, hidden=4).double()
-    objects = torch.randn(1, 5, 3, dtype=torch.float64)
+    network = RelationNetwork(features=3, context=2, hidden=4).double()
+    torch.nn.init.normal_(network.last.weight)
+    objects, context = torch.randn(1, 5, 3).double(), torch.randn(1, 2).double()
     weight = torch.cat([network.first.weight, network.second.weight], dim=1)
     act = torch.nn.functional.leaky_relu
     pairs = [torch.cat([a, b]) for a in objects[0] for b in objects[0]]
     hidden = [act(network.pair(act(weight @ pair + network.first.bias, 0.2)), 0.2) for pair in pairs]
-    expected = network.readout(torch.stack(hidden).mean(dim=0))
-    assert network(objects)[0].item() == pytest.approx(expected.item(), rel=1e-12)
+    expected = network.last(network.readout(torch.cat([torch.stack(hidden).mean(dim=0), context[0]])))
+    assert network(objects, context)[0].item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_matrices_are_symmetric_and_hold_each_edge_twice():

@@ -74,7 +74,7 @@ def changed(content, path, value):
 OTHER = {
     ("model", "name"): None,
     ("format",): None,
-    ("model", "initial_weights"): "compact-2",
+    ("model", "initial_weights"): None,
     ("severity_network", "candidates"): "modules",
     ("privacy", "trust"): "secure-sum",
     ("privacy", "noise"): "none",

@@ -97,7 +97,7 @@ def test_a_protocol_for_real_scans_has_the_clinical_recipe_of_its_atlas(centre, 
     protocol = load_protocol(out)
     assert (protocol.imaging.atlas, protocol.imaging.denoise) == (atlas, "patch2self")
     assert protocol.imaging.seeds == 1_000_000
-    assert protocol.model.initial_weights == "compact-2"
+    assert protocol.model.initial_weights == "compact-3"
 
 
 def test_a_protocol_for_an_atlas_that_does_not_ship_is_not_drafted(centre, tmp_path, fails):

@@ -9,7 +9,7 @@ from esn_core.learning.weights import pretrained, to_vector
 from esn_core.phenotypes import Phenotype
 from esn_core.questions import Answer, Question, QuestionId
 
-WEIGHTS = to_vector(pretrained("compact-1"))
+WEIGHTS = to_vector(pretrained("compact-3"))
 
 
 @pytest.fixture

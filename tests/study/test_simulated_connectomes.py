@@ -44,7 +44,7 @@ def simulate(directory, *, site, seed=5):
 def protocol(protocol_content):
     """A protocol of simulated children on the atlas, as plain data."""
     recipe = (files("esn_core") / "atlases" / f"{ATLAS}.recipe.toml").read_text(encoding="utf-8")
-    model = {**protocol_content["model"], "initial_weights": "compact-2"}
+    model = {**protocol_content["model"], "initial_weights": "compact-3"}
     return Protocol.model_validate({**protocol_content, "imaging": tomllib.loads(recipe), "model": model})
 
 
