@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from esn_client.review import review
 from esn_core import releases
 from esn_core.combat import COVARIATE_NORM, COVARIATES, ComBatSite, combat_model, combat_rows
 from esn_core.errors import StudyError
@@ -91,6 +92,11 @@ def test_no_mean_of_a_site_leaves_and_the_sum_is_exact(make_consortium):
     assert result.harmonisation.method == "ComBat"
     assert "no privacy budget holds" in result.harmonisation.note
     assert result.privacy.epsilon_training_child is None
+    assert result.privacy.epsilon_held_out_child is None
+    assert "no healthy control enters" in result.privacy.controls_note
+    text = review(consortium.protocol)
+    assert "No epsilon bounds what any of the sums tells about one child" in text
+    assert "estimated from its own controls" not in text
 
 
 def test_a_question_without_the_shared_model_is_refused(make_consortium):
