@@ -78,8 +78,8 @@ def review(protocol: Protocol) -> str:
         f"  No sum over fewer than {minimum} children leaves. No image, connectome or score of one child",
         "  does.",
         *_network(protocol),
-        *_mixed(protocol),
         "  A site that has fewer refuses, and the refusal itself tells that a split is below the minimum.",
+        *_mixed(protocol),
         "",
         *_list(protocol),
         *_who_sees(protocol),
@@ -185,6 +185,14 @@ def _who_sees(protocol: Protocol) -> list[str]:
         "  which the centre cannot exchange. Ask the other hospitals for their fingerprints, by telephone: a",
         "  site that the centre had invented would hide nothing from it.",
         f"  A sum is formed of {quorum} or more of the {sites} sites.",
+    ]
+    if protocol.privacy.noise == "none":
+        return [
+            *lines,
+            "  No noise is added: from sites that tell the centre their own numbers it learns the sum of",
+            "  the others.",
+        ]
+    lines += [
         f"  The sites share out the noise: each adds a part, and {quorum - colluding} parts are enough.",
     ]
     if colluding:

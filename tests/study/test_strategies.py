@@ -211,6 +211,13 @@ def test_the_review_of_a_private_study_has_one_step(protocol_content):
     assert "at once" not in text
 
 
+def test_the_review_of_exact_sums_under_masks_speaks_of_no_noise(make_consortium):
+    text = review(make_consortium(**MASKED).protocol)
+    assert "it learns the sum of\n  the others" in text
+    assert "share out the noise" not in text
+    assert "figures below" not in text
+
+
 def test_where_nothing_is_masked_and_nothing_noised_the_review_promises_neither(make_consortium):
     text = review(make_consortium(exact=True, trust="local").protocol)
     assert "The centre sees this site's own sums, exactly as they are." in text
