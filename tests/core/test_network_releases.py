@@ -101,6 +101,7 @@ def test_secret_numbers_in_the_place_of_severity_give_their_own_regressions(site
     total = summed(network_null_rows(*site) for site in sites)
     draws = null_moments(total, base)
     assert len(draws) == DRAWS
+    assert all(np.array_equal(draw.covariates, draw.covariates.T) for draw in draws)
     pooled = np.concatenate([g for *_, g in sites])
     for k in (0, DRAWS - 1):
         expected = t_on_one_table(sites, pooled[:, k])

@@ -1,12 +1,17 @@
 """The centre's status from a real SuperLink, and three studies in its queue."""
 
+import contextlib
 import json
+import os
+import pty
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 
+import httpx
 import pytest
 import tomli_w
 
@@ -72,6 +77,44 @@ def test_the_command_line_shows_runs_for_people_and_machines(centre, one_site, p
     words = esn_server(tmp_path).stdout
     assert "ValueError: a reason" in words
     assert "north" in words
+
+
+@contextlib.contextmanager
+def looking(centre, *words, stdout):
+    """The command, until it is interrupted: it ends at once, without a traceback."""
+    command = [sys.executable, "-m", "esn_server.cli", "status", str(centre.directory), *words]
+    with subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True) as process:
+        yield process
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=20)[1]
+    assert process.returncode in (0, 130)
+    assert "Traceback" not in said
+
+
+def test_watching_draws_the_table_again_and_again(centre, one_site):
+    terminal, stdout = pty.openpty()
+    with looking(centre, "--watch", stdout=stdout):
+        drawn, deadline = b"", time.monotonic() + 60
+        while drawn.count(b"north") < 3:
+            assert time.monotonic() < deadline, drawn
+            drawn += os.read(terminal, 4096)
+    os.close(stdout)
+    os.close(terminal)
+
+
+def test_the_page_shows_the_sites_of_a_real_centre(centre, one_site, free_tcp_port):
+    with looking(centre, "--web", "--port", str(free_tcp_port), stdout=subprocess.PIPE) as process:
+        address = process.stdout.readline().strip()
+        assert address == f"http://127.0.0.1:{free_tcp_port}/"
+        deadline = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                page = httpx.get(address, trust_env=False)
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert page.status_code == 200
+        assert "north" in page.text
 
 
 def test_a_directory_without_a_run_is_one_line(centre, tmp_path):

@@ -16,18 +16,19 @@ from esn_client.study import Study
 from esn_core.analyses import DRAWS_AT_ONCE, Analyses, NetworkRules
 from esn_core.atlas import load_atlas
 from esn_core.errors import StudyError
+from esn_core.exact_network import ExactNetwork
 from esn_core.network_based import components
 from esn_core.network_releases import design
 from esn_core.questions import Question, QuestionId
 from esn_core.releases import standardise_severity
-from esn_server.network import run_network
+from esn_server.network import _retained, run_network
 from esn_server.network_outcome import exact_network_of
 from esn_server.rounds import Pooled
 from esn_server.study import run_study
 
 SITES = ("north", "south", "west", "east")
 # Four sites of 16 children, one of which may collude: 3 (16 - 1) - 3 = 42 draws would be too many.
-RULES = {"t_threshold": 2.5, "null_draws": 20, "bootstrap_draws": 20, "minimum_children": 16}
+RULES = {"t_threshold": 2.5, "null_draws": 18, "bootstrap_draws": 15, "minimum_children": 16}
 ANALYSES = {"network": RULES, "exact": ["network"]}
 MASKED = {"trust": "secure-sum", "sites": SITES}
 
@@ -89,6 +90,7 @@ def test_the_network_equals_regressions_on_one_table(consortium):
     # Twenty edges fall with severity by .8 sd: they hang together, and no draw without an effect is as large.
     assert summary.components[0].p == pytest.approx(1 / (1 + RULES["null_draws"]))
     assert len(found.largest) == summary.null_draws == RULES["null_draws"]
+    assert np.array_equal(found.frequency * 15, np.rint(found.frequency * 15))
     frequency = {frozenset((e.region_a, e.region_b)): e.frequency for e in summary.edges}
     assert len(frequency) == len(summary.edges)
     retained = [e.frequency for e in summary.edges if e.retained]
@@ -220,6 +222,14 @@ def test_a_site_without_consent_refuses_it(make_consortium):
     consortium = make_consortium(analyses=ANALYSES, **MASKED)
     with pytest.raises(StudyError, match=r"refused \(GateError\)"):
         run(consortium)
+
+
+def test_edges_that_do_not_vary_are_no_tests_that_others_pay_for():
+    r = np.array([0.21, *np.zeros(20)])
+    known = np.array([0.21, *np.full(20, np.nan)])
+    exact = ExactNetwork(r=known, t=known, p=known, retained=np.zeros(21, dtype=bool), freedom=100)
+    # p of .21 at 100 degrees of freedom is .034: one test of one, and not one of twenty-one.
+    assert _retained(r, exact).tolist() == [True, *[False] * 20]
 
 
 def test_the_design_takes_ages_sexes_and_severities_on_scales_that_fit():
