@@ -43,7 +43,8 @@ class ExpectedNoise:
     edge_r : float
         To the correlation of one candidate edge with severity.
     gradient : float or None
-        Length of a round's noise over that of the longest mean gradient; None without rounds.
+        Length of a round's noise over that of the longest mean gradient; None without rounds, and where
+        sites take several steps by themselves, which is without noise.
     slope : float
         To the calibration slope.
     r : float or None
@@ -86,7 +87,7 @@ def expected_noise(
     """
     clip = protocol.training.max_gradient_norm
     gradient = None
-    if protocol.training.rounds:
+    if protocol.training.rounds and protocol.training.local_steps == 1:
         kind = releases.gradient(parameters, max_gradient_norm=clip)
         noise = noise_of_sum(protocol, kind)
         gradient = noise * math.sqrt(parameters) / (training_children * clip)

@@ -157,7 +157,24 @@ class TrainingRules(_Table):
             )
         if self.strategy != "fedprox" and self.proximal > 0:
             raise ValueError(f"a proximal term belongs to fedprox, not to {self.strategy}")
+        pull = self.proximal * self.learning_rate
+        if pull >= 1:
+            raise ValueError(
+                f"the proximal term times the learning rate must be below 1, not {pull:g}: each step would "
+                "overshoot the weights that it is to stay near"
+            )
         return self
+
+    @property
+    def in_words(self) -> str:
+        """The strategy, its rounds and steps, as people read them."""
+        names = {"fedadam": "FedAdam", "fedavg": "FedAvg", "fedprox": "FedProx"}
+        words = f"{names[self.strategy]}, {self.rounds} {'round' if self.rounds == 1 else 'rounds'}"
+        if self.local_steps > 1:
+            words += f" of {self.local_steps} steps at each site"
+        if self.proximal:
+            words += f", proximal term {self.proximal:g}"
+        return f"{words}, learning rate {self.learning_rate:g}"
 
 
 class PrivacyRules(_Table):
@@ -196,6 +213,20 @@ class Signature(_Table):
     @classmethod
     def _is_key(cls, text: str) -> str:
         return _readable(text, identity_key)
+
+
+_COMBAT_UNDER_NOISE = (
+    "ComBat is for studies without noise, as other children enter a child's harmonised scores "
+    "and no noise bounds what one of them does; take 'own-controls', or noise = 'none'"
+)
+# Sums that mix the children of one site, where the centre would see that site's alone.
+_COMBAT_ALONE = "ComBat needs trust 'secure-sum': a site's own sums would give its means away"
+_LOCAL_STEPS_ALONE = (
+    "several local steps need trust 'secure-sum': a site's own update, seen by itself, tells of its children"
+)
+_NETWORK_ALONE = (
+    "the exact network needs trust 'secure-sum': sums of one site's children tell of each of them"
+)
 
 
 class Protocol(_Table):
@@ -276,24 +307,34 @@ class Protocol(_Table):
     def _shares_fit(cls, privacy: PrivacyRules, info: ValidationInfo) -> PrivacyRules:
         if not {"training", "analyses"} <= info.data.keys():
             return privacy
+        training, analyses = info.data["training"], info.data["analyses"]
         combat = "cohort" in info.data and info.data["cohort"].harmonisation == "combat"
-        if combat and privacy.noise != "none":
-            raise ValueError(
-                "ComBat is for studies without noise, as other children enter a child's harmonised scores "
-                "and no noise bounds what one of them does; take 'own-controls', or noise = 'none'"
-            )
-        if combat and privacy.trust != "secure-sum":
-            raise ValueError("ComBat needs trust 'secure-sum': a site's own sums would give its means away")
+        local = training.local_steps > 1
+        if privacy.noise != "none":
+            mixed = [_COMBAT_UNDER_NOISE] if combat else []
+            if local:
+                mixed.append(
+                    f"{training.strategy} with {training.local_steps} local steps is for studies without "
+                    "noise, as a site's update mixes its children and no noise bounds what one of them does "
+                    "to it; take 1 local step, or noise = 'none'"
+                )
+            if mixed:
+                raise ValueError("; ".join(mixed))
+        if privacy.trust != "secure-sum":
+            alone = [
+                words
+                for asked, words in (
+                    (combat, _COMBAT_ALONE),
+                    (local, _LOCAL_STEPS_ALONE),
+                    (analyses.network is not None, _NETWORK_ALONE),
+                )
+                if asked
+            ]
+            if alone:
+                raise ValueError("; ".join(alone))
         if privacy.noise == "none":
             return privacy
-        training = info.data["training"]
-        if training.local_steps > 1:
-            raise ValueError(
-                f"{training.strategy} with {training.local_steps} local steps is for studies without noise, "
-                "as a site's update mixes its children and no noise bounds what one of them does to it; take "
-                "1 local step, or noise = 'none'"
-            )
-        plan = _plan(training, info.data["analyses"], combat=False)
+        plan = _plan(training, analyses, combat=False)
         planned = {phase.phase for phase in plan if not phase.exact}
         given = set(privacy.shares)
         said = [f"no share of the budget for the phase {name}" for name in sorted(planned - given)]
@@ -302,10 +343,6 @@ class Protocol(_Table):
             total = sum(privacy.shares.get(p.phase, 0.0) for p in plan if p.children == children)
             if not said and abs(total - 1) > 1e-9:
                 said.append(f"the shares of {children} children must sum to 1, not {total:g}")
-        if info.data["analyses"].network is not None and privacy.trust != "secure-sum":
-            said.append(
-                "the exact network needs trust 'secure-sum': sums of one site's children tell of each of them"
-            )
         if said:
             raise ValueError("; ".join(said))
         return privacy

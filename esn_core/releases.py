@@ -158,11 +158,31 @@ def gradient(parameters: int, *, max_gradient_norm: float) -> ReleaseKind:
 def local_update(parameters: int, *, max_gradient_norm: float) -> ReleaseKind:
     """Describe several local steps of one site, weighted by its children.
 
-    Row: (u, s c l), for each child the site's own u, clipped to norm c, and the child's loss l: their sum is
-    u times the number of children. The rows are not of one child each: a sum without noise only.
+    Row: (u, s c l, 1), for each child the site's own u, clipped to norm c, and the child's loss l: their sum
+    is u times the number of children, and that number, so that the mean is over the sites that answered. The
+    norm is at most sqrt(c^2 (1 + s^2) + 1). The rows are not of one child each: a sum without noise only.
     """
-    bound = max_gradient_norm * math.sqrt(1 + _LOSS_SHARE**2)
-    return ReleaseKind("local-update", "training", parameters + 1, bound)
+    bound = math.hypot(max_gradient_norm * math.sqrt(1 + _LOSS_SHARE**2), 1.0)
+    return ReleaseKind("local-update", "training", parameters + 2, bound)
+
+
+def local_update_rows(
+    update: NDArray[np.float64], losses: NDArray[np.float64], *, max_gradient_norm: float
+) -> NDArray[np.float64]:
+    """Return the (n, parameters + 2) rows of `local_update`.
+
+    Parameters
+    ----------
+    update : (parameters,) float64
+        What the site's steps add up to over their learning rate, against the gradient's direction.
+    losses : (n,) float64
+        Squared error of each child before the steps, in standardised units.
+    max_gradient_norm : float
+
+    """
+    same = np.tile(update, (len(losses), 1))
+    rows = gradient_rows(same, losses, max_gradient_norm=max_gradient_norm)
+    return np.column_stack([rows, np.ones(len(losses))])
 
 
 def gradient_rows(

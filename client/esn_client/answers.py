@@ -170,10 +170,10 @@ def local_update(question: Question, study: Study) -> Rows:
         learning_rate=rules.learning_rate,
         proximal=rules.proximal,
     )
-    descent = np.tile(-moved / rules.learning_rate, (len(split.gase), 1))
+    descent = -moved / rules.learning_rate
     losses = (predict(model, inputs) - releases.standardise_severity(split.gase)) ** 2
-    values = releases.gradient_rows(descent, losses, max_gradient_norm=rules.max_gradient_norm)
-    kind = releases.local_update(descent.shape[1], max_gradient_norm=rules.max_gradient_norm)
+    values = releases.local_update_rows(descent, losses, max_gradient_norm=rules.max_gradient_norm)
+    kind = releases.local_update(len(descent), max_gradient_norm=rules.max_gradient_norm)
     return Rows(kind, values, split.participants)
 
 

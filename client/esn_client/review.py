@@ -39,6 +39,14 @@ _WHAT_LEAVES: Mapping[Phase, str] = {
     "ranking": "histograms of severities and models' predictions, of children with and without impairment",
 }
 
+_LOCAL: Mapping[str, tuple[str, ...]] = {
+    "gaussian": (
+        "  The centre sees this site's own sums. This site adds all of the noise to them itself, and",
+        "  need trust nobody.",
+    ),
+    "none": ("  The centre sees this site's own sums, exactly as they are.",),
+}
+
 
 def review(protocol: Protocol) -> str:
     """Return the review of a protocol as text, for whoever has to approve it.
@@ -71,6 +79,7 @@ def review(protocol: Protocol) -> str:
         "  does.",
         *_network(protocol),
         "  A site that has fewer refuses, and the refusal itself tells that a split is below the minimum.",
+        *_mixed(protocol),
         "",
         *_list(protocol),
         *_who_sees(protocol),
@@ -79,8 +88,8 @@ def review(protocol: Protocol) -> str:
         *(_exact() if protocol.privacy.noise == "none" else _cost(price, protocol)),
         "",
         "What is not covered",
-        "  Healthy controls: each site's offsets are estimated from its own controls, who take part in",
-        "  every sum without a bound. The participation of the site itself, and the roll call above.",
+        *_controls(protocol),
+        "  The participation of the site itself, and the roll call above.",
         "",
         "This approval is for one run of this protocol. The site's own cap on epsilon holds in any case.",
     ]
@@ -120,6 +129,32 @@ def _network(protocol: Protocol) -> list[str]:
     ]
 
 
+def _mixed(protocol: Protocol) -> list[str]:
+    """Say how the model is trained, and which numbers depend on several children at once."""
+    lines = [f"  Training: {protocol.training.in_words}."]
+    if protocol.training.local_steps > 1:
+        lines += [
+            "  What several steps at this site lead to depends on all of its training children at once: no",
+            "  clip bounds what one child does to it. It leaves under masks, weighed by its children.",
+        ]
+    if protocol.cohort.harmonisation == "combat":
+        lines += [
+            "  ComBat: this site's other children enter a child's harmonised scores, and those of all sites",
+            "  what the sites share. No epsilon bounds what any of the sums tells about one child.",
+        ]
+    return lines
+
+
+def _controls(protocol: Protocol) -> list[str]:
+    """Say what is promised to the healthy controls."""
+    if protocol.cohort.harmonisation == "combat":
+        return ["  Healthy controls: under ComBat none of them enters a child's scores."]
+    return [
+        "  Healthy controls: each site's offsets are estimated from its own controls, who take part in",
+        "  every sum without a bound.",
+    ]
+
+
 def _list(protocol: Protocol) -> list[str]:
     """Say what a published list must not have seen."""
     pairs = len(protocol.severity_network.pairs)
@@ -140,8 +175,7 @@ def _who_sees(protocol: Protocol) -> list[str]:
     if not protocol.masked:
         return [
             "Who sees it (trust 'local')",
-            "  The centre sees this site's own sums. This site adds all of the noise to them itself, and",
-            "  need trust nobody.",
+            *_LOCAL[protocol.privacy.noise],
         ]
     colluding = protocol.privacy.colluding_sites
     lines = [
@@ -151,6 +185,14 @@ def _who_sees(protocol: Protocol) -> list[str]:
         "  which the centre cannot exchange. Ask the other hospitals for their fingerprints, by telephone: a",
         "  site that the centre had invented would hide nothing from it.",
         f"  A sum is formed of {quorum} or more of the {sites} sites.",
+    ]
+    if protocol.privacy.noise == "none":
+        return [
+            *lines,
+            "  No noise is added: from sites that tell the centre their own numbers it learns the sum of",
+            "  the others.",
+        ]
+    lines += [
         f"  The sites share out the noise: each adds a part, and {quorum - colluding} parts are enough.",
     ]
     if colluding:

@@ -53,7 +53,8 @@ def local_update(
     Raises
     ------
     DataError
-        There is no child, or no step to take, or `proximal` is negative.
+        There is no child, or no step to take, or `proximal` is negative; or the steps diverged. The update
+        is for studies without noise: such a refusal spends nothing that the release itself would not.
 
     """
     if not len(gase):
@@ -76,4 +77,9 @@ def local_update(
             assert p.grad is not None
             p.grad.add_(p.detach() - before, alpha=proximal)
         descent.step()
-    return to_vector(local) - to_vector(model)
+    moved: NDArray[np.float64] = to_vector(local) - to_vector(model)
+    if not np.isfinite(moved).all():
+        raise DataError(
+            f"{steps} local steps diverged at learning rate {learning_rate:g}; take fewer, or a smaller rate"
+        )
+    return moved

@@ -8,7 +8,7 @@ import numpy as np
 from esn_core.atlas import load_atlas
 from esn_core.candidates import Source
 from esn_core.price import Price
-from esn_core.protocol import Protocol, TrainingRules
+from esn_core.protocol import Protocol
 from esn_core.releases import CHILDREN
 from esn_core.severity_network import SeverityNetwork as Network
 from esn_server.analyses_outcome import (
@@ -40,6 +40,10 @@ ADJACENCY = "add or remove one patient; sites are disjoint"
 CONTROLS_NOTE = (
     "Each site's offsets are estimated from its own healthy controls. Epsilon covers children with "
     "epilepsy only: controls take part in every release without a bound."
+)
+_CONTROLS_NOTE_COMBAT = (
+    "ComBat estimates each site's shift and scale from its children with epilepsy: no healthy control enters "
+    "a child's scores."
 )
 
 HARMONISATION_NOTE = (
@@ -130,7 +134,7 @@ def result_of(
                 "neurocognition": neurocognition,
             }
         ),
-        training=_training_in_words(protocol.training),
+        training=protocol.training.in_words,
         learning_curve=[RoundLoss(round=i, loss=loss) for i, loss in enumerate(findings.losses)],
         privacy=privacy_of(protocol, findings.price),
         timing_s={**timing_s, **findings.timing_s},
@@ -142,16 +146,6 @@ def _harmonisation(protocol: Protocol) -> Harmonisation:
     if protocol.cohort.harmonisation == "combat":
         return Harmonisation(method="ComBat", note=_COMBAT_NOTE, compared=None)
     return Harmonisation(method="own controls", note=HARMONISATION_NOTE, compared=None)
-
-
-def _training_in_words(rules: TrainingRules) -> str:
-    names = {"fedadam": "FedAdam", "fedavg": "FedAvg", "fedprox": "FedProx"}
-    words = f"{names[rules.strategy]}, {rules.rounds} rounds"
-    if rules.local_steps > 1:
-        words += f" of {rules.local_steps} steps at each site"
-    if rules.proximal:
-        words += f", proximal term {rules.proximal:g}"
-    return f"{words}, learning rate {rules.learning_rate:g}"
 
 
 def privacy_of(protocol: Protocol, price: Price) -> PrivacySummary:
@@ -176,7 +170,7 @@ def privacy_of(protocol: Protocol, price: Price) -> PrivacySummary:
         if protocol.privacy.noise == "none"
         else max(price.noised.epsilon(children) for children in CHILDREN),
         members_found=None if price.exact else max(price.true_positives(children) for children in CHILDREN),
-        controls_note=CONTROLS_NOTE,
+        controls_note=_CONTROLS_NOTE_COMBAT if protocol.cohort.harmonisation == "combat" else CONTROLS_NOTE,
         phases=[
             PhasePrice(phase="roll-call", children="none", releases=0, noise_multiplier=None, epsilon=0.0),
             *(

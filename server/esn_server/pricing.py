@@ -67,7 +67,12 @@ def warnings_of(
     privacy = protocol.privacy
     said = []
     if privacy.noise == "none":
-        return ["No noise: the sums are exact. For simulated children only."]
+        said = ["No noise: the sums are exact. For simulated children only."]
+        if protocol.training.local_steps > 1:
+            said.append("Several local steps: a site's update depends on all of its children at once.")
+        if protocol.cohort.harmonisation == "combat":
+            said.append("ComBat: statistics of other children enter a child's features.")
+        return said
     if privacy.delta >= 1 / (training_children + held_out_children):
         said.append(
             f"delta {privacy.delta:g} is not below 1 over {training_children + held_out_children} children; "

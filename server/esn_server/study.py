@@ -297,19 +297,21 @@ def _train(
         learning_rate=rules.learning_rate,
         strategy=rules.strategy,
     )
-    phase: Phase = "gradient"
-    kind = releases.gradient(len(optimiser.weights), max_gradient_norm=rules.max_gradient_norm)
-    if rules.local_steps > 1:
-        phase = "local-update"
-        kind = releases.local_update(len(optimiser.weights), max_gradient_norm=rules.max_gradient_norm)
+    local, bound = rules.local_steps > 1, rules.max_gradient_norm
+    phase: Phase = "local-update" if local else "gradient"
+    describe = releases.local_update if local else releases.gradient
+    kind = describe(len(optimiser.weights), max_gradient_norm=bound)
     losses = []
     for round_ in range(rules.rounds):
         pooled, _ = study.sum(
             phase, kind, round_, {"weights": optimiser.weights, "edge_weights": network.weight}
         )
-        losses.append(releases.mean_loss(pooled.total, children, max_gradient_norm=rules.max_gradient_norm))
+        total = pooled.total
+        if local:
+            total, children = total[:-1], float(total[-1])
+        losses.append(releases.mean_loss(total, children, max_gradient_norm=bound))
         study.learned(round_, losses[-1])
-        optimiser.step(pooled.total[:-1] / children)
+        optimiser.step(total[:-1] / children)
     return optimiser.weights, tuple(losses)
 
 

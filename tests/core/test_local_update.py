@@ -89,6 +89,11 @@ def test_impossible_updates_are_refused(model, children, settings, words):
         local_update(model, *children, learning_rate=0.1, **settings)
 
 
+def test_steps_that_diverge_are_refused(model, children):
+    with pytest.raises(DataError, match="100 local steps diverged at learning rate 1e\\+06"):
+        local_update(model, *children, steps=100, learning_rate=1e6)
+
+
 def test_a_site_without_children_has_no_update(model):
     with pytest.raises(DataError, match="one child or more"):
         local_update(model, torch.zeros(0, 1, 20, 20), np.zeros(0), steps=1, learning_rate=0.1)

@@ -185,6 +185,11 @@ def test_every_fault_is_named_at_once_with_its_place(text, load):
         ('"fedadam"', '"fedprox"\nlocal_steps = 5', "above 0, not 5 and 0: it would be fedavg"),
         ('"fedadam"', '"fedprox"\nproximal = 1.0', "2 local steps or more"),
         ('"fedadam"', '"fedavg"\nproximal = 1.0', "a proximal term belongs to fedprox, not to fedavg"),
+        (
+            '"fedadam"',
+            '"fedprox"\nlocal_steps = 5\nproximal = 1000.0',
+            "times the learning rate must be below 1, not 1: each step would overshoot",
+        ),
         ("format = 1", "format = 2", "'format': input should be 1"),
         ("format = 1", "format = ", "is not TOML: .*line 4"),
         ("format = 1", f"format = {'[' * 3000}", "is not TOML"),

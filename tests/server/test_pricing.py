@@ -59,6 +59,24 @@ def test_the_list_warns_of_what_is_known_not_to_work(protocol_content, privacy, 
     assert words in listed(make(protocol_content, **privacy), *sizes)
 
 
+def test_the_list_has_local_updates_and_combat_and_says_what_they_mix(protocol_content):
+    content = {
+        **protocol_content,
+        "cohort": {**protocol_content["cohort"], "harmonisation": "combat"},
+        "training": {**protocol_content["training"], "strategy": "fedavg", "local_steps": 4},
+    }
+    text = listed(make(content, noise="none", trust="secure-sum"))
+    for phase in ("combat", "local-update"):
+        (line,) = [row for row in text.splitlines() if row.startswith(f"  {phase:<12} training")]
+        assert line.endswith("epsilon without bound")
+    assert "a site's update depends on all of its children at once" in text
+    assert "statistics of other children enter a child's features" in text
+    assert "a training step, over" not in text
+    plain = listed(make(protocol_content, noise="none"))
+    assert "at once" not in plain
+    assert "a training step, over" in plain
+
+
 def test_the_list_warns_of_edges_by_the_thousand(protocol_content):
     from esn_core.expected_noise import ExpectedNoise
     from esn_server.pricing import warnings_of

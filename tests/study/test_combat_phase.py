@@ -4,21 +4,25 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from esn_client.review import review
 from esn_core import releases
 from esn_core.combat import COVARIATE_NORM, COVARIATES, ComBatSite, combat_model, combat_rows
 from esn_core.errors import StudyError
 from esn_core.protocol import Protocol
 from esn_core.questions import Question, QuestionId
 from esn_core.releases import standardise_severity
+from esn_server.checkpoints import Checkpoints
 from esn_server.outcome import result_of
 from esn_server.study import run_study
 
+RERUN = {"cross_site": True, "folds": 3, "random_scores": 1, "explanation": True}
 
-def run(consortium):
+
+def run(consortium, asking=None):
     return run_study(
         consortium.protocol,
         run=consortium.store.run,
-        asking=consortium.rounds,
+        asking=asking or consortium.rounds,
         progress=lambda *_: None,
         rng=np.random.default_rng(0),
     )
@@ -63,14 +67,18 @@ def harmonised_together(consortium):
 
 def test_the_study_is_that_of_children_who_were_harmonised_together(make_consortium, tmp_path):
     rng = np.random.default_rng(5)
-    asked = with_scanners(make_consortium(exact=True, harmonisation="combat", trust="secure-sum"), rng)
+    asked = with_scanners(
+        make_consortium(exact=True, harmonisation="combat", trust="secure-sum", analyses=RERUN), rng
+    )
     found = run(asked)
     edges = asked.protocol.candidates.edges
     ready = harmonised_together(asked)
     # The same study without any harmonisation, of scores that somebody harmonised beforehand.
     (tmp_path / "again").mkdir()
     plain = make_consortium(
-        exact=True, disks=dict.fromkeys(("sites", "centre", "memory"), tmp_path / "again")
+        exact=True,
+        analyses=RERUN,
+        disks=dict.fromkeys(("sites", "centre", "memory"), tmp_path / "again"),
     )
     for site, cohort in plain.cohorts.items():
         for split, scores in zip((cohort.training, cohort.held_out), ready[site], strict=True):
@@ -80,6 +88,42 @@ def test_the_study_is_that_of_children_who_were_harmonised_together(make_consort
     assert found.network.weight == pytest.approx(expected.network.weight, abs=1e-6)
     assert found.weights == pytest.approx(expected.weights, abs=1e-4)
     assert found.agreement.r == pytest.approx(expected.agreement.r, abs=1e-4)
+    assert found.attribution.mean == pytest.approx(expected.attribution.mean, abs=1e-4)
+    for ours, theirs in zip(reruns(found), reruns(expected), strict=True):
+        assert ours.agreement.r == pytest.approx(theirs.agreement.r, abs=1e-4)
+
+
+def reruns(found):
+    """All that the reruns found: every site, all of them, the random score, and the parts."""
+    again = found.reruns
+    return [*again.by_site.values(), again.across_sites, *again.random, again.across_parts]
+
+
+def test_a_study_that_was_stopped_after_combat_goes_on_and_nobody_pays_twice(make_consortium):
+    consortium = make_consortium(exact=True, harmonisation="combat", trust="secure-sum")
+    checkpoints = Checkpoints(consortium.store, consortium.rounds)
+
+    class Stops:
+        roll_call = staticmethod(checkpoints.roll_call)
+
+        @staticmethod
+        def sum(question, kind):
+            if question.id.phase == "association":
+                raise KeyboardInterrupt
+            return checkpoints.sum(question, kind)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(consortium, Stops)
+    found = run(consortium, checkpoints)
+    # Combat, centre, association, three gradients, calibration, evaluation.
+    assert {len(ledger.entries()) for ledger in consortium.ledgers.values()} == {8}
+    combat_questions = [
+        consortium.link.read(body)
+        for node, body, _ in consortium.link.carried
+        if node == 1 and consortium.link.read(body).id.phase == "combat"
+    ]
+    assert len(combat_questions) == 1
+    assert np.isfinite(found.agreement.r)
 
 
 def test_no_mean_of_a_site_leaves_and_the_sum_is_exact(make_consortium):
@@ -91,6 +135,11 @@ def test_no_mean_of_a_site_leaves_and_the_sum_is_exact(make_consortium):
     assert result.harmonisation.method == "ComBat"
     assert "no privacy budget holds" in result.harmonisation.note
     assert result.privacy.epsilon_training_child is None
+    assert result.privacy.epsilon_held_out_child is None
+    assert "no healthy control enters" in result.privacy.controls_note
+    text = review(consortium.protocol)
+    assert "No epsilon bounds what any of the sums tells about one child" in text
+    assert "estimated from its own controls" not in text
 
 
 def test_a_question_without_the_shared_model_is_refused(make_consortium):

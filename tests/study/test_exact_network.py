@@ -212,9 +212,10 @@ def test_a_network_that_is_not_declared_exact_is_refused():
         Analyses.model_validate({"network": RULES})
 
 
-def test_a_network_without_masks_is_refused(make_consortium):
+@pytest.mark.parametrize("exact", [False, True], ids=["beside noise", "without noise"])
+def test_a_network_without_masks_is_refused(make_consortium, exact):
     with pytest.raises(ValidationError, match="the exact network needs trust 'secure-sum'"):
-        make_consortium(analyses=ANALYSES, trust="local")
+        make_consortium(analyses=ANALYSES, trust="local", exact=exact)
 
 
 def test_a_site_without_consent_refuses_it(make_consortium):

@@ -3,25 +3,34 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn import functional
 
+from esn_client.review import review
 from esn_core.atlas import load_atlas
-from esn_core.errors import StudyError
+from esn_core.errors import ProtocolError, StudyError
 from esn_core.learning.severity_model import as_matrices
 from esn_core.learning.weights import from_vector, pretrained, to_vector
-from esn_core.releases import clip_rows, standardise_severity
+from esn_core.price import price_of
+from esn_core.protocol import Protocol
+from esn_core.questions import Question, QuestionId
+from esn_core.releases import clip_rows, local_update, standardise_severity
 from esn_core.severity_network import masked_input
+from esn_server.checkpoints import Checkpoints
 from esn_server.outcome import result_of
 from esn_server.study import run_study
 
 RATE, ROUNDS = 0.02, 3
 
 
-def run(consortium):
+MASKED = {"exact": True, "trust": "secure-sum"}
+
+
+def run(consortium, asking=None):
     return run_study(
         consortium.protocol,
         run=consortium.store.run,
-        asking=consortium.rounds,
+        asking=asking or consortium.rounds,
         progress=lambda *_: None,
         rng=np.random.default_rng(0),
     )
@@ -51,12 +60,17 @@ def gradient(weights, x, y):
     return torch.cat([part.flatten() for part in parts]).double().numpy()
 
 
-def centrally(consortium, network, *, steps, proximal):
-    """McMahan's algorithm 1, and Li's equation 2, by somebody who sees every child."""
+def centrally(consortium, network, *, steps, proximal, answered=lambda _round: None):
+    """McMahan's algorithm 1, and Li's equation 2, by somebody who sees every child.
+
+    `answered` gives the places of the sites that take part in a round; None: all.
+    """
     weights = to_vector(pretrained(consortium.protocol.model.initial_weights))
-    for _ in range(ROUNDS):
+    everybody = list(sites_of(consortium, network))
+    for round_ in range(ROUNDS):
         moved, children = np.zeros_like(weights), 0
-        for x, y in sites_of(consortium, network):
+        present = answered(round_)
+        for x, y in everybody if present is None else [everybody[k] for k in present]:
             local = weights
             for _ in range(steps):
                 local = local - RATE * (gradient(local, x, y) + proximal * (local - weights))
@@ -76,7 +90,7 @@ def centrally(consortium, network, *, steps, proximal):
     ids=["fedavg, one step", "fedavg", "fedprox"],
 )
 def test_the_weights_are_those_of_the_algorithm_on_all_children(make_consortium, training, steps, proximal):
-    consortium = make_consortium(exact=True, training=training)
+    consortium = make_consortium(**MASKED, training=training)
     findings = run(consortium)
     expected = centrally(consortium, findings.network, steps=steps, proximal=proximal)
     start = to_vector(pretrained(consortium.protocol.model.initial_weights))
@@ -104,7 +118,7 @@ def test_several_steps_and_the_proximal_term_lead_elsewhere(make_consortium):
 def test_an_update_is_weighted_by_the_sites_children_and_held_to_the_bound(make_consortium):
     bound = 0.05
     training = rules("fedavg", local_steps=2, rounds=1, max_gradient_norm=bound)
-    consortium = make_consortium(exact=True, training=training)
+    consortium = make_consortium(**MASKED, training=training)
     findings = run(consortium)
     start = to_vector(pretrained(consortium.protocol.model.initial_weights))
     moved, children = np.zeros_like(start), 0
@@ -125,7 +139,86 @@ def test_one_step_of_fedavg_may_be_private(make_consortium):
 
 
 def test_local_steps_need_the_sites_consent_to_sums_without_noise(make_consortium):
-    consortium = make_consortium(exact=True, consent=False, training=rules("fedavg", local_steps=3))
+    consortium = make_consortium(**MASKED, consent=False, training=rules("fedavg", local_steps=3))
     with pytest.raises(StudyError, match=r"roll-call.*north: refused \(GateError\)"):
         run(consortium)
     assert all(not ledger.entries() for ledger in consortium.ledgers.values())
+
+
+def test_local_steps_without_masks_are_refused(make_consortium):
+    with pytest.raises(ValidationError, match="several local steps need trust 'secure-sum'"):
+        make_consortium(exact=True, trust="local", training=rules("fedavg", local_steps=3))
+
+
+def test_a_site_that_drops_out_takes_its_weight_with_it(make_consortium):
+    four = ("north", "south", "west", "east")
+    consortium = make_consortium(**MASKED, sites=four, quorum=3, training=rules("fedavg", local_steps=4))
+    consortium.link.down = {2: lambda q: q.id.phase == "local-update" and q.id.round == 1}
+    findings = run(consortium)
+    said = {"steps": 4, "proximal": 0.0}
+    expected = centrally(
+        consortium, findings.network, **said, answered=lambda k: (0, 2, 3) if k == 1 else None
+    )
+    everybody = centrally(consortium, findings.network, **said)
+    assert findings.weights == pytest.approx(expected, abs=2e-5)
+    assert np.abs(expected - everybody).max() > 1e-3
+
+
+def test_a_run_that_was_stopped_between_local_updates_goes_on(make_consortium):
+    consortium = make_consortium(**MASKED, training=rules("fedprox", local_steps=3, proximal=1.0))
+    checkpoints = Checkpoints(consortium.store, consortium.rounds)
+
+    class Stops:
+        roll_call = staticmethod(checkpoints.roll_call)
+
+        @staticmethod
+        def sum(question, kind):
+            if question.id.phase == "local-update" and question.id.round == 2:
+                raise KeyboardInterrupt
+            return checkpoints.sum(question, kind)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(consortium, Stops)
+    findings = run(consortium, checkpoints)
+    expected = centrally(consortium, findings.network, steps=3, proximal=1.0)
+    assert findings.weights == pytest.approx(expected, abs=2e-5)
+    # Nobody paid twice: centre, association, three updates, calibration, evaluation.
+    assert {len(ledger.entries()) for ledger in consortium.ledgers.values()} == {7}
+
+
+def test_a_private_study_has_no_question_for_a_local_update(make_consortium):
+    consortium = make_consortium()
+    protocol = consortium.protocol
+    asked = QuestionId(protocol_sha256=protocol.sha256, run="r1", phase="local-update", round=0, attempt=0)
+    start = to_vector(pretrained(protocol.model.initial_weights))
+    question = Question(asked, {"weights": start, "edge_weights": np.zeros(len(protocol.candidates.edges))})
+    with pytest.raises(StudyError, match=r"phase local-update.*refused \(ProtocolError\)"):
+        consortium.rounds.sum(question, local_update(len(start), max_gradient_norm=1.0))
+    with pytest.raises(ProtocolError, match="does not ask for the phase local-update"):
+        price_of(protocol).of("local-update")
+
+
+def test_the_review_names_the_strategy_and_what_it_mixes(make_consortium):
+    text = review(make_consortium(**MASKED, training=rules("fedavg", local_steps=4)).protocol)
+    assert "Training: FedAvg, 3 rounds of 4 steps at each site, learning rate 0.02." in text
+    assert "depends on all of its training children at once" in text
+    assert "NO differential privacy" in text
+
+
+def test_the_review_of_a_private_study_has_one_step(protocol_content):
+    text = review(Protocol.model_validate(protocol_content))
+    assert "Training: FedAdam, 3 rounds, learning rate 0.001." in text
+    assert "at once" not in text
+
+
+def test_the_review_of_exact_sums_under_masks_speaks_of_no_noise(make_consortium):
+    text = review(make_consortium(**MASKED).protocol)
+    assert "it learns the sum of\n  the others" in text
+    assert "share out the noise" not in text
+    assert "figures below" not in text
+
+
+def test_where_nothing_is_masked_and_nothing_noised_the_review_promises_neither(make_consortium):
+    text = review(make_consortium(exact=True, trust="local").protocol)
+    assert "The centre sees this site's own sums, exactly as they are." in text
+    assert "adds all of the noise" not in text
