@@ -30,7 +30,7 @@ from esn_core.simulation.consortium import CLINICAL, ConsortiumRules, public_tem
 
 Floats = NDArray[np.float64]
 
-ATLAS, WEIGHTS = "desikan-killiany-83", "compact-2"
+ATLAS, WEIGHTS = "desikan-killiany-83", "compact-3"
 GAIN_SD = CLINICAL.scanner.gain_sd
 SCANNERS = {
     "(0, 0)": ScannerRules(0.0, 0.0, 0.0),
