@@ -1,7 +1,5 @@
 """A site's policy against a protocol: what the site allows, whatever is asked."""
 
-import math
-
 from esn_client.config import Limits
 from esn_core.price import price_of
 from esn_core.privacy import NO_NOISE, epsilon_of
@@ -18,7 +16,7 @@ def violations(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
     return (
         *trust_violations(limits, protocol),
         *_minimum(limits, protocol),
-        *(consent_violations(limits, NO_NOISE) if protocol.privacy.noise == "none" else ()),
+        *(consent_violations(limits, NO_NOISE) if price_of(protocol).exact else ()),
         *_cap(limits, protocol),
     )
 
@@ -56,10 +54,10 @@ def _minimum(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
 
 
 def _cap(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
-    price = price_of(protocol)
-    worst = max(epsilon_of(price.mu(split), limits.delta) for split in _SPLITS)
     # Exact sums have no epsilon: they are a matter of consent.
-    if not math.isfinite(worst) or worst <= limits.epsilon_cap * (1 + _ROUNDING):
+    price = price_of(protocol).noised
+    worst = max(epsilon_of(price.mu(split), limits.delta) for split in _SPLITS)
+    if worst <= limits.epsilon_cap * (1 + _ROUNDING):
         return ()
     said = f"the protocol costs one child epsilon {worst:.2f} at delta {limits.delta:g}"
     return (f"{said}; this site's cap is {limits.epsilon_cap:g} (limits.epsilon_cap)",)

@@ -36,6 +36,7 @@ from esn_client.study import Study
 from esn_client.training import device_for
 from esn_core.errors import DataError, GateError
 from esn_core.learning.weights import pretrained, to_vector
+from esn_core.network_bootstrap import Partial
 from esn_core.neurocognition import BINS, Kinds, models_of
 from esn_core.phases import Phase
 from esn_core.price import PhasePrice, price_of
@@ -150,16 +151,17 @@ def audit_kind(
     question = rehearsal.question(price.phase, _arrays(price.phase, study))
     given = rows_of(question, study)
     kind, labels = given.kind, given.participants
-    if len(labels) < rehearsal.minimum_children:
+    fewest = rehearsal.minimum(price.children)
+    if len(labels) < fewest:
         # Canaries would make up the number; in a study there are none, and the gate refuses.
         raise GateError(
             f"this site has fewer {price.children} children than the minimum of "
-            f"{rehearsal.minimum_children}: it would refuse the protocol"
+            f"{fewest}: it would refuse the protocol"
         )
     rows = clip_rows(given.values, kind.l2_bound)
     at_once = min(kind.dimension, _CANARIES_AT_ONCE)
     sums = max(repeats, math.ceil(_CANARIES_PER_REPEAT * repeats / at_once))
-    members = _members(len(labels), sums, fewest=rehearsal.minimum_children, rng=rng)
+    members = _members(len(labels), sums, fewest=fewest, rng=rng)
     coins = rng.random((sums, at_once)) < 0.5
     scores = np.empty((sums, at_once))
     products = np.empty((sums, kind.dimension))
@@ -197,6 +199,10 @@ def _arrays(phase: Phase, study: Study) -> Mapping[str, NDArray[np.float64]]:
         return {}
     if phase in ("association", "rerun-association"):
         return {"mean_severity": np.zeros(1)}
+    if "partial" in ARRAYS[phase]:
+        edges = len(study.candidates.edges)
+        nothing = Partial(np.zeros(edges), np.ones(edges), np.zeros((2, edges)), 1.0, np.zeros(2))
+        return {"partial": nothing.vector}
     reruns = 1 if "weights" in ARRAYS[phase] else len(reruns_of(study.protocol))
     given = {
         "weights": to_vector(pretrained(study.protocol.model.initial_weights)),

@@ -31,6 +31,7 @@ from esn_core.fixed_point import leave_grid
 from esn_core.phases import Phase
 from esn_core.protocol import Protocol
 from esn_core.questions import Answer, Question, QuestionId
+from esn_core.releases import Children
 from esn_core.secure_sum import Attempt, unmask
 from esn_core.site_keys import identity_text, mask_text
 
@@ -93,7 +94,6 @@ class Rehearsal:
             for entry in protocol.roster
         )
         self.protocol = protocol.model_copy(update={"roster": roster})
-        self.minimum_children = max(limits.minimum_children, protocol.cohort.minimum_children)
         self._site = site
         self._limits = limits
         self._scratch = scratch
@@ -103,6 +103,10 @@ class Rehearsal:
         self._sites = tuple(name for name in protocol.sites if name in taking_part)
         played = [name for name in self._sites if name != site]
         self._colluding = frozenset(played[len(played) - protocol.privacy.colluding_sites :])
+
+    def minimum(self, children: Children) -> int:
+        """Return how many children of a split a sum needs."""
+        return max(self._limits.minimum_children, self.protocol.minimum(children))
 
     def question(self, phase: Phase, arrays: Mapping[str, NDArray[np.float64]]) -> Question:
         """Return a question of the rehearsed protocol."""
@@ -156,5 +160,5 @@ class Rehearsal:
 
     def _zeros(self, rows: Rows) -> Rows:
         """Return rows of a played site: as many children as are needed, who add nothing."""
-        labels = tuple(f"sub-played{i}" for i in range(self.minimum_children))
+        labels = tuple(f"sub-played{i}" for i in range(self.minimum(rows.kind.children)))
         return Rows(rows.kind, np.zeros((len(labels), rows.kind.dimension)), labels)

@@ -328,6 +328,10 @@ def test_nothing_is_approved_before_the_centre_is_known(settings, make_protocol,
     fails(10, "has no kit of the centre yet", "withdraw", settings, "0" * 64)
 
 
+# One phase without noise in a study with noise.
+EXPLAINED = Analyses.model_validate({"explanation": True, "exact": ["explanation"]})
+
+
 @pytest.mark.parametrize(
     ("limits", "protocol", "words"),
     [
@@ -339,6 +343,13 @@ def test_nothing_is_approved_before_the_centre_is_known(settings, make_protocol,
         ),
         ({"minimum_children = 5": "minimum_children = 9"}, {}, ["9 or more (limits.minimum_children)"]),
         ({}, {"noise": "none"}, ["has not consented (limits.exact_sums)"]),
+        ({}, {"analyses": EXPLAINED}, ["has not consented (limits.exact_sums)"]),
+        # What is exact is a matter of consent; what is noised stays a matter of the cap.
+        (
+            {"epsilon_cap = 8.01": "epsilon_cap = 7.9", "exact_sums = false": "exact_sums = true"},
+            {"analyses": EXPLAINED},
+            ["epsilon 8.00 at delta 0.001; this site's cap is 7.9"],
+        ),
         (
             {"epsilon_cap = 8.01": "epsilon_cap = 7.9"},
             {},

@@ -41,7 +41,8 @@ def draw_split(rng, children, first):
     template = load_template("phantom-28")
     scores = np.where(template.present, rng.normal(size=(children, len(load_atlas("phantom-28").edges))), 0.0)
     labels = tuple(f"sub-{i:03d}" for i in range(first, first + children))
-    return Split(labels, scores, rng.integers(1, 8, children).astype(float))
+    gase, age, sex = rng.integers(1, 8, children), rng.uniform(5, 17, children), rng.integers(0, 2, children)
+    return Split(labels, scores, gase.astype(float), age_years=age, sex=sex.astype(float))
 
 
 @pytest.fixture
@@ -225,6 +226,19 @@ def test_exact_sums_have_no_claim_to_test_and_their_members_are_shown(protocol_o
         assert kind.faults == ()
         assert kind.membership.area_bound == 1.0
         assert kind.membership.area == pytest.approx(kind.membership.area_exact, abs=0.02)
+
+
+def test_the_exact_network_can_be_audited_phase_by_phase(protocol_content, more_sites, rehearse):
+    rules = {"t_threshold": 2.5, "null_draws": 5, "bootstrap_draws": 5, "minimum_children": 16}
+    content = {**protocol_content, "analyses": {"network": rules, "exact": ["network"]}}
+    content["roster"] = more_sites[0][:4]
+    content["privacy"] = {**content["privacy"], "trust": "secure-sum"}
+    content["rounds"] = {**content["rounds"], "quorum": 4}
+    phases = ("network", "network-null", "network-bootstrap")
+    rehearsed = rehearse(Protocol.model_validate(content), exact_sums=True)
+    for kind in audited(rehearsed, *phases, children=20).values():
+        assert kind.canaries is None
+        assert kind.faults == ()
 
 
 def test_with_too_few_children_nobody_is_left_out(protocol_of, rehearse):
