@@ -138,6 +138,8 @@ def join(settings: GuardSettings, answer: Answer, *, stop: threading.Event | Non
                     timeout_s=settings.connect_timeout_s,
                     stopped=stop.is_set,
                 )
+                if stop.is_set():
+                    return
                 with run_supernode(
                     server_address=settings.server_address,
                     ca_certificate=settings.ca_certificate,
@@ -146,6 +148,8 @@ def join(settings: GuardSettings, answer: Answer, *, stop: threading.Event | Non
                     connect_timeout_s=settings.connect_timeout_s,
                     stopped=stop.is_set,
                 ) as supernode:
+                    if stop.is_set():
+                        return
                     logger.info("connected to the centre at %s", settings.server_address)
                     away = False
                     _answer_questions(supernode, settings, stop)
