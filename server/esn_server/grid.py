@@ -81,12 +81,10 @@ class PatientGrid(HttpGrid):  # type: ignore[misc]
             The reply, or the name of the error why there will be none.
 
         """
-        announced = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=asked))
-        for message, tree in zip(announced.messages_list, announced.message_object_trees, strict=True):
-            self._arriving[message.metadata.message_id] = _Arriving(
-                message.metadata.reply_to_message_id,
-                tuple(part.object_id for part in iterate_object_tree(tree)),
-            )
+        # A reply is announced once: asked again, the SuperLink says that it knows no such message.
+        wanted = set(asked) - {reply.reply_to for reply in self._arriving.values()}
+        if wanted:
+            self._look_for(wanted)
         for reply_id, reply in list(self._arriving.items()):
             state = self._fetch(reply)
             if state == "incomplete":
@@ -95,9 +93,16 @@ class PatientGrid(HttpGrid):  # type: ignore[misc]
             self._forget(reply_id)
             yield reply.reply_to, _inflated(reply_id, reply.parts) if state == "whole" else state
 
-    def _fetch(
-        self, reply: _Arriving
-    ) -> Literal["whole", "incomplete", "AnswerTooLarge", "ReplyUnavailable"]:
+    def _look_for(self, wanted: set[str]) -> None:
+        """Note which replies have been announced."""
+        announced = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=wanted))
+        for message, tree in zip(announced.messages_list, announced.message_object_trees, strict=True):
+            self._arriving[message.metadata.message_id] = _Arriving(
+                message.metadata.reply_to_message_id,
+                tuple(part.object_id for part in iterate_object_tree(tree)),
+            )
+
+    def _fetch(self, reply: _Arriving) -> _State:
         """Fetch the parts that are there and that we lack."""
         if len(reply.part_ids) > _MOST_PARTS:
             return "AnswerTooLarge"

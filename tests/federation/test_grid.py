@@ -19,6 +19,7 @@ class Store:
 
     def __init__(self):
         self.announced, self.parts, self.forgotten, self.missing = [], {}, [], set()
+        self.looked_for = []
 
     def announce(self, reply, *, here):
         tree = get_object_tree(reply)
@@ -28,7 +29,8 @@ class Store:
             self.missing |= set(get_all_nested_objects(reply)) - {tree.object_id}
         return tree.object_id
 
-    def PullMessages(self, _request):
+    def PullMessages(self, request):
+        self.looked_for.append(sorted(request.message_ids))
         announced, self.announced = self.announced, []
         return PullAppMessagesResponse(
             messages_list=[message for message, _ in announced],
@@ -92,9 +94,11 @@ def test_a_reply_whose_parts_are_missing_waits_and_the_next_is_handed_over(grid,
     store.announce(reply(b"late", to="a"), here=False)
     store.announce(reply(b"here", to="b"), here=True)
     assert bodies(grid.arrived(["a", "b"])) == {"b": b"here"}
-    assert bodies(grid.arrived(["a"])) == {}
+    assert bodies(grid.arrived(["a", "c"])) == {}
     store.missing.clear()
     assert bodies(grid.arrived(["a"])) == {"a": b"late"}
+    # Of a reply that was announced the SuperLink would say that it knows nothing.
+    assert store.looked_for == [["a", "b"], ["c"]]
 
 
 def test_a_reply_whose_part_is_lost_is_an_error(grid, store):

@@ -63,7 +63,7 @@ def test_an_answer_that_never_becomes_whole_keeps_nobody_waiting(centre, three_s
             start_s = time.monotonic()
             said += transport.receive()
             assert time.monotonic() - start_s < 5
-        assert [reply.body for reply in said] in ([], [None])
+        assert said == []
         replies = ask(transport, others, b"meanwhile")
         assert [replies[site.node_id].body for site in others] == [b"echo:meanwhile"] * 2
         assert ask(transport, [greedy], b"after")[greedy.node_id].body == b"echo:after"
