@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_core.errors import DataError, StudyError
-from esn_core.releases import ReleaseKind, clip_rows
+from esn_core.releases import ReleaseKind, age_and_sex, clip_rows
 
 Floats = NDArray[np.float64]
 
@@ -45,7 +45,7 @@ def covariates_of(age_years: Floats, sex: Floats, severity: Floats) -> Floats:
     away what sites differ in by their patients. They are removed with 0 in its place from all children, so
     that held-out and training children are treated alike.
     """
-    return np.column_stack([(age_years - 10) / 10, sex - 0.5, severity])
+    return np.column_stack([age_and_sex(age_years, sex), severity])
 
 
 def combat_dimension(edges: int, covariates: int) -> int:

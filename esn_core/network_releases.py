@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from esn_core.exact_network import Moments
 from esn_core.multipliers import LARGEST
-from esn_core.releases import ReleaseKind, clip_rows, standardise_severity
+from esn_core.releases import ReleaseKind, age_and_sex, clip_rows, standardise_severity
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ _SCORE_RMS = 6.0
 
 def design(gase: Floats, age_years: Floats, sex: Floats) -> Floats:
     """Return (n, 3): severity, and the covariates on scales that the sums hold; none changes a partial r."""
-    return np.column_stack([standardise_severity(gase), (age_years - 10) / 10, sex - 0.5])
+    return np.column_stack([standardise_severity(gase), age_and_sex(age_years, sex)])
 
 
 def network(edges: int) -> ReleaseKind:

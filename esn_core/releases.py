@@ -100,6 +100,11 @@ def standardise_severity(gase: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.clip((gase - GASE_MIDDLE) / GASE_UNIT, -SEVERITY_CLIP, SEVERITY_CLIP)
 
 
+def age_and_sex(age_years: NDArray[np.float64], sex: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n, 2): age in decades from 10 years, and sex as -1/2 (girls) and 1/2: covariates of edges."""
+    return np.column_stack([(age_years - 10) / 10, sex - 0.5])
+
+
 # --- select, first question: how many children, and their mean severity -------------------------
 
 

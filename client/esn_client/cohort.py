@@ -129,9 +129,9 @@ def load_cohort(
     for reason, count in Counter(standing.values()).items():
         _log.warning("site %s: %d participants are left out: %s", site, count, reason)
     controls = [scores for p, scores in scored if p.group == "control"]
-    offset = control_offset(np.array(controls).reshape(-1, len(template.mean)))
-    if protocol.cohort.harmonisation == "combat":
-        offset = np.zeros_like(offset)  # ComBat finds it, from the children
+    # ComBat finds the offset by itself, from the children.
+    used = [] if protocol.cohort.harmonisation == "combat" else controls
+    offset = control_offset(np.array(used).reshape(-1, len(template.mean)))
     children = [(p, scores - offset) for p, scores in scored if p.group == "dre"]
     if not children:
         raise DataError(f"site {site}: no child with DRE has a connectome; run 'esn-client prepare' first")

@@ -21,6 +21,7 @@ from esn_core.questions import Question
 from esn_server.checkpoints import RunStore
 from esn_server.memory import Memory
 from esn_server.rounds import Rounds
+from esn_server.study import run_study
 
 SITES = ("north", "south", "west")
 CHILDREN, HELD_OUT = 16, 8
@@ -92,6 +93,16 @@ class Consortium:
     link: InProcessLink
     store: RunStore
     rounds: Rounds
+
+    def study(self, asking=None):
+        """Run the whole study, by default with nothing kept between its steps; return what it found."""
+        return run_study(
+            self.protocol,
+            run="r1",
+            asking=asking or self.rounds,
+            progress=lambda *_: None,
+            rng=np.random.default_rng(0),
+        )
 
 
 @pytest.fixture

@@ -13,19 +13,8 @@ from esn_core.questions import Question, QuestionId
 from esn_core.releases import standardise_severity
 from esn_server.checkpoints import Checkpoints
 from esn_server.outcome import result_of
-from esn_server.study import run_study
 
 RERUN = {"cross_site": True, "folds": 3, "random_scores": 1, "explanation": True}
-
-
-def run(consortium, asking=None):
-    return run_study(
-        consortium.protocol,
-        run=consortium.store.run,
-        asking=asking or consortium.rounds,
-        progress=lambda *_: None,
-        rng=np.random.default_rng(0),
-    )
 
 
 def with_scanners(consortium, rng):
@@ -70,7 +59,7 @@ def test_the_study_is_that_of_children_who_were_harmonised_together(make_consort
     asked = with_scanners(
         make_consortium(exact=True, harmonisation="combat", trust="secure-sum", analyses=RERUN), rng
     )
-    found = run(asked)
+    found = asked.study()
     edges = asked.protocol.candidates.edges
     ready = harmonised_together(asked)
     # The same study without any harmonisation, of scores that somebody harmonised beforehand.
@@ -83,7 +72,7 @@ def test_the_study_is_that_of_children_who_were_harmonised_together(make_consort
     for site, cohort in plain.cohorts.items():
         for split, scores in zip((cohort.training, cohort.held_out), ready[site], strict=True):
             split.scores[:, edges] = scores
-    expected = run(plain)
+    expected = plain.study()
     # The sums of ComBat and those after it pass the fixed-point grid.
     assert found.network.weight == pytest.approx(expected.network.weight, abs=1e-6)
     assert found.weights == pytest.approx(expected.weights, abs=1e-4)
@@ -113,8 +102,8 @@ def test_a_study_that_was_stopped_after_combat_goes_on_and_nobody_pays_twice(mak
             return checkpoints.sum(question, kind)
 
     with pytest.raises(KeyboardInterrupt):
-        run(consortium, Stops)
-    found = run(consortium, checkpoints)
+        consortium.study(Stops)
+    found = consortium.study(checkpoints)
     # Combat, centre, association, three gradients, calibration, evaluation.
     assert {len(ledger.entries()) for ledger in consortium.ledgers.values()} == {8}
     combat_questions = [
@@ -128,7 +117,7 @@ def test_a_study_that_was_stopped_after_combat_goes_on_and_nobody_pays_twice(mak
 
 def test_no_mean_of_a_site_leaves_and_the_sum_is_exact(make_consortium):
     consortium = make_consortium(exact=True, harmonisation="combat", trust="secure-sum")
-    found = run(consortium)
+    found = consortium.study()
     price = {phase.phase: phase for phase in found.price.phases}
     assert price["combat"].noise_multiplier == 0
     result = result_of(consortium.protocol, found, run="r1", timing_s={})
@@ -153,7 +142,7 @@ def test_a_question_without_the_shared_model_is_refused(make_consortium):
 def test_combat_needs_consent(make_consortium):
     consortium = make_consortium(exact=True, consent=False, harmonisation="combat", trust="secure-sum")
     with pytest.raises(StudyError, match=r"roll-call.*north: refused \(GateError\)"):
-        run(consortium)
+        consortium.study()
 
 
 @pytest.mark.parametrize(

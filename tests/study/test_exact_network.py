@@ -24,7 +24,6 @@ from esn_core.releases import standardise_severity
 from esn_server.network import _retained, run_network
 from esn_server.network_outcome import exact_network_of
 from esn_server.rounds import Pooled
-from esn_server.study import run_study
 
 SITES = ("north", "south", "west", "east")
 # Four sites of 16 children, one of which may collude: 3 (16 - 1) - 3 = 42 draws would be too many.
@@ -44,16 +43,6 @@ def consortium(make_consortium):
     return make_consortium(exact=True, analyses=ANALYSES, **MASKED)
 
 
-def run(consortium):
-    return run_study(
-        consortium.protocol,
-        run="r1",
-        asking=consortium.rounds,
-        progress=lambda *_: None,
-        rng=np.random.default_rng(0),
-    )
-
-
 def one_table(consortium):
     """Scores of the candidates, severity, and covariates with indicators of the sites."""
     edges = consortium.protocol.candidates.edges
@@ -70,7 +59,7 @@ def one_table(consortium):
 
 
 def test_the_network_equals_regressions_on_one_table(consortium):
-    findings = run(consortium)
+    findings = consortium.study()
     found = findings.exact_network
     scores, severity, others = one_table(consortium)
     x = np.column_stack([severity, others])
@@ -135,7 +124,7 @@ def _first_p(consortium, tables, rules):
 
 
 def test_a_question_that_is_asked_again_is_answered_with_the_same_draws(consortium, more_sites):
-    run(consortium)
+    consortium.study()
     asked = [
         (node, body, answer)
         for node, body, answer in consortium.link.carried
@@ -176,7 +165,7 @@ def test_a_site_with_fewer_children_refuses_at_roll_call(make_consortium):
     more = {"network": {**RULES, "minimum_children": 17}, "exact": ["network"]}
     consortium = make_consortium(exact=True, analyses=more, **MASKED)
     with pytest.raises(StudyError, match=r"phase roll-call.*refused \(GateError\)"):
-        run(consortium)
+        consortium.study()
     assert not any(ledger.entries() for ledger in consortium.ledgers.values())
 
 
@@ -221,7 +210,7 @@ def test_a_network_without_masks_is_refused(make_consortium, exact):
 def test_a_site_without_consent_refuses_it(make_consortium):
     consortium = make_consortium(analyses=ANALYSES, **MASKED)
     with pytest.raises(StudyError, match=r"refused \(GateError\)"):
-        run(consortium)
+        consortium.study()
 
 
 def test_edges_that_do_not_vary_are_no_tests_that_others_pay_for():

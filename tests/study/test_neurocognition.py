@@ -10,7 +10,6 @@ from esn_client.neurocognition import _Children
 from esn_client.study import Study
 from esn_core.neurocognition import Kinds, features_of, models_of, rivals, table_of
 from esn_core.questions import Question, QuestionId
-from esn_server.study import run_study
 
 PHENOTYPES = {
     "age": {"kind": "number", "unit": "years", "range": (0, 20)},
@@ -61,17 +60,7 @@ def findings(make_consortium):
         shares={k: v for k, v in SHARES.items() if k in ("centre", "association", "gradient", "calibration")}
         | {"centre": 0.15, "evaluation": 1.0},
     )
-    return consortium, run(consortium)
-
-
-def run(consortium):
-    return run_study(
-        consortium.protocol,
-        run="r1",
-        asking=consortium.rounds,
-        progress=lambda *_: None,
-        rng=np.random.default_rng(0),
-    )
+    return consortium, consortium.study()
 
 
 def pooled_columns(consortium, findings):
@@ -188,7 +177,7 @@ def test_children_and_controls_are_matched_as_in_one_table(findings):
 
 def test_with_noise_every_model_says_what_the_noise_does_and_the_budget_holds(make_consortium):
     consortium = make_consortium(analyses=PRIVATE, phenotypes=PHENOTYPES, shares=SHARES)
-    found = run(consortium)
+    found = consortium.study()
     assert found.price.epsilon("held-out") == pytest.approx(8.0, rel=1e-9)
     for result in found.neurocognition.models:
         assert result.logistic is None or (result.logistic.noise_sd_of_coefficients > 0).all()

@@ -20,7 +20,6 @@ from esn_core.protocol import CohortRules
 from esn_core.questions import Question, QuestionId
 from esn_core.reruns import parts_of, random_scores, reruns_of
 from esn_core.severity_network import masked_input
-from esn_server.study import run_study
 
 ANALYSES = {"cross_site": True, "folds": 3, "random_scores": 2, "explanation": True}
 SHARES = {
@@ -45,16 +44,6 @@ def asking_for(make_consortium):
         return make_consortium(shares=SHARES, analyses=ANALYSES, **rules)
 
     return make
-
-
-def run(consortium):
-    return run_study(
-        consortium.protocol,
-        run="r1",
-        asking=consortium.rounds,
-        progress=lambda *_: None,
-        rng=np.random.default_rng(0),
-    )
 
 
 def pooled(consortium, *, trains, scores, mean):
@@ -96,7 +85,7 @@ CLOSE = {"rel": 1e-6, "abs": 1e-6}
 
 def test_leaving_a_site_out_equals_the_pooled_computation(asking_for):
     consortium = asking_for(exact=True)
-    found = run(consortium).reruns
+    found = consortium.study().reruns
     predictions, truth = [], []
     for left_out, cohort in consortium.cohorts.items():
         say = pooled(
@@ -118,7 +107,7 @@ def test_leaving_a_site_out_equals_the_pooled_computation(asking_for):
 
 def test_random_scores_equal_the_pooled_computation_and_predict_nothing_like_the_truth(asking_for):
     consortium = asking_for(exact=True)
-    findings = run(consortium)
+    findings = consortium.study()
     rules = consortium.protocol.cohort
     for draw, tested in enumerate(findings.reruns.random):
 
@@ -137,7 +126,7 @@ def test_random_scores_equal_the_pooled_computation_and_predict_nothing_like_the
 
 def test_cross_validation_evaluates_every_training_child_once_by_a_network_without_it(asking_for):
     consortium = asking_for(exact=True)
-    found = run(consortium).reruns.across_parts.agreement
+    found = consortium.study().reruns.across_parts.agreement
     rules = consortium.protocol.cohort
     predictions, truth = [], []
     for part in range(3):
@@ -161,7 +150,7 @@ def test_cross_validation_evaluates_every_training_child_once_by_a_network_witho
 @pytest.mark.parametrize("trust", ["local", "secure-sum"])
 def test_reruns_are_inside_the_budget(asking_for, trust):
     consortium = asking_for(trust=trust)
-    findings = run(consortium)
+    findings = consortium.study()
     assert findings.price.epsilon("training") == pytest.approx(8.0, rel=1e-9)
     for ledger in consortium.ledgers.values():
         spent = max(s.epsilon(1e-3) for s in set(ledger.spent().values()))
@@ -174,7 +163,7 @@ def test_reruns_are_inside_the_budget(asking_for, trust):
 
 def test_attributions_equal_those_of_the_pooled_children(asking_for):
     consortium = asking_for(exact=True)
-    findings = run(consortium)
+    findings = consortium.study()
     atlas, edges = load_atlas("phantom-28"), findings.network.edges
     held = np.concatenate([cohort.held_out.scores for cohort in consortium.cohorts.values()])
     each = attributions(

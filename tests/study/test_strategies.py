@@ -18,22 +18,11 @@ from esn_core.releases import clip_rows, local_update, standardise_severity
 from esn_core.severity_network import masked_input
 from esn_server.checkpoints import Checkpoints
 from esn_server.outcome import result_of
-from esn_server.study import run_study
 
 RATE, ROUNDS = 0.02, 3
 
 
 MASKED = {"exact": True, "trust": "secure-sum"}
-
-
-def run(consortium, asking=None):
-    return run_study(
-        consortium.protocol,
-        run=consortium.store.run,
-        asking=asking or consortium.rounds,
-        progress=lambda *_: None,
-        rng=np.random.default_rng(0),
-    )
 
 
 def rules(strategy, **others):
@@ -91,7 +80,7 @@ def centrally(consortium, network, *, steps, proximal, answered=lambda _round: N
 )
 def test_the_weights_are_those_of_the_algorithm_on_all_children(make_consortium, training, steps, proximal):
     consortium = make_consortium(**MASKED, training=training)
-    findings = run(consortium)
+    findings = consortium.study()
     expected = centrally(consortium, findings.network, steps=steps, proximal=proximal)
     start = to_vector(pretrained(consortium.protocol.model.initial_weights))
     # float32 and the grid of the sums; the weights move by far more.
@@ -111,7 +100,7 @@ def test_the_weights_are_those_of_the_algorithm_on_all_children(make_consortium,
 
 def test_several_steps_and_the_proximal_term_lead_elsewhere(make_consortium):
     consortium = make_consortium(exact=True, training=rules("fedavg"))
-    network = run(consortium).network
+    network = consortium.study().network
     asked = ((1, 0.0), (4, 0.0), (4, 5.0))
     one, four, held = (centrally(consortium, network, steps=n, proximal=mu) for n, mu in asked)
     assert np.abs(one - four).max() > 1e-3
@@ -122,7 +111,7 @@ def test_an_update_is_weighted_by_the_sites_children_and_held_to_the_bound(make_
     bound = 0.05
     training = rules("fedavg", local_steps=2, rounds=1, max_gradient_norm=bound)
     consortium = make_consortium(**MASKED, training=training)
-    findings = run(consortium)
+    findings = consortium.study()
     start = to_vector(pretrained(consortium.protocol.model.initial_weights))
     moved, children = np.zeros_like(start), 0
     for x, y in sites_of(consortium, findings.network):
@@ -136,7 +125,7 @@ def test_an_update_is_weighted_by_the_sites_children_and_held_to_the_bound(make_
 
 def test_one_step_of_fedavg_may_be_private(make_consortium):
     consortium = make_consortium(training=rules("fedavg", max_gradient_norm=1.0))
-    findings = run(consortium)
+    findings = consortium.study()
     assert np.isfinite(findings.price.epsilon("training"))
     assert np.isfinite(findings.weights).all()
 
@@ -144,7 +133,7 @@ def test_one_step_of_fedavg_may_be_private(make_consortium):
 def test_local_steps_need_the_sites_consent_to_sums_without_noise(make_consortium):
     consortium = make_consortium(**MASKED, consent=False, training=rules("fedavg", local_steps=3))
     with pytest.raises(StudyError, match=r"roll-call.*north: refused \(GateError\)"):
-        run(consortium)
+        consortium.study()
     assert all(not ledger.entries() for ledger in consortium.ledgers.values())
 
 
@@ -157,7 +146,7 @@ def test_a_site_that_drops_out_takes_its_weight_with_it(make_consortium):
     four = ("north", "south", "west", "east")
     consortium = make_consortium(**MASKED, sites=four, quorum=3, training=rules("fedavg", local_steps=4))
     consortium.link.down = {2: lambda q: q.id.phase == "local-update" and q.id.round == 1}
-    findings = run(consortium)
+    findings = consortium.study()
     said = {"steps": 4, "proximal": 0.0}
     expected = centrally(
         consortium, findings.network, **said, answered=lambda k: (0, 2, 3) if k == 1 else None
@@ -181,8 +170,8 @@ def test_a_run_that_was_stopped_between_local_updates_goes_on(make_consortium):
             return checkpoints.sum(question, kind)
 
     with pytest.raises(KeyboardInterrupt):
-        run(consortium, Stops)
-    findings = run(consortium, checkpoints)
+        consortium.study(Stops)
+    findings = consortium.study(checkpoints)
     expected = centrally(consortium, findings.network, steps=3, proximal=1.0)
     assert findings.weights == pytest.approx(expected, abs=2e-5)
     # Nobody paid twice: centre, association, three updates, calibration, evaluation.

@@ -20,16 +20,6 @@ from esn_server.outcome import result_of
 from esn_server.study import run_study
 
 
-def run(consortium, asking=None):
-    return run_study(
-        consortium.protocol,
-        run="r1",
-        asking=asking or consortium.rounds,
-        progress=lambda *_: None,
-        rng=np.random.default_rng(0),
-    )
-
-
 def pooled_held_out(consortium, findings):
     """Predict every held-out child of all sites with the released model, as a pooled study would."""
     held = [cohort.held_out for cohort in consortium.cohorts.values()]
@@ -49,7 +39,7 @@ def pooled_held_out(consortium, findings):
 @pytest.mark.parametrize("trust", ["local", "secure-sum"])
 def test_without_noise_the_evaluation_equals_the_pooled_one(make_consortium, trust):
     consortium = make_consortium(exact=True, trust=trust)
-    findings = run(consortium)
+    findings = consortium.study()
     prediction, gase = pooled_held_out(consortium, findings)
     found = findings.agreement
     line = stats.linregress(prediction, gase)
@@ -64,7 +54,7 @@ def test_without_noise_the_evaluation_equals_the_pooled_one(make_consortium, tru
 
 
 def test_a_clear_network_is_found_and_predicts(make_consortium):
-    findings = run(make_consortium(exact=True))
+    findings = make_consortium(exact=True).study()
     retained = findings.network.edges[findings.network.retained]
     affected = set(findings.network.edges[:20])
     assert len(affected & set(retained)) >= 18
@@ -72,14 +62,14 @@ def test_a_clear_network_is_found_and_predicts(make_consortium):
 
 
 def test_training_lowers_the_loss(make_consortium):
-    findings = run(make_consortium(exact=True))
+    findings = make_consortium(exact=True).study()
     assert findings.losses[-1] < findings.losses[0]
 
 
 @pytest.mark.parametrize("trust", ["local", "secure-sum"])
 def test_a_private_study_spends_its_budget_and_no_more(make_consortium, trust):
     consortium = make_consortium(trust=trust)
-    findings = run(consortium)
+    findings = consortium.study()
     mu = findings.price.mu("training")
     assert findings.price.epsilon("training") == pytest.approx(8.0, rel=1e-9)
     assert findings.price.epsilon("held-out") == pytest.approx(8.0, rel=1e-9)
@@ -90,10 +80,10 @@ def test_a_private_study_spends_its_budget_and_no_more(make_consortium, trust):
 
 
 def test_noise_makes_two_studies_of_the_same_children_differ(make_consortium, tmp_path):
-    first = run(make_consortium())
+    first = make_consortium().study()
     for path in tmp_path.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    second = run(make_consortium())
+    second = make_consortium().study()
     assert not np.array_equal(first.network.weight, second.network.weight)
 
 
@@ -111,16 +101,16 @@ def test_shared_noise_is_smaller_than_everybodys_whole_noise(make_consortium):
 
 def test_nothing_but_sums_and_facts_crosses(make_consortium):
     consortium = make_consortium()
-    run(consortium)
+    consortium.study()
     for _, _, answer in consortium.link.carried:
         assert b"sub-" not in answer
 
 
 def test_a_resumed_study_asks_nothing_twice_and_finds_the_same(make_consortium, tmp_path):
     consortium = make_consortium()
-    first = run(consortium, Checkpoints(consortium.store, consortium.rounds))
+    first = consortium.study(Checkpoints(consortium.store, consortium.rounds))
     asked = len(consortium.link.carried)
-    second = run(consortium, Checkpoints(consortium.store, consortium.rounds))
+    second = consortium.study(Checkpoints(consortium.store, consortium.rounds))
     assert len(consortium.link.carried) == asked + 3  # the roll call is repeated
     assert np.array_equal(first.weights, second.weights)
     assert first.agreement == second.agreement
@@ -128,16 +118,16 @@ def test_a_resumed_study_asks_nothing_twice_and_finds_the_same(make_consortium, 
 
 def test_a_centre_that_lost_its_store_gets_the_same_bytes_again(make_consortium):
     consortium = make_consortium()
-    first = run(consortium)
+    first = consortium.study()
     charged = {site: len(ledger.entries()) for site, ledger in consortium.ledgers.items()}
-    second = run(consortium)
+    second = consortium.study()
     assert np.array_equal(first.weights, second.weights)
     assert {site: len(ledger.entries()) for site, ledger in consortium.ledgers.items()} == charged
 
 
 def test_a_second_run_of_a_protocol_is_refused(make_consortium):
     consortium = make_consortium()
-    run(consortium)
+    consortium.study()
     with pytest.raises(StudyError, match=r"north: refused \(PrivacyBudgetError\)"):
         run_study(
             consortium.protocol,
@@ -151,7 +141,7 @@ def test_a_second_run_of_a_protocol_is_refused(make_consortium):
 def test_a_site_below_the_budget_refuses_and_the_study_names_it(make_consortium):
     consortium = make_consortium(epsilon_cap=2.0)
     with pytest.raises(StudyError, match=r"phase roll-call.*south: refused \(PrivacyBudgetError\)"):
-        run(consortium)
+        consortium.study()
 
 
 def test_exact_sums_need_the_sites_consent(make_consortium):
@@ -168,7 +158,7 @@ def test_exact_sums_need_the_sites_consent(make_consortium):
 
 def test_the_result_tells_the_price_of_every_phase(make_consortium):
     consortium = make_consortium()
-    result = result_of(consortium.protocol, run(consortium), run="r1", timing_s={})
+    result = result_of(consortium.protocol, consortium.study(), run="r1", timing_s={})
     phases = {p.phase: p for p in result.privacy.phases}
     assert list(phases) == ["roll-call", "centre", "association", "gradient", "calibration", "evaluation"]
     assert phases["gradient"].releases == 3

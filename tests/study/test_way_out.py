@@ -2,7 +2,6 @@
 
 import time
 
-import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.app.metadata import Metadata
@@ -11,7 +10,6 @@ from esn_client import app as flower
 from esn_client.answers import Hospital
 from esn_core.errors import ProtocolError
 from esn_core.questions import Question, QuestionId
-from esn_server.study import run_study
 
 METHODS = ("answered", "reveal", "release", "disclose", "refuse", "turn_away", "receive", "ledger_marks")
 
@@ -61,16 +59,6 @@ def beside_the_gate(consortium, gates):
     ]
 
 
-def run(consortium):
-    return run_study(
-        consortium.protocol,
-        run="r1",
-        asking=consortium.rounds,
-        progress=lambda *_: None,
-        rng=np.random.default_rng(0),
-    )
-
-
 SITES = ("north", "south", "west", "east")
 
 
@@ -81,9 +69,9 @@ SITES = ("north", "south", "west", "east")
 def test_every_reply_of_a_study_is_one_that_the_gate_gave_out(make_consortium, rules):
     consortium = make_consortium(**rules)
     gates = watched(consortium)
-    run(consortium)
+    consortium.study()
     if rules == {"trust": "local"}:
-        run(consortium)  # everything was answered before
+        consortium.study()  # everything was answered before
     questions = [consortium.link.read(body) for _, body, _ in consortium.link.carried]
     assert {q.id.phase for q in questions} == {
         "roll-call",
@@ -122,7 +110,7 @@ def test_a_way_round_the_gate_is_seen(make_consortium):
         approved=honest._approved,
         load=honest._load,
     )
-    run(consortium)
+    consortium.study()
     found = beside_the_gate(consortium, gates)
     # One site, in every phase; the gradient in three rounds.
     assert sorted(found) == sorted(
