@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import settings
 
-from esn_core.protocol import load_protocol
-from esn_core.signed_protocol import signature_of
-from esn_core.site_keys import identity_text, mask_text
+from esn_core.identity.public_keys import identity_text, mask_text
+from esn_core.protocol.protocol import load_protocol
+from esn_core.protocol.signature import signature_of
 
 # A loaded machine is no defect: no example is timed. The same examples are drawn in every run.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -93,7 +93,7 @@ def roster(more_sites):
 @pytest.fixture(scope="session")
 def protocol_content(roster):
     """A valid protocol as plain data; tests change a copy."""
-    recipe = (files("esn_core") / "atlases" / "phantom-28.recipe.toml").read_text()
+    recipe = (files("esn_core.connectome") / "atlases" / "phantom-28.recipe.toml").read_text()
     return {
         "format": 1,
         "study": "test",

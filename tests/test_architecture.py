@@ -13,14 +13,20 @@ PACKAGES = {"esn_core": ROOT, "esn_client": ROOT / "client", "esn_server": ROOT 
 
 # Which of our modules may import a package directly; a name ending in a dot means everything below it.
 ALLOWED = {
-    "flwr": ("esn_client.app", "esn_client.guard", "esn_server.app", "esn_server.grid", "esn_server.link"),
+    "flwr": (
+        "esn_client.app",
+        "esn_client.link.guard",
+        "esn_server.app",
+        "esn_server.link.grid",
+        "esn_server.link.flower_run",
+    ),
     "dipy": ("esn_client.imaging.",),
     "nibabel": ("esn_client.imaging.",),
-    "opacus": ("esn_client.training",),
-    "opendp": ("esn_client.egress",),
-    "torch": ("esn_core.learning.", "esn_client.training", "esn_server.pretraining"),
+    "opacus": ("esn_client.answers.training",),
+    "opendp": ("esn_client.gate.gate",),
+    "torch": ("esn_core.learning.", "esn_client.answers.training", "esn_server.simulation.pretraining"),
 }
-PRIVATE_FLOWER = ("esn_client.guard", "esn_server.grid", "esn_server.link")
+PRIVATE_FLOWER = ("esn_client.link.guard", "esn_server.link.grid", "esn_server.link.flower_run")
 PUBLIC_FLOWER = {"flwr", "flwr.app", "flwr.clientapp", "flwr.serverapp"}
 
 
@@ -73,13 +79,13 @@ print(*sorted({{"torch", "opacus", "dipy", "pandas", "nibabel", "statsmodels"}} 
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("esn_client.answers", "import flwr"),
-        ("esn_server.study", "from flwr.app import Message"),
+        ("esn_client.answers.hospital", "import flwr"),
+        ("esn_server.study.study", "from flwr.app import Message"),
         ("esn_client.app", "from flwr.supercore.constant import TaskType"),
-        ("esn_client.cohort", "import nibabel as nib"),
-        ("esn_core.connectome", "from dipy.tracking import utils"),
-        ("esn_client.answers", "def f():\n    import torch"),
-        ("esn_server.study", "from opacus import GradSampleModule"),
+        ("esn_client.cohort.cohort", "import nibabel as nib"),
+        ("esn_core.connectome.connectome", "from dipy.tracking import utils"),
+        ("esn_client.answers.hospital", "def f():\n    import torch"),
+        ("esn_server.study.study", "from opacus import GradSampleModule"),
     ],
 )
 def test_a_trespass_is_seen(name, source):
@@ -97,24 +103,24 @@ def test_flower_is_handed_bytes_only():
 def test_answers_leave_through_the_gate_only():
     """`Answer`, the type of what crosses, is made in the gate and nowhere else at a site."""
     makers = [name for name, source in modules() if name.startswith("esn_client") and "Answer(" in source]
-    assert makers == ["esn_client.egress"]
+    assert makers == ["esn_client.gate.gate"]
 
 
 # --- no array reaches Flower but through the gate ---------------------------------------------------------
 
 # The module that makes answers; those that may read one back, to see what an attacker would; and those that
 # hand messages to Flower, with all that these may know of our own code.
-GATE = "esn_client.egress"
-READERS = ("esn_client.rehearsal",)
+GATE = "esn_client.gate.gate"
+READERS = ("esn_client.privacy_audit.rehearsal",)
 CARRIERS = {
     "esn_client.app": {"esn_core.errors"},
-    "esn_client.guard": {
+    "esn_client.link.guard": {
         "esn_client.app",
-        "esn_client.bundle",
-        "esn_client.centre",
-        "esn_client.supernode",
+        "esn_client.link.bundle",
+        "esn_client.link.centre_probe",
+        "esn_client.link.supernode",
         "esn_core.errors",
-        "esn_core.loopback",
+        "esn_core.system.loopback",
     },
 }
 ARRAYS = {"numpy", "torch", "pandas", "safetensors", "scipy", "pickle"}
@@ -132,7 +138,7 @@ def bypasses(name, source):
         if isinstance(node, ast.Import):
             named = {alias.name for alias in node.names}
             if named & {
-                "esn_core.questions",
+                "esn_core.messages.question",
                 "esn_core",
                 "esn_client.app",
                 "safetensors",
@@ -146,7 +152,7 @@ def bypasses(name, source):
                 found.append(f"{name} imports {', '.join(sorted(names))} of {module or '.'}")
             if module in ("esn_core", "esn_client") and names & {"questions", "app"}:
                 found.append(f"{name} imports {', '.join(sorted(names))} whole")
-            if module == "esn_core.questions":
+            if module == "esn_core.messages.question":
                 hidden = names - {"_pack"} != names or any(
                     alias.asname for alias in node.names if alias.name == "Answer"
                 )
@@ -248,24 +254,24 @@ def test_only_the_gate_makes_answers_and_only_the_guard_reaches_the_app():
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("esn_client.answers", "from esn_core.questions import Answer"),
-        ("esn_client.answers", "from esn_core.questions import Answer as A"),
-        ("esn_client.answers", "from esn_core.questions import *"),
-        ("esn_client.answers", "from esn_core import questions"),
-        ("esn_client.answers", "import esn_core.questions"),
-        ("esn_client.training", "from esn_core.questions import _pack"),
-        ("esn_client.training", "from safetensors.numpy import save"),
-        ("esn_client.answers", "from esn_client.app import install"),
-        ("esn_client.answers", "from esn_client import app"),
-        ("esn_client.answers", "from . import app"),
-        ("esn_client.answers", "flwr = __import__('flwr')"),
+        ("esn_client.answers.hospital", "from esn_core.messages.question import Answer"),
+        ("esn_client.answers.hospital", "from esn_core.messages.question import Answer as A"),
+        ("esn_client.answers.hospital", "from esn_core.messages.question import *"),
+        ("esn_client.answers.hospital", "from esn_core import questions"),
+        ("esn_client.answers.hospital", "import esn_core.messages.question"),
+        ("esn_client.answers.training", "from esn_core.messages.question import _pack"),
+        ("esn_client.answers.training", "from safetensors.numpy import save"),
+        ("esn_client.answers.hospital", "from esn_client.app import install"),
+        ("esn_client.answers.hospital", "from esn_client import app"),
+        ("esn_client.answers.hospital", "from . import app"),
+        ("esn_client.answers.hospital", "flwr = __import__('flwr')"),
         ("esn_client.app", "import numpy as np"),
-        ("esn_client.app", "from esn_client.cohort import load_cohort"),
-        ("esn_client.guard", "from esn_client.answers import Hospital"),
-        ("esn_client.guard", "from safetensors.numpy import save"),
-        ("esn_client.rehearsal", "from esn_core.questions import Answer\nAnswer(1, 2)"),
-        ("esn_client.rehearsal", "from esn_core.questions import Answer as A"),
-        ("esn_client.rehearsal", "def f(answer):\n    return answer.to_bytes()"),
+        ("esn_client.app", "from esn_client.cohort.cohort import load_cohort"),
+        ("esn_client.link.guard", "from esn_client.answers.hospital import Hospital"),
+        ("esn_client.link.guard", "from safetensors.numpy import save"),
+        ("esn_client.privacy_audit.rehearsal", "from esn_core.messages.question import Answer\nAnswer(1, 2)"),
+        ("esn_client.privacy_audit.rehearsal", "from esn_core.messages.question import Answer as A"),
+        ("esn_client.privacy_audit.rehearsal", "def f(answer):\n    return answer.to_bytes()"),
     ],
 )
 def test_a_way_round_the_gate_is_seen(name, source):
@@ -299,7 +305,7 @@ def test_an_app_that_sends_something_else_is_seen(honest, changed):
 
 
 def test_a_hospital_returns_what_the_gate_gave_it():
-    assert replies_beside_the_gate(source_of("esn_client.answers")) == []
+    assert replies_beside_the_gate(source_of("esn_client.answers.hospital")) == []
 
 
 @pytest.mark.parametrize(
@@ -312,7 +318,7 @@ def test_a_hospital_returns_what_the_gate_gave_it():
     ],
 )
 def test_a_hospital_that_answers_by_itself_is_seen(honest, changed):
-    source = source_of("esn_client.answers")
+    source = source_of("esn_client.answers.hospital")
     assert honest in source
     assert replies_beside_the_gate(source.replace(honest, changed))
 
@@ -330,17 +336,17 @@ def test_the_wheel_holds_three_packages_and_their_data(tmp_path):
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
     for data in (
-        "esn_core/atlases/phantom-28.tsv",
-        "esn_core/atlases/phantom-28.template.tsv",
-        "esn_client/audit_page.html.j2",
+        "esn_core/connectome/atlases/phantom-28.tsv",
+        "esn_core/connectome/atlases/phantom-28.template.tsv",
+        "esn_client/privacy_audit/page.html.j2",
         "esn_core/learning/pretrained/compact-3.safetensors",
         "esn_core/learning/pretrained/compact-3.json",
-        "esn_client/site.toml.template",
-        "esn_server/protocol.toml.j2",
+        "esn_client/site/site.toml.template",
+        "esn_server/protocol/protocol.toml.j2",
         "esn_server/report/page.html.j2",
-        "esn_server/status_page/page.html.j2",
-        "esn_server/status_page/page.css",
-        "esn_server/status_page/page.js",
-        "esn_server/flower_app/pyproject.toml",
+        "esn_server/status/page/page.html.j2",
+        "esn_server/status/page/page.css",
+        "esn_server/status/page/page.js",
+        "esn_server/link/flower_app/pyproject.toml",
     ):
         assert data in names

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from esn_core.child_process import ChildProcess
-from esn_core.loopback import free_port
+from esn_core.system.child_process import ChildProcess
+from esn_core.system.loopback import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -29,7 +29,7 @@ def attributions(
     ----------
     model : SeverityModel
     values : (n, d) float64
-        The model's inputs by edge (`esn_core.severity_network.masked_input`).
+        The model's inputs by edge (`esn_core.severity_network.selection.masked_input`).
     edges : (d,) int64
         Which of the atlas's edges each column is.
     ends : (E, 2) int64

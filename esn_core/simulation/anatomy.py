@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_core.atlas import Atlas
+from esn_core.connectome.atlas import Atlas
 
 Floats = NDArray[np.float64]
 

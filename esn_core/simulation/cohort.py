@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_core.atlas import Atlas
+from esn_core.connectome.atlas import Atlas
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import Anatomy, anatomy
 from esn_core.simulation.illness import draw_illness

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
-from esn_core.atlas import Atlas
+from esn_core.connectome.atlas import Atlas
 from esn_core.errors import DataError
 from esn_core.simulation.bundles import (
     BRAIN_SEMI_AXES_MM,

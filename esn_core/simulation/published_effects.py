@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_core.atlas import Atlas
+from esn_core.connectome.atlas import Atlas
 from esn_core.errors import ConfigError
 
 TABLE = Path(__file__).with_name("enigma-epilepsy.tsv")

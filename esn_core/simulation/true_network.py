@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_core.atlas import Atlas
+from esn_core.connectome.atlas import Atlas
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import Anatomy
 from esn_core.simulation.published_effects import damage

@@ -16,9 +16,9 @@ import tomllib
 from importlib.resources import files
 from pathlib import Path
 
-from esn_client.imaging.pipeline import prepare
-from esn_client.imaging.simulated_site import write_site
-from esn_core.recipe import ImagingRecipe
+from esn_client.imaging.pipeline.dataset_run import prepare
+from esn_client.simulation.scans import write_site
+from esn_core.protocol.imaging_recipe import ImagingRecipe
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=24)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    text = (files("esn_core") / "atlases" / "phantom-28.recipe.toml").read_text(encoding="utf-8")
+    text = (files("esn_core.connectome") / "atlases" / "phantom-28.recipe.toml").read_text(encoding="utf-8")
     recipe = ImagingRecipe(**tomllib.loads(text))
     with tempfile.TemporaryDirectory() as folder:
         bids = Path(folder, "bids")

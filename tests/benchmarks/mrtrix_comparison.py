@@ -24,11 +24,11 @@ from mrtrix import MRtrix, is_installed, version
 from numpy.typing import NDArray
 from our_stages import ATLAS
 
-from esn_client.imaging.gradients import read_gradients
-from esn_client.imaging.registration import register_atlas
-from esn_client.imaging.tensor import fit_tensor
-from esn_client.imaging.tracking import find_seeds
-from esn_core.atlas import load_atlas
+from esn_client.imaging.fibres.tensor import fit_tensor
+from esn_client.imaging.preprocessing.gradient_table import read_gradients
+from esn_client.imaging.regions.registration import register_atlas
+from esn_client.imaging.tracking.tracking import find_seeds
+from esn_core.connectome.atlas import load_atlas
 
 ORDER = 8
 SEED_FA, SEED_DEPTH_VOXELS = 0.2, 2

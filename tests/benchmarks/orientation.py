@@ -16,7 +16,7 @@ import real_subject
 from mrtrix_comparison import ORDER, correlate, lay_labels, reconstruct
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
-from esn_client.imaging.gradients import read_gradients
+from esn_client.imaging.preprocessing.gradient_table import read_gradients
 
 STORAGES = ("LAS", "RAS", "PSR")
 TOLERANCE = 0.02

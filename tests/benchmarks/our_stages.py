@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from esn_client.imaging.connectivity import assign, connect
-from esn_client.imaging.denoise import denoise
-from esn_client.imaging.fodf import fit_fodf, order_for
-from esn_client.imaging.gradients import Gradients
-from esn_client.imaging.parcellation import grow_regions, measure_volumes
-from esn_client.imaging.response import estimate_response
-from esn_client.imaging.tensor import fit_tensor
-from esn_client.imaging.tracking import TrackingRules, find_reach, track
-from esn_core.atlas import load_atlas
+from esn_client.imaging.fibres.fodf import fit_fodf, order_for
+from esn_client.imaging.fibres.response import estimate_response
+from esn_client.imaging.fibres.tensor import fit_tensor
+from esn_client.imaging.preprocessing.denoise import denoise
+from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_client.imaging.regions.connectivity import assign, connect
+from esn_client.imaging.regions.parcellation import grow_regions, measure_volumes
+from esn_client.imaging.tracking.tracking import TrackingRules, find_reach, track
+from esn_core.connectome.atlas import load_atlas
 
 ATLAS = "desikan-killiany-83"
 RESPONSE_VOXELS = 300

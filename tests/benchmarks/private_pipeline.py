@@ -21,19 +21,19 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from esn_client.egress import discrete_gaussian
-from esn_client.training import gradients
-from esn_core import releases
-from esn_core.atlas import Atlas, load_atlas
-from esn_core.calibration import affine
-from esn_core.candidates import Candidates, Source, candidates_of
-from esn_core.fixed_point import add_noise, add_up, noise_sd, noise_units, sum_rows
+from esn_client.answers.training import gradients
+from esn_client.gate.gate import discrete_gaussian
+from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.learning.optimiser import CentreOptimiser
 from esn_core.learning.severity_model import Connectomes, as_matrices, predict
 from esn_core.learning.weights import from_vector, pretrained, to_vector
-from esn_core.privacy import mu_for, noise_multiplier_for
-from esn_core.severity_network import SeverityNetwork, masked_input
+from esn_core.privacy import release as releases
+from esn_core.privacy.accounting import mu_for, noise_multiplier_for
+from esn_core.privacy.fixed_point import add_noise, add_up, noise_sd, noise_units, sum_rows
+from esn_core.severity_network.candidates import Candidates, Source, candidates_of
+from esn_core.severity_network.selection import SeverityNetwork, masked_input
 from esn_core.simulation.consortium import CLINICAL, Consortium, SiteSplit, draw_consortium
+from esn_core.statistics.recalibration import affine
 
 Floats = NDArray[np.float64]
 

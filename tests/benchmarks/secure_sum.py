@@ -13,8 +13,8 @@ import time
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from esn_client.egress import discrete_gaussian
-from esn_core.secure_sum import Attempt, mask, self_seed, unmask
+from esn_client.gate.gate import discrete_gaussian
+from esn_core.privacy.secure_sum import Attempt, mask, self_seed, unmask
 
 
 def measure(sites: int, numbers: int, seed: int) -> dict[str, object]:

@@ -18,10 +18,17 @@ from numpy.typing import NDArray
 from private_pipeline import ATLAS, SHARES, WEIGHTS, Study, Summing, pooled, r_and_mae
 from scipy import stats
 
-from esn_core.atlas import load_atlas
-from esn_core.candidates import candidates_of
-from esn_core.learning.baselines import CompactDcnnRn, Cpm, EdgeRidge, Predictor, PublishedDcnnRn, permuted_r
+from esn_core.connectome.atlas import load_atlas
+from esn_core.learning.baselines.predictors import (
+    CompactDcnnRn,
+    Cpm,
+    EdgeRidge,
+    Predictor,
+    PublishedDcnnRn,
+    permuted_r,
+)
 from esn_core.learning.weights import pretrained
+from esn_core.severity_network.candidates import candidates_of
 from esn_core.simulation.consortium import CLINICAL, NON_ADDITIVE, WEAK, SiteSplit, draw_consortium
 
 WORLDS = {"clinical": CLINICAL, "weak": WEAK, "non-additive": NON_ADDITIVE}

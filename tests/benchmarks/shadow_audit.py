@@ -29,26 +29,26 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from esn_client.answers import roll_call, rows_of
-from esn_client.attacks import area, area_bound, guess, mu_interval, true_positive_rate
-from esn_client.cohort import Cohort, Split
-from esn_client.config import Limits
-from esn_client.egress import Rows
-from esn_client.rehearsal import Rehearsal, scratch_directory
-from esn_client.study import Study
-from esn_core.atlas import load_atlas
-from esn_core.connectome import load_template
+from esn_client.answers.hospital import roll_call, rows_of
+from esn_client.answers.study import Study
+from esn_client.cohort.cohort import Cohort, Split
+from esn_client.gate.gate import Rows
+from esn_client.privacy_audit.attacks import area, area_bound, guess, mu_interval, true_positive_rate
+from esn_client.privacy_audit.rehearsal import Rehearsal, scratch_directory
+from esn_client.site.settings import Limits
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.connectome import load_template
+from esn_core.identity.public_keys import identity_text, mask_text
 from esn_core.learning.severity_model import as_matrices, predict
 from esn_core.learning.weights import from_vector
-from esn_core.price import price_of
-from esn_core.privacy import epsilon_of, true_positives
-from esn_core.protocol import Protocol
-from esn_core.questions import LedgerMark, Question, SiteFacts
-from esn_core.releases import ReleaseKind, clip_rows, standardise_severity
-from esn_core.severity_network import masked_input
-from esn_core.site_keys import identity_text, mask_text
-from esn_server.rounds import Pooled
-from esn_server.study import Findings, run_study
+from esn_core.messages.question import LedgerMark, Question, SiteFacts
+from esn_core.privacy.accounting import epsilon_of, true_positives
+from esn_core.privacy.release import ReleaseKind, clip_rows, standardise_severity
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.selection import masked_input
+from esn_server.study.rounds import Pooled
+from esn_server.study.study import Findings, run_study
 
 ATLAS = "phantom-28"
 TARGETS = ("most influential", "typical")
@@ -87,7 +87,7 @@ def draw_protocol() -> Protocol:
         }
         for site in ("north", "south", "west")
     ]
-    recipe = (files("esn_core") / "atlases" / f"{ATLAS}.recipe.toml").read_text()
+    recipe = (files("esn_core.connectome") / "atlases" / f"{ATLAS}.recipe.toml").read_text()
     return Protocol.model_validate(
         {
             "format": 1,

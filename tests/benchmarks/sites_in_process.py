@@ -23,19 +23,19 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from esn_client.audit import AuditLog
-from esn_client.config import Limits
-from esn_client.egress import Gate, Rows, discrete_gaussian
-from esn_client.ledger import Ledger
-from esn_core import releases
-from esn_core.protocol import Protocol
-from esn_core.questions import Question, QuestionId
-from esn_core.site_keys import identity_text, mask_text
-from esn_server.checkpoints import Checkpoints, RunStore
-from esn_server.memory import Memory
-from esn_server.message_log import LoggedLink
-from esn_server.progress import ProgressFile
-from esn_server.rounds import Rounds
+from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.gate import Gate, Rows, discrete_gaussian
+from esn_client.gate.ledger import Ledger
+from esn_client.site.settings import Limits
+from esn_core.identity.public_keys import identity_text, mask_text
+from esn_core.messages.question import Question, QuestionId
+from esn_core.privacy import release as releases
+from esn_core.protocol.protocol import Protocol
+from esn_server.link.message_log import LoggedLink
+from esn_server.run.checkpoints import Checkpoints, RunStore
+from esn_server.run.memory import Memory
+from esn_server.run.progress import ProgressFile
+from esn_server.study.rounds import Rounds
 
 CHILDREN = 24
 LIMITS = Limits(
@@ -91,7 +91,7 @@ class CheapSites:
 
 
 def protocol_of(sites: int, *, trust: str, rounds: int, keys) -> Protocol:
-    recipe = (files("esn_core") / "atlases" / "phantom-28.recipe.toml").read_text()
+    recipe = (files("esn_core.connectome") / "atlases" / "phantom-28.recipe.toml").read_text()
     roster = [
         {
             "site": name,

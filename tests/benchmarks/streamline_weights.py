@@ -11,17 +11,17 @@ import json
 
 import numpy as np
 
-from esn_client.imaging.connectivity import assign, connect
-from esn_client.imaging.fodf import fit_fodf
-from esn_client.imaging.gradients import Gradients
-from esn_client.imaging.lobes import find_lobes
-from esn_client.imaging.parcellation import grow_regions, measure_volumes
-from esn_client.imaging.presets import SITES
-from esn_client.imaging.response import estimate_response
-from esn_client.imaging.streamline_weights import record_visits, weigh_streamlines
-from esn_client.imaging.tensor import fit_tensor
-from esn_client.imaging.tracking import TrackingRules, find_reach, find_seeds, track
-from esn_core.atlas import load_atlas
+from esn_client.imaging.fibres.fodf import fit_fodf
+from esn_client.imaging.fibres.lobes import find_lobes
+from esn_client.imaging.fibres.response import estimate_response
+from esn_client.imaging.fibres.tensor import fit_tensor
+from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_client.imaging.regions.connectivity import assign, connect
+from esn_client.imaging.regions.parcellation import grow_regions, measure_volumes
+from esn_client.imaging.tracking.streamline_weights import record_visits, weigh_streamlines
+from esn_client.imaging.tracking.tracking import TrackingRules, find_reach, find_seeds, track
+from esn_client.simulation.presets import SITES
+from esn_core.connectome.atlas import load_atlas
 from esn_core.simulation.cohort import World
 from esn_core.simulation.diffusion import draw_phantom
 

@@ -6,24 +6,24 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from esn_client.imaging.connectivity import assign, connect
-from esn_client.imaging.dataset import Dataset
-from esn_client.imaging.fodf import fit_fodf
-from esn_client.imaging.parcellation import grow_regions, measure_volumes
-from esn_client.imaging.presets import SITES
-from esn_client.imaging.response import estimate_response
-from esn_client.imaging.scans import Visit, load_scan
-from esn_client.imaging.simulated_site import write_site
-from esn_client.imaging.subject import Making, prepare_subject
-from esn_client.imaging.tensor import fit_tensor
-from esn_client.imaging.tracking import TrackingRules, find_reach, find_seeds, track
-from esn_core.atlas import load_atlas
-from esn_core.recipe import ImagingRecipe
+from esn_client.imaging.bids.dataset import Dataset
+from esn_client.imaging.bids.scans import Visit, load_scan
+from esn_client.imaging.fibres.fodf import fit_fodf
+from esn_client.imaging.fibres.response import estimate_response
+from esn_client.imaging.fibres.tensor import fit_tensor
+from esn_client.imaging.pipeline.subject import Making, prepare_subject
+from esn_client.imaging.regions.connectivity import assign, connect
+from esn_client.imaging.regions.parcellation import grow_regions, measure_volumes
+from esn_client.imaging.tracking.tracking import TrackingRules, find_reach, find_seeds, track
+from esn_client.simulation.presets import SITES
+from esn_client.simulation.scans import write_site
+from esn_core.connectome.atlas import load_atlas
+from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.simulation.cohort import World, subject_counts
 from esn_core.simulation.diffusion import draw_phantom
 
 ATLAS = load_atlas("phantom-28")
-SETTINGS = files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text()
+SETTINGS = files("esn_core.connectome").joinpath("atlases", "phantom-28.recipe.toml").read_text()
 RECIPE = ImagingRecipe(**tomllib.loads(SETTINGS))
 SUBJECT = Visit("sub-001", None)
 

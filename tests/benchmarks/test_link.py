@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from esn_client.identity import create_node_key
-from esn_core.child_process import ChildProcess
-from esn_core.loopback import free_port
-from esn_server.bundle import bundle_sha256
-from esn_server.identity import create_authority
-from esn_server.link import Transport, open_run, register_site
-from esn_server.whereabouts import whereabouts
+from esn_client.site.keys import create_node_key
+from esn_core.system.child_process import ChildProcess
+from esn_core.system.loopback import free_port
+from esn_server.enrolment.centre_keys import create_authority
+from esn_server.link.bundle import bundle_sha256
+from esn_server.link.flower_run import Transport, open_run, register_site
+from esn_server.service.address import whereabouts
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ def started_federation(directory: Path) -> Iterator[tuple[Transport, set[int]]]:
     create_authority(directory / "centre", names=["localhost"])
     with contextlib.ExitStack() as stack:
         ports = ("--port", str(free_port()), "--health-port", str(free_port()))
-        command = [sys.executable, "-m", "esn_server.cli", "start", str(directory / "centre"), *ports]
+        command = [sys.executable, "-m", "esn_server.cli.main", "start", str(directory / "centre"), *ports]
         log = directory / "centre.log"
         centre = stack.enter_context(ChildProcess(command, log_file=log, environment={}))
         assert centre.wait_until((directory / "centre" / "link.json").exists, timeout_s=90)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esn_client import rehearsal
+from esn_client.privacy_audit import rehearsal
 
 WORLDS = 20
 

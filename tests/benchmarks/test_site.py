@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from esn_client.egress import discrete_gaussian
-from esn_client.training import gradients
-from esn_core.fixed_point import sensitivity_units
+from esn_client.answers.training import gradients
+from esn_client.gate.gate import discrete_gaussian
 from esn_core.learning.weights import parameter_count, pretrained
-from esn_core.releases import gradient
+from esn_core.privacy.fixed_point import sensitivity_units
+from esn_core.privacy.release import gradient
 
 CHILDREN = 40
 

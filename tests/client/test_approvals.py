@@ -9,25 +9,25 @@ from functools import partial
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from esn_client import cli
-from esn_client.approvals import Approvals
-from esn_client.audit import AuditLog
-from esn_client.config import load_site
-from esn_client.identity import load_identity_key, load_mask_key
-from esn_client.kit import centre_key as pinned_key
-from esn_client.kit import load_kit
-from esn_client.ledger import Ledger
-from esn_client.state import own_entry
-from esn_core.analyses import Analyses
-from esn_core.certificates import expiry_warning
-from esn_core.enrolment import EnrolmentRequest
+from esn_client.approval.approvals import Approvals
+from esn_client.cli import main as cli
+from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.ledger import Ledger
+from esn_client.site.centre_kit import centre_key as pinned_key
+from esn_client.site.centre_kit import load_kit
+from esn_client.site.keys import load_identity_key, load_mask_key
+from esn_client.site.settings import load_site
+from esn_client.site.state import own_entry
 from esn_core.errors import ProtocolError
-from esn_core.protocol import RosterEntry, load_protocol, read_toml
-from esn_core.signing import fingerprint
-from esn_core.site_keys import identity_text
-from esn_server.drafting import draft
-from esn_server.identity import create_authority, load_centre_key
-from esn_server.kits import write_kit
+from esn_core.identity.certificates import expiry_warning
+from esn_core.identity.enrolment import EnrolmentRequest
+from esn_core.identity.public_keys import identity_text
+from esn_core.identity.signing import fingerprint
+from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.protocol import RosterEntry, load_protocol, read_toml
+from esn_server.enrolment.centre_keys import create_authority, load_centre_key
+from esn_server.enrolment.kits import write_kit
+from esn_server.protocol.drafting import draft
 
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"x" * 32)
 

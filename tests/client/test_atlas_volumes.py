@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import affine_transform
 
-from esn_core.atlas import load_atlas
+from esn_core.connectome.atlas import load_atlas
 
 SHIPPED = ("desikan-killiany-83", "aal-116")
 
 
 def load(name):
-    image = nib.load(str(files("esn_core").joinpath("atlases", f"{name}.nii.gz")))
+    image = nib.load(str(files("esn_core.connectome").joinpath("atlases", f"{name}.nii.gz")))
     return image.get_fdata(), image.affine
 
 

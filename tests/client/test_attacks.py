@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtr
 
-from esn_client.attacks import (
+from esn_client.privacy_audit.attacks import (
     Guesses,
     area,
     area_bound,
@@ -25,7 +25,7 @@ from esn_client.attacks import (
     true_positive_rate,
 )
 from esn_core.errors import DataError
-from esn_core.privacy import delta_of, epsilon_of, true_positives
+from esn_core.privacy.accounting import delta_of, epsilon_of, true_positives
 
 RUNS = 200
 DELTA = 1e-6

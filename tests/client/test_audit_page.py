@@ -8,18 +8,19 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from esn_client import cli, rehearsal
-from esn_client.audit_findings import Audit, Canaries, KindAudit, Membership
-from esn_client.audit_page import page_text, write_page
-from esn_client.config import load_site
-from esn_client.egress import discrete_gaussian
-from esn_client.imaging.derivatives import Derivative
-from esn_client.imaging.scans import Visit
-from esn_client.state import own_entry
-from esn_core.analyses import Analyses
-from esn_core.price import price_of
-from esn_core.protocol import Protocol, load_protocol
-from esn_server.drafting import draft
+from esn_client.cli import main as cli
+from esn_client.gate.gate import discrete_gaussian
+from esn_client.imaging.bids.derivatives import Derivative
+from esn_client.imaging.bids.scans import Visit
+from esn_client.privacy_audit import rehearsal
+from esn_client.privacy_audit.findings import Audit, Canaries, KindAudit, Membership
+from esn_client.privacy_audit.page import page_text, write_page
+from esn_client.site.settings import load_site
+from esn_client.site.state import own_entry
+from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol, load_protocol
+from esn_server.protocol.drafting import draft
 
 CHILDREN = 24
 
@@ -64,7 +65,7 @@ def site(tmp_path, esn_client, more_sites):
 
 
 def roster_of(more_sites):
-    from esn_core.protocol import RosterEntry
+    from esn_core.protocol.protocol import RosterEntry
 
     return [RosterEntry.model_validate(entry) for entry in more_sites[0]]
 

@@ -19,25 +19,25 @@ import pytest
 import torch
 from scipy.linalg import hadamard
 
-from esn_client import egress
-from esn_client.answers import Hospital
-from esn_client.attacks import guess, mu_interval
-from esn_client.audit import AuditLog
-from esn_client.cohort import Cohort, Split
-from esn_client.config import Limits
-from esn_client.egress import Gate, Rows, discrete_gaussian
-from esn_client.ledger import Ledger
-from esn_client.rehearsal import scratch_directory
-from esn_client.study import Study
-from esn_core import releases
-from esn_core.atlas import load_atlas
-from esn_core.connectome import load_template
-from esn_core.fixed_point import leave_grid
-from esn_core.price import price_of
-from esn_core.privacy import epsilon_of
-from esn_core.protocol import Protocol
-from esn_core.questions import Answer, Question, QuestionId
-from esn_core.secure_sum import Attempt, unmask
+from esn_client.answers.hospital import Hospital
+from esn_client.answers.study import Study
+from esn_client.cohort.cohort import Cohort, Split
+from esn_client.gate import gate as egress
+from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.gate import Gate, Rows, discrete_gaussian
+from esn_client.gate.ledger import Ledger
+from esn_client.privacy_audit.attacks import guess, mu_interval
+from esn_client.privacy_audit.rehearsal import scratch_directory
+from esn_client.site.settings import Limits
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.connectome import load_template
+from esn_core.messages.question import Answer, Question, QuestionId
+from esn_core.privacy import release as releases
+from esn_core.privacy.accounting import epsilon_of
+from esn_core.privacy.fixed_point import leave_grid
+from esn_core.privacy.secure_sum import Attempt, unmask
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
 
 ERROR = 1e-5
 TRIALS = 6000

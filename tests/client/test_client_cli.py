@@ -13,21 +13,21 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from esn_client import cli
-from esn_client.audit import AuditLog
-from esn_client.charge import Charge
-from esn_client.config import load_site
-from esn_client.identity import load_identity_key, load_mask_key
-from esn_client.ledger import Ledger
-from esn_client.state import own_entry
-from esn_core.analyses import Analyses
-from esn_core.enrolment import EnrolmentRequest
-from esn_core.protocol import RosterEntry, read_toml
-from esn_core.signing import create_signing_key
-from esn_core.site_keys import identity_text, mask_key, mask_text
-from esn_server.drafting import draft
-from esn_server.identity import create_authority, load_centre_key
-from esn_server.kits import write_kit
+from esn_client.cli import main as cli
+from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.charge import Charge
+from esn_client.gate.ledger import Ledger
+from esn_client.site.keys import load_identity_key, load_mask_key
+from esn_client.site.settings import load_site
+from esn_client.site.state import own_entry
+from esn_core.identity.enrolment import EnrolmentRequest
+from esn_core.identity.public_keys import identity_text, mask_key, mask_text
+from esn_core.identity.signing import create_signing_key
+from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.protocol import RosterEntry, read_toml
+from esn_server.enrolment.centre_keys import create_authority, load_centre_key
+from esn_server.enrolment.kits import write_kit
+from esn_server.protocol.drafting import draft
 
 HEAD = "participant_id\tage\tsex\tgroup\tgase\n"
 
@@ -202,14 +202,14 @@ def test_a_directory_that_cannot_be_written_is_one_line(tmp_path, fails):
 def test_no_permission_and_a_full_disk_are_one_line(site, settings, fails, monkeypatch):
     import errno
 
-    import esn_client.config
+    import esn_client.site.settings
 
     for number, words in ((errno.EACCES, "Permission denied"), (errno.ENOSPC, "No space left on device")):
 
         def refuse(path, number=number):
             raise OSError(number, os.strerror(number), str(path))
 
-        monkeypatch.setattr(esn_client.config, "load_site", refuse)
+        monkeypatch.setattr(esn_client.site.settings, "load_site", refuse)
         fails(1, f"site.toml: {words}", "ledger", "show", settings)
 
 
@@ -425,7 +425,7 @@ def test_words_that_are_no_command_have_the_parsers_status(esn_client):
 
 def test_a_real_process_ends_with_one_line_too(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "esn_client.cli", "review", str(tmp_path)],
+        [sys.executable, "-m", "esn_client.cli.main", "review", str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esn_client.cohort import load_cohort
-from esn_client.imaging.derivatives import MEASURES, Derivative
-from esn_client.imaging.quality.site import write_site
-from esn_client.imaging.scans import Visit
-from esn_client.participants import read_participants
-from esn_core.atlas import load_atlas
-from esn_core.connectome import Connectome, edge_scores, edge_strengths, load_template
+from esn_client.cohort.cohort import load_cohort
+from esn_client.cohort.participants import read_participants
+from esn_client.imaging.bids.derivatives import MEASURES, Derivative
+from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.quality.site_table import write_site
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.connectome import Connectome, edge_scores, edge_strengths, load_template
 from esn_core.errors import DataError
-from esn_core.protocol import CohortRules, Protocol
+from esn_core.protocol.protocol import CohortRules, Protocol
 
 HEAD = "participant_id\tage\tsex\tgroup\tgase\n"
 RULES = CohortRules(held_out_fraction=0.333, split_salt="test", minimum_children=5)

@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from esn_client import egress
-from esn_client.audit import AuditLog
-from esn_client.config import Limits
-from esn_client.egress import Gate, Rows, discrete_gaussian
-from esn_client.ledger import Ledger
-from esn_core import releases
+from esn_client.gate import gate as egress
+from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.gate import Gate, Rows, discrete_gaussian
+from esn_client.gate.ledger import Ledger
+from esn_client.site.settings import Limits
 from esn_core.errors import DataError, GateError, PrivacyBudgetError, ProtocolError
-from esn_core.fixed_point import noise_units, sensitivity_units, units_per_one
-from esn_core.price import price_of
-from esn_core.protocol import Protocol
-from esn_core.questions import Answer, LedgerMark, Question, QuestionId, SiteFacts
+from esn_core.messages.question import Answer, LedgerMark, Question, QuestionId, SiteFacts
+from esn_core.privacy import release as releases
+from esn_core.privacy.fixed_point import noise_units, sensitivity_units, units_per_one
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
 
 SALT = b"s" * 32
 UNITS = units_per_one(releases.CENTRE)

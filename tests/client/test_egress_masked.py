@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from esn_client.audit import AuditLog
-from esn_client.config import Limits
-from esn_client.egress import Gate, Rows, discrete_gaussian
-from esn_client.ledger import Ledger
-from esn_core import releases
+from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.gate import Gate, Rows, discrete_gaussian
+from esn_client.gate.ledger import Ledger
+from esn_client.site.settings import Limits
 from esn_core.errors import GateError, ProtocolError
-from esn_core.fixed_point import leave_grid, sensitivity_units
-from esn_core.price import price_of
-from esn_core.protocol import Protocol
-from esn_core.questions import Answer, Question, QuestionId
-from esn_core.secure_sum import Attempt, unmask
+from esn_core.messages.question import Answer, Question, QuestionId
+from esn_core.privacy import release as releases
+from esn_core.privacy.fixed_point import leave_grid, sensitivity_units
+from esn_core.privacy.secure_sum import Attempt, unmask
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
 
 CHILDREN = tuple(f"sub-{i:03d}" for i in range(8))
 GASE = np.array([1.0, 2, 3, 4, 5, 6, 7, 7])
@@ -177,8 +177,8 @@ class Forgetful:
     """Takes every charge for the first, so that one release can be drawn often."""
 
     def charge(self, charge, total, **_):
-        from esn_client.ledger import Paid
-        from esn_core.questions import LedgerMark
+        from esn_client.gate.ledger import Paid
+        from esn_core.messages.question import LedgerMark
 
         return Paid("", total, LedgerMark(entries=1, head="0" * 64))
 

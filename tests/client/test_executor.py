@@ -8,15 +8,15 @@ import time
 import psutil
 import pytest
 
-from esn_client.executor import Executor
+from esn_client.worker.executor import Executor
 from esn_core.errors import ConfigError, EsnError, GateError, LedgerError, QuestionLimitError
 
 PROGRAM = """
 import os, sys, time
 from multiprocessing.connection import Connection
-from esn_client.hospital_process import serve
+from esn_client.worker.process import serve
 from esn_core.errors import LedgerError
-from esn_core.questions import LARGEST_MESSAGE_BYTES
+from esn_core.messages.question import LARGEST_MESSAGE_BYTES
 
 def reply(body):
     if body == b"long":

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from esn_client.audit import AuditLog
-from esn_client.config import Limits
-from esn_client.egress import Gate, Rows, discrete_gaussian
-from esn_client.ledger import Ledger
-from esn_core import releases
-from esn_core.price import price_of
-from esn_core.protocol import Protocol
-from esn_core.questions import Answer, Question, QuestionId
+from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.gate import Gate, Rows, discrete_gaussian
+from esn_client.gate.ledger import Ledger
+from esn_client.site.settings import Limits
+from esn_core.messages.question import Answer, Question, QuestionId
+from esn_core.privacy import release as releases
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
 
 KILLS = 200
 CHILDREN = tuple(f"sub-{i:03d}" for i in range(6))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esn_client.imaging.connectivity import PROBE_MM, Assignments, assign, connect
-from esn_client.imaging.streamlines import Streamlines
-from esn_core.atlas import Atlas, Region
+from esn_client.imaging.regions.connectivity import PROBE_MM, Assignments, assign, connect
+from esn_client.imaging.tracking.streamlines import Streamlines
+from esn_core.connectome.atlas import Atlas, Region
 from esn_core.errors import DataError
 
 NAMES = ("a", "b", "c")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numba import cuda, types
 
-from esn_client.imaging import cuda_tracking
-from esn_client.imaging.fodf import Fodf
-from esn_client.imaging.tracking import TrackingRules, track
+from esn_client.imaging.fibres.fodf import Fodf
+from esn_client.imaging.tracking import cuda as cuda_tracking
+from esn_client.imaging.tracking.tracking import TrackingRules, track
 from esn_core.errors import ConfigError
 
 SHAPE = (9, 8, 7)

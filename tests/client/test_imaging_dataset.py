@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from esn_client.imaging.dataset import Dataset
-from esn_client.imaging.scans import Visit
+from esn_client.imaging.bids.dataset import Dataset
+from esn_client.imaging.bids.scans import Visit
 from esn_core.errors import DataError
 
 ONE = Visit("sub-001", None)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from esn_client.imaging.denoise import denoise, remove_gibbs_ringing
-from esn_client.imaging.gradients import Gradients
-from esn_client.imaging.mppca import project_windows, separate_noise, window_edge
+from esn_client.imaging.preprocessing.denoise import denoise, remove_gibbs_ringing
+from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_client.imaging.preprocessing.mppca import project_windows, separate_noise, window_edge
 from esn_core.errors import DataError
 
 VOLUMES, B0S, SD = 30, 3, 20.0

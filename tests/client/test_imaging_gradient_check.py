@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from esn_client.imaging.gradient_check import _principal_directions, check_gradient_table, variants
-from esn_client.imaging.gradients import Gradients
-from esn_client.imaging.presets import SITES
-from esn_core.atlas import load_atlas
+from esn_client.imaging.fibres.gradient_check import _principal_directions, check_gradient_table, variants
+from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_client.simulation.presets import SITES
+from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
 from esn_core.simulation.anatomy import anatomy
 from esn_core.simulation.diffusion import draw_phantom

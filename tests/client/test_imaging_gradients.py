@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from esn_client.imaging.gradients import read_gradients
+from esn_client.imaging.preprocessing.gradient_table import read_gradients
 from esn_core.errors import DataError
 
 RAS, LAS = np.diag([2.0, 2, 2, 1]), np.diag([-2.0, 2, 2, 1])

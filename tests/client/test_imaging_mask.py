@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from esn_client.imaging.gradients import Gradients
-from esn_client.imaging.mask import check_brain, cut_shares, find_brain
-from esn_client.imaging.signal_check import check_signal
+from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_client.imaging.preprocessing.mask import check_brain, cut_shares, find_brain
+from esn_client.imaging.preprocessing.signal_check import check_signal
 from esn_core.errors import DataError
 
 SIZE_MM = 4.0

@@ -5,9 +5,9 @@ import pytest
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from esn_client.imaging.gradients import Gradients
-from esn_client.imaging.motion import correct_motion, framewise_displacement, turn_gradients
-from esn_client.imaging.rigid import movement_of, shift_of, turn_of
+from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_client.imaging.preprocessing.motion import correct_motion, framewise_displacement, turn_gradients
+from esn_client.imaging.preprocessing.rigid import movement_of, shift_of, turn_of
 from esn_core.errors import DataError
 
 RAS = np.array([[4.0, 0, 0, -72], [0, 4, 0, -88], [0, 0, 4, -64], [0, 0, 0, 1]])

@@ -6,22 +6,22 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from esn_client.imaging.dataset import Dataset
-from esn_client.imaging.gradients import Gradients
-from esn_client.imaging.nifti import write_image, write_scan_files
-from esn_client.imaging.presets import SITES
-from esn_client.imaging.scans import Scan, Visit, load_scan
+from esn_client.imaging.bids.dataset import Dataset
+from esn_client.imaging.bids.scans import Scan, Visit, load_scan
+from esn_client.imaging.pipeline.subject import reconstruct
+from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.stages import Stages
-from esn_client.imaging.subject import reconstruct
-from esn_core.atlas import load_atlas
+from esn_client.simulation.nifti import write_image, write_scan_files
+from esn_client.simulation.presets import SITES
+from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
-from esn_core.recipe import ImagingRecipe
+from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.simulation.cohort import World
 from esn_core.simulation.diffusion import draw_phantom
 
 ATLAS = load_atlas("phantom-28")
 UPPER = tuple(ATLAS.edges.T)
-SETTINGS = files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text()
+SETTINGS = files("esn_core.connectome").joinpath("atlases", "phantom-28.recipe.toml").read_text()
 RECIPE = ImagingRecipe(**tomllib.loads(SETTINGS))
 WORLD = World.draw(ATLAS, rng=np.random.default_rng(0))
 SCHEME = SITES["north"].scheme()

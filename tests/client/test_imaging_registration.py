@@ -8,9 +8,9 @@ import pytest
 from scipy.ndimage import affine_transform, binary_fill_holes
 from scipy.spatial.transform import Rotation
 
-from esn_client.imaging.atlas_volume import read_image, read_labels
-from esn_client.imaging.registration import _misplaced, _turn_and_scale, register_atlas
-from esn_core.atlas import SHIPPED, Atlas, Region, label_volume, load_atlas
+from esn_client.imaging.regions.atlas_volume import read_image, read_labels
+from esn_client.imaging.regions.registration import _misplaced, _turn_and_scale, register_atlas
+from esn_core.connectome.atlas import SHIPPED, Atlas, Region, label_volume, load_atlas
 from esn_core.errors import DataError
 
 DK = load_atlas("desikan-killiany-83")

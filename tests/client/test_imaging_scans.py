@@ -9,16 +9,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from esn_client.imaging.dataset import Dataset
-from esn_client.imaging.scans import Visit, load_scan
-from esn_client.imaging.simulated_site import write_site
-from esn_core.atlas import load_atlas
+from esn_client.imaging.bids.dataset import Dataset
+from esn_client.imaging.bids.scans import Visit, load_scan
+from esn_client.simulation.scans import write_site
+from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
-from esn_core.recipe import ImagingRecipe
+from esn_core.protocol.imaging_recipe import ImagingRecipe
 
 ATLAS = load_atlas("phantom-28")
 RECIPE = ImagingRecipe(
-    **tomllib.loads(files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text())
+    **tomllib.loads(files("esn_core.connectome").joinpath("atlases", "phantom-28.recipe.toml").read_text())
 )
 DWI = "sub-001/dwi/sub-001_dwi"
 LABELS = "derivatives/labels/sub-001/dwi/sub-001_seg-phantom28_dseg.nii.gz"

@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from esn_client.imaging.presets import SITES
-from esn_client.imaging.simulated_site import write_site
+from esn_client.simulation.presets import SITES
+from esn_client.simulation.scans import write_site
 from esn_core.errors import ConfigError
 
 

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from esn_client.imaging.gradients import Gradients
-from esn_client.imaging.mask import find_brain
-from esn_client.imaging.parcellation import grow_regions, measure_volumes
-from esn_client.imaging.response import estimate_response
-from esn_client.imaging.tensor import TensorMaps, fit_tensor
-from esn_core.atlas import Atlas, Region
+from esn_client.imaging.fibres.response import estimate_response
+from esn_client.imaging.fibres.tensor import TensorMaps, fit_tensor
+from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_client.imaging.preprocessing.mask import find_brain
+from esn_client.imaging.regions.parcellation import grow_regions, measure_volumes
+from esn_core.connectome.atlas import Atlas, Region
 from esn_core.errors import DataError
 
 ALONG, ACROSS = 1.7e-3, 0.3e-3

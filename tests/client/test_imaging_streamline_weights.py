@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esn_client.imaging.fodf import Fodf, fit_fodf
-from esn_client.imaging.gradients import Gradients
-from esn_client.imaging.lobes import Lobes, find_lobes
-from esn_client.imaging.response import Response
-from esn_client.imaging.streamline_weights import Visits, record_visits, weigh_streamlines
-from esn_client.imaging.streamlines import Streamlines
-from esn_client.imaging.tracking import TrackingRules, track
+from esn_client.imaging.fibres.fodf import Fodf, fit_fodf
+from esn_client.imaging.fibres.lobes import Lobes, find_lobes
+from esn_client.imaging.fibres.response import Response
+from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_client.imaging.tracking.streamline_weights import Visits, record_visits, weigh_streamlines
+from esn_client.imaging.tracking.streamlines import Streamlines
+from esn_client.imaging.tracking.tracking import TrackingRules, track
 from esn_core.errors import DataError
 
 ALONG, ACROSS = 1.7e-3, 0.3e-3

@@ -14,15 +14,21 @@ from hypothesis import strategies as st
 from numba import njit
 
 from esn_client.imaging import compilation
-from esn_client.imaging.directions import spread_directions
-from esn_client.imaging.fodf import Fodf, fit_fodf, order_for
-from esn_client.imaging.gradients import Gradients
-from esn_client.imaging.propagation import GOLDEN, draw_uniform, interpolate_stop, propagate, scramble
-from esn_client.imaging.response import Response
-from esn_client.imaging.streamlines import Streamlines
-from esn_client.imaging.tensor import fit_tensor
-from esn_client.imaging.tracking import TrackingRules, find_reach, find_seeds, track
-from esn_client.imaging.tractogram import write_tractogram
+from esn_client.imaging.fibres.directions import spread_directions
+from esn_client.imaging.fibres.fodf import Fodf, fit_fodf, order_for
+from esn_client.imaging.fibres.response import Response
+from esn_client.imaging.fibres.tensor import fit_tensor
+from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_client.imaging.tracking.propagation import (
+    GOLDEN,
+    draw_uniform,
+    interpolate_stop,
+    propagate,
+    scramble,
+)
+from esn_client.imaging.tracking.streamlines import Streamlines
+from esn_client.imaging.tracking.tracking import TrackingRules, find_reach, find_seeds, track
+from esn_client.imaging.tracking.tractogram import write_tractogram
 from esn_core.errors import DataError
 
 ALONG, ACROSS = 1.7e-3, 0.3e-3
@@ -221,7 +227,7 @@ def test_streamlines_of_forbidden_length_are_dropped(bar):
 
 def test_the_same_seed_gives_the_same_streamlines_in_any_batches(bar, monkeypatch):
     whole = lines_of(follow(bar))
-    monkeypatch.setattr("esn_client.imaging.tracking.BATCH_SEEDS", 7)
+    monkeypatch.setattr("esn_client.imaging.tracking.tracking.BATCH_SEEDS", 7)
     batches = follow(bar)
     assert len(batches) == 29
     parts = lines_of(batches)

@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esn_client.charge import Charge
-from esn_client.ledger import GENESIS, Ledger, patient_hashes
+from esn_client.gate.charge import Charge
+from esn_client.gate.ledger import GENESIS, Ledger, patient_hashes
 from esn_core.errors import EsnError, GateError, LedgerError, PrivacyBudgetError, ProtocolError
-from esn_core.privacy import NO_NOISE, GaussianRelease, compose, epsilon_of
-from esn_core.questions import LedgerMark
+from esn_core.messages.question import LedgerMark
+from esn_core.privacy.accounting import NO_NOISE, GaussianRelease, compose, epsilon_of
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 PATIENTS = ("p1", "p2", "p3")
@@ -155,7 +155,7 @@ def test_a_refusal_writes_nothing(path):
 
 
 def test_a_protocol_may_spend_the_cap_to_the_last_digit(path):
-    from esn_core.privacy import mu_for, noise_multiplier_for
+    from esn_core.privacy.accounting import mu_for, noise_multiplier_for
 
     noise = noise_multiplier_for(mu_for(8.0, 1e-3), share=1.0, releases=30)
     with Ledger(path, KEY) as ledger:
@@ -406,7 +406,7 @@ def test_what_is_no_ledger_is_refused_in_one_line(path, make):
 def test_a_body_that_is_no_entry_is_refused(path):
     with Ledger(path, KEY):
         pass
-    import esn_client.ledger as module
+    import esn_client.gate.ledger as module
 
     connection = sqlite3.connect(path)
     connection.execute(
@@ -515,7 +515,7 @@ import os, signal, sys, threading, random, time
 import numpy as np
 sys.path.insert(0, {here!r})
 from test_ledger import KEY, pay
-from esn_client.ledger import Ledger
+from esn_client.gate.ledger import Ledger
 
 seed = int(sys.argv[2])
 rng = random.Random(seed)
@@ -564,7 +564,7 @@ def test_a_kill_around_the_commit_loses_no_charge(path, step):
     program = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-import esn_client.ledger as module
+import esn_client.gate.ledger as module
 from test_ledger import KEY, pay
 
 def die():
@@ -649,7 +649,7 @@ def test_what_was_spent_is_kept_up_as_if_it_was_counted_anew(tmp_path_factory, c
 
 
 def test_a_charge_reads_what_is_new_and_nothing_else(path, monkeypatch):
-    from esn_client import ledger as module
+    from esn_client.gate import ledger as module
 
     read = []
     real = module._fits

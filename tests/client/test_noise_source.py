@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 import esn_client
-from esn_client import site
-from esn_client.config import SiteSettings
-from esn_client.egress import discrete_gaussian
-from esn_core.protocol import Protocol
+from esn_client.gate.gate import discrete_gaussian
+from esn_client.site.settings import SiteSettings
+from esn_client.worker import site
+from esn_core.protocol.protocol import Protocol
 
 CLIENT = Path(esn_client.__file__).parent
 RANDOM = {"random", "numpy.random", "torch.random"}

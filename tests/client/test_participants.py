@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from esn_client.participants import Participant, read_participants, read_phenotypes
+from esn_client.cohort.participants import Participant, read_participants, read_phenotypes
 from esn_core.errors import DataError
-from esn_core.phenotypes import Phenotype
+from esn_core.protocol.data_dictionary import Phenotype
 
 HEAD = "participant_id\tage\tsex\tgroup\tgase\n"
 GOOD = "sub-001\t10.5\tF\tdre\t3\nsub-002\t8\tM\tcontrol\tn/a\n"
@@ -196,5 +196,7 @@ def test_no_participant_needs_no_dictionary():
 
 def test_a_guard_does_without_pandas():
     """A site that waits reads no table: its memory is a bar of its own."""
-    said = "import sys, esn_client.guard, esn_client.participants; sys.exit('pandas' in sys.modules)"
+    said = (
+        "import sys, esn_client.link.guard, esn_client.cohort.participants; sys.exit('pandas' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", said], check=False).returncode == 0

@@ -11,25 +11,27 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 
-from esn_client import circumstances, cli, preflight
-from esn_client.approvals import Approvals
-from esn_client.audit import AuditLog
-from esn_client.charge import Charge
-from esn_client.circumstances import Circumstances
-from esn_client.cohort import Cohort, Split
-from esn_client.config import load_site
-from esn_client.identity import load_identity_key
-from esn_client.kit import centre_key, read_kit, take_in
-from esn_client.ledger import Ledger, patient_hashes, salt_fingerprint
-from esn_client.meeting import meet
-from esn_client.site import read_salt
-from esn_client.state import own_entry
-from esn_core.analyses import Analyses
+from esn_client.approval.approvals import Approvals
+from esn_client.cli import main as cli
+from esn_client.cohort.cohort import Cohort, Split
+from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.charge import Charge
+from esn_client.gate.ledger import Ledger, patient_hashes, salt_fingerprint
+from esn_client.link.meeting import meet
+from esn_client.site.centre_kit import centre_key, read_kit, take_in
+from esn_client.site.keys import load_identity_key
+from esn_client.site.settings import load_site
+from esn_client.site.state import own_entry
+from esn_client.status import preflight
+from esn_client.status import snapshot as circumstances
+from esn_client.status.snapshot import Circumstances
+from esn_client.worker.site import read_salt
 from esn_core.errors import ConfigError, DataError, LinkError, PrivacyBudgetError, ProtocolError
-from esn_core.protocol import RosterEntry
-from esn_server.drafting import draft
-from esn_server.identity import create_authority, load_centre_key
-from esn_server.kits import write_kit
+from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.protocol import RosterEntry
+from esn_server.enrolment.centre_keys import create_authority, load_centre_key
+from esn_server.enrolment.kits import write_kit
+from esn_server.protocol.drafting import draft
 
 TODAY = datetime.datetime.now(datetime.UTC).date()
 

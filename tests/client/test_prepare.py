@@ -17,18 +17,21 @@ import numpy as np
 import psutil
 import pytest
 
-from esn_client.imaging import derivatives, subject
-from esn_client.imaging.dataset import Dataset
-from esn_client.imaging.derivatives import MEASURES, Derivative
-from esn_client.imaging.pipeline import Failure, load_connectome, prepare
-from esn_client.imaging.scans import Visit
-from esn_client.imaging.simulated_site import write_site
-from esn_client.imaging.subject import Making, prepare_subject
-from esn_core.connectome import edge_strengths
+from esn_client.imaging.bids import derivatives
+from esn_client.imaging.bids.dataset import Dataset
+from esn_client.imaging.bids.derivatives import MEASURES, Derivative
+from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.pipeline import subject
+from esn_client.imaging.pipeline.dataset_run import Failure, load_connectome, prepare
+from esn_client.imaging.pipeline.subject import Making, prepare_subject
+from esn_client.simulation.scans import write_site
+from esn_core.connectome.connectome import edge_strengths
 from esn_core.errors import ConfigError, DataError
-from esn_core.recipe import ImagingRecipe
+from esn_core.protocol.imaging_recipe import ImagingRecipe
 
-SETTINGS = tomllib.loads(files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text())
+SETTINGS = tomllib.loads(
+    files("esn_core.connectome").joinpath("atlases", "phantom-28.recipe.toml").read_text()
+)
 RECIPE = ImagingRecipe(**(SETTINGS | {"seeds": 1500}))
 OTHER_RECIPE = ImagingRecipe(**(SETTINGS | {"seeds": 1500, "random_seed": 54_321}))
 FIRST, SECOND = "sub-001", "sub-002"
@@ -221,7 +224,7 @@ def test_a_dataset_that_cannot_be_used_is_refused_before_anything_is_done(bids, 
 
 
 def test_an_error_of_ours_is_reported_under_its_own_name(bids, tmp_path, monkeypatch):
-    from esn_client.imaging import pipeline
+    from esn_client.imaging.pipeline import dataset_run as pipeline
 
     def broken(*arguments):
         raise ZeroDivisionError("first line\nsecond line")
@@ -282,8 +285,8 @@ def test_a_subject_whose_worker_always_dies_is_reported(bids, tmp_path):
 INTERRUPTED = """
 import sys, tomllib
 from pathlib import Path
-from esn_client.imaging.pipeline import prepare
-from esn_core.recipe import ImagingRecipe
+from esn_client.imaging.pipeline.dataset_run import prepare
+from esn_core.protocol.imaging_recipe import ImagingRecipe
 
 if __name__ == "__main__":
     bids, out, recipe = sys.argv[1:]

@@ -15,19 +15,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from esn_client import cli
+from esn_client.cli import main as cli
 from esn_client.imaging import stages
-from esn_client.imaging.dataset import Dataset
-from esn_client.imaging.pipeline import load_connectome, prepare
-from esn_client.imaging.scans import Visit
-from esn_client.imaging.simulated_site import write_site
-from esn_client.imaging.subject import Making, prepare_subject
-from esn_core.analyses import Analyses
-from esn_core.protocol import RosterEntry
-from esn_core.recipe import ImagingRecipe
-from esn_server.drafting import draft
+from esn_client.imaging.bids.dataset import Dataset
+from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.pipeline.dataset_run import load_connectome, prepare
+from esn_client.imaging.pipeline.subject import Making, prepare_subject
+from esn_client.simulation.scans import write_site
+from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.imaging_recipe import ImagingRecipe
+from esn_core.protocol.protocol import RosterEntry
+from esn_server.protocol.drafting import draft
 
-SETTINGS = tomllib.loads(files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text())
+SETTINGS = tomllib.loads(
+    files("esn_core.connectome").joinpath("atlases", "phantom-28.recipe.toml").read_text()
+)
 RECIPE = ImagingRecipe(**(SETTINGS | {"seeds": 1500}))
 GOOD, BAD = "sub-001", "sub-002"
 
@@ -231,7 +233,7 @@ def test_a_subject_that_needs_more_memory_than_there_may_be_is_refused(bids, tmp
 
 def test_subjects_wait_for_memory(clean, tmp_path, monkeypatch):
     """With room for one, two workers never work at once."""
-    from esn_client.imaging import pipeline
+    from esn_client.imaging.pipeline import dataset_run as pipeline
 
     running, most = set(), 0
     submit = pipeline.ProcessPoolExecutor.submit
@@ -262,7 +264,7 @@ def test_a_disk_that_fills_up_midway_is_one_line_and_the_rerun_finishes(bids, tm
         return whole_file(path)
 
     monkeypatch.setattr(stages, "whole_file", filling)
-    from esn_client.imaging.pipeline import _attempt
+    from esn_client.imaging.pipeline.dataset_run import _attempt
 
     failure = _attempt(files_, making)
     assert failure.error_class == "OSError"
@@ -292,10 +294,10 @@ KILLED_AFTER = """
 import os, signal, sys
 from pathlib import Path
 from esn_client.imaging import stages
-from esn_client.imaging.dataset import Dataset
-from esn_client.imaging.scans import Visit
-from esn_client.imaging.subject import Making, prepare_subject
-from esn_core.recipe import ImagingRecipe
+from esn_client.imaging.bids.dataset import Dataset
+from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.pipeline.subject import Making, prepare_subject
+from esn_core.protocol.imaging_recipe import ImagingRecipe
 
 bids, out, recipe, count = sys.argv[1:]
 run, done = stages.Stages.run, []

@@ -6,21 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from esn_client import egress, rehearsal
-from esn_client.attacks import area_bound
-from esn_client.cohort import Cohort, Split
-from esn_client.config import Limits
-from esn_client.egress import Rows, discrete_gaussian
-from esn_client.privacy_audit import audit_kind
-from esn_client.rehearsal import Rehearsal, scratch_directory
-from esn_client.study import Study
-from esn_core import releases
-from esn_core.atlas import load_atlas
-from esn_core.connectome import load_template
+from esn_client.answers.study import Study
+from esn_client.cohort.cohort import Cohort, Split
+from esn_client.gate import gate as egress
+from esn_client.gate.gate import Rows, discrete_gaussian
+from esn_client.privacy_audit import rehearsal
+from esn_client.privacy_audit.attacks import area_bound
+from esn_client.privacy_audit.audit import audit_kind
+from esn_client.privacy_audit.rehearsal import Rehearsal, scratch_directory
+from esn_client.site.settings import Limits
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.connectome import load_template
 from esn_core.errors import DataError, GateError, ProtocolError
-from esn_core.price import price_of
-from esn_core.privacy import epsilon_of
-from esn_core.protocol import Protocol
+from esn_core.privacy import release as releases
+from esn_core.privacy.accounting import epsilon_of
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
 
 PHASES = ("centre", "association", "gradient", "calibration", "evaluation")
 

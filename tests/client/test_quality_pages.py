@@ -13,28 +13,28 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from esn_client.imaging.derivatives import MEASURES, Derivative
-from esn_client.imaging.gradients import Gradients
-from esn_client.imaging.presets import SITES
+from esn_client.imaging.bids.derivatives import MEASURES, Derivative
+from esn_client.imaging.bids.scans import Scan, Visit
+from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.quality import numbers
 from esn_client.imaging.quality.anatomy import Anatomy
 from esn_client.imaging.quality.figures import overlay_regions, region_colours
 from esn_client.imaging.quality.page import draw_page, judge_rows
 from esn_client.imaging.quality.planes import Planes
 from esn_client.imaging.quality.residuals import fit_plainly
-from esn_client.imaging.quality.site import robust_z, write_site
+from esn_client.imaging.quality.site_table import robust_z, write_site
 from esn_client.imaging.quality.wording import WORDINGS
-from esn_client.imaging.scans import Scan, Visit
-from esn_core.atlas import load_atlas
+from esn_client.simulation.presets import SITES
+from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
-from esn_core.quality import quantity
-from esn_core.recipe import ImagingRecipe
+from esn_core.protocol.imaging_recipe import ImagingRecipe
+from esn_core.protocol.quality_limits import quantity
 from esn_core.simulation.cohort import World
 from esn_core.simulation.diffusion import draw_phantom
 
 ATLAS = load_atlas("phantom-28")
 RECIPE = ImagingRecipe(
-    **tomllib.loads(files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text())
+    **tomllib.loads(files("esn_core.connectome").joinpath("atlases", "phantom-28.recipe.toml").read_text())
 )
 SCHEME = SITES["north"].scheme()
 TABLE = Gradients(SCHEME.b_values_s_per_mm2, SCHEME.directions)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esn_client.imaging.derivatives import Derivative
-from esn_client.imaging.pipeline import prepare
-from esn_client.imaging.quality.site import write_site
-from esn_client.imaging.scans import Visit
-from esn_core.quality import overall
-from esn_core.recipe import ImagingRecipe
+from esn_client.imaging.bids.derivatives import Derivative
+from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.pipeline.dataset_run import prepare
+from esn_client.imaging.quality.site_table import write_site
+from esn_core.protocol.imaging_recipe import ImagingRecipe
+from esn_core.protocol.quality_limits import overall
 
 SPEC = importlib.util.spec_from_file_location(
     "real_subject", Path(__file__).parents[1] / "benchmarks" / "real_subject.py"
@@ -43,7 +43,7 @@ def prepared(bids):
 
     def make(atlas):
         if atlas not in done:
-            text = (files("esn_core") / "atlases" / f"{atlas}.recipe.toml").read_text()
+            text = (files("esn_core.connectome") / "atlases" / f"{atlas}.recipe.toml").read_text()
             recipe = ImagingRecipe(**(tomllib.loads(text) | {"seeds": SEEDS}))
             out, work = bids.parent / "out", bids.parent / "work"
             failures = prepare(bids, out, recipe, participants=None, n_procs=1, work_dir=work)

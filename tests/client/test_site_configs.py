@@ -3,13 +3,13 @@
 from importlib.resources import files
 from pathlib import Path
 
-from esn_client.config import load_site
+from esn_client.site.settings import load_site
 
 EXAMPLE = Path(__file__).parents[2] / "site_configs" / "example.toml"
 
 
 def test_the_example_is_what_init_writes():
-    template = (files("esn_client") / "site.toml.template").read_text(encoding="utf-8")
+    template = (files("esn_client.site") / "site.toml.template").read_text(encoding="utf-8")
     written = template.format(
         site='"north"',
         dataset='"bids"',

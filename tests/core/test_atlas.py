@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from esn_core.atlas import Atlas, Region, label_volume, load_atlas, parse_atlas
+from esn_core.connectome.atlas import Atlas, Region, label_volume, load_atlas, parse_atlas
 from esn_core.errors import ConfigError, DataError
 
 HEADER = "index\tname\themisphere\tx_mm\ty_mm\tz_mm\tmodule\n"

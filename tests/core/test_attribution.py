@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from esn_core import releases
-from esn_core.atlas import load_atlas
+from esn_core.connectome.atlas import load_atlas
 from esn_core.learning.attribution import attributions
 from esn_core.learning.severity_model import as_matrices, predict
 from esn_core.learning.weights import pretrained
+from esn_core.privacy import release as releases
 
 ATLAS = load_atlas("phantom-28")
 EDGES = np.arange(0, len(ATLAS.edges), 5)

@@ -7,10 +7,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from esn_core.atlas import load_atlas
-from esn_core.candidates import candidates_of
-from esn_core.learning import published
-from esn_core.learning.baselines import (
+from esn_core.connectome.atlas import load_atlas
+from esn_core.learning.baselines import published
+from esn_core.learning.baselines.predictors import (
     Cpm,
     EdgeRidge,
     MeanPredictor,
@@ -20,7 +19,8 @@ from esn_core.learning.baselines import (
     permuted_r,
     rate,
 )
-from esn_core.learning.published import PublishedNetwork, learning_rate, train_published
+from esn_core.learning.baselines.published import PublishedNetwork, learning_rate, train_published
+from esn_core.severity_network.candidates import candidates_of
 from esn_core.simulation.consortium import CLINICAL, draw_consortium
 
 ATLAS = load_atlas("desikan-killiany-83")

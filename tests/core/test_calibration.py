@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esn_core.calibration import affine
 from esn_core.errors import DataError
-from esn_core.releases import calibration_rows
+from esn_core.privacy.release import calibration_rows
+from esn_core.statistics.recalibration import affine
 
 
 def drawn(seed, n, *, intercept=0.3, slope=0.7):

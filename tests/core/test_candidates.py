@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esn_core import releases
-from esn_core.atlas import load_atlas, module_pairs
-from esn_core.candidates import BLOCK_SCALE, Candidates, candidates_of
-from esn_core.connectome import load_template
+from esn_core.connectome.atlas import load_atlas, module_pairs
+from esn_core.connectome.connectome import load_template
 from esn_core.errors import ConfigError, DataError
-from esn_core.fixed_point import sum_rows
-from esn_core.severity_network import select
+from esn_core.privacy import release as releases
+from esn_core.privacy.fixed_point import sum_rows
+from esn_core.severity_network.candidates import BLOCK_SCALE, Candidates, candidates_of
+from esn_core.severity_network.selection import select
 
 ATLAS, TEMPLATE = load_atlas("phantom-28"), load_template("phantom-28")
 PRESENT = np.flatnonzero(TEMPLATE.present)

@@ -4,7 +4,7 @@ import multiprocessing
 
 import pytest
 
-from esn_core.chained_log import BrokenChainError, ChainedLog, read_chain
+from esn_core.system.chained_log import BrokenChainError, ChainedLog, read_chain
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from esn_core.combat import ComBatModel, ComBatSite, combat, combat_model, combat_rows
 from esn_core.errors import DataError, StudyError
-from esn_core.fixed_point import add_up, sum_rows
+from esn_core.privacy.fixed_point import add_up, sum_rows
+from esn_core.statistics.combat import ComBatModel, ComBatSite, combat, combat_model, combat_rows
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=64)
 NORM = 6.0

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from esn_core.comparison import likelihood_ratio, vuong, vuong_rows, vuong_test
 from esn_core.errors import DataError
-from esn_core.logistic import EXACT_LOGIT_CLIP, log_likelihoods, newton_rows
-from esn_core.regression import ROUNDS, LogisticNewton
+from esn_core.statistics.logistic_fit import ROUNDS, LogisticNewton
+from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, log_likelihoods, newton_rows
+from esn_core.statistics.model_comparison import likelihood_ratio, vuong, vuong_rows, vuong_test
 
 RULES = {"feature_norm": 16.0, "logit_clip": EXACT_LOGIT_CLIP}
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=64)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from esn_core.atlas import load_atlas
-from esn_core.connectome import (
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.connectome import (
     Connectome,
     Template,
     edge_scores,
@@ -24,7 +24,7 @@ from esn_core.connectome import (
     parse_template,
 )
 from esn_core.errors import ConfigError, DataError
-from esn_core.recipe import ImagingRecipe
+from esn_core.protocol.imaging_recipe import ImagingRecipe
 
 REGIONS = ("a", "b", "c", "d")
 EDGES = 6
@@ -185,7 +185,7 @@ def test_a_template_that_cannot_judge_is_refused(changes, message):
 
 
 def test_the_shipped_template_is_the_one_its_provenance_names():
-    folder = files("esn_core").joinpath("atlases")
+    folder = files("esn_core.connectome").joinpath("atlases")
     table = folder.joinpath("phantom-28.template.tsv").read_bytes()
     provenance = json.loads(folder.joinpath("phantom-28.template.json").read_text())
     recipe = ImagingRecipe(**tomllib.loads(folder.joinpath("phantom-28.recipe.toml").read_text()))
@@ -203,20 +203,22 @@ def test_an_atlas_without_a_template_is_refused():
 
 
 def test_a_template_in_another_order_is_refused():
-    lines = files("esn_core").joinpath("atlases", "phantom-28.template.tsv").read_text().splitlines()
+    lines = (
+        files("esn_core.connectome").joinpath("atlases", "phantom-28.template.tsv").read_text().splitlines()
+    )
     lines[1], lines[2] = lines[2], lines[1]
     with pytest.raises(DataError, match="does not list the 378 edges of its atlas in order"):
         parse_template("phantom-28", "\n".join(lines))
 
 
 def test_a_template_with_a_word_for_a_number_is_refused():
-    text = files("esn_core").joinpath("atlases", "phantom-28.template.tsv").read_text()
+    text = files("esn_core.connectome").joinpath("atlases", "phantom-28.template.tsv").read_text()
     cell = text.splitlines()[1].split("\t")[2]
     with pytest.raises(DataError, match="could not convert string to float: 'many'"):
         parse_template("phantom-28", text.replace(cell, "many", 1))
 
 
 def test_a_template_without_its_columns_is_refused():
-    text = files("esn_core").joinpath("atlases", "phantom-28.template.tsv").read_text()
+    text = files("esn_core.connectome").joinpath("atlases", "phantom-28.template.tsv").read_text()
     with pytest.raises(DataError, match="must have the columns region_a, region_b, mean"):
         parse_template("phantom-28", text.replace("age_slope", "slope", 1))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from esn_core.connectome import Connectome
-from esn_core.edge_measures import EdgeMeasures
+from esn_core.connectome.connectome import Connectome
+from esn_core.connectome.edge_measures import EdgeMeasures
 from esn_core.errors import DataError
 
 PLAIN = np.array([[0.0, 2.0], [2.0, 1.0]])

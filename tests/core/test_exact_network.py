@@ -6,7 +6,7 @@ import statsmodels.api as sm
 from statsmodels.stats.multitest import multipletests
 
 from esn_core.errors import DataError, StudyError
-from esn_core.exact_network import exact_network, moments, stability
+from esn_core.severity_network.exact import exact_network, moments, stability
 
 
 def draw(rng, n, shift):

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from esn_core import releases
-from esn_core.expected_noise import expected_noise, log_odds_noise, noise_of_sum
-from esn_core.fixed_point import noise_sd
-from esn_core.metrics import agreement
-from esn_core.price import price_of
-from esn_core.protocol import Protocol
+from esn_core.privacy import release as releases
+from esn_core.privacy.fixed_point import noise_sd
+from esn_core.protocol.expected_noise import expected_noise, log_odds_noise, noise_of_sum
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
+from esn_core.statistics.agreement import agreement
 
 
 def make(content, **privacy):
@@ -104,8 +104,8 @@ def test_the_noise_in_a_log_odds_ratio_is_what_noise_in_the_gradient_does(protoc
     p = 1 / (1 + np.exp(-x @ beta))
     curvature = (x * (p * (1 - p))[:, None]).T @ x
     expected, _ = log_odds_noise(protocol, children=n)
-    from esn_core.logistic import newton
-    from esn_core.privacy import mu_for, noise_multiplier_for
+    from esn_core.privacy.accounting import mu_for, noise_multiplier_for
+    from esn_core.statistics.logistic_sums import newton
 
     multiplier = noise_multiplier_for(mu_for(8.0, 1e-3), share=1.0, releases=6)
     each = noise_sd(newton(4, feature_norm=2.5), multiplier, share=0.5)

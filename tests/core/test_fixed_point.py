@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from esn_core.errors import GateError, ProtocolError
-from esn_core.fixed_point import (
+from esn_core.privacy.fixed_point import (
     LARGEST_SITES,
     LARGEST_UNITS,
     add_noise,
@@ -22,7 +22,7 @@ from esn_core.fixed_point import (
     sum_rows,
     units_per_one,
 )
-from esn_core.releases import ReleaseKind, clip_rows
+from esn_core.privacy.release import ReleaseKind, clip_rows
 
 PAIR = ReleaseKind("pair", "training", 2, 3.0)
 UNITS = units_per_one(PAIR)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esn_core.harmonise import control_offset
+from esn_core.connectome.control_offset import control_offset
 
 
 @given(controls=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))

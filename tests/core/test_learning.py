@@ -13,7 +13,7 @@ from esn_core.learning.optimiser import CentreOptimiser
 from esn_core.learning.relation import RelationNetwork
 from esn_core.learning.severity_model import SeverityModel, as_matrices, predict
 from esn_core.learning.weights import from_vector, parameter_count, pretrained, pretrained_card, to_vector
-from esn_core.severity_network import masked_input
+from esn_core.severity_network.selection import masked_input
 
 
 def test_a_vector_makes_the_model_that_it_was_made_of():

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from esn_core.errors import DataError, StudyError
-from esn_core.fixed_point import add_up, sum_rows
-from esn_core.linear import linear, linear_fit, linear_rows
+from esn_core.privacy.fixed_point import add_up, sum_rows
+from esn_core.statistics.linear import linear, linear_fit, linear_rows
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=64)
 NAMES = ("intercept", "gase", "age")

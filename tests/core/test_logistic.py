@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from esn_core.errors import DataError
-from esn_core.logistic import LOGIT_CLIP, NewtonSums, largest_loss, log_likelihoods, newton, newton_rows
-from esn_core.releases import clip_rows
+from esn_core.privacy.release import clip_rows
+from esn_core.statistics.logistic_sums import (
+    LOGIT_CLIP,
+    NewtonSums,
+    largest_loss,
+    log_likelihoods,
+    newton,
+    newton_rows,
+)
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=64)
 NORMS = st.floats(0.5, 10)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esn_core.errors import DataError
-from esn_core.matching import COHORT, GROUPS, REASONS, cohort_rows, matching
+from esn_core.statistics.matching import COHORT, GROUPS, REASONS, cohort_rows, matching
 
 PEOPLE = st.lists(
     st.tuples(st.sampled_from([*GROUPS, *REASONS]), st.floats(-5, 120), st.sampled_from([0.0, 1.0, 3.0])),

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from esn_core.multipliers import LARGEST, secret_normals
+from esn_core.privacy.secret_normals import LARGEST, secret_normals
 
 
 def test_they_are_standard_normal():

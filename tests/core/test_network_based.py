@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from esn_core.network_based import components, network_based
+from esn_core.severity_network.components import components, network_based
 
 REGIONS = 7
 ENDS = np.array([(a, b) for a in range(REGIONS) for b in range(a + 1, REGIONS)])

@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from esn_core.errors import DataError
-from esn_core.exact_network import exact_network
-from esn_core.fixed_point import add_up, sum_rows
-from esn_core.multipliers import LARGEST
-from esn_core.network_bootstrap import (
+from esn_core.privacy.fixed_point import add_up, sum_rows
+from esn_core.privacy.secret_normals import LARGEST
+from esn_core.severity_network.bootstrap import (
     Partial,
     bootstrap_r,
     influences,
     network_bootstrap,
     network_bootstrap_rows,
 )
-from esn_core.network_releases import (
+from esn_core.severity_network.exact import exact_network
+from esn_core.severity_network.exact_releases import (
     design,
     moments_of,
     network,

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from esn_core.phenotypes import Phenotype, scaled
+from esn_core.protocol.data_dictionary import Phenotype, scaled
 
 AGE = Phenotype(kind="number", unit="years", range=(0, 21))
 SEX = Phenotype(kind="category", codes=("F", "M"))

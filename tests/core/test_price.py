@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from esn_client.review import review
-from esn_core.price import price_of
-from esn_core.privacy import GaussianRelease, compose, epsilon_of
-from esn_core.protocol import Protocol
+from esn_client.approval.review import review
+from esn_core.privacy.accounting import GaussianRelease, compose, epsilon_of
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
 
 
 def make(content, **changes):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from esn_core.errors import PrivacyBudgetError
-from esn_core.privacy import (
+from esn_core.privacy.accounting import (
     GaussianRelease,
     compose,
     delta_of,

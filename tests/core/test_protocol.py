@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from esn_client.config import SiteSettings
-from esn_core.analyses import Analyses
-from esn_core.atlas import load_atlas
+from esn_client.site.settings import SiteSettings
+from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ConfigError, ProtocolError
-from esn_core.protocol import Protocol, RosterEntry, load_protocol, read_toml
-from esn_core.site_keys import identity_text, mask_text
-from esn_server.drafting import draft
+from esn_core.identity.public_keys import identity_text, mask_text
+from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.protocol import Protocol, RosterEntry, load_protocol, read_toml
+from esn_server.protocol.drafting import draft
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from esn_core.quality import AtLeast, AtMost, QualityLimits, overall, quantity
+from esn_core.protocol.quality_limits import AtLeast, AtMost, QualityLimits, overall, quantity
 
-SETTINGS = tomllib.loads(files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text())
+SETTINGS = tomllib.loads(
+    files("esn_core.connectome").joinpath("atlases", "phantom-28.recipe.toml").read_text()
+)
 LIMITS = QualityLimits(**SETTINGS["quality"])
 NUMBERS = st.floats(-1e6, 1e6)
 

@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from safetensors.numpy import save
 
 from esn_core.errors import ProtocolError
-from esn_core.questions import (
+from esn_core.identity.signing import SIGNATURE_BYTES, sign
+from esn_core.messages.question import (
     LARGEST_HEADER_BYTES,
     LARGEST_MESSAGE_BYTES,
     Answer,
@@ -23,7 +24,6 @@ from esn_core.questions import (
     SiteFacts,
     size_band,
 )
-from esn_core.signing import SIGNATURE_BYTES, sign
 
 ID = {"protocol_sha256": "ab" * 32, "run": "r1", "phase": "gradient", "round": 3, "attempt": 0}
 FACTS = {

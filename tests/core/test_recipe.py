@@ -6,9 +6,11 @@ from importlib.resources import files
 import pytest
 from pydantic import ValidationError
 
-from esn_core.recipe import ImagingRecipe
+from esn_core.protocol.imaging_recipe import ImagingRecipe
 
-SETTINGS = tomllib.loads(files("esn_core").joinpath("atlases", "phantom-28.recipe.toml").read_text())
+SETTINGS = tomllib.loads(
+    files("esn_core.connectome").joinpath("atlases", "phantom-28.recipe.toml").read_text()
+)
 OTHER = {
     "atlas": "another",
     "sh_order_max": 4,

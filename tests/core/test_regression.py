@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esn_core.errors import DataError, StudyError
-from esn_core.fixed_point import add_up, sum_rows
-from esn_core.logistic import EXACT_LOGIT_CLIP, log_likelihoods, newton, newton_rows
-from esn_core.regression import EXACT_ROUNDS, ROUNDS, SEPARATION_RIDGE, LogisticNewton
+from esn_core.privacy.fixed_point import add_up, sum_rows
+from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS, SEPARATION_RIDGE, LogisticNewton
+from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, log_likelihoods, newton, newton_rows
 
 NORM = 16.0
 NAMES = ("intercept", "gase", "age", "sex")

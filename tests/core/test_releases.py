@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from esn_core import releases
 from esn_core.errors import DataError
-from esn_core.releases import ReleaseKind, clip_rows
+from esn_core.privacy import release as releases
+from esn_core.privacy.release import ReleaseKind, clip_rows
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=64)
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=64)

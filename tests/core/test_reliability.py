@@ -12,9 +12,9 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from esn_core.errors import DataError
-from esn_core.logistic import EXACT_LOGIT_CLIP, newton_rows
-from esn_core.regression import ROUNDS, LogisticNewton
-from esn_core.reliability import judge_reliability, logit_of, reliability, reliability_rows
+from esn_core.statistics.calibration_curve import judge_reliability, logit_of, reliability, reliability_rows
+from esn_core.statistics.logistic_fit import ROUNDS, LogisticNewton
+from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, newton_rows
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=64)
 

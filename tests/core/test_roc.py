@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from esn_core.errors import DataError
-from esn_core.roc import auc, delong, delong_areas, delong_rows, histogram, histogram_rows
+from esn_core.statistics.roc import auc, delong, delong_areas, delong_rows, histogram, histogram_rows
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=64)
 BINS = 1000

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from esn_core.errors import ProtocolError
-from esn_core.secure_sum import Attempt, mask, self_seed, unmask
+from esn_core.privacy.secure_sum import Attempt, mask, self_seed, unmask
 
 NAMES = tuple(f"s{i}" for i in range(8))
 KEYS = {name: X25519PrivateKey.from_private_bytes(bytes([i + 1] * 32)) for i, name in enumerate(NAMES)}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from esn_core.errors import DataError
-from esn_core.severity_network import SeverityNetwork, select
+from esn_core.severity_network.selection import SeverityNetwork, select
 
 
 def draw(seed, *, d=120, affected=15, children=60, noise_sd=3.0, effect=0.6):

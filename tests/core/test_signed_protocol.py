@@ -10,10 +10,10 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from esn_core.errors import ConfigError, ProtocolError
-from esn_core.protocol import Protocol, load_protocol
-from esn_core.signed_protocol import load_signed, require_current, signer
-from esn_core.signing import create_signing_key, fingerprint, is_signed, load_signing_key, sign
-from esn_core.site_keys import identity_text
+from esn_core.identity.public_keys import identity_text
+from esn_core.identity.signing import create_signing_key, fingerprint, is_signed, load_signing_key, sign
+from esn_core.protocol.protocol import Protocol, load_protocol
+from esn_core.protocol.signature import load_signed, require_current, signer
 
 UTC = datetime.UTC
 OTHER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from esn_core.atlas import load_atlas
+from esn_core.connectome.atlas import load_atlas
 from esn_core.simulation.anatomy import HumanAnatomyRules, anatomy, human_anatomy, phantom_anatomy
 
 ATLAS = load_atlas("desikan-killiany-83")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from esn_core.atlas import load_atlas
+from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import anatomy
 from esn_core.simulation.cohort import (

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from esn_core.atlas import load_atlas
+from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
 from esn_core.simulation.bundles import REFERENCE_LOG_WEIGHT
 from esn_core.simulation.diffusion import (

@@ -14,21 +14,21 @@ from pathlib import Path
 
 import pytest
 
-from esn_client.identity import create_node_key
-from esn_core.child_process import ChildProcess
-from esn_core.loopback import free_port
-from esn_server.bundle import build_bundle, bundle_sha256
-from esn_server.identity import create_authority
-from esn_server.link import register_site
-from esn_server.transport import Reply, Transport
-from esn_server.whereabouts import whereabouts
+from esn_client.site.keys import create_node_key
+from esn_core.system.child_process import ChildProcess
+from esn_core.system.loopback import free_port
+from esn_server.enrolment.centre_keys import create_authority
+from esn_server.link.bundle import build_bundle, bundle_sha256
+from esn_server.link.flower_run import register_site
+from esn_server.link.transport import Reply, Transport
+from esn_server.service.address import whereabouts
 
 
 @contextlib.contextmanager
 def started_centre(directory: Path, *, host: str = "127.0.0.1") -> Iterator[ChildProcess]:
     """Start the centre of a directory, and stop it when the block is left."""
     command = [
-        *(sys.executable, "-m", "esn_server.cli", "start", str(directory)),
+        *(sys.executable, "-m", "esn_server.cli.main", "start", str(directory)),
         *("--host", host, "--port", str(free_port()), "--health-port", str(free_port())),
     ]
     with ChildProcess(command, log_file=directory / "logs" / "centre.log", environment={}) as process:

@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from esn_client.guard import GuardSettings, join
+from esn_client.link.guard import GuardSettings, join
 from esn_core.errors import EsnError
 
 

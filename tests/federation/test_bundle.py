@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from esn_client.bundle import check_bundle
+from esn_client.link.bundle import check_bundle
 from esn_core.errors import ProtocolError
-from esn_server import bundle as server_bundle
-from esn_server.bundle import build_bundle, bundle_sha256
+from esn_server.link import bundle as server_bundle
+from esn_server.link.bundle import build_bundle, bundle_sha256
 
 
 def agree(content: bytes) -> None:
@@ -138,5 +138,5 @@ def test_the_wheel_carries_the_bundle_that_deploy_shows(tmp_path):
     subprocess.run(command, cwd=root, check=True, capture_output=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         for name in server_bundle._FILES:
-            in_wheel = wheel.read(f"esn_server/flower_app/{name}")
+            in_wheel = wheel.read(f"esn_server/link/flower_app/{name}")
             assert in_wheel == (root / "deploy" / "flower-app" / name).read_bytes()

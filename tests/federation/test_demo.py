@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from esn_core.errors import ConfigError
-from esn_core.protocol import CohortRules
-from esn_server.demo import FROM_SCANS, FULL, run_demo
+from esn_core.protocol.protocol import CohortRules
+from esn_server.simulation.demo import FROM_SCANS, FULL, run_demo
 
 INTERRUPTED = 130
 
@@ -33,7 +33,7 @@ def test_a_directory_that_no_demo_made_is_left_alone(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_no_process(tmp_path, number):
     out = tmp_path / "demo"
-    command = [sys.executable, "-m", "esn_server.cli", "demo", "--out", str(out)]
+    command = [sys.executable, "-m", "esn_server.cli.main", "demo", "--out", str(out)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as demo:
         deadline = time.monotonic() + 60
         while not list(out.glob("hospitals/*/bids/sub-*")):

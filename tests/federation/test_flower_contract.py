@@ -16,17 +16,17 @@ from flwr.superlink.grid import HttpGrid
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.runtime import run_clientapp
 
-import esn_client.guard
+import esn_client.link.guard
 import esn_server.app
-import esn_server.grid
-import esn_server.link
+import esn_server.link.flower_run
+import esn_server.link.grid
 
 
 def advice(what: str) -> str:
     """Say what to do when a contract is broken."""
     return (
         f"Flower {flwr.__version__} no longer has {what}: "
-        "look again at client/esn_client/guard.py, server/esn_server/grid.py and link.py"
+        "look again at client/esn_client/link/guard.py, server/esn_server/link/grid.py and link.py"
     )
 
 
@@ -52,7 +52,11 @@ def test_flower_is_the_version_that_the_contracts_were_written_for():
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [found for ours in (esn_client.guard, esn_server.grid, esn_server.link) for found in imports_of(ours)],
+    [
+        found
+        for ours in (esn_client.link.guard, esn_server.link.grid, esn_server.link.flower_run)
+        for found in imports_of(ours)
+    ],
 )
 def test_every_import_exists(module, name):
     assert hasattr(importlib.import_module(module), name), advice(f"{module}.{name}")

@@ -27,12 +27,12 @@ from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 from flwr.superlink.main import create_app
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from esn_client.identity import create_node_key
-from esn_server import link
-from esn_server.bundle import build_bundle, bundle_sha256
-from esn_server.front import MAX_BODY_BYTES
-from esn_server.link import open_run, register_site
-from esn_server.superlink import answers
+from esn_client.site.keys import create_node_key
+from esn_server.front.server import MAX_BODY_BYTES
+from esn_server.link import flower_run as link
+from esn_server.link.bundle import build_bundle, bundle_sha256
+from esn_server.link.flower_run import open_run, register_site
+from esn_server.service.superlink import answers
 
 pytestmark = pytest.mark.slow
 
@@ -223,7 +223,7 @@ def test_a_body_over_the_bound_is_refused_before_it_is_sent(centre):
     assert time.monotonic() - start_s < 4
     gigabyte = f"POST /v1/fleet/push-object HTTP/1.1\r\nHost: x\r\nContent-Length: {2**30}\r\n\r\n".encode()
     front = next(
-        c for c in psutil.Process(centre.process.pid).children() if "esn_server.front" in c.cmdline()
+        c for c in psutil.Process(centre.process.pid).children() if "esn_server.front.server" in c.cmdline()
     )
     with contextlib.suppress(OSError):  # closed while we still sent
         raw(centre, gigabyte + bytes(2**26))
@@ -321,7 +321,7 @@ def test_health_is_ok_for_load_balancers_and_for_orchestrators(centre, client):
                 time.sleep(0.1)
 
 
-@pytest.mark.parametrize("which", ["flower-superlink", "esn_server.front"])
+@pytest.mark.parametrize("which", ["flower-superlink", "esn_server.front.server"])
 def test_a_killed_superlink_or_front_comes_back_and_sites_go_on(centre, three_sites, ask, which):
     supervisor = psutil.Process(centre.process.pid)
     with open_run(centre.directory, address=centre.address) as transport:

@@ -11,7 +11,7 @@ from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
 from esn_server.app import from_message
-from esn_server.grid import PatientGrid
+from esn_server.link.grid import PatientGrid
 
 
 class Store:

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from esn_client.guard import GuardSettings, join
-from esn_client.identity import create_node_key
-from esn_client.supernode import SuperNode
-from esn_core.child_process import ChildProcess
+from esn_client.link.guard import GuardSettings, join
+from esn_client.link.supernode import SuperNode
+from esn_client.site.keys import create_node_key
 from esn_core.errors import ConfigError, LinkError
-from esn_server.identity import create_authority
+from esn_core.system.child_process import ChildProcess
+from esn_server.enrolment.centre_keys import create_authority
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def join_for(seconds, settings, answer=bytes):
 def test_a_centre_that_is_not_there_is_one_line_and_waited_for(settings, caplog):
     settings["connect_timeout_s"] = 0.5
     join_for(6, settings)
-    (line,) = [r.getMessage() for r in caplog.records if r.name == "esn_client.guard"]
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "esn_client.link.guard"]
     assert re.search(
         r"^the centre at .* did not answer within 0 s: .*refused.*; this site keeps trying$", line
     )
@@ -55,7 +55,7 @@ def test_a_centre_that_is_not_there_is_one_line_and_waited_for(settings, caplog)
 def test_a_name_that_does_not_exist_is_one_line(settings, caplog):
     settings["server_address"] = "centre.invalid:9092"
     join_for(4, settings)
-    (line,) = [r.getMessage() for r in caplog.records if r.name == "esn_client.guard"]
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "esn_client.link.guard"]
     assert line.startswith("the centre at centre.invalid:9092 did not answer")
 
 

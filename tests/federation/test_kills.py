@@ -19,9 +19,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from esn_client.identity import create_node_key
-from esn_client.ledger import Ledger
-from esn_server.link import register_site
+from esn_client.gate.ledger import Ledger
+from esn_client.site.keys import create_node_key
+from esn_server.link.flower_run import register_site
 
 PROGRAM = Path(__file__).parent / "tiny_hospital.py"
 GUARD = Path(__file__).parent / "tiny_guard.py"
@@ -29,7 +29,7 @@ SITES = ("north", "south", "west")
 SEED = int(os.environ.get("ESN_FAULT_SEED", "20261125"))
 STUDIES = [f"study-{number}" for number in range(80)]
 COMMANDS = {
-    "the front": "esn_server.front",
+    "the front": "esn_server.front.server",
     "the SuperLink": "flower-superlink",
     "a guard": "tiny_guard.py",
     "an executor": "tiny_hospital.py answer",

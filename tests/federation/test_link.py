@@ -13,13 +13,14 @@ import psutil
 import pytest
 from flwr.proto.control_pb2 import ListRunsRequest
 
-from esn_client.identity import create_node_key
+from esn_client.site.keys import create_node_key
 from esn_core.errors import LinkError
-from esn_core.loopback import free_port
-from esn_server import grid, link
-from esn_server.identity import create_authority
-from esn_server.link import open_run, register_site, run_superlink, unregister_site
-from esn_server.whereabouts import whereabouts
+from esn_core.system.loopback import free_port
+from esn_server.enrolment.centre_keys import create_authority
+from esn_server.link import flower_run as link
+from esn_server.link import grid
+from esn_server.link.flower_run import open_run, register_site, run_superlink, unregister_site
+from esn_server.service.address import whereabouts
 
 pytestmark = pytest.mark.slow
 
@@ -226,7 +227,7 @@ def test_a_centre_serves_until_it_is_asked_to_stop(tmp_path, free_tcp_port, numb
     directory = tmp_path / "centre"
     create_authority(directory, names=["localhost"])
     ports = ("--port", str(free_tcp_port), "--health-port", str(free_port()))
-    command = [sys.executable, "-m", "esn_server.cli", "start", directory, *ports]
+    command = [sys.executable, "-m", "esn_server.cli.main", "start", directory, *ports]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == f"the centre is ready at 127.0.0.1:{free_tcp_port}\n"
         children = psutil.Process(process.pid).children()

@@ -16,13 +16,13 @@ import psutil
 import pytest
 from flwr.proto.control_pb2 import UnregisterNodeRequest
 
-from esn_client.identity import create_node_key
+from esn_client.site.keys import create_node_key
 from esn_core.errors import LinkError
-from esn_core.loopback import free_port
-from esn_server import link
-from esn_server.identity import create_authority
-from esn_server.link import open_run, register_site
-from esn_server.whereabouts import whereabouts
+from esn_core.system.loopback import free_port
+from esn_server.enrolment.centre_keys import create_authority
+from esn_server.link import flower_run as link
+from esn_server.link.flower_run import open_run, register_site
+from esn_server.service.address import whereabouts
 
 pytestmark = pytest.mark.slow
 ECHO_SITE = Path(__file__).parent / "echo_site.py"
@@ -84,7 +84,7 @@ def relay(centre):
 
 
 def start(directory, address, ca, *, environment=None):
-    from esn_server.bundle import bundle_sha256
+    from esn_server.link.bundle import bundle_sha256
 
     command = [sys.executable, ECHO_SITE, directory, address, ca, bundle_sha256()]
     with (directory / "log").open("a") as log:
@@ -128,7 +128,7 @@ def test_a_site_behind_a_proxy_that_allows_connect_alone_answers(tmp_path_factor
     directory = tmp_path / "centre"
     create_authority(directory, names=["127.0.0.2"])
     port = str(free_port())
-    command = [sys.executable, "-m", "esn_server.cli", "start", directory, "--host", "127.0.0.2"]
+    command = [sys.executable, "-m", "esn_server.cli.main", "start", directory, "--host", "127.0.0.2"]
     ports = ["--port", port, "--health-port", str(free_port())]
     with subprocess.Popen([*command, *ports]) as centre_process:
         try:

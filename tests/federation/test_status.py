@@ -16,11 +16,11 @@ import pytest
 import tomli_w
 
 from esn_core.errors import ConfigError
-from esn_core.protocol import Protocol
-from esn_core.site_keys import identity_text, mask_text
-from esn_server.progress import ProgressFile
-from esn_server.status import status_of
-from esn_server.whereabouts import whereabouts
+from esn_core.identity.public_keys import identity_text, mask_text
+from esn_core.protocol.protocol import Protocol
+from esn_server.run.progress import ProgressFile
+from esn_server.service.address import whereabouts
+from esn_server.status.status import status_of
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def test_the_command_line_shows_runs_for_people_and_machines(centre, one_site, p
     file.ended(ValueError("a reason"))
 
     def esn_server(*words):
-        command = [sys.executable, "-m", "esn_server.cli", "status", centre.directory, *words]
+        command = [sys.executable, "-m", "esn_server.cli.main", "status", centre.directory, *words]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     done = esn_server(tmp_path, "--json")
@@ -82,7 +82,7 @@ def test_the_command_line_shows_runs_for_people_and_machines(centre, one_site, p
 @contextlib.contextmanager
 def looking(centre, *words, stdout):
     """The command, until it is interrupted: it ends at once, without a traceback."""
-    command = [sys.executable, "-m", "esn_server.cli", "status", str(centre.directory), *words]
+    command = [sys.executable, "-m", "esn_server.cli.main", "status", str(centre.directory), *words]
     with subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True) as process:
         yield process
         process.send_signal(signal.SIGINT)

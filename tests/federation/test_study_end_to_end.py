@@ -21,12 +21,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from esn_client.config import load_site
-from esn_client.state import own_entry
-from esn_core.child_process import ChildProcess
+from esn_client.site.settings import load_site
+from esn_client.site.state import own_entry
 from esn_core.errors import ProtocolError, StudyError
-from esn_core.loopback import free_port
-from esn_server.identity import load_centre_key
+from esn_core.system.child_process import ChildProcess
+from esn_core.system.loopback import free_port
+from esn_server.enrolment.centre_keys import load_centre_key
 from esn_server.report.result import read_result
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -63,7 +63,7 @@ class Federation:
 
 def esn(side, *arguments, check=True):
     done = subprocess.run(
-        [sys.executable, "-m", f"esn_{side}.cli", *arguments],
+        [sys.executable, "-m", f"esn_{side}.cli.main", *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, **ONE_THREAD},
@@ -74,7 +74,7 @@ def esn(side, *arguments, check=True):
 
 
 def background(side, *arguments, log):
-    command = [sys.executable, "-m", f"esn_{side}.cli", *arguments]
+    command = [sys.executable, "-m", f"esn_{side}.cli.main", *arguments]
     return ChildProcess(command, log_file=log, environment=ONE_THREAD)
 
 

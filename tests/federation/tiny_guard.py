@@ -4,11 +4,11 @@ import logging
 import sys
 from pathlib import Path
 
-from esn_client.executor import Executor
-from esn_client.guard import GuardSettings, join
+from esn_client.link.guard import GuardSettings, join
+from esn_client.worker.executor import Executor
 from esn_core.errors import EsnError
-from esn_core.questions import question_in
-from esn_server.bundle import bundle_sha256
+from esn_core.messages.question import question_in
+from esn_server.link.bundle import bundle_sha256
 
 HOSPITAL = Path(__file__).parent / "tiny_hospital.py"
 

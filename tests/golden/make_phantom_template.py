@@ -2,8 +2,8 @@
 
 Usage: python tests/golden/make_phantom_template.py [--controls 24] [--seed 20251122] [--n-procs 2]
 
-Writes esn_core/atlases/phantom-28.template.tsv, and phantom-28.template.json with where it came from. The
-recipe is esn_core/atlases/phantom-28.recipe.toml: a template holds for the recipe that made it.
+Writes esn_core/connectome/atlases/phantom-28.template.tsv, and phantom-28.template.json with where it came from. The
+recipe is esn_core/connectome/atlases/phantom-28.recipe.toml: a template holds for the recipe that made it.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_client.imaging.derivatives import SOFTWARE
-from esn_client.imaging.pipeline import load_connectome, prepare
-from esn_client.imaging.presets import SitePreset
-from esn_client.imaging.simulated_site import ATLAS, write_dataset
-from esn_core.atlas import load_atlas
-from esn_core.connectome import REFERENCE_AGE_YEARS, TEMPLATE_COLUMNS, edge_strengths
-from esn_core.recipe import ImagingRecipe
+from esn_client.imaging.bids.derivatives import SOFTWARE
+from esn_client.imaging.pipeline.dataset_run import load_connectome, prepare
+from esn_client.simulation.presets import SitePreset
+from esn_client.simulation.scans import ATLAS, write_dataset
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.connectome import REFERENCE_AGE_YEARS, TEMPLATE_COLUMNS, edge_strengths
+from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.simulation.cohort import World
 
 PUBLIC_SCANNER = SitePreset("RAS", 36, None, 4, 1000.0, 35.0, 30.0, 0.05)
@@ -33,7 +33,7 @@ LEAST_STREAMLINES = 10.0
 """An edge is present if it has this many on average, and at least one in nine subjects of ten."""
 PRIOR_SUBJECTS = 12
 """The pooled variance weighs as much as this many subjects in each edge's own."""
-ATLASES = Path(__file__).parents[2] / "esn_core" / "atlases"
+ATLASES = Path(__file__).parents[2] / "esn_core" / "connectome" / "atlases"
 
 Floats = NDArray[np.float64]
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from esn_core.atlas import load_atlas
-from esn_core.connectome import TEMPLATE_COLUMNS
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.connectome import TEMPLATE_COLUMNS
 from esn_core.simulation.consortium import public_template
 
 ATLAS = "desikan-killiany-83"
-ATLASES = Path(__file__).parents[2] / "esn_core" / "atlases"
+ATLASES = Path(__file__).parents[2] / "esn_core" / "connectome" / "atlases"
 
 
 def main() -> None:

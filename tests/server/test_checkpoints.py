@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from esn_core.errors import StudyError
-from esn_core.questions import Question, QuestionId
-from esn_core.releases import ReleaseKind
-from esn_server.checkpoints import Checkpoints, RunStore
-from esn_server.rounds import Pooled
+from esn_core.messages.question import Question, QuestionId
+from esn_core.privacy.release import ReleaseKind
+from esn_server.run.checkpoints import Checkpoints, RunStore
+from esn_server.study.rounds import Pooled
 
 PAIR = ReleaseKind("pair", "training", 2, 1.0)
 DIGEST = "a" * 64

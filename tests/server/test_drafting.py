@@ -5,8 +5,8 @@ import re
 import pytest
 
 from esn_core.errors import ConfigError
-from esn_core.protocol import RosterEntry, load_protocol
-from esn_server.drafting import analyses_of, draft
+from esn_core.protocol.protocol import RosterEntry, load_protocol
+from esn_server.protocol.drafting import analyses_of, draft
 
 
 @pytest.fixture

@@ -14,16 +14,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from esn_core.enrolment import EnrolmentRequest, SiteKit
-from esn_core.protocol import RosterEntry, load_protocol, read_toml
-from esn_core.signed_protocol import load_signed
-from esn_core.signing import fingerprint
-from esn_core.site_keys import identity_text, mask_text
-from esn_server import cli
-from esn_server.drafting import example
-from esn_server.identity import load_centre_key, read_certificate, server_names
-from esn_server.sites import enrolled
-from esn_server.whereabouts import Whereabouts
+from esn_core.identity.enrolment import EnrolmentRequest, SiteKit
+from esn_core.identity.public_keys import identity_text, mask_text
+from esn_core.identity.signing import fingerprint
+from esn_core.protocol.protocol import RosterEntry, load_protocol, read_toml
+from esn_core.protocol.signature import load_signed
+from esn_server.cli import main as cli
+from esn_server.enrolment.centre_keys import load_centre_key, read_certificate, server_names
+from esn_server.enrolment.sites import enrolled
+from esn_server.protocol.drafting import example
+from esn_server.service.address import Whereabouts
 
 SITES = ("north", "south", "west")
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"x" * 32)
@@ -46,10 +46,12 @@ def superlink(monkeypatch):
     """The node keys that the SuperLink of a started centre accepts now."""
     accepted = set()
     started = Whereabouts(1, "2026-11-25T00:00:00+00:00", "0.0.0.0:9443", "127.0.0.1:1", "127.0.0.1:2")
-    monkeypatch.setattr("esn_server.whereabouts.whereabouts", lambda _: started)
-    monkeypatch.setattr("esn_server.link.register_site", lambda _d, _a, key: accepted.add(key.read_text()))
+    monkeypatch.setattr("esn_server.service.address.whereabouts", lambda _: started)
     monkeypatch.setattr(
-        "esn_server.link.unregister_site", lambda _d, _a, key: accepted.discard(key.read_text())
+        "esn_server.link.flower_run.register_site", lambda _d, _a, key: accepted.add(key.read_text())
+    )
+    monkeypatch.setattr(
+        "esn_server.link.flower_run.unregister_site", lambda _d, _a, key: accepted.discard(key.read_text())
     )
     return accepted
 
@@ -174,7 +176,7 @@ def test_a_certificate_can_be_renewed_for_other_names(centre, esn_server, fails)
 def test_a_certificate_that_ends_soon_is_warned_of(
     consortium, sites, enrol, esn_server, monkeypatch, tmp_path
 ):
-    from esn_server import certificates
+    from esn_server.enrolment import certificates
 
     monkeypatch.setattr(certificates, "_SERVER_DAYS", 20)
     esn_server("renew", consortium)
@@ -182,7 +184,7 @@ def test_a_certificate_that_ends_soon_is_warned_of(
     warning = f"server.crt ends on {ends}; run 'esn-server renew'"
     assert warning in enrol(sites["north"])[2]
     assert warning in esn_server("run", consortium, tmp_path / "missing.toml", "--out", tmp_path / "out")[2]
-    monkeypatch.setattr("esn_server.supervisor.serve", lambda *_, **__: None)
+    monkeypatch.setattr("esn_server.service.supervisor.serve", lambda *_, **__: None)
     assert warning in esn_server("start", consortium)[2]
 
 

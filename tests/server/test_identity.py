@@ -9,9 +9,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 
-from esn_client.identity import create_node_key
+from esn_client.site.keys import create_node_key
 from esn_core.errors import ConfigError
-from esn_server.identity import create_authority, read_node_key
+from esn_server.enrolment.centre_keys import create_authority, read_node_key
 
 
 def test_the_server_certificate_is_issued_by_the_authority_for_the_names(tmp_path):

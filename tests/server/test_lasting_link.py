@@ -5,9 +5,9 @@ import contextlib
 import pytest
 
 from esn_core.errors import LinkError
-from esn_server import lasting_link
-from esn_server.lasting_link import LastingLink
-from esn_server.transport import Reply
+from esn_server.link import lasting_link
+from esn_server.link.lasting_link import LastingLink
+from esn_server.link.transport import Reply
 
 
 class Centre:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esn_server.limits import CallRate, ConnectionCount
+from esn_server.front.limits import CallRate, ConnectionCount
 
 
 class Clock:

@@ -3,9 +3,9 @@
 import pytest
 
 from esn_core.errors import ConfigError, ProtocolError
-from esn_core.questions import LedgerMark
-from esn_server.checkpoints import RunStore
-from esn_server.memory import Memory
+from esn_core.messages.question import LedgerMark
+from esn_server.run.checkpoints import RunStore
+from esn_server.run.memory import Memory
 
 
 def mark(entries, letter="a"):

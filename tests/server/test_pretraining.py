@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from esn_core.atlas import load_atlas
+from esn_core.connectome.atlas import load_atlas
 from esn_core.learning.severity_model import SeverityModel, predict
 from esn_core.learning.weights import pretrained_card
-from esn_core.releases import PREDICTION_CLIP
-from esn_server import pretraining
-from esn_server.lessons import draw_lesson
-from esn_server.pretraining import pretrain
+from esn_core.privacy.release import PREDICTION_CLIP
+from esn_server.simulation import pretraining
+from esn_server.simulation.lessons import draw_lesson
+from esn_server.simulation.pretraining import pretrain
 
 
 def small(directory, *, seed=3, steps=20, atlases=("phantom-28",)):

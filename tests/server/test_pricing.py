@@ -2,10 +2,10 @@
 
 import pytest
 
-from esn_core.connectome import load_template
-from esn_core.price import price_of
-from esn_core.protocol import Protocol
-from esn_server.pricing import price_list
+from esn_core.connectome.connectome import load_template
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
+from esn_server.protocol.price_list import price_list
 
 
 def make(content, **privacy):
@@ -78,8 +78,8 @@ def test_the_list_has_local_updates_and_combat_and_says_what_they_mix(protocol_c
 
 
 def test_the_list_warns_of_edges_by_the_thousand(protocol_content):
-    from esn_core.expected_noise import ExpectedNoise
-    from esn_server.pricing import warnings_of
+    from esn_core.protocol.expected_noise import ExpectedNoise
+    from esn_server.protocol.price_list import warnings_of
 
     noise = ExpectedNoise(children=1, edge_r=0.1, gradient=1, slope=0.1, r=0.05, mae=0.1)
     for epsilon, candidates, warned in ((3.0, 2500, True), (8.0, 2500, False), (3.0, 1000, False)):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from esn_server import reference
+from esn_server.simulation import reference
 
 
 @pytest.fixture(scope="module")

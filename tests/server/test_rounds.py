@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from esn_core.errors import StudyError
-from esn_core.fixed_point import units_per_one
-from esn_core.protocol import Protocol
-from esn_core.questions import Answer, LedgerMark, Question, QuestionId, Refusal, SiteFacts
-from esn_core.releases import ReleaseKind
-from esn_core.signing import sign
-from esn_server.checkpoints import RunStore
-from esn_server.memory import Memory
-from esn_server.rounds import Rounds
+from esn_core.identity.signing import sign
+from esn_core.messages.question import Answer, LedgerMark, Question, QuestionId, Refusal, SiteFacts
+from esn_core.privacy.fixed_point import units_per_one
+from esn_core.privacy.release import ReleaseKind
+from esn_core.protocol.protocol import Protocol
+from esn_server.run.checkpoints import RunStore
+from esn_server.run.memory import Memory
+from esn_server.study.rounds import Rounds
 
 NODES = {"north": 1, "south": 2, "west": 3}
 PAIR = ReleaseKind("pair", "training", 2, 1.0)

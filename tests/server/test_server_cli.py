@@ -7,12 +7,12 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from esn_core.enrolment import EnrolmentRequest
-from esn_core.protocol import RosterEntry, load_protocol
-from esn_core.site_keys import identity_text, mask_text
-from esn_server import cli
-from esn_server.identity import create_authority, load_centre_key
-from esn_server.sites import keep_enrolment
+from esn_core.identity.enrolment import EnrolmentRequest
+from esn_core.identity.public_keys import identity_text, mask_text
+from esn_core.protocol.protocol import RosterEntry, load_protocol
+from esn_server.cli import main as cli
+from esn_server.enrolment.centre_keys import create_authority, load_centre_key
+from esn_server.enrolment.sites import keep_enrolment
 
 KEY = "ecdsa-sha2-nistp384 AAAA{}="
 
@@ -226,8 +226,8 @@ def test_an_interrupt_has_its_status(monkeypatch, esn_server):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("esn_server.drafting.draft", stopped)
-    monkeypatch.setattr("esn_server.sites.enrolled", lambda _: ())
+    monkeypatch.setattr("esn_server.protocol.drafting.draft", stopped)
+    monkeypatch.setattr("esn_server.enrolment.sites.enrolled", lambda _: ())
     status, out, _ = esn_server(*protocol_words("centre", "protocol.toml"))
     assert (status, out) == (130, "")
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from esn_core.errors import ConfigError
-from esn_server.turns import queue, turn
+from esn_server.run.queue import queue, turn
 
 
 def holding(centre, study):
@@ -19,7 +19,7 @@ def holding(centre, study):
     source = f"""
         import sys, time
         from pathlib import Path
-        from esn_server.turns import turn
+        from esn_server.run.queue import turn
         with turn(Path({str(centre)!r}), study={study!r}, run_directory=Path("x"), behind=print):
             print("running", flush=True)
             time.sleep(600)

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from esn_client.answers import Hospital
-from esn_client.audit import AuditLog
-from esn_client.cohort import Cohort, People, Split
-from esn_client.config import Limits
-from esn_client.egress import Gate, discrete_gaussian
-from esn_client.ledger import Ledger
-from esn_client.study import Study
-from esn_core.atlas import load_atlas
-from esn_core.connectome import load_template
+from esn_client.answers.hospital import Hospital
+from esn_client.answers.study import Study
+from esn_client.cohort.cohort import Cohort, People, Split
+from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.gate import Gate, discrete_gaussian
+from esn_client.gate.ledger import Ledger
+from esn_client.site.settings import Limits
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.connectome import load_template
 from esn_core.errors import ProtocolError
-from esn_core.protocol import Protocol
-from esn_core.questions import Question
-from esn_server.checkpoints import RunStore
-from esn_server.memory import Memory
-from esn_server.rounds import Rounds
-from esn_server.study import run_study
+from esn_core.messages.question import Question
+from esn_core.protocol.protocol import Protocol
+from esn_server.run.checkpoints import RunStore
+from esn_server.run.memory import Memory
+from esn_server.study.rounds import Rounds
+from esn_server.study.study import run_study
 
 SITES = ("north", "south", "west")
 CHILDREN, HELD_OUT = 16, 8

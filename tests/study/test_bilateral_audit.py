@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import tomli_w
 
-from esn_client.audit import AuditLog
-from esn_core.chained_log import ChainedLog, hash_of
+from esn_client.gate.audit_log import AuditLog
 from esn_core.errors import AuditError, ConfigError
-from esn_server.audit import verify
-from esn_server.checkpoints import RunStore
-from esn_server.memory import Memory
-from esn_server.message_log import LoggedLink, log_of
-from esn_server.rounds import Rounds
-from esn_server.study import run_study
+from esn_core.system.chained_log import ChainedLog, hash_of
+from esn_server.link.log_comparison import verify
+from esn_server.link.message_log import LoggedLink, log_of
+from esn_server.run.checkpoints import RunStore
+from esn_server.run.memory import Memory
+from esn_server.study.rounds import Rounds
+from esn_server.study.study import run_study
 
 
 class Pair:
@@ -256,7 +256,7 @@ def test_a_site_that_was_killed_while_it_worked_agrees(make_consortium, tmp_path
 
 
 def _question(pair, body):
-    from esn_core.questions import Question
+    from esn_core.messages.question import Question
 
     return Question.from_bytes(body, pair.consortium.rounds._signing_key.public_key())
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from esn_core.atlas import load_atlas
-from esn_core.candidates import candidates_of
-from esn_core.connectome import load_template
-from esn_server.outcome import result_of
-from esn_server.study import run_study
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.connectome import load_template
+from esn_core.severity_network.candidates import candidates_of
+from esn_server.report.outcome import result_of
+from esn_server.study.study import run_study
 
 ATLAS, TEMPLATE = load_atlas("phantom-28"), load_template("phantom-28")
 AFFECTED = np.flatnonzero(TEMPLATE.present)[:20]  # as tests/study/conftest.py draws them

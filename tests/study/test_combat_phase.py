@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from esn_client.review import review
-from esn_core import releases
-from esn_core.combat import COVARIATE_NORM, COVARIATES, ComBatSite, combat_model, combat_rows
+from esn_client.approval.review import review
 from esn_core.errors import StudyError
-from esn_core.protocol import Protocol
-from esn_core.questions import Question, QuestionId
-from esn_core.releases import standardise_severity
-from esn_server.checkpoints import Checkpoints
-from esn_server.outcome import result_of
+from esn_core.messages.question import Question, QuestionId
+from esn_core.privacy import release as releases
+from esn_core.privacy.release import standardise_severity
+from esn_core.protocol.protocol import Protocol
+from esn_core.statistics.combat import COVARIATE_NORM, COVARIATES, ComBatSite, combat_model, combat_rows
+from esn_server.report.outcome import result_of
+from esn_server.run.checkpoints import Checkpoints
 
 RERUN = {"cross_site": True, "folds": 3, "random_scores": 1, "explanation": True}
 

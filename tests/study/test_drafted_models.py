@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from esn_client.imaging.simulated_connectomes import ATLAS
-from esn_client.imaging.simulated_site import generator, write_table
-from esn_client.participants import read_participants, read_phenotypes
-from esn_core.atlas import load_atlas
-from esn_core.logistic import EXACT_LOGIT_CLIP, newton_rows
-from esn_core.neurocognition import PREDICTED, features_of, models_of, rivals, table_of
-from esn_core.protocol import Protocol
-from esn_core.regression import EXACT_ROUNDS, ROUNDS, LogisticNewton
+from esn_client.cohort.participants import read_participants, read_phenotypes
+from esn_client.simulation.connectomes import ATLAS
+from esn_client.simulation.scans import generator, write_table
+from esn_core.analyses.neurocognition import PREDICTED, features_of, models_of, rivals, table_of
+from esn_core.connectome.atlas import load_atlas
+from esn_core.protocol.protocol import Protocol
 from esn_core.simulation.cohort import World
 from esn_core.simulation.consortium import CLINICAL
-from esn_server.demo import FULL
-from esn_server.drafting import _PHENOTYPES, analyses_of
+from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS, LogisticNewton
+from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, newton_rows
+from esn_server.protocol.drafting import _PHENOTYPES, analyses_of
+from esn_server.simulation.demo import FULL
 
 SEED = 20261123  # of 'esn-server demo'
 COVARIATES = {"age", "sex", "duration", "medicines"}

@@ -5,10 +5,10 @@ import logging
 import numpy as np
 import pytest
 
-from esn_core import releases
 from esn_core.errors import StudyError
-from esn_core.questions import LedgerMark, Question, QuestionId
-from esn_server.rounds import Rounds
+from esn_core.messages.question import LedgerMark, Question, QuestionId
+from esn_core.privacy import release as releases
+from esn_server.study.rounds import Rounds
 
 FOUR = ("north", "south", "west", "east")
 

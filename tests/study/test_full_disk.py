@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from esn_core.errors import StudyError
-from esn_server.checkpoints import Checkpoints
-from esn_server.study import run_study
+from esn_server.run.checkpoints import Checkpoints
+from esn_server.study.study import run_study
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from esn_client import answers
-from esn_client.neurocognition import _Children
-from esn_client.study import Study
-from esn_core.neurocognition import Kinds, features_of, models_of, rivals, table_of
-from esn_core.questions import Question, QuestionId
+from esn_client.answers import hospital as answers
+from esn_client.answers.neurocognition import _Children
+from esn_client.answers.study import Study
+from esn_core.analyses.neurocognition import Kinds, features_of, models_of, rivals, table_of
+from esn_core.messages.question import Question, QuestionId
 
 PHENOTYPES = {
     "age": {"kind": "number", "unit": "years", "range": (0, 20)},

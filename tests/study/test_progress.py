@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from esn_core.errors import ConfigError
-from esn_core.protocol import Protocol
-from esn_core.questions import LedgerMark, QuestionId, SiteFacts
-from esn_server.progress import ProgressFile, read_progress
-from esn_server.standing import SiteStanding, Standing
+from esn_core.messages.question import LedgerMark, QuestionId, SiteFacts
+from esn_core.protocol.protocol import Protocol
+from esn_server.run.progress import ProgressFile, read_progress
+from esn_server.study.question_progress import SiteStanding, Standing
 
 MARK = LedgerMark(entries=0, head="0" * 64)
 
@@ -154,8 +154,8 @@ def test_what_is_no_progress_is_refused_in_one_line(tmp_path, content):
 
 
 def test_a_whole_study_is_told(make_consortium, tmp_path):
-    from esn_server.rounds import Rounds
-    from esn_server.study import run_study
+    from esn_server.study.rounds import Rounds
+    from esn_server.study.study import run_study
 
     consortium = make_consortium()
     file = ProgressFile(tmp_path / "progress.json", protocol=consortium.protocol)

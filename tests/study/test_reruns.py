@@ -6,20 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from esn_client import answers
-from esn_client.study import Study
-from esn_core import releases
-from esn_core.atlas import load_atlas
-from esn_core.calibration import affine
-from esn_core.candidates import candidates_of
-from esn_core.connectome import load_template
+from esn_client.answers import hospital as answers
+from esn_client.answers.study import Study
+from esn_core.analyses.reruns import parts_of, random_scores, reruns_of
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.connectome import load_template
 from esn_core.learning.attribution import attributions
 from esn_core.learning.severity_model import as_matrices, predict
 from esn_core.learning.weights import from_vector, pretrained
-from esn_core.protocol import CohortRules
-from esn_core.questions import Question, QuestionId
-from esn_core.reruns import parts_of, random_scores, reruns_of
-from esn_core.severity_network import masked_input
+from esn_core.messages.question import Question, QuestionId
+from esn_core.privacy import release as releases
+from esn_core.protocol.protocol import CohortRules
+from esn_core.severity_network.candidates import candidates_of
+from esn_core.severity_network.selection import masked_input
+from esn_core.statistics.recalibration import affine
 
 ANALYSES = {"cross_site": True, "folds": 3, "random_scores": 2, "explanation": True}
 SHARES = {

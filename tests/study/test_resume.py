@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from esn_core.errors import ConfigError
-from esn_core.protocol import Protocol
-from esn_core.questions import LedgerMark
-from esn_server.checkpoints import Checkpoints, RunStore
-from esn_server.memory import Memory
-from esn_server.rounds import Rounds
-from esn_server.run_directory import open_directory
-from esn_server.study import run_study
+from esn_core.messages.question import LedgerMark
+from esn_core.protocol.protocol import Protocol
+from esn_server.run.checkpoints import Checkpoints, RunStore
+from esn_server.run.directory import open_directory
+from esn_server.run.memory import Memory
+from esn_server.study.rounds import Rounds
+from esn_server.study.study import run_study
 
 
 @pytest.fixture

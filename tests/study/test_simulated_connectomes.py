@@ -7,17 +7,17 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from esn_client.cohort import load_cohort
-from esn_client.imaging.simulated_connectomes import ATLAS, write_connectomes
-from esn_client.participants import read_participants
-from esn_core.atlas import load_atlas
-from esn_core.connectome import load_template
+from esn_client.cohort.cohort import load_cohort
+from esn_client.cohort.participants import read_participants
+from esn_client.simulation.connectomes import ATLAS, write_connectomes
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.connectome import load_template
+from esn_core.connectome.control_offset import control_offset
 from esn_core.errors import ConfigError
-from esn_core.harmonise import control_offset
-from esn_core.protocol import Protocol
-from esn_server import reference
+from esn_core.protocol.protocol import Protocol
 from esn_server.report.result import NetworkEdge, SeverityNetwork
-from esn_server.truth import network_truth, true_effects
+from esn_server.simulation import reference
+from esn_server.simulation.truth import network_truth, true_effects
 
 CHILDREN, CONTROLS = 20, 6
 
@@ -43,7 +43,7 @@ def simulate(directory, *, site, seed=5):
 @pytest.fixture
 def protocol(protocol_content):
     """A protocol of simulated children on the atlas, as plain data."""
-    recipe = (files("esn_core") / "atlases" / f"{ATLAS}.recipe.toml").read_text(encoding="utf-8")
+    recipe = (files("esn_core.connectome") / "atlases" / f"{ATLAS}.recipe.toml").read_text(encoding="utf-8")
     model = {**protocol_content["model"], "initial_weights": "compact-3"}
     return Protocol.model_validate({**protocol_content, "imaging": tomllib.loads(recipe), "model": model})
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 from esn_core.errors import LinkError
-from esn_core.loopback import free_port
-from esn_server import rounds
-from esn_server.checkpoints import RunStore
-from esn_server.memory import Memory
-from esn_server.progress import ProgressFile, read_progress
-from esn_server.status import CentreStatus, RunStatus, SiteStatus, eta_of
-from esn_server.status_page import serving
-from esn_server.status_page.serving import page_server
-from esn_server.study import run_study
+from esn_core.system.loopback import free_port
+from esn_server.run.checkpoints import RunStore
+from esn_server.run.memory import Memory
+from esn_server.run.progress import ProgressFile, read_progress
+from esn_server.status.page import serving
+from esn_server.status.page.serving import page_server
+from esn_server.status.status import CentreStatus, RunStatus, SiteStatus, eta_of
+from esn_server.study import rounds
+from esn_server.study.study import run_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")

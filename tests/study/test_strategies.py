@@ -6,18 +6,18 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
-from esn_client.review import review
-from esn_core.atlas import load_atlas
+from esn_client.approval.review import review
+from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ProtocolError, StudyError
 from esn_core.learning.severity_model import as_matrices
 from esn_core.learning.weights import from_vector, pretrained, to_vector
-from esn_core.price import price_of
-from esn_core.protocol import Protocol
-from esn_core.questions import Question, QuestionId
-from esn_core.releases import clip_rows, local_update, standardise_severity
-from esn_core.severity_network import masked_input
-from esn_server.checkpoints import Checkpoints
-from esn_server.outcome import result_of
+from esn_core.messages.question import Question, QuestionId
+from esn_core.privacy.release import clip_rows, local_update, standardise_severity
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.selection import masked_input
+from esn_server.report.outcome import result_of
+from esn_server.run.checkpoints import Checkpoints
 
 RATE, ROUNDS = 0.02, 3
 

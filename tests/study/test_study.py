@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from esn_core import releases
-from esn_core.atlas import load_atlas
+from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import StudyError
-from esn_core.fixed_point import noise_sd
 from esn_core.learning.severity_model import as_matrices, predict
 from esn_core.learning.weights import from_vector
-from esn_core.price import price_of
-from esn_core.privacy import compose
-from esn_core.severity_network import masked_input
-from esn_server.checkpoints import Checkpoints
-from esn_server.outcome import result_of
-from esn_server.study import run_study
+from esn_core.privacy import release as releases
+from esn_core.privacy.accounting import compose
+from esn_core.privacy.fixed_point import noise_sd
+from esn_core.protocol.price import price_of
+from esn_core.severity_network.selection import masked_input
+from esn_server.report.outcome import result_of
+from esn_server.run.checkpoints import Checkpoints
+from esn_server.study.study import run_study
 
 
 def pooled_held_out(consortium, findings):

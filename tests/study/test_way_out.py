@@ -7,9 +7,9 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.app.metadata import Metadata
 
 from esn_client import app as flower
-from esn_client.answers import Hospital
+from esn_client.answers.hospital import Hospital
 from esn_core.errors import ProtocolError
-from esn_core.questions import Question, QuestionId
+from esn_core.messages.question import Question, QuestionId
 
 METHODS = ("answered", "reveal", "release", "disclose", "refuse", "turn_away", "receive", "ledger_marks")
 

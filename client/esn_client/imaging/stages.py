@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_core.files import whole_file
+from esn_core.system.files import whole_file
 
 SOFTWARE = ("esn-federated", "dipy", "nibabel", "numpy", "scipy")
 """Another release of one of these may make another result."""

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from esn_core.atlas import Atlas
-from esn_core.files import write_whole
-from esn_server.report.brain import connectogram, glass_brain
-from esn_server.report.correlations import correlations
-from esn_server.report.drawing import Drawing
-from esn_server.report.figures import learning_curve, predicted_against_clinical, price_by_phase
+from esn_core.connectome.atlas import Atlas
+from esn_core.system.files import write_whole
+from esn_server.report.figures.brain import connectogram, glass_brain
+from esn_server.report.figures.correlations import correlations
+from esn_server.report.figures.drawing import Drawing
+from esn_server.report.figures.scores import learning_curve, predicted_against_clinical, price_by_phase
+from esn_server.report.figures.stability import stability, stable_edges
 from esn_server.report.result import NetworkEdge, StudyResult
-from esn_server.report.stability import stability, stable_edges
 from esn_server.report.verdict import interval_with_noise, prediction_in_words, privacy_in_words
 from esn_server.report.wording import chance, fixed, interval, signed
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from esn_core.errors import ProtocolError
-from esn_core.files import write_whole
+from esn_core.system.files import write_whole
 from esn_server.report.analyses import (
     CohortSummary,
     Compared,

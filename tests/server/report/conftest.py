@@ -2,7 +2,7 @@
 
 import pytest
 
-from esn_core.atlas import Atlas, Region
+from esn_core.connectome.atlas import Atlas, Region
 from esn_server.report.analyses import (
     AloneAtSite,
     Coefficient,

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from esn_server.analyses_outcome import absent_of
-from esn_server.report.correlations import lines_of
+from esn_server.report.analyses_outcome import absent_of
+from esn_server.report.figures.correlations import lines_of
 from esn_server.report.page import page_text
 from esn_server.report.result import NetworkTruth
 

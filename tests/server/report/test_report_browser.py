@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from esn_core.atlas import load_atlas
+from esn_core.connectome.atlas import load_atlas
 from esn_server.report.page import page_text
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

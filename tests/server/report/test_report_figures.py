@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from esn_core.atlas import load_atlas
+from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ProtocolError
-from esn_server.report import brain
-from esn_server.report.brain import _angles, connectogram, glass_brain
-from esn_server.report.figures import learning_curve, predicted_against_clinical, price_by_phase
+from esn_server.report.figures import brain
+from esn_server.report.figures.brain import _angles, connectogram, glass_brain
+from esn_server.report.figures.scores import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.result import RoundLoss
 from esn_server.report.verdict import interval_with_noise, prediction_in_words, privacy_in_words
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from esn_core.atlas import Atlas
+from esn_core.connectome.atlas import Atlas
 from esn_server.report.page import page_text, write_page
 from esn_server.report.result import StudyResult
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from esn_core.errors import ProtocolError
-from esn_core.files import write_whole
+from esn_core.system.files import write_whole
 from esn_server.report import result as result_module
 from esn_server.report.result import Evaluation, StudyResult, read_result, schema_text, write_result
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from esn_client.imaging.quality.planes import Planes
-from esn_core.atlas import Atlas
+from esn_core.connectome.atlas import Atlas
 
 INK, QUIET, BLUE, ORANGE = "#1f2933", "#52606d", "#0072b2", "#d55e00"
 DOTS_PER_INCH = 110

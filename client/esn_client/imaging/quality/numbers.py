@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_client.imaging.mask import cut_shares
-from esn_client.imaging.scans import Scan
+from esn_client.imaging.bids.scans import Scan
+from esn_client.imaging.preprocessing.mask import cut_shares
 
 Floats = NDArray[np.float64]
 

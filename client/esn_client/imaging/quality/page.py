@@ -14,9 +14,9 @@ from esn_client.imaging.quality.figures import Drawing
 from esn_client.imaging.quality.planes import Planes
 from esn_client.imaging.quality.rendering import environment
 from esn_client.imaging.quality.wording import WORDINGS
-from esn_core.atlas import Atlas
-from esn_core.quality import Verdict, overall, quantity
-from esn_core.recipe import ImagingRecipe
+from esn_core.connectome.atlas import Atlas
+from esn_core.protocol.imaging_recipe import ImagingRecipe
+from esn_core.protocol.quality_limits import Verdict, overall, quantity
 
 Floats = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_client.imaging.gradients import Gradients
+from esn_client.imaging.preprocessing.gradient_table import Gradients
 
 LEAST_SLICE_VOXELS = 100
 """Slices with less brain tell nothing."""

@@ -1,0 +1,290 @@
+"""What a site answers: one plain function per question of a protocol."""
+
+import datetime
+import logging
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from esn_client.answers import combat, neurocognition, reruns
+from esn_client.answers import exact_network as network
+from esn_client.answers.study import Study, calibrated
+from esn_client.answers.training import gradients
+from esn_client.cohort.cohort import Split
+from esn_client.gate.gate import Gate, Rows
+from esn_core.connectome.atlas import load_atlas
+from esn_core.errors import EsnError, ProtocolError
+from esn_core.learning.attribution import attributions
+from esn_core.learning.local_update import local_update as steps_from
+from esn_core.learning.severity_model import Connectomes, SeverityModel, predict
+from esn_core.learning.weights import from_vector
+from esn_core.messages.question import LedgerMark, Question, SiteFacts, size_band
+from esn_core.privacy import release as releases
+from esn_core.privacy.release import Children
+from esn_core.protocol.phases import BEFORE_COMBAT, Phase
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.selection import masked_input
+from esn_core.statistics.matching import COHORT, cohort_rows
+
+_log = logging.getLogger(__name__)
+
+_REPORTED_SOFTWARE = ("esn-federated", "dipy", "flwr", "numpy", "opacus", "opendp", "torch")
+
+
+class Hospital:
+    """Answers the centre's questions of the protocols that a site approved.
+
+    Parameters
+    ----------
+    gate : Gate
+    centre_key : Ed25519PublicKey
+        What it did not sign is no question.
+    approved : callable
+        Returns the approved protocol of a hash, or raises `ProtocolError`; called for every question.
+    load : callable
+        Returns the `Study` of a protocol; called once per protocol.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        centre_key: Ed25519PublicKey,
+        approved: Callable[[str], Protocol],
+        load: Callable[[Protocol], Study],
+    ) -> None:
+        self._gate = gate
+        self._centre_key = centre_key
+        self._approved = approved
+        self._load = load
+        self._studies: dict[str, Study] = {}
+
+    def reply(self, body: bytes) -> bytes:
+        """Answer one question, or refuse it with the class of the error.
+
+        Raises
+        ------
+        ProtocolError
+            The message is no question of the centre's; there is no id to answer under.
+
+        """
+        try:
+            question = Question.from_bytes(body, self._centre_key)
+        except ProtocolError as error:
+            _log.warning("turned a message away: %s", error)
+            self._gate.turn_away(body, error)
+            raise
+        self._gate.receive(question, body)
+        try:
+            return self._answer(question)
+        except EsnError as error:
+            _log.warning("refused %s: %s: %s", question.id, type(error).__name__, error)
+            return self._gate.refuse(question, error)
+
+    def _answer(self, question: Question) -> bytes:
+        digest = question.id.protocol_sha256
+        protocol = self._approved(digest)
+        study = self._studies.get(digest)
+        if study is None:
+            study = self._studies[digest] = self._load(protocol)
+        _check_round(question, study.protocol)
+        if question.reveal:
+            return self._gate.reveal(question, study.protocol)
+        _check_arrays(question, study.protocol)
+        if question.id.phase == "roll-call":
+            children: dict[Children, tuple[str, ...]] = {
+                "training": study.cohort.training.participants,
+                "held-out": study.cohort.held_out.participants,
+            }
+            facts = roll_call(study, *self._gate.ledger_marks(question.entries_seen))
+            return self._gate.disclose(question, facts, study.protocol, children=children)
+        before = self._gate.answered(question, study.protocol)
+        if before is not None:
+            return before
+        if "combat" in question.arrays:
+            study = combat.harmonised(study, question.array("combat"))
+        return self._gate.release(question, rows_of(question, study), study.protocol)
+
+
+def roll_call(study: Study, ledger: LedgerMark, ledger_seen: LedgerMark) -> SiteFacts:
+    """Say what the site runs, with which recipe, and roughly how many children it has."""
+    imaging = study.protocol.imaging
+    cohort = study.cohort
+    return SiteFacts(
+        software={name: version(name) for name in _REPORTED_SOFTWARE},
+        recipe_sha256=imaging.sha256,
+        atlas_sha256=load_atlas(imaging.atlas).sha256,
+        template_sha256=study.protocol.template.sha256,
+        cohort_band=size_band(len(cohort.training.participants) + len(cohort.held_out.participants)),
+        ledger=ledger,
+        ledger_seen=ledger_seen,
+        said_at=datetime.datetime.now(datetime.UTC),
+    )
+
+
+def cohort(_question: Question, study: Study) -> Rows:
+    """Sum age and sex of training children and controls, and count who was left out."""
+    people = study.cohort.people
+    return Rows(COHORT, cohort_rows(people.standing, people.age_years, people.sex), people.participants)
+
+
+def centre(_question: Question, study: Study) -> Rows:
+    """Count the training children and sum their severity."""
+    split = study.cohort.training
+    return Rows(releases.CENTRE, releases.centre_rows(split.gase), split.participants)
+
+
+def association(question: Question, study: Study) -> Rows:
+    """Sum edge score, or a block's average of them, times severity over the training children."""
+    (mean,) = question.array("mean_severity", 1)
+    split = study.cohort.training
+    features = study.candidates.features(split.scores)
+    values = releases.association_rows(features, split.gase, mean_severity=float(mean))
+    return Rows(releases.association(features.shape[1]), values, split.participants)
+
+
+def gradient(question: Question, study: Study) -> Rows:
+    """Sum the clipped gradients of one full-batch step over the training children."""
+    split = study.cohort.training
+    bound = study.protocol.training.max_gradient_norm
+    model = from_vector(question.array("weights"), device=study.device)
+    inputs = study.inputs(split, question.array("edge_weights", len(study.candidates.edges)))
+    per_child, losses = gradients(model, inputs, split.gase)
+    values = releases.gradient_rows(per_child, losses, max_gradient_norm=bound)
+    kind = releases.gradient(per_child.shape[1], max_gradient_norm=bound)
+    return Rows(kind, values, split.participants)
+
+
+def local_update(question: Question, study: Study) -> Rows:
+    """Take several steps at this site; for each training child, where they led, and the child's loss."""
+    split, rules = study.cohort.training, study.protocol.training
+    model, inputs = _model_and_inputs(question, study, split)
+    moved = steps_from(
+        model,
+        inputs,
+        split.gase,
+        steps=rules.local_steps,
+        learning_rate=rules.learning_rate,
+        proximal=rules.proximal,
+    )
+    descent = -moved / rules.learning_rate
+    losses = (predict(model, inputs) - releases.standardise_severity(split.gase)) ** 2
+    values = releases.local_update_rows(descent, losses, max_gradient_norm=rules.max_gradient_norm)
+    kind = releases.local_update(len(descent), max_gradient_norm=rules.max_gradient_norm)
+    return Rows(kind, values, split.participants)
+
+
+def calibration(question: Question, study: Study) -> Rows:
+    """Sum the moments of raw prediction and severity over the training children."""
+    split = study.cohort.training
+    raw = predict(*_model_and_inputs(question, study, split))
+    return Rows(releases.CALIBRATION, releases.calibration_rows(raw, split.gase), split.participants)
+
+
+def evaluation(question: Question, study: Study) -> Rows:
+    """Sum the moments of calibrated prediction and clinical score over the held-out children."""
+    split = study.cohort.held_out
+    raw = predict(*_model_and_inputs(question, study, split))
+    gase = calibrated(raw, question.array("calibration", 2))
+    return Rows(releases.EVALUATION, releases.evaluation_rows(gase, split.gase), split.participants)
+
+
+def attribution(question: Question, study: Study) -> Rows:
+    """Sum what each candidate edge contributes to the held-out children's calibrated predictions."""
+    split, edges = study.cohort.held_out, study.candidates.edges
+    _, slope = question.array("calibration", 2)
+    values = attributions(
+        from_vector(question.array("weights"), device=study.device),
+        masked_input(split.scores[:, edges], question.array("edge_weights", len(edges))),
+        edges,
+        ends=study.atlas.edges,
+        regions=len(study.atlas.regions),
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = releases.attribution_rows(values * slope)
+    return Rows(releases.attribution(len(edges)), rows, split.participants)
+
+
+def _model_and_inputs(question: Question, study: Study, split: Split) -> tuple[SeverityModel, Connectomes]:
+    model = from_vector(question.array("weights"), device=study.device)
+    return model, study.inputs(split, question.array("edge_weights", len(study.candidates.edges)))
+
+
+def rows_of(question: Question, study: Study) -> Rows:
+    """Compute the rows that answer a question, for the gate to sum."""
+    return _ROWS[question.id.phase](question, study)
+
+
+_ROWS: Mapping[Phase, Callable[[Question, Study], Rows]] = {
+    "centre": centre,
+    "association": association,
+    "gradient": gradient,
+    "local-update": local_update,
+    "calibration": calibration,
+    "evaluation": evaluation,
+    "cohort": cohort,
+    "combat": combat.sums,
+    "linear": neurocognition.linear,
+    "newton": neurocognition.newton,
+    "comparison": neurocognition.comparison,
+    "ranking": neurocognition.ranking,
+    "attribution": attribution,
+    "network": network.moments,
+    "network-null": network.null,
+    "network-bootstrap": network.bootstrap,
+    "rerun-association": reruns.association,
+    "rerun-calibration": reruns.calibration,
+    "rerun-evaluation": reruns.evaluation,
+    "fold-evaluation": reruns.fold_evaluation,
+}
+
+
+ARRAYS: Mapping[Phase, frozenset[str]] = {
+    "roll-call": frozenset(),
+    "centre": frozenset(),
+    "association": frozenset({"mean_severity"}),
+    "gradient": frozenset({"weights", "edge_weights"}),
+    "local-update": frozenset({"weights", "edge_weights"}),
+    "calibration": frozenset({"weights", "edge_weights"}),
+    "evaluation": frozenset({"weights", "edge_weights", "calibration"}),
+    "cohort": frozenset(),
+    "combat": frozenset(),
+    "linear": frozenset({"weights", "edge_weights", "calibration"}),
+    "newton": frozenset({"weights", "edge_weights", "calibration", "coefficients"}),
+    "comparison": frozenset({"weights", "edge_weights", "calibration", "coefficients"}),
+    "ranking": frozenset({"weights", "edge_weights", "calibration", "coefficients", "histograms"}),
+    "attribution": frozenset({"weights", "edge_weights", "calibration"}),
+    "network": frozenset(),
+    "network-null": frozenset(),
+    "network-bootstrap": frozenset({"partial"}),
+    "rerun-association": frozenset({"mean_severity"}),
+    "rerun-calibration": frozenset({"edge_weights"}),
+    "rerun-evaluation": frozenset({"edge_weights", "calibration"}),
+    "fold-evaluation": frozenset({"edge_weights", "calibration"}),
+}
+"""The arrays that a question of each phase has."""
+
+
+def _check_round(question: Question, protocol: Protocol) -> None:
+    phase = question.id.phase
+    rounds = 1 if phase == "roll-call" else price_of(protocol).of(phase).releases
+    if question.id.round >= rounds:
+        raise ProtocolError(
+            f"the protocol has {rounds} rounds of {phase}, numbered from 0; "
+            f"round {question.id.round} was asked"
+        )
+
+
+def _check_arrays(question: Question, protocol: Protocol) -> None:
+    expected = ARRAYS[question.id.phase]
+    if protocol.cohort.harmonisation == "combat" and question.id.phase not in BEFORE_COMBAT:
+        expected |= {"combat"}
+    if set(question.arrays) != expected:
+        found = sorted(question.arrays)
+        raise ProtocolError(
+            f"a {question.id.phase} question needs the arrays {sorted(expected)}, not {found}"
+        )

@@ -1,0 +1,149 @@
+"""What a site answers about neurocognition: sums of all models over the held-out children."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_client.answers.study import Study, calibrated
+from esn_client.gate.gate import Rows
+from esn_core.analyses.neurocognition import (
+    BINS,
+    CLINICAL,
+    GROUPS,
+    LARGEST_TARGET,
+    PREDICTED,
+    Kinds,
+    Model,
+    Table,
+    features_of,
+    logit_clip,
+    models_of,
+    rules_of,
+    table_of,
+)
+from esn_core.learning.severity_model import predict
+from esn_core.learning.weights import from_vector
+from esn_core.messages.question import Question
+from esn_core.privacy.release import GASE_LEVELS
+from esn_core.protocol.price import price_of
+from esn_core.statistics import calibration_curve as reliability
+from esn_core.statistics import linear as lines
+from esn_core.statistics import logistic_sums as logistic
+from esn_core.statistics import model_comparison as comparing
+from esn_core.statistics import roc
+
+Floats = NDArray[np.float64]
+
+
+class _Children:
+    """The held-out children of a site, as the models see them."""
+
+    def __init__(self, question: Question, study: Study) -> None:
+        split = study.cohort.held_out
+        model = from_vector(question.array("weights"), device=study.device)
+        inputs = study.inputs(split, question.array("edge_weights", len(study.candidates.edges)))
+        said = calibrated(predict(model, inputs), question.array("calibration", 2))
+        # A prediction outside is reported as the end of the scale; one that is not finite says nothing.
+        predicted = np.clip(np.nan_to_num(said, nan=4.0), GASE_LEVELS[0], GASE_LEVELS[-1])
+        self.participants = split.participants
+        self.columns: Mapping[str, Floats] = {**split.phenotypes, CLINICAL: split.gase, PREDICTED: predicted}
+        self.protocol = study.protocol
+        self.kinds = Kinds(models_of(study.protocol))
+        self.clip = logit_clip(price_of(study.protocol).of(question.id.phase).noise_multiplier)
+        self._tables = {
+            outcome.name: table_of(outcome, self.columns, study.protocol)
+            for outcome in rules_of(study.protocol).outcomes
+        }
+
+    def table(self, model: Model) -> Table:
+        return self._tables[model.outcome.name]
+
+    def features(self, model: Model) -> Floats:
+        return features_of(model, self.columns, self.protocol)
+
+    def probability(self, model: Model, coefficients: Floats) -> Floats:
+        """Return each child's (n,) probability under a model; NaN where it is not known."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            logit = np.clip(np.nan_to_num(self.features(model) @ coefficients), -self.clip, self.clip)
+        probability: Floats = np.where(
+            np.isfinite(self.table(model).impaired), 1 / (1 + np.exp(-logit)), np.nan
+        )
+        return probability
+
+
+def linear(question: Question, study: Study) -> Rows:
+    """Sum the products of predictors and scores of all linear models."""
+    children = _Children(question, study)
+    rows = [
+        lines.linear_rows(
+            children.features(model),
+            children.table(model).target,
+            feature_norm=model.feature_norm,
+            largest_target=LARGEST_TARGET,
+        )
+        for model in children.kinds.models
+    ]
+    return Rows(children.kinds.linear, np.concatenate(rows, axis=1), children.participants)
+
+
+def newton(question: Question, study: Study) -> Rows:
+    """Sum curvature, slope and likelihood of all logistic models at given coefficients."""
+    children = _Children(question, study)
+    kinds = children.kinds
+    given = kinds.coefficients(question.array("coefficients", kinds.coefficient_count))
+    rows = [
+        logistic.newton_rows(
+            children.features(model),
+            children.table(model).impaired,
+            coefficients=coefficients,
+            feature_norm=model.feature_norm,
+            logit_clip=children.clip,
+        )
+        for model, coefficients in zip(kinds.models, given, strict=True)
+    ]
+    return Rows(kinds.newton, np.concatenate(rows, axis=1), children.participants)
+
+
+def comparison(question: Question, study: Study) -> Rows:
+    """Sum the histograms and calibration curves of all models, and how much better one is than its rival."""
+    children = _Children(question, study)
+    kinds = children.kinds
+    given = kinds.coefficients(question.array("coefficients", kinds.coefficient_count))
+    rows = []
+    for kind, chosen in kinds.comparison_blocks():
+        models = [(kinds.models[i], given[i]) for i in chosen]
+        if kind.name == "vuong":
+            first, second = (
+                logistic.log_likelihoods(
+                    children.features(model),
+                    children.table(model).impaired,
+                    coefficients=coefficients,
+                    feature_norm=model.feature_norm,
+                    logit_clip=children.clip,
+                )
+                for model, coefficients in models
+            )
+            rows.append(comparing.vuong_rows(first, second, logit_clip=children.clip))
+            continue
+        ((model, coefficients),) = models
+        said, truth = children.probability(model, coefficients), children.table(model).impaired
+        if kind.name == "histogram":
+            rows.append(roc.histogram_rows(said, truth, bins=BINS))
+        else:
+            rows.append(reliability.reliability_rows(said, truth, groups=GROUPS))
+    return Rows(kinds.comparison, np.concatenate(rows, axis=1), children.participants)
+
+
+def ranking(question: Question, study: Study) -> Rows:
+    """Sum DeLong's components of each outcome's models."""
+    children = _Children(question, study)
+    kinds = children.kinds
+    given = kinds.coefficients(question.array("coefficients", kinds.coefficient_count))
+    histograms = question.array("histograms", 2 * BINS * len(kinds.models)).reshape(len(kinds.models), -1)
+    rows = []
+    for own in kinds.by_outcome().values():
+        values = np.column_stack([children.probability(kinds.models[i], given[i]) for i in own])
+        truth = children.table(kinds.models[own[0]]).impaired
+        rows.append(roc.delong_rows(values, truth, histograms=tuple(histograms[i] for i in own)))
+    return Rows(kinds.ranking, np.concatenate(rows, axis=1), children.participants)

@@ -1,0 +1,281 @@
+"""A protocol in plain words: what leaves, how often, from whom, and what it costs each child."""
+
+import math
+from collections.abc import Mapping
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from esn_client.gate.policy import violations
+from esn_client.site.settings import Limits
+from esn_core.identity.public_keys import identity_text
+from esn_core.identity.signing import fingerprint
+from esn_core.privacy.accounting import epsilon_of
+from esn_core.privacy.release import Children
+from esn_core.protocol.phases import Phase
+from esn_core.protocol.price import PhasePrice, Price, price_of
+from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.signature import signer
+
+_WHAT_LEAVES: Mapping[Phase, str] = {
+    "cohort": "numbers, sums of age and sex of children and controls; how many were left out, by reason",
+    "combat": "age, sex, severity and edges, their products and squares, of children about the site's means",
+    "centre": "the number of training children and the sum of their severity scores",
+    "association": "for each candidate edge, the sum of edge strength times severity",
+    "gradient": "the sum of the children's clipped gradients, and of their losses",
+    "local-update": "where several steps of training at this site lead, times its children; without noise",
+    "calibration": "five sums of predicted and clinical severity",
+    "evaluation": "number of held-out children, moments of predicted and clinical GASE, errors; also by GASE",
+    "attribution": "for each candidate edge, what it adds to the held-out children's predictions",
+    "network": "for each candidate edge, its products with severity, age and sex about the site's means",
+    "network-null": "the same products with random numbers that this site draws in the place of severity",
+    "network-bootstrap": "what children add to each edge's correlation, weighed by such random numbers",
+    "rerun-association": "the sums of 'association' without each site or part, and with random scores",
+    "rerun-calibration": "the sums of 'calibration' for each of these reruns",
+    "rerun-evaluation": "the sums of 'evaluation' for each of these reruns; a site is seen by itself in one",
+    "fold-evaluation": "the sums of 'evaluation' over the parts that the reruns left out",
+    "linear": "for each linear model, products of predictors and score",
+    "newton": "for each logistic model, its curvature, its slope and its likelihood",
+    "comparison": "how much better one model predicts impairment than another, summed and squared",
+    "ranking": "histograms of severities and models' predictions, of children with and without impairment",
+}
+
+_LOCAL: Mapping[str, tuple[str, ...]] = {
+    "gaussian": (
+        "  The centre sees this site's own sums. This site adds all of the noise to them itself, and",
+        "  need trust nobody.",
+    ),
+    "none": ("  The centre sees this site's own sums, exactly as they are.",),
+}
+
+
+def review(protocol: Protocol) -> str:
+    """Return the review of a protocol as text, for whoever has to approve it.
+
+    Raises
+    ------
+    ProtocolError
+        It was altered since it was signed.
+
+    """
+    price = price_of(protocol)
+    minimum = protocol.cohort.minimum_children
+    lines = [
+        f"Study {protocol.study}, protocol {protocol.sha256}",
+        *_signature(protocol),
+        "All children are simulated." if protocol.simulated else "The children are real patients.",
+        "Sites, with the fingerprints of their keys:",
+        *(f"  {entry.site}: {entry.fingerprint}" for entry in protocol.roster),
+        "",
+        "What leaves this site",
+        "  First, at roll call: software versions, hashes of recipe and atlas, the number of children as a",
+        "  band such as 16-31, and the number of entries in the privacy ledger. No noise protects these.",
+    ]
+    for phase in price.phases:
+        lines += [f"  {phase.phase}, {_times(phase)} from the {phase.children} children:"]
+        lines += [f"    {_WHAT_LEAVES[phase.phase]}"]
+        lines += [f"    {_noise(phase, price.epsilon_alone(phase))}"]
+    lines += [
+        f"  No sum over fewer than {minimum} children leaves. No image, connectome or score of one child",
+        "  does.",
+        *_network(protocol),
+        "  A site that has fewer refuses, and the refusal itself tells that a split is below the minimum.",
+        *_mixed(protocol),
+        "",
+        *_list(protocol),
+        *_who_sees(protocol),
+        "",
+        "What it costs one child",
+        *(_exact() if protocol.privacy.noise == "none" else _cost(price, protocol)),
+        "",
+        "What is not covered",
+        *_controls(protocol),
+        "  The participation of the site itself, and the roll call above.",
+        "",
+        "This approval is for one run of this protocol. The site's own cap on epsilon holds in any case.",
+    ]
+    return "\n".join(lines)
+
+
+def for_site(protocol: Protocol, *, limits: Limits, centre_key: Ed25519PublicKey) -> str:
+    """Return what stands between a protocol and this site's approval, as text."""
+    said = [f"  - {words}" for words in violations(limits, protocol)]
+    found = signer(protocol)
+    if found is not None and identity_text(found) != identity_text(centre_key):
+        said.append(f"  - it is signed by {fingerprint(found)}, not by the centre, {fingerprint(centre_key)}")
+    if found is None:
+        said.append("  - it is not signed")
+    return "\n".join(["", "What this site's settings say to it", *(said or ["  Nothing forbids it."])])
+
+
+def _signature(protocol: Protocol) -> list[str]:
+    """Say who signed, and until when the protocol counts."""
+    found = signer(protocol)
+    by = (
+        "NOT SIGNED: a draft, which no site can approve."
+        if found is None
+        else f"Signed by {fingerprint(found)}"
+    )
+    return [by, f"Questions are answered up to and on {protocol.expires}."]
+
+
+def _network(protocol: Protocol) -> list[str]:
+    """Say how many training children the exact network asks of a site, and why."""
+    rules = protocol.analyses.network
+    if rules is None:
+        return []
+    return [
+        f"  The exact network asks for {rules.minimum_children} training children at each site: there",
+        "  are fewer sums with random numbers than children. From as many a child could be computed.",
+    ]
+
+
+def _mixed(protocol: Protocol) -> list[str]:
+    """Say how the model is trained, and which numbers depend on several children at once."""
+    lines = [f"  Training: {protocol.training.in_words}."]
+    if protocol.training.local_steps > 1:
+        lines += [
+            "  What several steps at this site lead to depends on all of its training children at once: no",
+            "  clip bounds what one child does to it. It leaves under masks, weighed by its children.",
+        ]
+    if protocol.cohort.harmonisation == "combat":
+        lines += [
+            "  ComBat: this site's other children enter a child's harmonised scores, and those of all sites",
+            "  what the sites share. No epsilon bounds what any of the sums tells about one child.",
+        ]
+    return lines
+
+
+def _controls(protocol: Protocol) -> list[str]:
+    """Say what is promised to the healthy controls."""
+    if protocol.cohort.harmonisation == "combat":
+        return ["  Healthy controls: under ComBat none of them enters a child's scores."]
+    return [
+        "  Healthy controls: each site's offsets are estimated from its own controls, who take part in",
+        "  every sum without a bound.",
+    ]
+
+
+def _list(protocol: Protocol) -> list[str]:
+    """Say what a published list must not have seen."""
+    pairs = len(protocol.severity_network.pairs)
+    if not pairs:
+        return []
+    return [
+        "Where the candidates come from",
+        f"  A published list of {pairs} pairs of regions. It is public only for children who were not in the",
+        "  study that found it. If one of this site's children was, do NOT approve: no epsilon below covers",
+        "  what the list itself tells about that child.",
+        "",
+    ]
+
+
+def _who_sees(protocol: Protocol) -> list[str]:
+    """Say whom the children of this site have to trust."""
+    quorum, sites = protocol.rounds.quorum, len(protocol.roster)
+    if not protocol.masked:
+        return [
+            "Who sees it (trust 'local')",
+            *_LOCAL[protocol.privacy.noise],
+        ]
+    colluding = protocol.privacy.colluding_sites
+    lines = [
+        "Who sees it (trust 'secure-sum')",
+        "  The centre sees the sum of all sites only. This site's numbers leave under random masks that",
+        "  cancel in the sum of the sites and in nothing smaller; they are made from keys in this protocol,",
+        "  which the centre cannot exchange. Ask the other hospitals for their fingerprints, by telephone: a",
+        "  site that the centre had invented would hide nothing from it.",
+        f"  A sum is formed of {quorum} or more of the {sites} sites.",
+    ]
+    if protocol.privacy.noise == "none":
+        return [
+            *lines,
+            "  No noise is added: from sites that tell the centre their own numbers it learns the sum of",
+            "  the others.",
+        ]
+    lines += [
+        f"  The sites share out the noise: each adds a part, and {quorum - colluding} parts are enough.",
+    ]
+    if colluding:
+        lines += [
+            f"  So the figures below hold even if {_sites(colluding)} told the centre everything they know.",
+            "  They do not hold if more did.",
+        ]
+    else:
+        lines += [
+            "  The figures below hold against the centre only while NO site tells what noise it added.",
+            "  Another site that subtracts its own noise from a result has less noise than they say.",
+        ]
+    return lines
+
+
+def _exact() -> list[str]:
+    return [
+        "  There is NO differential privacy: the sums leave exactly as they are. Whoever knows all",
+        "  other children of a sum can compute this child's part of it. The site must consent to this",
+        "  in its own settings (limits.exact_sums), or it answers nothing.",
+    ]
+
+
+def _cost(whole: Price, protocol: Protocol) -> list[str]:
+    price = whole.noised
+    training, held_out = price.epsilon("training"), price.epsilon("held-out")
+    worst: Children = "training" if training >= held_out else "held-out"
+    replaced = [price.replace_one_epsilon(split) for split in ("training", "held-out")]
+    return [
+        *_declared_exact(whole),
+        f"  A training child: epsilon {training:.2f}; a held-out child: epsilon {held_out:.2f};",
+        f"  at delta {price.delta:g}, adding or removing one child (all its scans).",
+        f"  Exchanging one child for another: epsilon {replaced[0]:.2f} in training, {replaced[1]:.2f} held",
+        "  out.",
+        "  An attacker who watches everything raises the odds of a right guess about one child's",
+        f"  presence at most {_factor(price.epsilon(worst))}-fold, except with probability {price.delta:g}.",
+        "  Of a hundred children who took part, an attacker who accepts one false alarm among a hundred",
+        f"  who did not finds at most {100 * price.true_positives(worst):.0f}.",
+        *_deserted(price, protocol, worst),
+        *([] if whole.exact else ["  Nothing of this protocol is declared exact: every sum carries noise."]),
+    ]
+
+
+def _declared_exact(price: Price) -> list[str]:
+    """Say for whom there is no differential privacy, in a protocol that has noise otherwise."""
+    if not price.exact:
+        return []
+    children = " and ".join(dict.fromkeys(phase.children for phase in price.exact))
+    return [
+        f"  Declared EXACT: {', '.join(phase.phase for phase in price.exact)}.",
+        f"  These sums leave without noise, and for the {children} children there is NO epsilon:",
+        "  whoever knows all others can compute one child's part. The site must consent",
+        "  (limits.exact_sums). The figures below are about the sums with noise only.",
+    ]
+
+
+def _deserted(price: Price, protocol: Protocol, worst: Children) -> list[str]:
+    """Say what is left when nobody else keeps to the rules."""
+    if not protocol.masked:
+        return []
+    alone = epsilon_of(price.mu(worst) / math.sqrt(protocol.noise_share), price.delta)
+    return [
+        "  If the centre and ALL other sites worked together against this one, its own part of the noise",
+        f"  would be left: epsilon {alone:.2f}.",
+    ]
+
+
+def _times(phase: PhasePrice) -> str:
+    return "once" if phase.releases == 1 else f"{phase.releases} times"
+
+
+def _noise(phase: PhasePrice, epsilon: float) -> str:
+    if phase.noise_multiplier == 0:
+        return "exactly as it is, without noise"
+    return (
+        f"with noise of {phase.noise_multiplier:.2f} times the largest part of one child; "
+        f"alone epsilon {epsilon:.2f}"
+    )
+
+
+def _sites(number: int) -> str:
+    return "one other site" if number == 1 else f"{number} other sites"
+
+
+def _factor(epsilon: float) -> str:
+    return f"{math.exp(epsilon):.0f}" if epsilon < 10 else "more than 20,000"

@@ -1,0 +1,197 @@
+"""The site's table of participants: who they are, as participants.tsv says.
+
+Every field is text first; nothing is taken for a number, or for missing, that
+the table's own rules or the protocol's data dictionary do not say is one.
+pandas is imported where a table is read: nothing else of a site needs it.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from esn_core.errors import DataError
+from esn_core.privacy.release import GASE_LEVELS
+from esn_core.protocol.data_dictionary import MISSING, Phenotype, Phenotypes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_AGE = Phenotype(kind="number", unit="years", range=(0, 120))
+_SEX = {"F": 0.0, "M": 1.0}
+_GROUPS = ("dre", "control")
+_GASE = {MISSING: None} | {str(level): level for level in GASE_LEVELS}
+_LABEL = r"sub-[A-Za-z0-9]+"
+_COLUMNS = ("participant_id", "age", "sex", "group", "gase")
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One line of participants.tsv.
+
+    Attributes
+    ----------
+    label : str
+        BIDS participant label with its prefix, such as 'sub-012'.
+    age_years : float
+    sex : float
+        0 female, 1 male.
+    group : {'dre', 'control'}
+    gase : int or None
+        1 to 7; None for controls, and for children whose score is not known.
+
+    """
+
+    label: str
+    age_years: float
+    sex: float
+    group: str
+    gase: int | None
+    row: Mapping[str, str] = field(default_factory=dict)
+    """All fields of the line, by column, as they stand there."""
+
+
+def read_participants(dataset: Path) -> tuple[Participant, ...]:
+    """Read and check participants.tsv.
+
+    Raises
+    ------
+    DataError
+        The table is missing or has faults; the message lists all of them, with their lines.
+
+    """
+    path = dataset / "participants.tsv"
+    table, ragged = _read_table(path)
+    if table.empty and not ragged:
+        raise DataError(f"{path}: lists no participant")
+    said = [*ragged.items(), *_faults(table)]
+    faults = [f"line {line}: {words}" for line, words in sorted(said, key=lambda fault: fault[0])]
+    labels = table["participant_id"]
+    faults += [f"{label} is listed twice" for label in sorted(set(labels[labels.duplicated()]))]
+    if faults:
+        raise DataError(f"{path}: {'; '.join(faults)}")
+    lines = table.to_numpy(dtype=object).tolist()
+    return tuple(_participant(dict(zip(table.columns, line, strict=True))) for line in lines)
+
+
+def read_phenotypes(
+    participants: Sequence[Participant], phenotypes: Phenotypes
+) -> Mapping[str, Mapping[str, float]]:
+    """Read the columns of a data dictionary: by column, then by participant.
+
+    Returns
+    -------
+    dict of str to dict of str to float
+        In the units of the dictionary; the place of a category's code; NaN where a value is missing.
+
+    Raises
+    ------
+    DataError
+        A column is missing, or a value is not what the dictionary says; the message lists all faults.
+
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(
+        [p.row for p in participants], index=[p.label for p in participants], dtype=pd.StringDtype()
+    )
+    faults: list[str] = []
+    found: dict[str, dict[str, float]] = {}
+    for name, phenotype in phenotypes.items():
+        if name not in table:
+            faults.append(f"participants.tsv has no column {name!r}, which the protocol explains")
+            continue
+        values = phenotype.values(table[name])
+        wrong = table[name][values.isna() & (table[name] != MISSING)]
+        faults += [
+            f"{label}: {name} must be {phenotype.expected}, not {text!r}" for label, text in wrong.items()
+        ]
+        found[name] = dict(zip(table.index, values.tolist(), strict=True))
+    if faults:
+        raise DataError("; ".join(faults))
+    return found
+
+
+def _read_table(path: Path) -> tuple["pd.DataFrame", dict[int, str]]:
+    """Read the table as text, its lines' numbers as index, and say which lines are not as long as the head.
+
+    Lines without a mark on them are left out, and so are those that are too long or too short.
+    """
+    import pandas as pd
+
+    try:
+        # 'utf-8-sig': spreadsheets put a mark in front of the first column's name.
+        text = path.read_text(encoding="utf-8-sig")
+        head = text.partition("\n")[0].split("\t")
+        widest = max(line.count("\t") for line in text.split("\n")) + 1
+        # By the slower of pandas' readers: it alone tells an empty field from one that is not there.
+        cells = pd.read_csv(
+            io.StringIO(text or "\n"),
+            sep="\t",
+            header=None,
+            names=range(widest),
+            index_col=False,
+            dtype=pd.StringDtype(),
+            keep_default_na=False,
+            quoting=csv.QUOTE_NONE,
+            skip_blank_lines=False,
+            engine="python",
+        )
+    except FileNotFoundError as cause:
+        raise DataError(f"{path}: there is no such file") from cause
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as cause:
+        raise DataError(f"{path}: cannot be read as a table of tab-separated values") from cause
+    missing = [c for c in _COLUMNS if head.count(c) != 1]
+    if missing:
+        raise DataError(f"{path}: line 1: missing or repeated column {', '.join(map(repr, missing))}")
+    cells.index += 1
+    lines = cells.iloc[1:]
+    marked = [bool("".join(line).strip()) for line in lines.fillna("").to_numpy()]
+    lines = lines.loc[np.array(marked, dtype=np.bool_)]
+    fields = lines.notna().sum(axis=1)
+    ragged = fields[fields != len(head)]
+    table = lines.drop(index=ragged.index).iloc[:, : len(head)]
+    table.columns = pd.Index(head)
+    faults = zip(ragged.index.tolist(), ragged.tolist(), strict=True)
+    return table, {line: f"holds {found} fields, not {len(head)}" for line, found in faults}
+
+
+def _faults(table: "pd.DataFrame") -> list[tuple[int, str]]:
+    """Return the line and the words of every fault."""
+    labels, child = table["participant_id"], table["group"] == "dre"
+    named = labels.str.fullmatch(_LABEL)
+    said = [
+        (line, f"participant_id must be 'sub-' and plain letters or digits, not {label!r}")
+        for line, label in zip(table.index[~named].tolist(), labels[~named], strict=True)
+    ]
+    rules: dict[str, tuple[pd.Series[bool], str]] = {
+        "age": (_AGE.values(table["age"]).notna(), "must be in years"),
+        "sex": (table["sex"].isin(_SEX), "must be F or M"),
+        "group": (table["group"].isin(_GROUPS), "must be dre or control"),
+        "gase": (~child | table["gase"].isin(_GASE), f"must be a whole number from 1 to 7, or {MISSING}"),
+    }
+    for column, (right, words) in rules.items():
+        wrong = table[named & ~right]
+        said += [
+            (line, f"{label}: {column} {words}, not {text!r}")
+            for line, label, text in zip(
+                wrong.index.tolist(), wrong["participant_id"], wrong[column], strict=True
+            )
+        ]
+    return said
+
+
+def _participant(row: Mapping[str, str]) -> Participant:
+    """Return what a line says that has no fault."""
+    return Participant(
+        label=row["participant_id"],
+        age_years=float(row["age"]),
+        sex=_SEX[row["sex"]],
+        group=row["group"],
+        gase=_GASE[row["gase"]] if row["group"] == "dre" else None,
+        row=row,
+    )

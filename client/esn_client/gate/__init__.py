@@ -1,0 +1,1 @@
+"""The one way out: what leaves is bounded, noised, charged, masked and logged here."""

@@ -1,0 +1,88 @@
+"""The site's audit log: one line of JSON for every message that came or left, and for every refusal."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from esn_core.errors import AuditError, GateError, LedgerError
+from esn_core.identity.signing import sign
+from esn_core.messages.question import LedgerMark
+from esn_core.system.chained_log import BrokenChainError, ChainedLog, hash_of, read_chain
+
+
+class AuditLog:
+    """An append-only file of chained JSON lines, each on disk before the next step.
+
+    Lines hold question ids, hashes and error classes; never a patient, a path
+    or a text that the centre chose.
+    """
+
+    def __init__(self, path: Path, *, site: str) -> None:
+        self._path = path
+        self._site = site
+        self._log = ChainedLog(path)
+
+    def write(self, event: str, **facts: str | int | float) -> None:
+        """Append one line.
+
+        Raises
+        ------
+        GateError
+            The file cannot be written to: what should have been logged may not leave.
+
+        """
+        try:
+            self._log.append(site=self._site, event=event, **facts)
+        except OSError as cause:
+            raise GateError(f"{self._path}: the audit log cannot be written to: {cause.strerror}") from cause
+
+    def export(self, key: Ed25519PrivateKey) -> Iterator[str]:
+        """Yield all lines and a last one that is signed, for the centre to compare with its own log.
+
+        Parameters
+        ----------
+        key : Ed25519PrivateKey
+            The site's identity.
+
+        Raises
+        ------
+        AuditError
+            A line was changed, removed, added or moved.
+
+        """
+        lines = list(self._log.lines())
+        try:
+            read_chain(lines)
+        except BrokenChainError as cause:
+            raise AuditError(f"{self._path}: {cause}") from cause
+        # A part of a line that a kill left may be no text at all; its hash stands in the line after it.
+        yield from (line.decode("utf-8", "surrogateescape") for line in lines)
+        head = hash_of(lines[-1] if lines else None)
+        signature = sign(f"{self._site}\n{len(lines)}\n{head}".encode(), key, "audit-log")
+        yield json.dumps(
+            {"site": self._site, "lines": len(lines), "head": head, "signature": signature.hex()}
+        )
+
+    def last_charge(self) -> LedgerMark | None:
+        """Return the newest ledger entry that this log knows of, or None.
+
+        Raises
+        ------
+        LedgerError
+            The log cannot be read: there is nothing to compare the ledger with.
+
+        """
+        last: LedgerMark | None = None
+        try:
+            for line in self._log.lines():
+                # A process that was killed may have left half a line.
+                if b'"entry"' not in line or not line.endswith(b"}"):
+                    continue
+                said = json.loads(line)
+                mark = LedgerMark(entries=said["entry"], head=said["entry_hash"])
+                last = mark if last is None or mark.entries > last.entries else last
+        except (OSError, ValueError, KeyError) as cause:
+            raise LedgerError(f"{self._path}: cannot be read as an audit log: {cause}") from cause
+        return last

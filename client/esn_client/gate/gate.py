@@ -1,0 +1,444 @@
+"""The gate: everything that leaves a site passes here, in one order.
+
+Protocol and site policy, minimum count, clip, quantise, noise, ledger charge
+together with the noised sum, mask, audit line, bytes. The noised sum is kept
+under the question's id; masks are computed from it again, so the same question
+is answered with the same bytes and charged once.
+
+Between the minimum count and the charge nothing is refused for what is in the
+rows: a refusal costs no privacy, so it must not depend on a child's data.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from numpy.typing import NDArray
+
+from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.charge import Charge
+from esn_client.gate.ledger import Ledger, Paid, patient_hashes, salt_fingerprint
+from esn_client.gate.policy import consent_violations, trust_violations
+from esn_client.site.settings import Limits
+from esn_core.errors import EsnError, GateError, ProtocolError
+from esn_core.identity.public_keys import mask_key
+from esn_core.messages.question import Answer, LedgerMark, Question, Refusal, SiteFacts, sha256_of
+from esn_core.privacy.accounting import NO_NOISE
+from esn_core.privacy.fixed_point import add_noise, noise_units, sum_rows
+from esn_core.privacy.release import Children, ReleaseKind, clip_rows
+from esn_core.privacy.secure_sum import Attempt, mask, self_seed
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
+
+Noise = Callable[[int, float], NDArray[np.int64]]
+"""Draws (d,) integers from the discrete Gaussian of a standard deviation in grid units."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What one release sums: a row per scan, and whose it is.
+
+    Attributes
+    ----------
+    kind : ReleaseKind
+    values : (n, d) float64
+    participants : tuple of n str
+        Participant label of each row; several rows of one participant are added before the clip.
+
+    """
+
+    kind: ReleaseKind
+    values: NDArray[np.float64]
+    participants: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        expected = (len(self.participants), self.kind.dimension)
+        if self.values.shape != expected:
+            found = self.values.shape
+            raise GateError(f"release {self.kind.name} needs rows of shape {expected}, not {found}")
+
+
+class Gate:
+    """The only way out of a site.
+
+    Parameters
+    ----------
+    site : str
+    limits : Limits
+        The site's own policy.
+    ledger : Ledger
+    audit : AuditLog
+    salt : bytes
+        Secret that turns participant labels into the ledger's identifiers.
+    identity_key : Ed25519PrivateKey
+        By which every answer is signed.
+    mask_key : X25519PrivateKey
+        From which this site's masks are made.
+    noise : Noise
+        `discrete_gaussian` outside tests.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        limits: Limits,
+        ledger: Ledger,
+        audit: AuditLog,
+        salt: bytes,
+        identity_key: Ed25519PrivateKey,
+        mask_key: X25519PrivateKey,
+        noise: Noise,
+    ) -> None:
+        self._site = site
+        self._limits = limits
+        self._ledger = ledger
+        self._audit = audit
+        self._salt = salt
+        self._identity_key = identity_key
+        self._mask_key = mask_key
+        self._noise = noise
+
+    def answered(self, question: Question, protocol: Protocol) -> bytes | None:
+        """Return the answer that was already paid for, when this question was asked before.
+
+        Raises
+        ------
+        ProtocolError
+            It was asked before with other content, or with a set of sites that cannot be.
+
+        """
+        paid = self._ledger.paid(str(question.id))
+        if paid is None:
+            return None
+        if paid.content_sha256 != question.content_sha256:
+            raise ProtocolError("a question was asked again with other content")
+        return self._send_sum(question, paid, protocol)
+
+    def reveal(self, question: Question, protocol: Protocol) -> bytes:
+        """Reveal the seed of this site's own mask, for one set of sites and never for another.
+
+        Parameters
+        ----------
+        question : Question
+            Whose `participants` have all answered, says the centre.
+        protocol : Protocol
+            Approved by the site.
+
+        Raises
+        ------
+        ProtocolError
+            The seed was revealed for another set of sites, the question was never answered, or the
+            protocol has no such masks.
+
+        """
+        if not protocol.self_masked:
+            raise ProtocolError("a seed was asked for; this protocol's masks have none to reveal")
+        attempt = self._attempt(question, protocol)
+        mark = self._ledger.reveal(attempt.question, attempt.participants)
+        seed = self_seed(self._mask_key, attempt)
+        return self._send(question, Answer(question.id, self._site, seed=seed, charged=mark), mark)
+
+    def release(self, question: Question, rows: Rows, protocol: Protocol) -> bytes:
+        """Protect, charge and hand out one sum.
+
+        Parameters
+        ----------
+        question : Question
+            Of the phase that the sum answers.
+        rows : Rows
+            What is to be summed.
+        protocol : Protocol
+            Approved by the site.
+
+        Returns
+        -------
+        bytes
+            The answer, ready to leave.
+
+        Raises
+        ------
+        GateError
+            The rows are not what the question asks for, there are too few children, no consent to
+            exact sums, or more trust is asked for than the site has.
+        ProtocolError
+            The set of sites to be summed cannot be.
+        PrivacyBudgetError
+            The site's cap, or a second run of the protocol.
+
+        """
+        kind = rows.kind
+        if question.id.protocol_sha256 != protocol.sha256:
+            raise GateError("the question belongs to another protocol")
+        price = price_of(protocol).of(question.id.phase)
+        if (kind.name, kind.children) != (price.phase, price.children):
+            raise GateError(f"release {kind.name} is no answer to a question of the phase {price.phase}")
+        self._check_trust(protocol)
+        self._check_consent(price.noise_multiplier)
+        if protocol.masked:
+            self._attempt(question, protocol)
+        noise_sd = noise_units(kind, price.noise_multiplier, share=protocol.noise_share)
+        patients, values = _one_row_each(rows)
+        self._check_minimum(patients, kind.children, protocol, what=f"release {kind.name}")
+        total = sum_rows(clip_rows(values, kind.l2_bound), kind)
+        if price.noise_multiplier != NO_NOISE:
+            total = add_noise(total, self._noise(kind.dimension, noise_sd))
+        paid = self._ledger.charge(
+            Charge(
+                question=str(question.id),
+                protocol_sha256=protocol.sha256,
+                run=question.id.run,
+                release=kind.name,
+                trust=protocol.privacy.trust,
+                noise_multiplier=price.noise_multiplier,
+                noise_share=protocol.noise_share,
+                sampling_rate=1.0,
+                l2_bound=kind.l2_bound,
+                dimension=kind.dimension,
+                patients=self._hashes(patients),
+                salt_sha256=salt_fingerprint(self._salt),
+                software=version("esn-federated"),
+            ),
+            total,
+            content_sha256=question.content_sha256,
+            epsilon_cap=self._limits.epsilon_cap,
+            delta=self._limits.delta,
+        )
+        return self._send_sum(question, paid, protocol)
+
+    def disclose(
+        self,
+        question: Question,
+        facts: SiteFacts,
+        protocol: Protocol,
+        *,
+        children: Mapping[Children, Sequence[str]],
+    ) -> bytes:
+        """Hand out the facts of a roll call, if this site can answer the protocol to its end.
+
+        A refusal that is bound to come is given here, before any site has spent anything.
+
+        Parameters
+        ----------
+        question : Question
+        facts : SiteFacts
+            Nothing in them is computed from a child's scan or score.
+        protocol : Protocol
+            Approved by the site.
+        children : dict of {'training', 'held-out'} to sequence of str
+            Participant labels of each split.
+
+        Raises
+        ------
+        GateError
+            Too few children in a split, no consent to exact sums, or more trust is asked for than the
+            site has.
+        PrivacyBudgetError
+            The site's cap, or a second run of the protocol.
+        LedgerError
+            Patients of the ledger were hashed with another key.
+
+        """
+        price = price_of(protocol)
+        self._check_trust(protocol)
+        for phase in price.phases:
+            self._check_consent(phase.noise_multiplier)
+        for split, participants in children.items():
+            self._check_minimum(set(participants), split, protocol, what=f"the {split} children's releases")
+        check_budget(
+            self._ledger,
+            protocol,
+            limits=self._limits,
+            salt=self._salt,
+            run=question.id.run,
+            children=children,
+        )
+        return self._send(question, Answer(question.id, self._site, facts=facts))
+
+    def ledger_marks(self, entries_seen: int) -> tuple[LedgerMark, LedgerMark]:
+        """Return the end of the ledger, and the entry up to which the centre says that it knows it.
+
+        Raises
+        ------
+        LedgerError
+            The ledger is shorter than that.
+
+        """
+        return self._ledger.mark, self._ledger.mark_at(entries_seen)
+
+    def refuse(self, question: Question, error: EsnError) -> bytes:
+        """Answer with the class of `error`; its text stays in the site's own log."""
+        refusal = Refusal(error=type(error).__name__)
+        body = Answer(question.id, self._site, refusal=refusal).to_bytes(self._identity_key)
+        self._audit.write(
+            "refused",
+            question=str(question.id),
+            attempt=question.id.attempt,
+            error=refusal.error,
+            bytes=len(body),
+            sha256=sha256_of(body),
+        )
+        return body
+
+    def receive(self, question: Question, body: bytes) -> None:
+        """Note that a question of the centre's came, before anything is made of it."""
+        self._audit.write(
+            "received",
+            question=str(question.id),
+            attempt=question.id.attempt,
+            bytes=len(body),
+            sha256=sha256_of(body),
+        )
+
+    def turn_away(self, body: bytes, error: EsnError) -> None:
+        """Note a message that is no question of the centre's, and has no id to be answered under."""
+        self._audit.write("turned-away", error=type(error).__name__, sha256=sha256_of(body))
+
+    def _attempt(self, question: Question, protocol: Protocol) -> Attempt:
+        """Accept the set of sites that are to be summed, or refuse it."""
+        named = question.participants
+        allowed = tuple(site for site in protocol.sites if site in named)
+        if named != allowed or self._site not in named:
+            raise ProtocolError(
+                "a sum is formed of sites of the roster, in its order, this one among them; "
+                f"{', '.join(named) or 'none'} were named"
+            )
+        # The quorum is three or more; a smaller sum would also have too little noise.
+        fewest = protocol.rounds.quorum
+        if len(named) < fewest:
+            raise ProtocolError(
+                f"a sum of {len(named)} sites was asked for; the protocol allows {fewest} or more"
+            )
+        return Attempt(protocol.sha256, str(question.id), named)
+
+    def _check_trust(self, protocol: Protocol) -> None:
+        forbidden = trust_violations(self._limits, protocol)
+        if forbidden:
+            raise GateError("; ".join(forbidden))
+
+    def _check_consent(self, noise_multiplier: float) -> None:
+        forbidden = consent_violations(self._limits, noise_multiplier)
+        if forbidden:
+            raise GateError("; ".join(forbidden))
+
+    def _check_minimum(
+        self, patients: Collection[str], children: Children, protocol: Protocol, *, what: str
+    ) -> None:
+        needed = max(self._limits.minimum_children, protocol.minimum(children))
+        if len(patients) < needed:
+            raise GateError(f"{what} would sum fewer than the minimum of {needed} children")
+
+    def _hashes(self, patients: Sequence[str]) -> tuple[str, ...]:
+        return tuple(sorted(patient_hashes(patients, salt=self._salt)))
+
+    def _send_sum(self, question: Question, paid: Paid, protocol: Protocol) -> bytes:
+        total = paid.total
+        if protocol.masked:
+            attempt = self._attempt(question, protocol)
+            total = mask(
+                total,
+                attempt,
+                site=self._site,
+                private_key=self._mask_key,
+                public_keys={entry.site: mask_key(entry.mask_key) for entry in protocol.roster},
+                self_masked=protocol.self_masked,
+            )
+        elif question.participants:
+            raise ProtocolError("a set of sites was named; this protocol uses no masks")
+        answer = Answer(question.id, self._site, total=total, charged=paid.mark)
+        return self._send(question, answer, paid.mark)
+
+    def _send(self, question: Question, answer: Answer, charged: LedgerMark | None = None) -> bytes:
+        body = answer.to_bytes(self._identity_key)
+        entry: dict[str, str | int] = (
+            {"entry": charged.entries, "entry_hash": charged.head} if charged else {}
+        )
+        self._audit.write(
+            "revealed" if answer.seed else "sent",
+            question=str(question.id),
+            attempt=question.id.attempt,
+            bytes=len(body),
+            sha256=sha256_of(body),
+            **entry,
+        )
+        return body
+
+
+def check_budget(
+    ledger: Ledger,
+    protocol: Protocol,
+    *,
+    limits: Limits,
+    salt: bytes,
+    run: str | None,
+    children: Mapping[Children, Sequence[str]],
+) -> None:
+    """Refuse a protocol that could not be answered to its end; nothing is spent.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    protocol : Protocol
+    limits : Limits
+        The site's own policy.
+    salt : bytes
+        Secret that turns participant labels into the ledger's identifiers.
+    run : str or None
+        Which run asks; None where it has no name yet.
+    children : dict of {'training', 'held-out'} to sequence of str
+        Participant labels of each split.
+
+    Raises
+    ------
+    PrivacyBudgetError
+        The site's cap, or a second run of the protocol.
+    LedgerError
+        Patients of the ledger were hashed with another key.
+
+    """
+    price = price_of(protocol)
+    for split, participants in children.items():
+        ledger.check_plan(
+            protocol_sha256=protocol.sha256,
+            run=run,
+            patients=patient_hashes(participants, salt=salt),
+            salt_sha256=salt_fingerprint(salt),
+            planned=price.mechanisms(split),
+            epsilon_cap=limits.epsilon_cap,
+            delta=limits.delta,
+        )
+
+
+def discrete_gaussian(dimension: int, scale: float) -> NDArray[np.int64]:
+    """Draw from the discrete Gaussian (Canonne, Kamath & Steinke 2020), from the system's entropy.
+
+    Parameters
+    ----------
+    dimension : int
+    scale : float
+        Standard deviation, in grid units.
+
+    """
+    # Imported here: OpenDP loads a native library, and most commands draw no noise. Its prelude would load
+    # scikit-learn as well.
+    from opendp.domains import atom_domain, vector_domain
+    from opendp.measurements import make_gaussian
+    from opendp.metrics import l2_distance
+    from opendp.mod import enable_features
+
+    enable_features("contrib")
+    measurement = make_gaussian(vector_domain(atom_domain(T="i64")), l2_distance(T="f64"), scale=scale)
+    return np.array(measurement([0] * dimension), dtype=np.int64)
+
+
+def _one_row_each(rows: Rows) -> tuple[Sequence[str], NDArray[np.float64]]:
+    patients, index = np.unique(np.array(rows.participants, dtype=str), return_inverse=True)
+    values = np.zeros((len(patients), rows.kind.dimension))
+    # A number that is not finite is the clip's business: infinities of two scans may add up to none.
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.add.at(values, index, rows.values)
+    return [str(p) for p in patients], values

@@ -1,0 +1,63 @@
+"""A site's policy against a protocol: what the site allows, whatever is asked."""
+
+from esn_client.site.settings import Limits
+from esn_core.privacy.accounting import NO_NOISE, epsilon_of
+from esn_core.privacy.release import Children
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
+
+_SPLITS: tuple[Children, ...] = ("training", "held-out")
+# As the ledger's: a protocol that spends the cap to the last digit is not above it.
+_ROUNDING = 1e-9
+
+
+def violations(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
+    """Name all that a protocol asks for and the site does not allow; nothing where it may be approved."""
+    return (
+        *trust_violations(limits, protocol),
+        *_minimum(limits, protocol),
+        *(consent_violations(limits, NO_NOISE) if price_of(protocol).exact else ()),
+        *_cap(limits, protocol),
+    )
+
+
+def trust_violations(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
+    """Name what the protocol trusts the others with, and the site does not."""
+    if not protocol.masked:
+        return ()
+    said = []
+    if limits.trust != "secure-sum":
+        said.append("the protocol shares out the noise; this site adds all of it (limits.trust)")
+    withstood, demanded = protocol.privacy.colluding_sites, limits.colluding_sites
+    if withstood < demanded:
+        said.append(
+            f"the protocol's noise suffices with {withstood} colluding sites; this site demands "
+            f"{demanded} (limits.colluding_sites)"
+        )
+    return tuple(said)
+
+
+def consent_violations(limits: Limits, noise_multiplier: float) -> tuple[str, ...]:
+    """Say that a release is exact, and that the site has not consented to that."""
+    if noise_multiplier != NO_NOISE or limits.exact_sums:
+        return ()
+    return ("the protocol asks for exact sums; this site has not consented (limits.exact_sums)",)
+
+
+def _minimum(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
+    asked, allowed = protocol.cohort.minimum_children, limits.minimum_children
+    if asked >= allowed:
+        return ()
+    return (
+        f"the protocol sums {asked} children or more; this site {allowed} or more (limits.minimum_children)",
+    )
+
+
+def _cap(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
+    # Exact sums have no epsilon: they are a matter of consent.
+    price = price_of(protocol).noised
+    worst = max(epsilon_of(price.mu(split), limits.delta) for split in _SPLITS)
+    if worst <= limits.epsilon_cap * (1 + _ROUNDING):
+        return ()
+    said = f"the protocol costs one child epsilon {worst:.2f} at delta {limits.delta:g}"
+    return (f"{said}; this site's cap is {limits.epsilon_cap:g} (limits.epsilon_cap)",)

@@ -1,0 +1,124 @@
+"""What each patient has spent, kept up with the ledger entry by entry.
+
+Most patients have the same history: each history is held once, however many
+patients share it, as counts of equal releases. So a charge costs the same in the
+first year of a ledger and in the tenth.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from esn_client.gate.charge import Charge
+from esn_core.privacy.accounting import NO_NOISE, GaussianRelease, epsilon_of_all
+
+_History = tuple[tuple[str, GaussianRelease, int], ...]
+"""Sorted: protocol, release, how often. The empty one is that of a patient who has spent nothing."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one patient has spent.
+
+    Attributes
+    ----------
+    releases : int
+    exact_releases : int
+        Of these, without noise.
+    noisy : tuple of GaussianRelease
+        The others.
+
+    """
+
+    releases: int
+    exact_releases: int
+    noisy: tuple[GaussianRelease, ...]
+
+    def epsilon(self, delta: float) -> float:
+        """Epsilon of everything; infinite when there was an exact release."""
+        return math.inf if self.exact_releases else epsilon_of_all(self.noisy, delta)
+
+
+class Spending:
+    """The histories of all patients of one ledger."""
+
+    def __init__(self) -> None:
+        self._histories: dict[str, _History] = {}
+        self._runs: dict[str, str] = {}
+        self._salt: str | None = None
+
+    def add(self, charge: Charge) -> None:
+        """Add one charge; charges are added in the order of the ledger."""
+        self._runs.setdefault(charge.protocol_sha256, charge.run)
+        self._salt = charge.salt_sha256
+        longer: dict[_History, _History] = {}
+        for patient in charge.patients:
+            before = self._histories.get(patient, ())
+            if before not in longer:
+                longer[before] = _with(before, charge.protocol_sha256, charge.mechanism)
+            self._histories[patient] = longer[before]
+
+    @property
+    def salt_sha256(self) -> str | None:
+        """Fingerprint of the key by which the newest charge's patients are hashed; None without charges."""
+        return self._salt
+
+    def run_of(self, protocol_sha256: str) -> str | None:
+        """Return the run in which a protocol was answered, if it was in any."""
+        return self._runs.get(protocol_sha256)
+
+    def of(self, patients: Iterable[str] | None = None, *, without: str | None = None) -> dict[str, Spent]:
+        """Return what each patient has spent; all patients by default.
+
+        Parameters
+        ----------
+        patients : iterable of str, optional
+        without : str, optional
+            A protocol whose releases are left out.
+
+        """
+        names = self._histories if patients is None else patients
+        known: dict[_History, Spent] = {}
+        found = {}
+        for patient in names:
+            history = self._histories.get(patient, ())
+            if history not in known:
+                known[history] = _spent(history, without)
+            found[patient] = known[history]
+        return found
+
+    def largest_epsilon(
+        self,
+        patients: Iterable[str],
+        more: Sequence[GaussianRelease],
+        *,
+        delta: float,
+        without: str | None = None,
+    ) -> float:
+        """Return the largest noisy epsilon that one of the patients would have after `more`."""
+        # Each history is composed once.
+        histories = {self._histories.get(patient, ()) for patient in patients}
+        noisy = {_spent(history, without).noisy for history in histories}
+        return max((epsilon_of_all([*releases, *more], delta) for releases in noisy), default=0.0)
+
+
+def _with(history: _History, protocol: str, release: GaussianRelease) -> _History:
+    """Return a history with one more release."""
+    counts = {(p, r): times for p, r, times in history}
+    counts[protocol, release] = counts.get((protocol, release), 0) + 1
+    return tuple(
+        sorted(
+            ((p, r, times) for (p, r), times in counts.items()),
+            key=lambda item: (item[0], item[1].noise_multiplier, item[1].sampling_rate),
+        )
+    )
+
+
+def _spent(history: _History, without: str | None) -> Spent:
+    releases = [r for protocol, r, times in history if protocol != without for _ in range(times)]
+    noisy = [release for release in releases if release.noise_multiplier != NO_NOISE]
+    return Spent(
+        releases=len(releases),
+        exact_releases=len(releases) - len(noisy),
+        noisy=tuple(sorted(noisy, key=lambda r: (r.noise_multiplier, r.sampling_rate))),
+    )

@@ -1,0 +1,1 @@
+"""Datasets as BIDS lays them out: scans in, connectomes out."""

@@ -1,0 +1,305 @@
+"""Derivatives: connectomes on disk, as BIDS wants them, each with the record of how it was made."""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_client.imaging.bids.scans import Visit, segmentation_of
+from esn_client.imaging.stages import SOFTWARE, code_sha256
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.connectome import Connectome
+from esn_core.errors import DataError
+from esn_core.protocol.imaging_recipe import ImagingRecipe
+from esn_core.system.files import write_whole
+
+BIDS_VERSION = "1.10.0"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One way to say how strongly two regions are joined.
+
+    Attributes
+    ----------
+    meaning, units : str
+    whole : bool
+        Whether it counts in whole numbers.
+
+    """
+
+    meaning: str
+    units: str
+    whole: bool = False
+
+
+MEASURES = {
+    "count": Measure("number of streamlines", "streamlines", whole=True),
+    "weight": Measure("sum of the streamlines' weights, fitted to the fODFs", "streamlines"),
+    "meanlength": Measure("mean length of the streamlines", "mm"),
+    "countperlength": Measure("sum over streamlines of 1 / length", "1/mm"),
+    "countpervolume": Measure("number of streamlines by the mean volume of both regions", "1/mm^3"),
+    "meanfa": Measure("mean over streamlines of the mean fractional anisotropy along them", "1"),
+}
+"""By the ``meas-`` label of the file; 'weight' is there if the recipe asks for weights."""
+
+
+def strength_of(recipe: ImagingRecipe) -> str:
+    """Name the measure that a study's edge strengths are computed from."""
+    return "count" if not recipe.weight_iterations else "weight"
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """The files of one prepared visit: for each measure ``<stem>.dense.tsv`` and ``<stem>.json``.
+
+    The matrices are written first; the record, which holds their digests, makes them valid.
+
+    Attributes
+    ----------
+    out : Path
+        The derivative dataset.
+    visit : Visit
+    recipe : ImagingRecipe
+
+    """
+
+    out: Path
+    visit: Visit
+    recipe: ImagingRecipe
+
+    def matrix(self, measure: str) -> Path:
+        """Name a measure's matrix: tab-separated, without a header; the record names the nodes."""
+        return self._path(measure, ".dense.tsv")
+
+    @property
+    def record(self) -> Path:
+        """How the matrices were made: the sidecar of the counts."""
+        return self._path("count", ".json")
+
+    @property
+    def page(self) -> Path:
+        """The page on the visit's quality."""
+        return self.out / f"{self.visit.label}_seg-{segmentation_of(self.recipe.atlas)}_quality.html"
+
+    @property
+    def tractogram(self) -> Path:
+        """The streamlines, where they were asked for."""
+        return self.out / self.visit.folder / "dwi" / f"{self.visit.label}_tractogram.trx"
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures that the recipe asks for."""
+        return tuple(m for m in MEASURES if m != "weight" or self.recipe.weight_iterations)
+
+    def _path(self, measure: str, suffix: str) -> Path:
+        segmentation = segmentation_of(self.recipe.atlas)
+        name = f"{self.visit.label}_seg-{segmentation}_meas-{measure}_relmat{suffix}"
+        return self.out / self.visit.folder / "dwi" / name
+
+    def is_current(self, sources: Mapping[str, str]) -> bool:
+        """Tell whether what is on disk was made whole, from these inputs, by this recipe and release.
+
+        Parameters
+        ----------
+        sources : mapping of str to str
+            Digest of each input file by its path inside the dataset.
+
+        """
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+            matrices = {m: _sha256(self.matrix(m).read_bytes()) for m in self.measures}
+            return bool(
+                record["Sources"] == dict(sources)
+                and record["RecipeSha256"] == self.recipe.sha256
+                and record["AtlasSha256"] == load_atlas(self.recipe.atlas).sha256
+                and record["Software"]["esn-federated"] == version("esn-federated")
+                and record["CodeSha256"] == code_sha256()
+                and record["MatricesSha256"] == matrices
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def write(
+        self,
+        matrices: Mapping[str, NDArray[np.float64]],
+        *,
+        sources: Mapping[str, str],
+        details: Mapping[str, Any],
+    ) -> None:
+        """Write the matrices and their sidecars, then the record that makes them valid.
+
+        Parameters
+        ----------
+        matrices : mapping of str to (R, R) float64
+            By measure.
+        sources : mapping of str to str
+        details : mapping
+            What else the record should say: stages, response, quality.
+
+        """
+        atlas = load_atlas(self.recipe.atlas)
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        self.record.unlink(missing_ok=True)
+        digests = {}
+        for measure in self.measures:
+            text = io.StringIO()
+            # 17 digits: what is read back is what was computed.
+            whole = MEASURES[measure].whole
+            np.savetxt(text, matrices[measure], fmt="%d" if whole else "%.17g", delimiter="\t")
+            content = text.getvalue().encode()
+            digests[measure] = _sha256(content)
+            write_whole(self.matrix(measure), content)
+            if measure != "count":
+                _write_json(self._path(measure, ".json"), self._sidecar(measure, atlas.names))
+        record = {
+            **self._sidecar("count", atlas.names),
+            "Atlas": self.recipe.atlas,
+            "AtlasSha256": atlas.sha256,
+            "MatricesSha256": digests,
+            "Recipe": self.recipe.model_dump(mode="json"),
+            "RecipeSha256": self.recipe.sha256,
+            "Sources": dict(sources),
+            "Software": {name: version(name) for name in SOFTWARE},
+            "CodeSha256": code_sha256(),
+            **details,
+        }
+        _write_json(self.record, record)
+
+    def _sidecar(self, measure: str, nodes: tuple[str, ...]) -> dict[str, Any]:
+        """Say what BEP017 asks of a relation matrix."""
+        return {
+            "Participant": self.visit.participant,
+            **({"Session": self.visit.session} if self.visit.session else {}),
+            "RelationshipMeasure": MEASURES[measure].meaning,
+            "Units": MEASURES[measure].units,
+            "Weighted": True,
+            "Directed": False,
+            "ValidDiagonal": True,
+            "StorageFormat": "Full",
+            "NonNegative": True,
+            "Nodes": list(nodes),
+        }
+
+    def read_record(self) -> dict[str, Any]:
+        """Read the record.
+
+        Raises
+        ------
+        DataError
+            There is none, it is damaged, or another recipe made it.
+
+        """
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+            made_by, _ = record["RecipeSha256"], record["MatricesSha256"]
+        except FileNotFoundError as error:
+            missing = Path(error.filename).name
+            raise DataError(f"{self.visit.label}: no connectome; {missing} is missing") from None
+        except (ValueError, KeyError, TypeError):
+            raise DataError(
+                f"{self.visit.label}: {self.record.name} is not a record of a connectome"
+            ) from None
+        if made_by != self.recipe.sha256:
+            raise DataError(
+                f"{self.visit.label}: made by recipe {str(made_by)[:12]}; the study's recipe is "
+                f"{self.recipe.sha256[:12]}; prepare it again"
+            )
+        return dict(record)
+
+    def read_connectome(self) -> Connectome:
+        """Read the matrix that the study's edge strengths are computed from.
+
+        Raises
+        ------
+        DataError
+            There is none, it was changed after it was made, or another recipe made it.
+
+        """
+        record = self.read_record()
+        path = self.matrix(strength_of(self.recipe))
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise DataError(f"{self.visit.label}: no connectome; {path.name} is missing") from None
+        if record["MatricesSha256"].get(strength_of(self.recipe)) != _sha256(content):
+            raise DataError(f"{path.name} was changed after it was made; prepare it again")
+        matrix = np.loadtxt(io.BytesIO(content), dtype=np.float64, ndmin=2)
+        return Connectome(matrix, load_atlas(self.recipe.atlas).names)
+
+
+def prepared_visits(out: Path, recipe: ImagingRecipe, *, participant: str | None = None) -> list[Visit]:
+    """List the visits that have a record for the recipe's atlas, current or not.
+
+    Parameters
+    ----------
+    out : Path
+        The derivative dataset.
+    recipe : ImagingRecipe
+    participant : str, optional
+        Only the visits of this one.
+
+    Returns
+    -------
+    list of Visit
+        Sorted.
+
+    """
+    name = f"seg-{segmentation_of(recipe.atlas)}_meas-count_relmat.json"
+    visits = set()
+    for path in out.glob(f"{participant or 'sub-*'}/**/dwi/sub-*_{name}"):
+        label, _, session = path.name.removesuffix(f"_{name}").partition("_")
+        visits.add(Visit(label, session or None))
+    return sorted(visits, key=lambda visit: visit.label)
+
+
+def load_connectome(out: Path, participant: str, recipe: ImagingRecipe) -> Connectome:
+    """Read the prepared connectome of a participant without sessions.
+
+    Parameters
+    ----------
+    out : Path
+        The derivative dataset.
+    participant : str
+        With ``sub-``.
+    recipe : ImagingRecipe
+
+    Raises
+    ------
+    DataError
+        There is none, it was changed after it was made, or another recipe made it.
+
+    """
+    return Derivative(out, Visit(participant, None), recipe).read_connectome()
+
+
+def write_description(out: Path, *, source: Path) -> None:
+    """Write the derivative dataset's ``dataset_description.json``, and what validators should pass over."""
+    description = {
+        "Name": "Structural connectomes",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "License": "n/a",
+        "Authors": ["n/a"],
+        "GeneratedBy": [{"Name": "esn-client prepare", "Version": version("esn-federated")}],
+        "SourceDatasets": [{"URL": source.resolve().as_uri()}],
+    }
+    _write_json(out / "dataset_description.json", description)
+    # Relation matrices are a proposal (BEP017), which the validator does not know yet.
+    ignored = ["*_relmat.*", "*_quality.*", "quality.*", "*.trx", "work/", "**/.*.part"]
+    write_whole(out / ".bidsignore", ("\n".join(ignored) + "\n").encode())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -1,0 +1,1 @@
+"""What the signal says of fibres: tensor, response, orientations."""

@@ -1,0 +1,159 @@
+"""The gradient table put to the test: fibres run on from voxel to voxel under the right one only."""
+
+from dataclasses import dataclass
+from itertools import permutations, product
+
+import numpy as np
+from dipy.reconst.dti import TensorModel, fractional_anisotropy
+from numpy.typing import NDArray
+
+from esn_client.imaging.fibres.tensor import dipy_table
+from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_core.errors import DataError
+
+Floats = NDArray[np.float64]
+
+LEAST_FA = 0.35
+LEAST_PAIRS = 300
+MOST_VOXELS = 30_000
+"""The most anisotropic voxels suffice, and keep the test within a second or two."""
+COSINE_POWER = 4
+"""How sharply fibres must point along the line between neighbours, which lie 45 or 55 degrees apart."""
+SURE_MARGIN = 0.03
+"""A table is called wrong if another one has this share more coherence."""
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """How well fibres run on from voxel to voxel under each table.
+
+    Attributes
+    ----------
+    coherence : dict of str to float
+        By variant: the mean over neighbouring voxels of how far both fibres point along the line that joins
+        them, from 0 to 1.
+    margin : float
+        Coherence of the table as read over that of the best other one, less 1. Below 0 another one is better,
+        but not surely.
+    pairs : int
+        Of neighbours that were compared.
+
+    """
+
+    coherence: dict[str, float]
+    margin: float
+    pairs: int
+
+
+def check_gradient_table(
+    signal: NDArray[np.float32],
+    gradients: Gradients,
+    mask: NDArray[np.bool_],
+    affine: NDArray[np.float64],
+) -> GradientCheck:
+    """Compare a gradient table with those that have axes exchanged or negated, and refuse a wrong one.
+
+    Under the right table the principal directions of neighbouring voxels run along each other (the fibre
+    coherence index of Schilling et al. 2019, Magn Reson Imaging 58:62; the idea of Jeurissen et al. 2014,
+    Med Image Anal 18:953, without tracking). If a table's vectors change by an orthogonal matrix, so do the
+    tensors fitted with it: one fit serves all 24 variants.
+
+    Parameters
+    ----------
+    signal : (X, Y, Z, V) float32
+    gradients : Gradients
+    mask : (X, Y, Z) bool
+        The brain.
+    affine : (4, 4) float64
+        Voxels to mm, RAS+.
+
+    Returns
+    -------
+    GradientCheck
+
+    Raises
+    ------
+    DataError
+        Another table is surely better; or too few anisotropic voxels lie beside each other to tell.
+
+    """
+    directions = _principal_directions(signal, gradients, mask)
+    size_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    first, second, lines = _neighbours(directions, size_mm)
+    if len(first) < LEAST_PAIRS:
+        raise DataError(
+            f"the gradient table cannot be tested: {len(first)} pairs of neighbours have FA >= {LEAST_FA:g}; "
+            f"{LEAST_PAIRS} or more are needed"
+        )
+    # In the file, x is negated where the affine's determinant is positive: it says how to change the file.
+    flip = np.diag([-1.0 if np.linalg.det(affine[:3, :3]) > 0 else 1.0, 1.0, 1.0])
+    coherence = {}
+    for variant in variants():
+        along = (np.abs(np.sum((ends @ variant.T) * lines, axis=1)) for ends in (first, second))
+        name = _words(np.rint(flip @ variant @ flip).astype(np.int64))
+        coherence[name] = float(np.mean(np.prod([a**COSINE_POWER for a in along], axis=0)))
+    as_read, *others = coherence
+    best = max(others, key=coherence.__getitem__)
+    margin = coherence[as_read] / coherence[best] - 1
+    if coherence[best] > (1 + SURE_MARGIN) * coherence[as_read]:
+        raise DataError(
+            "the b-vectors do not fit the image: fibres run on from voxel to voxel "
+            f"{coherence[best] / coherence[as_read]:.2f} times as well with {best}"
+        )
+    return GradientCheck(coherence, margin, len(first))
+
+
+def variants() -> list[Floats]:
+    """Give the 24 ways to exchange and negate axes, up to a sign of all; the first changes nothing."""
+    signs = [np.diag([1.0, *rest]) for rest in product((1.0, -1.0), repeat=2)]
+    return [np.eye(3)[list(order)] @ sign for order in permutations(range(3)) for sign in signs]
+
+
+def _principal_directions(
+    signal: NDArray[np.float32], gradients: Gradients, mask: NDArray[np.bool_]
+) -> Floats:
+    """Give the (X, Y, Z, 3) principal directions of the most anisotropic voxels, 0 elsewhere."""
+    fit = TensorModel(dipy_table(gradients), fit_method="OLS").fit(
+        np.maximum(signal[mask], 1e-3 * signal.max()).astype(np.float64)
+    )
+    fa = np.nan_to_num(fractional_anisotropy(np.clip(fit.evals, 0, None)))
+    # FA near 1 is noise at the rim of the brain, or air.
+    good = (fa >= LEAST_FA) & (fa < 0.95) & (fit.evals[:, 2] > 0)
+    if good.sum() > MOST_VOXELS:
+        good &= fa >= np.partition(fa[good], -MOST_VOXELS)[-MOST_VOXELS]
+    directions = np.zeros((*mask.shape, 3))
+    directions[mask] = np.where(good[:, None], fit.evecs[..., :, 0], 0.0)
+    return directions
+
+
+def _neighbours(directions: Floats, size_mm: Floats) -> tuple[Floats, Floats, Floats]:
+    """Give the directions in both voxels of each pair of neighbours, and that of the line between them."""
+    used = np.asarray(np.any(directions, axis=3))
+    parts = []
+    for offset in product((-1, 0, 1), repeat=3):
+        if offset <= (0, 0, 0):
+            continue  # each pair once
+        here = tuple(slice(max(-o, 0), n - max(o, 0)) for o, n in zip(offset, used.shape, strict=True))
+        there = tuple(slice(max(o, 0), n - max(-o, 0)) for o, n in zip(offset, used.shape, strict=True))
+        both = used[here] & used[there]
+        line = np.array(offset) * size_mm
+        parts.append(
+            (
+                directions[here][both],
+                directions[there][both],
+                np.broadcast_to(line / np.linalg.norm(line), (int(both.sum()), 3)),
+            )
+        )
+    first, second, lines = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return first, second, lines
+
+
+def _words(change: NDArray[np.int64]) -> str:
+    """Say what the rows of the .bvec file should be."""
+    if np.array_equal(change, np.eye(3)):
+        return "the rows as they are"
+    rows = []
+    for row in change:
+        source = int(np.flatnonzero(row)[0])
+        rows.append(f"{'-' if row[source] < 0 else ''}row {source + 1}")
+    return "the rows of the .bvec file changed to " + ", ".join(rows)

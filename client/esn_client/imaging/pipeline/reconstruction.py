@@ -1,0 +1,365 @@
+"""Reconstruction: every stage from a scan to its connectomes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_client.imaging.bids.scans import Scan
+from esn_client.imaging.fibres.fodf import Fodf, fit_fodf
+from esn_client.imaging.fibres.gradient_check import check_gradient_table
+from esn_client.imaging.fibres.lobes import find_lobes
+from esn_client.imaging.fibres.response import Response, estimate_response
+from esn_client.imaging.fibres.tensor import TensorMaps, fit_tensor
+from esn_client.imaging.preprocessing.denoise import denoise, remove_gibbs_ringing
+from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_client.imaging.preprocessing.mask import check_brain, find_brain
+from esn_client.imaging.preprocessing.motion import correct_motion
+from esn_client.imaging.regions.connectivity import Assignments, assign, connect
+from esn_client.imaging.regions.parcellation import grow_regions, measure_volumes
+from esn_client.imaging.regions.registration import register_atlas
+from esn_client.imaging.stages import Arrays, Stage, Stages, digest_of
+from esn_client.imaging.tracking.cuda import choose_device
+from esn_client.imaging.tracking.density import count_visits
+from esn_client.imaging.tracking.streamline_weights import Visits, record_visits, weigh_streamlines
+from esn_client.imaging.tracking.tracking import TrackingRules, find_reach, find_seeds, least_amplitude, track
+from esn_client.imaging.tracking.tractogram import write_tractogram
+from esn_core.connectome.atlas import Atlas, load_atlas
+from esn_core.connectome.edge_measures import EdgeMeasures
+from esn_core.errors import DataError
+from esn_core.protocol.imaging_recipe import ImagingRecipe
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What the stages made of one scan.
+
+    Attributes
+    ----------
+    measures : EdgeMeasures
+        Each streamline counts once.
+    weights : (R, R) float64 or None
+        Sums of the streamlines' weights, if the recipe asks for them.
+    signal : (X, Y, Z, V) float32
+        As the tensor was fitted to it.
+    gradients : Gradients
+        Turned with the head.
+    maps : TensorMaps
+    response : Response
+    labels : (X, Y, Z) int64
+        Region indices of the atlas, before they grow.
+    gradient_margin_percent : float
+        By how much better fibres run on under the gradient table than under any other.
+    registration : dict of str to float
+        Quality numbers of the registration; none where labels were ready.
+    density : (X, Y, Z) uint32
+        Streamlines through each voxel.
+    displacement_mm : (V,) float64 or None
+        None if the scan was not aligned here.
+
+    """
+
+    measures: EdgeMeasures
+    weights: Floats | None
+    signal: NDArray[np.float32]
+    gradients: Gradients
+    maps: TensorMaps
+    response: Response
+    labels: NDArray[np.int64]
+    gradient_margin_percent: float
+    registration: dict[str, float]
+    density: NDArray[np.uint32]
+    displacement_mm: Floats | None
+
+    @property
+    def matrices(self) -> dict[str, Floats]:
+        """The matrices, by the ``meas-`` label of their files."""
+        weights = {} if self.weights is None else {"weight": self.weights}
+        return {
+            **weights,
+            "count": self.measures.connectome.counts,
+            "meanlength": self.measures.mean_length_mm,
+            "countperlength": self.measures.count_per_length,
+            "countpervolume": self.measures.count_per_volume,
+            "meanfa": self.measures.mean_fa,
+        }
+
+
+def reconstruct(
+    scan: Scan, recipe: ImagingRecipe, *, stages: Stages, device: str = "cpu", tractogram: Path | None = None
+) -> Reconstruction:
+    """Run every stage from the scan to its connectomes.
+
+    Parameters
+    ----------
+    scan : Scan
+    recipe : ImagingRecipe
+    stages : Stages
+        Finds what is there already, and is told of each stage.
+    device : 'auto', 'cpu' or 'cuda'
+        Where streamlines are followed.
+    tractogram : Path, optional
+        Where all streamlines are written, as ``.trx``.
+
+    Returns
+    -------
+    Reconstruction
+
+    Raises
+    ------
+    DataError
+        A stage cannot use what it is given.
+    ConfigError
+        The device is 'cuda' and there is none.
+
+    """
+    atlas = load_atlas(recipe.atlas)
+    key, signal, gradients, displacement_mm = _clean(scan, recipe, stages)
+    tensor = stages.run("tensor", lambda: vars(fit_tensor(signal, gradients)), inputs=[key], parameters={})
+    maps = TensorMaps(**tensor.arrays)
+    check_brain(maps.mask, scan.affine)
+    checked = stages.run(
+        "gradients",
+        lambda: _check_gradients(signal, gradients, maps, scan.affine),
+        inputs=[tensor.key],
+        parameters={},
+    )
+    fibre = stages.run(
+        "response",
+        lambda: vars(estimate_response(maps, voxels=recipe.response_voxels)),
+        inputs=[checked.key],
+        parameters=_settings(recipe, "response_voxels"),
+    )
+    response = Response(fibre["eigenvalues_mm2_per_s"], float(fibre["b0"]))
+    fodf = stages.run(
+        "fodf",
+        lambda: vars(
+            fit_fodf(
+                signal,
+                gradients,
+                response=response,
+                where=find_reach(maps.fa, maps.mask, stop_threshold=recipe.fa_stop_threshold),
+                sh_order_max=recipe.sh_order_max,
+            )
+        ),
+        inputs=[key, fibre.key],
+        parameters=_settings(recipe, "sh_order_max", "fa_stop_threshold"),
+    )
+    labelled = _find_labels(
+        scan, maps, atlas, stages, inputs=[tensor.key, digest_of({"affine": scan.affine})]
+    )
+    labels, size_mm = labelled["labels"], scan.voxel_size_mm
+    grown = stages.run(
+        "parcellation",
+        lambda: {
+            "regions": grow_regions(labels, atlas, voxel_size_mm=size_mm, growth_mm=recipe.label_growth_mm)
+        },
+        inputs=[labelled.key],
+        parameters={"atlas": atlas.sha256, **_settings(recipe, "label_growth_mm")},
+    )
+    tracked = _track(
+        scan,
+        recipe,
+        stages,
+        maps=maps,
+        fodf=Fodf(**fodf.arrays),
+        regions=grown["regions"],
+        inputs=[tensor.key, fodf.key, grown.key],
+        device=device,
+        tractogram=tractogram,
+    )
+    found = Assignments(tracked["ends"], tracked["lengths_mm"], tracked["mean_fa"])
+    volumes_mm3 = measure_volumes(labels, atlas, voxel_size_mm=size_mm)
+    weighted = None
+    if recipe.weight_iterations:
+        weighted = connect(found, atlas=atlas, volumes_mm3=volumes_mm3, weights=tracked["weights"])
+    return Reconstruction(
+        measures=connect(found, atlas=atlas, volumes_mm3=volumes_mm3),
+        weights=None if weighted is None else weighted.connectome.counts,
+        signal=signal,
+        gradients=gradients,
+        maps=maps,
+        response=response,
+        labels=labels,
+        gradient_margin_percent=float(checked["margin_percent"]),
+        registration={name: float(number) for name, number in labelled.arrays.items() if name != "labels"},
+        density=tracked["density"],
+        displacement_mm=displacement_mm,
+    )
+
+
+def _clean(
+    scan: Scan, recipe: ImagingRecipe, stages: Stages
+) -> tuple[str, NDArray[np.float32], Gradients, Floats | None]:
+    """Denoise, remove ringing and align, unless that was done elsewhere; give the key of the result too."""
+    signal, gradients, displacement_mm = scan.signal, scan.gradients, None
+    key = digest_of(
+        {"signal": signal, "b": gradients.b_values_s_per_mm2, "g": gradients.directions, "a": scan.affine}
+    )
+    if scan.preprocessed:
+        return key, signal, gradients, displacement_mm
+    if recipe.denoise != "none":
+        method, noisy = recipe.denoise, signal
+        found = stages.run(
+            "denoise",
+            lambda: vars(denoise(noisy, gradients, _brain(noisy, gradients), method=method)),
+            inputs=[key],
+            parameters=_settings(recipe, "denoise"),
+        )
+        key, signal = found.key, found["signal"]
+    if recipe.gibbs:
+        ringing, upright = signal, int(np.abs(scan.affine[2, :3]).argmax())
+        found = stages.run(
+            "gibbs",
+            lambda: {"signal": remove_gibbs_ringing(ringing, slice_axis=upright)},
+            inputs=[key],
+            parameters={"slice_axis": upright},
+        )
+        key, signal = found.key, found["signal"]
+    if recipe.motion != "none":
+        moving = signal
+        found = stages.run(
+            "motion",
+            lambda: _align(moving, gradients, scan.affine),
+            inputs=[key],
+            parameters=_settings(recipe, "motion"),
+        )
+        key, signal, displacement_mm = found.key, found["signal"], found["displacement_mm"]
+        gradients = Gradients(gradients.b_values_s_per_mm2, found["directions"])
+    return key, signal, gradients, displacement_mm
+
+
+def _align(signal: NDArray[np.float32], gradients: Gradients, affine: Floats) -> Arrays:
+    still = correct_motion(signal, gradients, affine, _brain(signal, gradients))
+    return {
+        "signal": still.signal,
+        "directions": still.gradients.directions,
+        "displacement_mm": still.framewise_displacement_mm,
+        "transforms": still.transforms,
+    }
+
+
+def _check_gradients(
+    signal: NDArray[np.float32], gradients: Gradients, maps: TensorMaps, affine: Floats
+) -> Arrays:
+    found = check_gradient_table(signal, gradients, maps.mask, affine)
+    return {"margin_percent": np.array(100.0 * found.margin), "pairs": np.array(found.pairs)}
+
+
+def _find_labels(scan: Scan, maps: TensorMaps, atlas: Atlas, stages: Stages, *, inputs: list[str]) -> Stage:
+    """Take the ready labels, or lay the atlas over the subject's FA; registration has numbers of its own."""
+    if scan.labels is not None:
+        ready = scan.labels
+        return stages.run(
+            "labels",
+            lambda: {"labels": ready},
+            inputs=[digest_of({"labels": ready})],
+            parameters={"ready": True},
+        )
+
+    def make() -> Arrays:
+        found = register_atlas(maps.fa, maps.mask, scan.affine, atlas=atlas)
+        if found.missing:
+            raise DataError(
+                f"{len(found.missing)} regions of atlas {atlas.name} lie outside of the scan, such as "
+                f"{found.missing[0]}; is the brain cut off?"
+            )
+        ratio = np.maximum(found.volume_ratio, 1 / found.volume_ratio)
+        return {
+            "labels": found.labels,
+            "registration_correlation": np.array(found.correlation),
+            "registration_rotation_deg": np.array(found.rotation_deg),
+            "left_right_margin": np.array(found.correlation - found.mirrored_correlation),
+            "misplaced_percent": np.array(100.0 * found.misplaced_fraction),
+            "label_volume_ratio": np.array(ratio.max()),
+        }
+
+    return stages.run("labels", make, inputs=inputs, parameters={"ready": False, "atlas": atlas.sha256})
+
+
+def _track(
+    scan: Scan,
+    recipe: ImagingRecipe,
+    stages: Stages,
+    *,
+    maps: TensorMaps,
+    fodf: Fodf,
+    regions: NDArray[np.int64],
+    inputs: list[str],
+    device: str,
+    tractogram: Path | None,
+) -> Stage:
+    """Follow streamlines and look up where they end, a batch at a time."""
+    names = ("step_size_mm", "max_angle_deg", "min_length_mm", "max_length_mm", "fodf_threshold", "sphere")
+    rules = TrackingRules(stop_threshold=recipe.fa_stop_threshold, **_settings(recipe, *names))
+
+    def make() -> Arrays:
+        density = np.zeros(maps.mask.shape, dtype=np.uint32)
+        start = find_seeds(
+            maps.fa, maps.mask, threshold=recipe.fa_seed_threshold, depth_voxels=recipe.seed_depth_voxels
+        )
+        batches = track(
+            fodf,
+            maps.fa,
+            seed_mask=start,
+            voxel_size_mm=scan.voxel_size_mm,
+            rules=rules,
+            seeds=recipe.seeds,
+            random_seed=recipe.random_seed,
+            device=device,
+        )
+        if tractogram is not None:
+            tractogram.parent.mkdir(parents=True, exist_ok=True)
+            batches = write_tractogram(batches, tractogram, affine=scan.affine, shape=maps.mask.shape)
+        visits: list[Visits] = []
+        if recipe.weight_iterations:
+            lobes = find_lobes(fodf, sphere=rules.sphere, least_amplitude=least_amplitude(fodf, start, rules))
+            batches = record_visits(batches, lobes, voxel_size_mm=scan.voxel_size_mm, into=visits)
+        found = assign(
+            count_visits(batches, density),
+            regions,
+            fa=maps.fa,
+            voxel_size_mm=scan.voxel_size_mm,
+            forward_search_mm=recipe.end_search_mm,
+        )
+        made: dict[str, NDArray[Any]] = {
+            "ends": found.regions,
+            "lengths_mm": found.lengths_mm,
+            "mean_fa": found.mean_fa,
+            "density": density,
+        }
+        if recipe.weight_iterations:
+            fit = weigh_streamlines(visits, lobes, iterations=recipe.weight_iterations)
+            made["weights"] = fit.weights
+        return made
+
+    return stages.run(
+        "tracking",
+        make,
+        inputs=inputs,
+        parameters={
+            "device": choose_device(device),
+            "tractogram": tractogram is not None,
+            **_settings(
+                recipe,
+                *("fa_seed_threshold", "seed_depth_voxels", "fa_stop_threshold", "seeds", "random_seed"),
+                *("end_search_mm", "weight_iterations", *names),
+            ),
+        },
+    )
+
+
+def _brain(signal: NDArray[np.float32], gradients: Gradients) -> NDArray[np.bool_]:
+    b0, weighted = (
+        signal[..., kind].mean(axis=3, dtype=np.float64) for kind in (gradients.is_b0, ~gradients.is_b0)
+    )
+    return find_brain(b0, weighted)
+
+
+def _settings(recipe: ImagingRecipe, *names: str) -> Mapping[str, Any]:
+    return {name: getattr(recipe, name) for name in names}

@@ -1,0 +1,1 @@
+"""From raw volumes to clean ones: gradients, noise, motion, mask."""

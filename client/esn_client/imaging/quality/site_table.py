@@ -1,0 +1,260 @@
+"""A site's quality: all prepared visits in one table and on one page, and who is left out of studies."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from esn_client.imaging.bids.derivatives import Derivative, prepared_visits
+from esn_client.imaging.bids.scans import Visit, segmentation_of
+from esn_client.imaging.quality.rendering import environment
+from esn_client.imaging.quality.wording import WORDINGS
+from esn_core.errors import DataError
+from esn_core.protocol.imaging_recipe import ImagingRecipe
+from esn_core.protocol.quality_limits import Verdict, overall, quantity
+from esn_core.system.files import write_whole
+
+OUTLIER_Z = 3.5
+"""Robust z beyond which a number is unlike the site's others (Iglewicz & Hoaglin 1993, section 3.5)."""
+LEAST_SPREAD = 0.02
+"""The spread counts as this share of the median at least: where all are nearly equal, nobody is far away."""
+LEAST_VISITS = 8
+"""With fewer, nobody is called an outlier."""
+COLUMNS = ("participant_id", "session_id", "verdict", "excluded", "outlying", "connectome_sha256")
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """One visit among the others.
+
+    Attributes
+    ----------
+    visit : Visit
+    verdict : Verdict
+        Of the visit alone, by the protocol's limits.
+    judged : dict of str to Verdict
+        Of each number.
+    excluded : bool
+        Whether studies leave the visit out.
+    outlying : tuple of str
+        Quantities that are unlike the site's others. They are for the eye: whether somebody takes part in a
+        study never depends on others.
+    numbers : dict of str to float or None
+    connectome_sha256 : str
+        Of the counts that were judged.
+
+    """
+
+    visit: Visit
+    verdict: Verdict
+    judged: dict[str, Verdict]
+    excluded: bool
+    outlying: tuple[str, ...]
+    numbers: dict[str, float | None]
+    connectome_sha256: str
+
+    @property
+    def rank(self) -> int:
+        """Worst first."""
+        return ("fail", "warn", "pass", "not measured").index(self.verdict)
+
+
+def robust_z(values: Sequence[float | None]) -> list[float | None]:
+    """Measure how far each value is from the median, in robust standard deviations.
+
+    Parameters
+    ----------
+    values : sequence of float or None
+
+    Returns
+    -------
+    list of float or None
+        ``0.6745 (x - median) / MAD``, the MAD no less than `LEAST_SPREAD` of the median; None where there is
+        no value, where fewer than `LEAST_VISITS` are, or where all spread is nil.
+
+    """
+    known = np.array([value for value in values if value is not None], dtype=np.float64)
+    if len(known) < LEAST_VISITS:
+        return [None] * len(values)
+    median = np.median(known)
+    spread = max(float(np.median(np.abs(known - median))), LEAST_SPREAD * abs(float(median)))
+    if spread == 0:
+        return [None] * len(values)
+    return [None if value is None else float(0.6745 * (value - median) / spread) for value in values]
+
+
+def judge_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> list[SiteRow]:
+    """Judge all prepared visits of a recipe.
+
+    Parameters
+    ----------
+    out : Path
+        The derivative dataset.
+    recipe : ImagingRecipe
+    exclude_failed : bool
+        Whether visits that fail are left out of studies.
+
+    Returns
+    -------
+    list of SiteRow
+        By visit.
+
+    Raises
+    ------
+    DataError
+        Nobody is prepared, or a record cannot be used.
+
+    """
+    visits = prepared_visits(out, recipe)
+    if not visits:
+        raise DataError(
+            f"{out}: nobody is prepared for atlas {recipe.atlas}; run 'prepare … participant' first"
+        )
+    records = [Derivative(out, visit, recipe).read_record() for visit in visits]
+    numbers: list[dict[str, float | None]] = [dict(record.get("Quality", {})) for record in records]
+    away = {name: robust_z([row.get(name) for row in numbers]) for name in WORDINGS}
+    rows = []
+    for place, (visit, record) in enumerate(zip(visits, records, strict=True)):
+        verdicts = recipe.quality.judge(numbers[place])
+        verdict = overall(verdicts)
+        outlying = [n for n, z in away.items() if (score := z[place]) is not None and abs(score) > OUTLIER_Z]
+        rows.append(
+            SiteRow(
+                visit=visit,
+                verdict=verdict,
+                judged={
+                    name: overall({limit: v for limit, v in verdicts.items() if quantity(limit) == name})
+                    for name in WORDINGS
+                },
+                excluded=exclude_failed and verdict == "fail",
+                outlying=tuple(outlying),
+                numbers=numbers[place],
+                connectome_sha256=record["MatricesSha256"]["count"],
+            )
+        )
+    return rows
+
+
+def site_files(out: Path, recipe: ImagingRecipe) -> tuple[Path, Path]:
+    """Name the table and the page of a site."""
+    stem = f"seg-{segmentation_of(recipe.atlas)}_quality"
+    return out / f"{stem}.tsv", out / f"{stem}.html"
+
+
+def write_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> list[SiteRow]:
+    """Write the site's table and page.
+
+    The table decides who is left out of studies: its column ``excluded`` is what a cohort reads, and nothing
+    else. Returns and raises as `judge_site`.
+    """
+    rows = judge_site(out, recipe, exclude_failed=exclude_failed)
+    table, page = site_files(out, recipe)
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow([*COLUMNS, *WORDINGS])
+    for row in rows:
+        fixed = [
+            row.visit.participant,
+            row.visit.session or "n/a",
+            row.verdict,
+            "yes" if row.excluded else "no",
+            ",".join(row.outlying) or "n/a",
+            row.connectome_sha256,
+        ]
+        writer.writerow([*fixed, *(_cell(row.numbers.get(name)) for name in WORDINGS)])
+    about = {
+        "verdict": {"Description": "Worst of the numbers against the protocol's limits"},
+        "excluded": {"Description": "Whether studies leave the visit out", "Levels": {"yes": "", "no": ""}},
+        "outlying": {"Description": f"Numbers with a robust z beyond {OUTLIER_Z:g} among this site's visits"},
+        "connectome_sha256": {"Description": "Digest of the counts that were judged"},
+        **{
+            name: {"LongName": words.title, "Description": words.meaning, "Units": words.unit or "1"}
+            for name, words in WORDINGS.items()
+        },
+    }
+    write_whole(table.with_suffix(".json"), (json.dumps(about, indent=2) + "\n").encode())
+    write_whole(page, _draw(rows, recipe, out=out).encode())
+    write_whole(table, text.getvalue().encode())
+    return rows
+
+
+def read_exclusions(out: Path, recipe: ImagingRecipe) -> frozenset[Visit]:
+    """Read which visits studies leave out.
+
+    Parameters
+    ----------
+    out : Path
+        The derivative dataset.
+    recipe : ImagingRecipe
+
+    Returns
+    -------
+    frozenset of Visit
+        Empty where no table was written: nobody has judged.
+
+    Raises
+    ------
+    DataError
+        The table is damaged, or older than a connectome.
+
+    """
+    table, _ = site_files(out, recipe)
+    try:
+        rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
+        judged = {
+            Visit(row["participant_id"], None if row["session_id"] == "n/a" else row["session_id"]): row
+            for row in rows
+        }
+        excluded = frozenset(visit for visit, row in judged.items() if row["excluded"] == "yes")
+        digests = {visit: row["connectome_sha256"] for visit, row in judged.items()}
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, ValueError, KeyError):
+        raise DataError(f"{table}: not a site's table of quality; run 'prepare … group' again") from None
+    stale = 0
+    for visit in prepared_visits(out, recipe):
+        try:
+            record = Derivative(out, visit, recipe).read_record()
+        except DataError:
+            continue  # not usable anyway
+        stale += digests.get(visit) != record["MatricesSha256"].get("count")
+    if stale:
+        raise DataError(f"{table}: {stale} connectomes are newer than the table; run 'prepare … group' again")
+    return excluded
+
+
+def _cell(value: float | None) -> str:
+    return "n/a" if value is None or not math.isfinite(value) else f"{value:.6g}"
+
+
+def _draw(rows: Sequence[SiteRow], recipe: ImagingRecipe, *, out: Path) -> str:
+    count: Mapping[str, int] = {v: sum(row.verdict == v for row in rows) for v in ("pass", "warn", "fail")}
+    pages = {}
+    for row in rows:
+        page = Derivative(out, row.visit, recipe).page
+        pages[row.visit.label] = page.name if page.is_file() else None
+    limits: dict[str, list[str]] = {}
+    for name, limit in recipe.quality.limits().items():
+        limits.setdefault(quantity(name), []).append(limit.words)
+    return (
+        environment()
+        .get_template("site.html.j2")
+        .render(
+            rows=rows,
+            count=count,
+            excluded=sum(row.excluded for row in rows),
+            words=WORDINGS,
+            shown={n: w for n, w in WORDINGS.items() if any(n in row.numbers for row in rows)},
+            limits=limits,
+            pages=pages,
+            atlas=recipe.atlas,
+            recipe_sha256=recipe.sha256,
+            outlier_z=OUTLIER_Z,
+            least_visits=LEAST_VISITS,
+        )
+    )

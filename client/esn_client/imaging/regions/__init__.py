@@ -1,0 +1,1 @@
+"""Regions of the atlas in a subject's space, and which of them streamlines join."""

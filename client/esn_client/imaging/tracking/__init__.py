@@ -1,0 +1,1 @@
+"""Streamlines: followed, weighted, stored."""

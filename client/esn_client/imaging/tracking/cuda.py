@@ -1,0 +1,162 @@
+"""Tracking on NVIDIA cards: the loop of the processor, one thread for each streamline."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import cuda, types
+from numba.cuda import libdevice
+from numba.extending import overload
+from numpy.typing import NDArray
+
+from esn_client.imaging.tracking.propagation import follow, times
+from esn_core.errors import ConfigError
+
+BATCH_BYTES = 2**29
+"""Bounds the memory that the points of a batch take, on the card and again on the host."""
+THREADS_PER_BLOCK = 64
+
+
+@overload(times, target="cuda")
+def _times_on_card(a, b):  # type: ignore[no-untyped-def]
+    # Without these the compiler fuses a product with the sum after it, which the processor does not.
+    if a == types.float32 and b == types.float32:
+        return lambda a, b: libdevice.fmul_rn(a, b)
+    return lambda a, b: libdevice.dmul_rn(a, b)
+
+
+def choose_device(device: str) -> str:
+    """Decide where to track.
+
+    Parameters
+    ----------
+    device : 'auto', 'cpu' or 'cuda'
+        'auto' takes a card where there is one that numba can use.
+
+    Returns
+    -------
+    'cpu' or 'cuda'
+
+    Raises
+    ------
+    ConfigError
+        'cuda' is asked for, and there is no card or no CUDA toolkit.
+
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device must be 'auto', 'cpu' or 'cuda', not {device!r}")
+    if device == "cpu":
+        return "cpu"
+    usable = cuda.is_available()
+    if not usable and device == "cuda":
+        raise ConfigError(
+            "device 'cuda' cannot be used: numba finds no NVIDIA card with its driver and a CUDA toolkit of "
+            "11.2 or later. Install the toolkit (NVVM, libdevice and cudart) under /usr/local/cuda or name "
+            "its place in CUDA_HOME; `python -m numba -s` lists what is found"
+        )
+    return "cuda" if usable else "cpu"
+
+
+def propagate_on_card(
+    inputs: tuple[Any, ...], *, seeds: int, steps: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """Follow all streamlines on the card, a batch at a time in the same memory.
+
+    Parameters
+    ----------
+    inputs : tuple
+        What `propagation.propagate` takes before ``first``.
+    seeds, steps : int
+        Streamlines, and the most steps of one.
+
+    Yields
+    ------
+    points : (b, 2 steps + 1, 3) float32
+    bounds : (b, 2) int64
+        As `propagation.propagate` fills them; they hold until the next batch.
+
+    """
+    places = 2 * steps + 1
+    batch = min(max(BATCH_BYTES // (places * 3 * 4), 1), seeds)
+    on_card = tuple(cuda.to_device(value) if isinstance(value, np.ndarray) else value for value in inputs)
+    axes = inputs[0].shape[1]  # of the amplitudes
+    points_there = cuda.device_array((batch, places, 3), dtype=np.float32)
+    bounds_there = cuda.device_array((batch, 2), dtype=np.int64)
+    points = np.empty((batch, places, 3), dtype=np.float32)
+    bounds = np.empty((batch, 2), dtype=np.int64)
+    blocks = -(-batch // THREADS_PER_BLOCK)
+    for first in range(0, seeds, batch):
+        last = min(first + batch, seeds)
+        build_kernel(axes)[blocks, THREADS_PER_BLOCK](*on_card, first, last, points_there, bounds_there)
+        points_there.copy_to_host(points)
+        bounds_there.copy_to_host(bounds)
+        yield points, bounds[: last - first]
+
+
+@cache
+def build_kernel(axes: int) -> Any:
+    """Build the kernel for so many axes: a thread's room to work in must have a constant size.
+
+    Parameters
+    ----------
+    axes : int
+
+    Returns
+    -------
+    numba's kernel
+        Takes what `propagation.propagate` takes.
+
+    """
+
+    @cuda.jit  # type: ignore[untyped-decorator]
+    def kernel(  # type: ignore[no-untyped-def]
+        amplitudes,
+        row_of,
+        stop_map,
+        stop_threshold,
+        least_amplitude,
+        vectors,
+        near,
+        same_way,
+        count,
+        all_axes,
+        step_voxels,
+        start,
+        seeds,
+        random_seed,
+        first,
+        last,
+        points,
+        bounds,
+    ) -> None:
+        place = cuda.grid(1)
+        if place >= last - first:
+            return
+        follow(
+            first + place,
+            amplitudes,
+            row_of,
+            stop_map,
+            stop_threshold,
+            least_amplitude,
+            vectors,
+            near,
+            same_way,
+            count,
+            all_axes,
+            step_voxels,
+            start,
+            seeds,
+            random_seed,
+            cuda.local.array(axes, np.float32),
+            cuda.local.array(8, np.int64),
+            cuda.local.array(8, np.float32),
+            cuda.local.array(1, np.uint64),
+            cuda.local.array(3, np.float64),
+            cuda.local.array(3, np.float64),
+            points[place],
+            bounds[place],
+        )
+
+    return kernel

@@ -1,0 +1,1 @@
+"""The connection to the centre; it knows no data."""

@@ -1,0 +1,1 @@
+"""Attacks on a protocol's releases, rehearsed on the site's own children."""

@@ -1,0 +1,281 @@
+"""The audit of a protocol at one site: attacks on its releases, against the price of each.
+
+Everything runs on the site's own children, through real gates, in a rehearsal:
+nothing is charged, kept or sent.
+"""
+
+import datetime
+import math
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_client.answers.hospital import ARRAYS, rows_of
+from esn_client.answers.study import Study
+from esn_client.answers.training import device_for
+from esn_client.cohort.cohort import load_cohort
+from esn_client.cohort.participants import read_participants
+from esn_client.gate.gate import Rows
+from esn_client.privacy_audit.attacks import (
+    area,
+    area_bound,
+    area_error,
+    best_guesses,
+    guess,
+    membership_scores,
+    mu_interval,
+    one_run_epsilon,
+    smallest_fault,
+    surest,
+    true_positive_rate,
+)
+from esn_client.privacy_audit.findings import (
+    CANARY_DELTA,
+    FALSE_POSITIVES,
+    Audit,
+    Canaries,
+    KindAudit,
+    Membership,
+)
+from esn_client.privacy_audit.rehearsal import Rehearsal, scratch_directory
+from esn_client.site.settings import SiteSettings
+from esn_core.analyses.neurocognition import BINS, Kinds, models_of
+from esn_core.analyses.reruns import reruns_of
+from esn_core.errors import DataError, GateError
+from esn_core.learning.weights import pretrained, to_vector
+from esn_core.privacy.accounting import NO_NOISE, epsilon_of, true_positives
+from esn_core.privacy.release import ReleaseKind, clip_rows
+from esn_core.protocol.phases import Phase
+from esn_core.protocol.price import PhasePrice, price_of
+from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.bootstrap import Partial
+
+# Of each bound; an audit has three for each of five kinds of release.
+ERROR = 5e-5
+FEWEST_REPEATS = 20
+# Of each child, or its scores without it say nothing.
+FEWEST_LEFT_OUT = 3
+
+_CANARIES_PER_REPEAT = 20
+_CANARIES_AT_ONCE = 64
+# Rows of canaries are longer than a row may be: that the gate clips them is audited as well.
+_CANARY_LENGTH = 2.0
+
+Progress = Callable[[str, int, int], None]
+"""Told phase, release and number of releases."""
+
+
+def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, progress: Progress) -> Audit:
+    """Audit a protocol on the site's own children.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+    protocol : Protocol
+        Approved or not.
+    repeats : int
+        Sums in each membership attack, at least `FEWEST_REPEATS`.
+    progress : Progress
+
+    Raises
+    ------
+    GateError, PrivacyBudgetError
+        The site's own policy forbids a release of the protocol.
+    ProtocolError
+        The site is not on the roster.
+    DataError
+        No child has a connectome.
+
+    """
+    cohort = load_cohort(
+        read_participants(settings.dataset),
+        site=settings.site,
+        derivatives=settings.derivatives,
+        protocol=protocol,
+    )
+    with scratch_directory() as scratch:
+        rehearsal = Rehearsal(
+            protocol,
+            site=settings.site,
+            limits=settings.limits,
+            scratch=scratch,
+        )
+        study = Study(settings.site, rehearsal.protocol, cohort, device_for(settings.compute.device))
+        rng = np.random.default_rng()
+        kinds = tuple(
+            audit_kind(rehearsal, study, price, repeats=repeats, rng=rng, progress=progress)
+            for price in price_of(rehearsal.protocol).phases
+        )
+    return Audit(
+        site=settings.site,
+        study=protocol.study,
+        protocol_sha256=protocol.sha256,
+        at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
+        software=version("esn-federated"),
+        price=price_of(protocol),
+        trust=protocol.privacy.trust,
+        colluding_sites=protocol.privacy.colluding_sites if protocol.masked else 0,
+        repeats=repeats,
+        kinds=kinds,
+    )
+
+
+def audit_kind(
+    rehearsal: Rehearsal,
+    study: Study,
+    price: PhasePrice,
+    *,
+    repeats: int,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> KindAudit:
+    """Audit one kind of release.
+
+    Parameters
+    ----------
+    rehearsal : Rehearsal
+    study : Study
+        Of the rehearsed protocol.
+    price : PhasePrice
+        What the protocol claims of it.
+    repeats : int
+    rng : numpy Generator
+        For coins and directions; the noise is the gate's own.
+    progress : Progress
+
+    Raises
+    ------
+    GateError
+        The site has too few children, or its own policy forbids the release.
+    DataError
+        Too few repeats.
+
+    """
+    if repeats < FEWEST_REPEATS:
+        raise DataError(f"an audit needs {FEWEST_REPEATS} repeats or more, not {repeats}")
+    question = rehearsal.question(price.phase, _arrays(price.phase, study))
+    given = rows_of(question, study)
+    kind, labels = given.kind, given.participants
+    fewest = rehearsal.minimum(price.children)
+    if len(labels) < fewest:
+        # Canaries would make up the number; in a study there are none, and the gate refuses.
+        raise GateError(
+            f"this site has fewer {price.children} children than the minimum of "
+            f"{fewest}: it would refuse the protocol"
+        )
+    rows = clip_rows(given.values, kind.l2_bound)
+    at_once = min(kind.dimension, _CANARIES_AT_ONCE)
+    sums = max(repeats, math.ceil(_CANARIES_PER_REPEAT * repeats / at_once))
+    members = _members(len(labels), sums, fewest=fewest, rng=rng)
+    coins = rng.random((sums, at_once)) < 0.5
+    scores = np.empty((sums, at_once))
+    products = np.empty((sums, kind.dimension))
+    for number in range(sums):
+        inside, present = members[number], coins[number]
+        directions = _directions(kind, at_once, rng)
+        invented = directions[present] * (_CANARY_LENGTH * kind.l2_bound)
+        names = tuple(f"sub-canary{i}" for i in range(len(invented)))
+        seen = rehearsal.view(
+            question,
+            Rows(
+                kind,
+                np.concatenate([given.values[inside], invented]),
+                (*(label for label, i in zip(labels, inside, strict=True) if i), *names),
+            ),
+        )
+        scores[number] = directions @ (seen - rows[inside].sum(axis=0)) / kind.l2_bound
+        products[number] = seen - kind.l2_bound * directions[present].sum(axis=0)
+        progress(price.phase, number + 1, sums)
+    mu = math.inf if price.noise_multiplier == NO_NOISE else 1 / price.noise_multiplier
+    return KindAudit(
+        phase=price.phase,
+        children=price.children,
+        releases=price.releases,
+        numbers=kind.dimension,
+        noise_multiplier=price.noise_multiplier,
+        canaries=None if math.isinf(mu) else _canaries(scores.ravel(), coins.ravel(), mu),
+        membership=_membership(rows, products, members, mu),
+    )
+
+
+def _arrays(phase: Phase, study: Study) -> Mapping[str, NDArray[np.float64]]:
+    """Return what a centre could ask with before it knows anything: public weights, all edges alike."""
+    if phase == "centre":
+        return {}
+    if phase in ("association", "rerun-association"):
+        return {"mean_severity": np.zeros(1)}
+    if "partial" in ARRAYS[phase]:
+        edges = len(study.candidates.edges)
+        nothing = Partial(np.zeros(edges), np.ones(edges), np.zeros((2, edges)), 1.0, np.zeros(2))
+        return {"partial": nothing.vector}
+    reruns = 1 if "weights" in ARRAYS[phase] else len(reruns_of(study.protocol))
+    given = {
+        "weights": to_vector(pretrained(study.protocol.model.initial_weights)),
+        "edge_weights": np.ones(len(study.candidates.edges) * reruns),
+        "calibration": np.tile([0.0, 1.0], reruns),
+    }
+    if "coefficients" in ARRAYS[phase]:
+        kinds = Kinds(models_of(study.protocol))
+        given["coefficients"] = np.zeros(kinds.coefficient_count)
+        given["histograms"] = np.ones(2 * BINS * len(kinds.models))
+    return {name: given[name] for name in ARRAYS[phase]}
+
+
+def _directions(kind: ReleaseKind, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw (count, d) orthonormal directions, uniformly."""
+    q, r = np.linalg.qr(rng.normal(size=(kind.dimension, count)))
+    directions: NDArray[np.float64] = (q * np.sign(np.diag(r))).T
+    return directions
+
+
+def _members(children: int, sums: int, *, fewest: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Draw who is in each sum: (sums, children), each child by a coin of its own, at least `fewest`."""
+    # Where half would be too few for the gate, the coin is loaded.
+    chance = max(0.5, (fewest + 0.5) / children)
+    members = rng.random((sums, children)) < chance
+    while (short := members.sum(axis=1) < fewest).any():
+        members[short] = rng.random((int(short.sum()), children)) < chance
+    return members
+
+
+def _canaries(scores: NDArray[np.float64], present: NDArray[np.bool_], mu: float) -> Canaries:
+    guesses = best_guesses(mu, canaries=len(scores), delta=CANARY_DELTA, error=ERROR)
+    # A canary that is present adds 1 to its score: guess at the middle.
+    correct = surest(scores, present, guesses=guesses, threshold=0.5)
+    low, high = mu_interval(guess(scores, present, threshold=0.5), error=ERROR)
+    return Canaries(
+        canaries=len(scores),
+        guesses=guesses,
+        correct=correct,
+        epsilon_proven=one_run_epsilon(
+            correct=correct, guesses=guesses, canaries=len(scores), delta=CANARY_DELTA, error=ERROR
+        ),
+        epsilon_claimed=epsilon_of(mu, CANARY_DELTA),
+        mu_low=low,
+        mu_high=high if math.isfinite(high) else None,
+        mu_claimed=mu,
+        smallest_fault=smallest_fault(mu, canaries=len(scores), error=ERROR),
+    )
+
+
+def _membership(
+    rows: NDArray[np.float64], totals: NDArray[np.float64], members: NDArray[np.bool_], mu: float
+) -> Membership | None:
+    if (~members).sum(axis=0).min() < FEWEST_LEFT_OUT:
+        return None
+    released = membership_scores(rows, totals, members)
+    exact = membership_scores(rows, members @ rows, members)
+    return Membership(
+        children=len(rows),
+        summed=float(members.sum(axis=1).mean()),
+        repeats=len(totals),
+        area=area(released, members),
+        area_error=area_error(released, members),
+        found=true_positive_rate(released, members, false_positives=FALSE_POSITIVES),
+        area_exact=area(exact, members),
+        found_exact=true_positive_rate(exact, members, false_positives=FALSE_POSITIVES),
+        area_bound=area_bound(mu),
+        found_bound=true_positives(mu, false_positives=FALSE_POSITIVES),
+    )

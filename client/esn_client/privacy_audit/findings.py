@@ -1,0 +1,198 @@
+"""What an audit of a protocol's privacy found at one site, and what of it contradicts the price."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from esn_core.privacy.release import Children
+from esn_core.protocol.phases import Phase
+from esn_core.protocol.price import Price
+
+# Far below one over the number of canaries: the one-run bound pays twice their number times delta.
+CANARY_DELTA = 1e-6
+FALSE_POSITIVES = 0.01
+# An area must exceed its bound by so many standard errors to count as a fault.
+STANDARD_ERRORS = 4.0
+
+
+@dataclass(frozen=True)
+class Canaries:
+    """What guesses about invented children prove about one release.
+
+    Attributes
+    ----------
+    canaries : int
+    guesses, correct : int
+        The surest guesses, whose number was fixed beforehand, and how many were right.
+    epsilon_proven, epsilon_claimed : float
+        At `CANARY_DELTA`; the first is a lower bound for any mechanism, the second the price.
+    mu_low, mu_high : float or None
+        What the error rates at one threshold prove, and allow, of Gaussian noise; `mu_high` is None
+        where there was no error.
+    mu_claimed : float
+    smallest_fault : float or None
+        Noise below this share of what is claimed would typically show; None when none would.
+
+    """
+
+    canaries: int
+    guesses: int
+    correct: int
+    epsilon_proven: float
+    epsilon_claimed: float
+    mu_low: float
+    mu_high: float | None
+    mu_claimed: float
+    smallest_fault: float | None
+
+
+@dataclass(frozen=True)
+class Membership:
+    """How well the site's own children are told from those left out of a sum.
+
+    Attributes
+    ----------
+    children : int
+    summed : float
+        Of these, in a sum on average; coins decide who is.
+    repeats : int
+    area, area_error : float
+        Area under the ROC curve of the attack on the release, and its standard error.
+    found : float
+        Members found at `FALSE_POSITIVES`.
+    area_exact, found_exact : float
+        The same attack on the same sums without noise.
+    area_bound, found_bound : float
+        What the price allows any attack.
+
+    """
+
+    children: int
+    summed: float
+    repeats: int
+    area: float
+    area_error: float
+    found: float
+    area_exact: float
+    found_exact: float
+    area_bound: float
+    found_bound: float
+
+
+@dataclass(frozen=True)
+class KindAudit:
+    """The audit of one kind of release.
+
+    Attributes
+    ----------
+    phase : str
+    children : {'training', 'held-out'}
+    releases : int
+        How often the study asks for one.
+    numbers : int
+        In the sum.
+    noise_multiplier : float
+    canaries : Canaries or None
+        None where the protocol adds no noise: there is no claim to be tested.
+    membership : Membership or None
+        None where the site has too few children to leave some out.
+
+    """
+
+    phase: Phase
+    children: Children
+    releases: int
+    numbers: int
+    noise_multiplier: float
+    canaries: Canaries | None
+    membership: Membership | None
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What contradicts the price, as sentences."""
+        said = []
+        if self.canaries is not None:
+            c = self.canaries
+            if c.epsilon_proven > c.epsilon_claimed:
+                said.append(
+                    f"the guesses about canaries prove epsilon {c.epsilon_proven:.2f} at delta "
+                    f"{CANARY_DELTA:g}; the price says {c.epsilon_claimed:.2f}"
+                )
+            if c.mu_low > c.mu_claimed:
+                said.append(
+                    f"the noise is at most {c.mu_claimed / c.mu_low:.2f} of what the price says, "
+                    "by the error rates of the guesses"
+                )
+        if self.membership is not None:
+            m = self.membership
+            if m.area - STANDARD_ERRORS * m.area_error > m.area_bound:
+                said.append(
+                    f"members are told from others better (area {m.area:.3f}) than the price allows any "
+                    f"attack ({m.area_bound:.3f})"
+                )
+        return tuple(said)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The audit of a protocol at one site.
+
+    Attributes
+    ----------
+    site, study, protocol_sha256 : str
+    at : str
+        Time of the audit, UTC.
+    software : str
+    price : Price
+    trust : {'secure-sum', 'local'}
+    colluding_sites : int
+        Whose knowledge the attacker had; 0 under trust `local`.
+    repeats : int
+    kinds : tuple of KindAudit
+        In the order of the study.
+
+    """
+
+    site: str
+    study: str
+    protocol_sha256: str
+    at: str
+    software: str
+    price: Price
+    trust: str
+    colluding_sites: int
+    repeats: int
+    kinds: tuple[KindAudit, ...]
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What contradicts the price, with the kind of release."""
+        return tuple(f"{kind.phase}: {fault}" for kind in self.kinds for fault in kind.faults)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it: null stands for what is infinite or was not found."""
+        training, held_out = self.price.epsilon("training"), self.price.epsilon("held-out")
+        said = {name: value for name, value in asdict(self).items() if name not in ("price", "kinds")}
+        kinds = [{**asdict(kind), "passed": not kind.faults, "faults": kind.faults} for kind in self.kinds]
+        facts: dict[str, Any] = _finite(
+            {
+                **said,
+                "passed": not self.faults,
+                "delta": self.price.delta,
+                "epsilon_training_child": training,
+                "epsilon_held_out_child": held_out,
+                "canary_delta": CANARY_DELTA,
+                "false_positives": FALSE_POSITIVES,
+                "kinds": kinds,
+            }
+        )
+        return facts
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

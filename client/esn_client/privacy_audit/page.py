@@ -1,0 +1,62 @@
+"""The page of a privacy audit, for a hospital's security officer: one HTML file that needs nothing else."""
+
+import math
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from esn_client.privacy_audit.findings import CANARY_DELTA, FALSE_POSITIVES, Audit, Canaries
+from esn_core.system.files import write_whole
+
+_IN_WORDS = {
+    "combat": "age, sex, severity and edges, their products and squares, about the site's means",
+    "centre": "number of children and sum of their severity",
+    "association": "edge strength times severity, summed for each candidate edge",
+    "gradient": "gradients of the network and loss, summed in one training step",
+    "local-update": "several training steps of this site, times its children",
+    "calibration": "five sums of prediction and severity",
+    "evaluation": "sums of prediction and severity of held-out children",
+}
+
+
+def write_page(path: Path, audit: Audit) -> None:
+    """Write the page, whole or not at all."""
+    write_whole(path, page_text(audit).encode())
+
+
+def page_text(audit: Audit) -> str:
+    """Return the HTML that `write_page` writes."""
+    environment = Environment(
+        loader=PackageLoader("esn_client.privacy_audit", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = _percent
+    environment.filters["epsilon"] = lambda value: f"{value:.2f}" if math.isfinite(value) else "unbounded"
+    return environment.get_template("page.html.j2").render(
+        audit=audit,
+        in_words=_IN_WORDS,
+        noise_found=_noise_found,
+        canary_delta=f"{CANARY_DELTA:.6f}",
+        false_positives=_percent(FALSE_POSITIVES),
+        exact=all(kind.canaries is None for kind in audit.kinds),
+        factor=_factor(max(audit.price.epsilon(split) for split in ("training", "held-out"))),
+    )
+
+
+def _noise_found(canaries: Canaries) -> str:
+    """Say between which shares of the claimed noise the noise lies."""
+    least = canaries.mu_claimed / canaries.mu_high if canaries.mu_high else 0.0
+    if canaries.mu_low == 0:
+        return f"{_percent(least)} or more"
+    return f"{_percent(least)} to {_percent(canaries.mu_claimed / canaries.mu_low)}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
+
+
+def _factor(epsilon: float) -> str:
+    return f"{math.exp(epsilon):,.0f}" if epsilon < 10 else "more than 20,000"

@@ -1,0 +1,164 @@
+"""A rehearsed release: a site's rows through real gates, and what an attacker is left with.
+
+Gates, noise, masks and clip are those of a study. Ledgers live in memory, the
+audit logs in a scratch directory, and the keys of the roster are made up, so
+that nothing is charged, kept or sent.
+
+Under trust `secure-sum` the other sites of the roster are played: each answers
+with its share of the noise and rows of zeros. The attacker is the centre
+together with as many sites as the protocol's noise withstands: it opens the sum
+and subtracts what these sites contributed, their noise included.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from numpy.typing import NDArray
+
+from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.gate import Gate, Rows, discrete_gaussian
+from esn_client.gate.ledger import Ledger
+from esn_client.site.settings import Limits
+from esn_core.errors import ProtocolError
+from esn_core.identity.public_keys import identity_text, mask_text
+from esn_core.messages.question import Answer, Question, QuestionId
+from esn_core.privacy.fixed_point import leave_grid
+from esn_core.privacy.release import Children
+from esn_core.privacy.secure_sum import Attempt, unmask
+from esn_core.protocol.phases import Phase
+from esn_core.protocol.protocol import Protocol
+
+# SQLite keeps a ledger of this name in memory, a new one for each connection.
+_IN_MEMORY = Path(":memory:")
+_RUN = "rehearsal"
+_MEMORY = Path("/dev/shm")  # noqa: S108 (a directory of random name is made in it)
+
+
+@contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """Make a directory that is gone afterwards; in memory, where the system has room for files there.
+
+    The gates of a rehearsal write thousands of lines of audit log, each to disk before the next step.
+    """
+    place = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="esn-rehearsal-", dir=place) as directory:
+        yield Path(directory)
+
+
+@dataclass(frozen=True)
+class _Keys:
+    identity: Ed25519PrivateKey
+    mask: X25519PrivateKey
+
+
+class Rehearsal:
+    """A protocol, with a site that tries out its releases.
+
+    Parameters
+    ----------
+    protocol : Protocol
+    site : str
+        On the protocol's roster.
+    limits : Limits
+        The site's own policy; a protocol that it forbids is refused here as well.
+    scratch : Path
+        A directory for the gates' audit logs; see `scratch_directory`.
+
+    Raises
+    ------
+    ProtocolError
+        The site is not on the roster.
+
+    """
+
+    def __init__(self, protocol: Protocol, *, site: str, limits: Limits, scratch: Path) -> None:
+        if site not in protocol.sites:
+            raise ProtocolError(f"site {site} is not on the roster: {', '.join(protocol.sites)}")
+        self._keys = {
+            name: _Keys(Ed25519PrivateKey.generate(), X25519PrivateKey.generate()) for name in protocol.sites
+        }
+        roster = tuple(
+            entry.model_copy(
+                update={
+                    "identity_key": identity_text(self._keys[entry.site].identity.public_key()),
+                    "mask_key": mask_text(self._keys[entry.site].mask.public_key()),
+                }
+            )
+            for entry in protocol.roster
+        )
+        self.protocol = protocol.model_copy(update={"roster": roster})
+        self._site = site
+        self._limits = limits
+        self._scratch = scratch
+        others = [name for name in protocol.sites if name != site]
+        # The fewest sites that may be summed, with the least noise.
+        taking_part = {site, *others[: protocol.rounds.quorum - 1]} if protocol.masked else {site}
+        self._sites = tuple(name for name in protocol.sites if name in taking_part)
+        played = [name for name in self._sites if name != site]
+        self._colluding = frozenset(played[len(played) - protocol.privacy.colluding_sites :])
+
+    def minimum(self, children: Children) -> int:
+        """Return how many children of a split a sum needs."""
+        return max(self._limits.minimum_children, self.protocol.minimum(children))
+
+    def question(self, phase: Phase, arrays: Mapping[str, NDArray[np.float64]]) -> Question:
+        """Return a question of the rehearsed protocol."""
+        number = QuestionId(protocol_sha256=self.protocol.sha256, run=_RUN, phase=phase, round=0, attempt=0)
+        return Question(number, dict(arrays), participants=self._sites if self.protocol.masked else ())
+
+    def view(self, question: Question, rows: Rows) -> NDArray[np.float64]:
+        """Release `rows` and return what an attacker sees who knows all that colluding sites know.
+
+        Returns
+        -------
+        (d,) float64
+
+        Raises
+        ------
+        GateError, PrivacyBudgetError
+            The site's own policy refuses the release.
+
+        """
+        totals: dict[str, NDArray[np.int64]] = {}
+        seeds: dict[str, bytes] = {}
+        known = np.zeros(rows.kind.dimension, dtype=np.int64)
+        for name in self._sites:
+            given = rows if name == self._site else self._zeros(rows)
+            keys = self._keys[name]
+            with Ledger(_IN_MEMORY, keys.identity) as ledger:
+                gate = Gate(
+                    site=name,
+                    limits=self._limits,
+                    ledger=ledger,
+                    audit=AuditLog(self._scratch / f"{name}.jsonl", site=name),
+                    salt=bytes(32),
+                    identity_key=keys.identity,
+                    mask_key=keys.mask,
+                    noise=discrete_gaussian,
+                )
+                public = keys.identity.public_key()
+                total = Answer.from_bytes(gate.release(question, given, self.protocol), public).total
+                if total is not None:
+                    totals[name] = total
+                if self.protocol.self_masked:
+                    seed = Answer.from_bytes(gate.reveal(question, self.protocol), public).seed
+                    seeds[name] = seed or b""
+                paid = ledger.paid(str(question.id))
+                if name in self._colluding and paid is not None:
+                    known += paid.total
+        if not self.protocol.masked:
+            return leave_grid(totals[self._site], rows.kind)
+        attempt = Attempt(self.protocol.sha256, str(question.id), self._sites)
+        return leave_grid(unmask(totals, attempt, seeds=seeds) - known, rows.kind)
+
+    def _zeros(self, rows: Rows) -> Rows:
+        """Return rows of a played site: as many children as are needed, who add nothing."""
+        labels = tuple(f"sub-played{i}" for i in range(self.minimum(rows.kind.children)))
+        return Rows(rows.kind, np.zeros((len(labels), rows.kind.dimension)), labels)

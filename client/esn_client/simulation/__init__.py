@@ -1,0 +1,1 @@
+"""A simulated hospital on disk: scans or connectomes of children who do not exist."""

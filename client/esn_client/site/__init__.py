@@ -1,0 +1,1 @@
+"""A site's settings, keys and state, and what it knows of its centre."""

@@ -1,0 +1,295 @@
+"""What must be right before a site joins a study: each point looked at, and its cure."""
+
+import datetime
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from esn_client.cohort.participants import read_phenotypes
+from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.gate import check_budget
+from esn_client.site.centre_kit import load_kit
+from esn_client.site.settings import SiteSettings, load_site
+from esn_client.site.state import own_entry
+from esn_client.status.snapshot import Circumstances, open_ledger
+from esn_client.worker.site import check_against_audit, read_salt
+from esn_core.errors import ConfigError, DataError, EsnError, LinkError, ProtocolError
+from esn_core.privacy.release import CHILDREN
+from esn_core.protocol.signature import today_utc
+
+_A = TypeVar("_A")
+
+_MIB = 2**20
+_LEAST_DISK = 200 * _MIB
+_GOOD_DISK = 5 * 1024 * _MIB
+_LEAST_MEMORY = 512 * _MIB
+_GOOD_MEMORY = 2 * 1024 * _MIB
+# Flower refuses a site whose signature of the time is older or younger than this.
+_LARGEST_SKEW_S = 300.0
+_GOOD_SKEW_S = 60.0
+_GOOD_DAYS = 30
+
+
+class Doubt(Exception):  # noqa: N818 - it ends a look early and is no error
+    """A point that does not stand in the way today; the text says what to do about it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One point.
+
+    Attributes
+    ----------
+    point : str
+    verdict : {'ok', 'warn', 'FAIL'}
+    text : str
+        What was found; where it is not 'ok', what would be right.
+    exit_status : int
+        Of the error's class; 0 unless the verdict is 'FAIL'.
+
+    """
+
+    point: str
+    verdict: Literal["ok", "warn", "FAIL"]
+    text: str
+    exit_status: int
+
+
+def preflight(path: Path) -> list[Finding]:
+    """Look at every point, however many fail; nothing is sent but one request for the centre's health.
+
+    Parameters
+    ----------
+    path : Path
+        The site's settings.
+
+    """
+    found: list[SiteSettings] = []
+
+    def configuration(_: None) -> str:
+        found.append(load_site(path))
+        return f"{path} can be used"
+
+    first = _look("configuration", configuration, None)
+    if not found:
+        return [first]
+    about = Circumstances(found[0], today=today_utc())
+    return [first, *(_look(name, look, about) for name, look in POINTS.items())]
+
+
+def state(about: Circumstances) -> str:
+    """Look at the state directory: whole, and for its owner alone."""
+    site = about.settings
+    own_entry(site)
+    read_salt(site)
+    if stat.S_IMODE(site.state.stat().st_mode) & 0o077:
+        raise ConfigError(f"{site.state}: other accounts may enter it; run 'chmod 700 {site.state}'")
+    return f"keys and salt are in {site.state}, for its owner alone"
+
+
+def dataset(about: Circumstances) -> str:
+    """Look at the layout of the dataset."""
+    from esn_client.imaging.bids.dataset import Dataset
+
+    visits = Dataset(about.settings.dataset).visits(None, None)
+    return f"{len(visits)} visits with scans in {about.settings.dataset}"
+
+
+def phenotypes(about: Circumstances) -> str:
+    """Look at participants.tsv, and at the columns that the approved protocols need."""
+    if about.settings.kit_path.exists():  # without one nothing is approved, as another point tells
+        for approved in about.current:
+            read_phenotypes(about.participants, approved.phenotypes)
+    children = sum(p.group == "dre" for p in about.participants)
+    return f"{children} children with DRE and {len(about.participants) - children} controls"
+
+
+def prepared(about: Circumstances) -> str:
+    """Look for the connectomes of the approved protocols' recipes."""
+    if not about.current:
+        raise Doubt("no protocol is approved that would say which connectomes are needed")
+    said, few = [], []
+    for protocol in about.current:
+        cohort = about.cohort(protocol)
+        training, held_out = len(cohort.training.participants), len(cohort.held_out.participants)
+        least = {
+            split: max(about.settings.limits.minimum_children, protocol.minimum(split)) for split in CHILDREN
+        }
+        if training < least["training"] or held_out < least["held-out"]:
+            raise DataError(
+                f"{protocol.study}: {training} training and {held_out} held-out children have connectomes; "
+                f"{least['training']} and {least['held-out']} are needed: run 'esn-client prepare'"
+            )
+        usable = training + held_out + cohort.controls
+        said.append(
+            f"{protocol.study}: {training} training and {held_out} held-out children, "
+            f"{cohort.controls} controls"
+        )
+        if usable < len(about.participants):
+            few.append(
+                f"{protocol.study}: {len(about.participants) - usable} of {len(about.participants)} "
+                "participants have no usable connectome; run 'esn-client prepare', or leave them out"
+            )
+    if few:
+        raise Doubt("; ".join(few))
+    return "; ".join(said)
+
+
+def disk(about: Circumstances) -> str:
+    """Look at the free space of state and derivatives."""
+    free = {
+        place: shutil.disk_usage(_existing(place)).free
+        for place in (about.settings.state, about.settings.derivatives)
+    }
+    place, least = min(free.items(), key=lambda item: item[1])
+    text = f"{least / 2**30:.1f} GiB are free at {place}"
+    if least < _LEAST_DISK:
+        raise ConfigError(f"{text}; the ledger needs {_LEAST_DISK // _MIB} MiB or more: make room")
+    if least < _GOOD_DISK:
+        raise Doubt(f"{text}; 'esn-client prepare' needs up to {_GOOD_DISK // 2**30} GiB")
+    return text
+
+
+def memory(_: Circumstances) -> str:
+    """Look at the memory that is free now."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():  # Linux counts what it would give up for us
+        (line,) = [
+            x for x in meminfo.read_text(encoding="ascii").splitlines() if x.startswith("MemAvailable")
+        ]
+        free = int(line.split()[1]) * 1024
+    text = f"{free / 2**30:.1f} GiB are free"
+    if free < _LEAST_MEMORY:
+        raise ConfigError(f"{text}; {_LEAST_MEMORY // _MIB} MiB are needed to answer: end other programs")
+    if free < _GOOD_MEMORY:
+        raise Doubt(f"{text}; 'esn-client prepare' takes up to {_GOOD_MEMORY // 2**30} GiB for each subject")
+    return text
+
+
+def processor(about: Circumstances) -> str:
+    """Look at the device that the settings ask for."""
+    from esn_client.answers.training import device_for
+
+    return f"{device_for(about.settings.compute.device)}, as compute.device asks"
+
+
+def enrolment(about: Circumstances) -> str:
+    """Compare the site's keys with those that the centre enrolled."""
+    kit, own = load_kit(about.settings), own_entry(about.settings)
+    if kit.entry != own:
+        raise ProtocolError(
+            f"the centre enrolled the keys {kit.entry.fingerprint}, this site has {own.fingerprint}; send "
+            f"the centre {about.settings.enrolment_path}, and take its new kit in"
+        )
+    return f"the centre's kit is for these keys, {own.fingerprint}"
+
+
+def centre(about: Circumstances) -> str:
+    """Look whether the centre answers."""
+    met = about.meeting
+    way = f"through the proxy {met.proxy}" if met.proxy else "directly"
+    return f"{met.address} answers in {met.seconds:.2f} s, {way}"
+
+
+def certificate(about: Circumstances) -> str:
+    """Look at the centre's certificate: whose it is was shown by the connection itself."""
+    left = (about.meeting.certificate_ends - datetime.datetime.now(datetime.UTC)).days
+    text = f"it is from the kit's authority and for this address, for {left} more days"
+    if left < _GOOD_DAYS:
+        raise Doubt(f"{text}; ask the centre to run 'esn-server renew'")
+    return text
+
+
+def clock(about: Circumstances) -> str:
+    """Compare this machine's clock with the centre's."""
+    bounds = about.meeting.clock_offset_s
+    if bounds is None:
+        raise Doubt("the centre told no time; compare the clocks yourself")
+    # As far off as it must be at least: the answer took its time, and tells whole seconds.
+    off = max(bounds[0], -bounds[1], 0.0)
+    side = "ahead of" if bounds[0] > 0 else "behind"
+    if off > _LARGEST_SKEW_S:
+        raise LinkError(
+            f"this machine's clock is {off:.0f} s {side} the centre's, which refuses a site beyond "
+            f"{_LARGEST_SKEW_S:.0f} s; set the clock (NTP)"
+        )
+    if off > _GOOD_SKEW_S:
+        raise Doubt(f"this machine's clock is {off:.0f} s {side} the centre's; set the clock (NTP)")
+    return "this machine's clock and the centre's agree" if off == 0 else f"{off:.0f} s {side} the centre's"
+
+
+def protocol(about: Circumstances) -> str:
+    """Look for an approved protocol that counts today."""
+    expired = [p.study for p in about.protocols if p not in about.current]
+    if not about.current:
+        ended = f"; expired: {', '.join(expired)}" if expired else ""
+        raise Doubt(f"no protocol is approved{ended}; run 'esn-client review' and 'approve'")
+    return ", ".join(f"{p.study} until {p.expires}" for p in about.current)
+
+
+def ledger(about: Circumstances) -> str:
+    """Walk the ledger's chain, and compare its end with the audit log."""
+    with open_ledger(about.settings) as opened:
+        check_against_audit(opened, AuditLog(about.settings.audit_path, site=about.settings.site))
+        return f"{opened.mark.entries} entries, all signed and in their places"
+
+
+def budget(about: Circumstances) -> str:
+    """Look whether every approved protocol can be answered to its end; nothing is spent."""
+    if not about.current:
+        raise Doubt("no protocol is approved that would spend any")
+    with open_ledger(about.settings) as opened:
+        for approved in about.current:
+            cohort = about.cohort(approved)
+            check_budget(
+                opened,
+                approved,
+                limits=about.settings.limits,
+                salt=read_salt(about.settings),
+                run=None,
+                children={
+                    "training": cohort.training.participants,
+                    "held-out": cohort.held_out.participants,
+                },
+            )
+    return f"all of {', '.join(p.study for p in about.current)} fits under the cap"
+
+
+POINTS: dict[str, Callable[[Circumstances], str]] = {
+    "state": state,
+    "dataset": dataset,
+    "phenotypes": phenotypes,
+    "disk": disk,
+    "memory": memory,
+    "processor": processor,
+    "enrolment": enrolment,
+    "centre": centre,
+    "certificate": certificate,
+    "clock": clock,
+    "protocol": protocol,
+    "prepared": prepared,
+    "ledger": ledger,
+    "budget": budget,
+}
+"""Every point after the configuration, in the order in which they are told."""
+
+
+def _look(point: str, look: Callable[[_A], str], about: _A) -> Finding:
+    try:
+        return Finding(point, "ok", look(about), 0)
+    except Doubt as doubt:
+        return Finding(point, "warn", str(doubt), 0)
+    except EsnError as error:
+        return Finding(point, "FAIL", str(error), error.exit_status)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return Finding(point, "FAIL", f"{place}{error.strerror}", EsnError.exit_status)
+
+
+def _existing(place: Path) -> Path:
+    return next(path for path in (place, *place.absolute().parents) if path.exists())

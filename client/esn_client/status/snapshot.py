@@ -1,0 +1,75 @@
+"""What a site's preflight and status look at, read when it is first asked for."""
+
+import datetime
+from functools import cached_property
+
+from esn_client.approval.approvals import Approvals
+from esn_client.cohort.cohort import Cohort, load_cohort
+from esn_client.cohort.participants import Participant, read_participants
+from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.ledger import Ledger
+from esn_client.link.meeting import Meeting, meet
+from esn_client.site.centre_kit import centre_key, load_kit
+from esn_client.site.keys import load_identity_key
+from esn_client.site.settings import SiteSettings
+from esn_core.errors import ConfigError
+from esn_core.protocol.protocol import Protocol
+
+
+class Circumstances:
+    """One site today.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+    today : date
+        In UTC.
+
+    """
+
+    def __init__(self, settings: SiteSettings, *, today: datetime.date) -> None:
+        self.settings = settings
+        self.today = today
+        self._cohorts: dict[str, Cohort] = {}
+
+    @cached_property
+    def participants(self) -> tuple[Participant, ...]:
+        """The site's table of participants."""
+        return read_participants(self.settings.dataset)
+
+    @cached_property
+    def protocols(self) -> tuple[Protocol, ...]:
+        """The approved protocols, expired ones among them."""
+        site = self.settings
+        audit = AuditLog(site.audit_path, site=site.site)
+        approvals = Approvals(site, centre_key=centre_key(site), audit=audit)
+        return tuple(approvals.recorded(digest) for digest in approvals.digests())
+
+    @property
+    def current(self) -> tuple[Protocol, ...]:
+        """The approved protocols that have not expired."""
+        return tuple(protocol for protocol in self.protocols if protocol.expires >= self.today)
+
+    @cached_property
+    def meeting(self) -> Meeting:
+        """One look at the centre."""
+        kit = load_kit(self.settings)
+        return meet(kit.address, ca_certificate=self.settings.ca_certificate_path, timeout_s=10.0)
+
+    def cohort(self, protocol: Protocol) -> Cohort:
+        """Return the site's children for a protocol."""
+        if protocol.sha256 not in self._cohorts:
+            self._cohorts[protocol.sha256] = load_cohort(
+                self.participants,
+                site=self.settings.site,
+                derivatives=self.settings.derivatives,
+                protocol=protocol,
+            )
+        return self._cohorts[protocol.sha256]
+
+
+def open_ledger(settings: SiteSettings) -> Ledger:
+    """Open a site's ledger to read it; `ConfigError` where there is none."""
+    if not settings.ledger_path.exists():
+        raise ConfigError(f"{settings.ledger_path}: there is no ledger; run 'esn-client init' first")
+    return Ledger(settings.ledger_path, load_identity_key(settings.identity_key_path).public_key())

@@ -1,0 +1,139 @@
+"""How a site stands: the centre, the approvals, the last question, and what its patients have spent."""
+
+import datetime
+import json
+import math
+import shutil
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from esn_client.site.settings import SiteSettings
+from esn_client.status.snapshot import Circumstances, open_ledger
+from esn_core.errors import EsnError
+from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.signature import today_utc
+from esn_core.system.chained_log import ChainedLog
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Approved(_Table):
+    """One approved protocol."""
+
+    study: str
+    protocol_sha256: str
+    expires: datetime.date
+    expired: bool
+
+
+class LastMessage(_Table):
+    """The newest question that the site answered or refused."""
+
+    question: str
+    event: str
+    at: AwareDatetime
+
+
+class SiteStatus(_Table):
+    """All that 'esn-client status' tells; no patient is in it."""
+
+    site: str
+    at: AwareDatetime
+    centre: str | None
+    """Why the centre cannot be reached, or None."""
+    joined_since: AwareDatetime | None
+    """When 'join' was connected; None while it is not, or after it said goodbye."""
+    approved: tuple[Approved, ...]
+    last: LastMessage | None
+    epsilon_of_worst_child: float | None
+    """None after an exact release: it has no epsilon."""
+    epsilon_cap: float
+    delta: float
+    ledger_entries: int
+    disk_free_bytes: int
+
+    def words(self) -> dict[str, str]:
+        """Return the same in words, by line."""
+        spent = "unbounded (an exact release)"
+        if self.epsilon_of_worst_child is not None:
+            spent = f"{self.epsilon_of_worst_child:.2f}"
+        last = f"{self.last.event} {self.last.question}, {_clock(self.last.at)}" if self.last else "none yet"
+        approved = [
+            f"{p.study} ({p.protocol_sha256[:16]}) {'expired on' if p.expired else 'until'} {p.expires}"
+            for p in self.approved
+        ]
+        return {
+            "centre": f"not reached: {self.centre}" if self.centre else "answers",
+            "joined": f"since {_clock(self.joined_since)}" if self.joined_since else "no",
+            "approved": "; ".join(approved) or "nothing",
+            "last question": last,
+            "worst child": f"epsilon {spent} of {self.epsilon_cap:g} at delta {self.delta:g}",
+            "ledger": f"{self.ledger_entries} entries",
+            "disk": f"{self.disk_free_bytes / 2**30:.1f} GiB free",
+        }
+
+
+def status_of(settings: SiteSettings) -> SiteStatus:
+    """Gather how a site stands; nothing is sent but one request for the centre's health.
+
+    Raises
+    ------
+    ConfigError
+        The site was not initialised.
+    LedgerError
+        The ledger is not the one that this site wrote.
+    ProtocolError
+        An approved file was changed.
+
+    """
+    today = today_utc()
+    about = Circumstances(settings, today=today)
+    complaint = None
+    try:
+        _ = about.meeting
+    except EsnError as error:
+        complaint = str(error)
+    with open_ledger(settings) as ledger:
+        entries = ledger.mark.entries
+        spent = ledger.spent()
+    worst = max((s.epsilon(settings.limits.delta) for s in set(spent.values())), default=0.0)
+    lease = settings.state / "connected"
+    return SiteStatus(
+        site=settings.site,
+        at=datetime.datetime.now(datetime.UTC),
+        centre=complaint,
+        joined_since=(
+            datetime.datetime.fromtimestamp(lease.stat().st_mtime, datetime.UTC) if lease.exists() else None
+        ),
+        approved=tuple(
+            Approved(study=p.study, protocol_sha256=p.sha256, expires=p.expires, expired=p.expires < today)
+            for p in _approved(about)
+        ),
+        last=_last(settings),
+        epsilon_of_worst_child=worst if math.isfinite(worst) else None,
+        epsilon_cap=settings.limits.epsilon_cap,
+        delta=settings.limits.delta,
+        ledger_entries=entries,
+        disk_free_bytes=shutil.disk_usage(settings.state).free,
+    )
+
+
+def _approved(about: Circumstances) -> tuple[Protocol, ...]:
+    return about.protocols if about.settings.kit_path.exists() else ()
+
+
+def _last(settings: SiteSettings) -> LastMessage | None:
+    for line in reversed(list(ChainedLog(settings.audit_path).lines())):
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue  # a part of a line that a kill left
+        if said.get("event") in ("sent", "revealed", "refused"):
+            return LastMessage(question=said["question"], event=said["event"], at=said["at"])
+    return None
+
+
+def _clock(moment: datetime.datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,1 @@
+"""The process with the children in it, and its parent without."""

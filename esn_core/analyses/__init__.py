@@ -1,0 +1,1 @@
+"""What a protocol may ask beyond the severity network and its prediction."""

@@ -1,0 +1,1 @@
+"""Connectomes: regions, streamline counts, and the strengths and scores of edges."""

@@ -1,0 +1,1 @@
+"""Who is who: keys, signatures, certificates, and the roster of a study."""

@@ -1,0 +1,1 @@
+"""What the severity model is compared with."""

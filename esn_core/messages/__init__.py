@@ -1,0 +1,1 @@
+"""What travels between centre and sites: questions, answers, and their envelope."""

@@ -1,0 +1,1 @@
+"""What bounds and hides a child: the release mechanism, its accounting, the secure sum."""

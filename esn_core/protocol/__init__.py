@@ -1,0 +1,1 @@
+"""The protocol of a study: its rules, its phases, its price and its signature."""

@@ -1,0 +1,129 @@
+"""What a protocol asks beyond the severity network and its prediction, each item priced on its own."""
+
+import math
+from collections import Counter
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+
+from esn_core.protocol.data_dictionary import Column
+
+SEVERITIES = ("gase", "predicted_gase")
+DRAWS_AT_ONCE = 20
+"""So many draws of the exact network leave in one sum."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Outcome(_Table):
+    """A neurocognitive impairment: a standard score below a cut-off."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    column: Column
+    impaired_below: float
+    """In units of the score."""
+
+
+class NeurocognitionRules(_Table):
+    """Whether the predicted severity explains impairment better than the clinical one."""
+
+    outcomes: tuple[Outcome, ...] = Field(min_length=1, max_length=6)
+    models: tuple[tuple[Column, ...], ...] = Field(min_length=1, max_length=20)
+    """Predictors of each model, the intercept left out: columns of participants.tsv, 'gase' and
+    'predicted_gase'. Every model is fitted to every outcome."""
+    rounds: int = Field(ge=2, le=30)
+    """Newton steps; all models take them together."""
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> Self:
+        outcomes = Counter(outcome.name for outcome in self.outcomes)
+        models = Counter(frozenset(model) for model in self.models)
+        said = [f"the outcome {name} is listed twice" for name, times in outcomes.items() if times > 1]
+        said += [
+            f"the model {' + '.join(sorted(model))} is listed twice" for model, n in models.items() if n > 1
+        ]
+        said += [
+            f"the model {' + '.join(model)} lists a predictor twice"
+            for model in self.models
+            if len(set(model)) < len(model)
+        ]
+        if not all(self.models):
+            said.append("a model has one predictor or more")
+        if said:
+            raise ValueError("; ".join(said))
+        return self
+
+
+class NetworkRules(_Table):
+    """The severity network as the paper selects it: exact partial correlations given age, sex and site."""
+
+    t_threshold: float = Field(gt=0, le=20)
+    """An edge of larger t, in size, belongs to a component of the network-based statistic."""
+    null_draws: int = Field(ge=0, le=5000)
+    """Draws of the largest component without an effect; 0: components have no p."""
+    bootstrap_draws: int = Field(ge=0, le=5000)
+    """Draws of the network as other children would have given it; 0: edges have no frequency."""
+    minimum_children: int = Field(ge=3, le=1000)
+    """A site with fewer training children takes no part. All draws together have to be fewer than the
+    children that this promises: no linear algebra on fewer sums than children ends at a child."""
+
+    @property
+    def releases(self) -> tuple[int, int]:
+        """How many sums hold the draws of the null, and how many those of the bootstrap."""
+        return math.ceil(self.null_draws / DRAWS_AT_ONCE), math.ceil(self.bootstrap_draws / DRAWS_AT_ONCE)
+
+    def too_many_draws(self, sites: int) -> str | None:
+        """Say in words why the draws may not be asked of so many honest sites; None: they may."""
+        leave = DRAWS_AT_ONCE * sum(self.releases)
+        # Of so many children, each site's mean is not there, nor what goes with severity, age and sex.
+        allowed = sites * (self.minimum_children - 1) - 3
+        if leave < allowed:
+            return None
+        return (
+            f"the network's draws leave as {leave}, in sums of {DRAWS_AT_ONCE}; {sites} sites of "
+            f"{self.minimum_children} training children or more, those that may collude left out, allow "
+            f"{allowed - 1}"
+        )
+
+
+class Analyses(_Table):
+    """Table ``[analyses]``; what it leaves out is not asked."""
+
+    cohort: StrictBool = False
+    """Age and sex of training children and controls, and how many were left out, by reason."""
+    cross_site: StrictBool = False
+    """Leave one site out: select and calibrate without it, evaluate on its held-out children."""
+    folds: int = Field(default=0, ge=0, le=20)
+    """Cross-validation of the training children in so many parts; 0 asks for none."""
+    random_scores: int = Field(default=0, ge=0, le=20)
+    """So many runs with scores drawn at random, which show what r is worth by chance."""
+    explanation: StrictBool = False
+    """What each edge contributes to the held-out children's predictions."""
+    network: NetworkRules | None = None
+    """The exact network, its components and its stability. Never private: it has to stand in 'exact'."""
+    neurocognition: NeurocognitionRules | None = None
+    exact: tuple[Literal["cohort", "explanation", "network", "neurocognition"], ...] = ()
+    """Analyses whose sums leave without noise: they have no epsilon, and every site has to consent."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        said = []
+        if self.folds == 1:
+            said.append("cross-validation needs two parts or more, or none")
+        asked = {
+            "cohort": self.cohort,
+            "explanation": self.explanation,
+            "network": self.network is not None,
+            "neurocognition": self.neurocognition is not None,
+        }
+        said += [f"'{name}' is declared exact and not asked" for name in self.exact if not asked[name]]
+        if self.network is not None and "network" not in self.exact:
+            said.append(
+                "'network' needs to be declared exact: its sums are centred at each site's children, so no "
+                "noise of bounded size would protect a child"
+            )
+        if said:
+            raise ValueError("; ".join(said))
+        return self

@@ -1,0 +1,113 @@
+"""Imaging recipes: every choice on the way from a scan to a connectome."""
+
+import hashlib
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
+
+from esn_core.protocol.quality_limits import QualityLimits
+
+
+def _even(value: int) -> int:
+    """Refuse odd orders: diffusion is the same in opposite directions."""
+    if value % 2:
+        raise ValueError(f"a spherical harmonic order is even, not {value}")
+    return value
+
+
+class ImagingRecipe(BaseModel):
+    """Table ``[imaging]`` of a study's protocol; the same at every site, and nothing has a default.
+
+    Attributes
+    ----------
+    atlas : str
+        Name of an atlas that ships with the package.
+    shell_s_per_mm2 : float
+        The b-value of the shell that is used, within a tenth, whatever else was scanned.
+    denoise : 'none', 'patch2self' or 'mppca'
+    gibbs : bool
+        Whether ringing at edges is removed.
+    motion : 'none' or 'rigid'
+        How volumes are aligned. What was preprocessed elsewhere is neither denoised nor aligned again.
+    sh_order_max : int
+        Highest spherical harmonic order of the fODF, even.
+    response_voxels : int
+        The single-fibre response is estimated in this many voxels.
+    fa_seed_threshold : float
+        Streamlines start where FA is at least this.
+    seed_depth_voxels : int
+        How many layers of the brain's surface streamlines do not start in.
+    fa_stop_threshold : float
+        Streamlines end where FA falls below this; the fODF is computed where it does not.
+    fodf_threshold : float
+        Directions whose fODF amplitude is below this share of the white matter's usual peak are not followed.
+    step_size_mm, max_angle_deg : float
+        Of one step of the tracker.
+    min_length_mm, max_length_mm : float
+        Shorter and longer streamlines are dropped.
+    seeds : int
+        Streamlines started, at random positions.
+    random_seed : int
+        Of positions and directions: the same seed gives the same streamlines.
+    label_growth_mm : float
+        How far regions grow into unlabelled voxels before streamline ends are looked up.
+    end_search_mm : float
+        How far a streamline that ends outside of all regions is followed straight on to find one.
+    sphere : str
+        DIPY's name of the directions that the tracker chooses among.
+    weight_iterations : int
+        Steps of the fit that lets each streamline count as much as the fODFs along it ask for; 0 for no fit.
+    quality : QualityLimits
+        Which numbers of a subject are worth a look, and which make it unusable. They judge what was made and
+        change nothing of it.
+
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # Part of file names at every site: no path fits.
+    atlas: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+    shell_s_per_mm2: Annotated[float, Field(ge=200, le=10_000)]
+    denoise: Literal["none", "patch2self", "mppca"]
+    gibbs: StrictBool
+    motion: Literal["none", "rigid"]
+    sh_order_max: Annotated[int, Field(ge=2, le=12), AfterValidator(_even)]
+    response_voxels: Annotated[int, Field(ge=10, le=10_000)]
+    fa_seed_threshold: Annotated[float, Field(gt=0, lt=1)]
+    seed_depth_voxels: Annotated[int, Field(ge=0, le=5)]
+    fa_stop_threshold: Annotated[float, Field(gt=0, lt=1)]
+    fodf_threshold: Annotated[float, Field(ge=0, lt=1)]
+    step_size_mm: Annotated[float, Field(gt=0, le=5)]
+    max_angle_deg: Annotated[float, Field(gt=0, le=90)]
+    min_length_mm: Annotated[float, Field(ge=0, le=100)]
+    max_length_mm: Annotated[float, Field(gt=0, le=1000)]
+    seeds: Annotated[int, Field(ge=100, le=100_000_000)]
+    random_seed: Annotated[int, Field(ge=0, le=4_294_967_295)]
+    label_growth_mm: Annotated[float, Field(ge=0, le=10)]
+    end_search_mm: Annotated[float, Field(ge=0, le=10)]
+    sphere: Literal["repulsion100", "repulsion200", "repulsion724", "symmetric362", "symmetric642"]
+    weight_iterations: Annotated[int, Field(ge=0, le=100)]
+    quality: QualityLimits
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Self:
+        said = []
+        if self.fa_stop_threshold > self.fa_seed_threshold:
+            said.append(
+                f"fa_stop_threshold {self.fa_stop_threshold} is above fa_seed_threshold "
+                f"{self.fa_seed_threshold}: streamlines would end where they start"
+            )
+        if self.min_length_mm >= self.max_length_mm:
+            said.append(
+                f"min_length_mm {self.min_length_mm} must be below max_length_mm {self.max_length_mm}"
+            )
+        if said:
+            raise ValueError("; ".join(said))
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """The hex digest of the recipe's canonical JSON, limits of quality left out: they make nothing."""
+        text = json.dumps(self.model_dump(exclude={"quality"}), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,135 @@
+"""What a protocol costs each child: the noise of every release, and the epsilon of all of them."""
+
+from dataclasses import dataclass
+
+from esn_core.errors import ProtocolError
+from esn_core.privacy import release as releases
+from esn_core.privacy.accounting import (
+    NO_NOISE,
+    GaussianRelease,
+    compose,
+    epsilon_of,
+    mu_for,
+    noise_multiplier_for,
+    replace_one_epsilon_of,
+    true_positives,
+)
+from esn_core.protocol.phases import Phase
+from esn_core.protocol.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class PhasePrice:
+    """The price of one phase of a study.
+
+    Attributes
+    ----------
+    phase : str
+    children : {'training', 'held-out'}
+        Whose data the phase touches.
+    releases : int
+        How many sums leave each site.
+    noise_multiplier : float
+        Of each of these releases, over the L2 sensitivity of one child; 0 without noise.
+
+    """
+
+    phase: Phase
+    children: releases.Children
+    releases: int
+    noise_multiplier: float
+
+    @property
+    def mechanisms(self) -> list[GaussianRelease]:
+        """Every release of the phase, as a fact."""
+        return [GaussianRelease(self.noise_multiplier)] * self.releases
+
+    @property
+    def mu(self) -> float:
+        """Gaussian-DP parameter of the phase alone."""
+        return compose(self.mechanisms)
+
+
+@dataclass(frozen=True)
+class Price:
+    """The price of a study.
+
+    Attributes
+    ----------
+    phases : tuple of PhasePrice
+        In the order of the study.
+    delta : float
+
+    """
+
+    phases: tuple[PhasePrice, ...]
+    delta: float
+
+    def of(self, phase: str) -> PhasePrice:
+        """Return the price of `phase`.
+
+        Raises
+        ------
+        ProtocolError
+            The protocol does not contain it.
+
+        """
+        for price in self.phases:
+            if price.phase == phase:
+                return price
+        raise ProtocolError(f"the protocol does not ask for the phase {phase}")
+
+    @property
+    def exact(self) -> tuple[PhasePrice, ...]:
+        """The phases without noise; where there is one, its children have no epsilon."""
+        return tuple(phase for phase in self.phases if phase.noise_multiplier == NO_NOISE)
+
+    @property
+    def noised(self) -> "Price":
+        """What the phases with noise would cost, were there no others."""
+        return Price(tuple(p for p in self.phases if p.noise_multiplier != NO_NOISE), self.delta)
+
+    def mechanisms(self, children: releases.Children) -> list[GaussianRelease]:
+        """Every release that touches one child of a split."""
+        return [release for p in self.phases if p.children == children for release in p.mechanisms]
+
+    def mu(self, children: releases.Children) -> float:
+        """Gaussian-DP parameter of all that touches one child of a split."""
+        return compose(self.mechanisms(children))
+
+    def epsilon(self, children: releases.Children) -> float:
+        """Epsilon of one child of a split, add/remove adjacency; infinite without noise."""
+        return epsilon_of(self.mu(children), self.delta)
+
+    def epsilon_alone(self, phase: PhasePrice) -> float:
+        """Epsilon of one phase, were it the only one."""
+        return epsilon_of(phase.mu, self.delta)
+
+    def replace_one_epsilon(self, children: releases.Children) -> float:
+        """Epsilon of one child of a split, replace-one adjacency."""
+        return replace_one_epsilon_of(self.mu(children), self.delta)
+
+    def true_positives(self, children: releases.Children) -> float:
+        """Largest share of a split's members that any attack finds, at one false alarm in a hundred."""
+        return true_positives(self.mu(children), false_positives=0.01)
+
+
+def price_of(protocol: Protocol) -> Price:
+    """Work out the noise and the price of every phase of `protocol`.
+
+    The noise multiplier is that of what anybody but the child's own hospital
+    gets to see: under trust `local`, a site's own sum with all of the noise;
+    under `secure-sum`, the sum of all sites with the noise of those that do not
+    collude. Training and held-out children are different children: what touches
+    the latter may spend the whole budget again, and no child pays twice.
+    """
+    privacy = protocol.privacy
+    budget = mu_for(privacy.epsilon, privacy.delta)
+    phases = []
+    for planned in protocol.phases:
+        noise = NO_NOISE
+        if privacy.noise != "none" and not planned.exact:
+            share = privacy.shares[planned.phase]
+            noise = noise_multiplier_for(budget, share=share, releases=planned.releases)
+        phases.append(PhasePrice(planned.phase, planned.children, planned.releases, noise))
+    return Price(tuple(phases), privacy.delta)

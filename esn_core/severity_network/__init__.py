@@ -1,0 +1,1 @@
+"""The epilepsy severity network: its candidates, its selection, its stability."""

@@ -1,0 +1,1 @@
+"""Statistics from sums: each module has the row of a child, its bound, and what the sum says."""

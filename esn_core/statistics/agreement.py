@@ -1,0 +1,193 @@
+"""Agreement of predicted with clinical GASE, from sums over children."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from esn_core.errors import DataError
+from esn_core.privacy.release import EVALUATION, GASE_LEVELS, GASE_MIDDLE, HALF_RANGE
+
+# Below this a variance is what rounding leaves of zero.
+_SMALLEST_VARIANCE = 1e-12
+
+
+@dataclass(frozen=True)
+class Level:
+    """The children of one clinical GASE.
+
+    Attributes
+    ----------
+    gase : int
+    children : float
+        Not a whole number when noise was added.
+    mean_prediction, sd_prediction : float or None
+        In steps of GASE; None where fewer than one child is left after noise,
+        or the variance came out negative.
+
+    """
+
+    gase: int
+    children: float
+    mean_prediction: float | None
+    sd_prediction: float | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well the prediction agrees with the clinical score.
+
+    Attributes
+    ----------
+    children : float
+        Held-out children; not a whole number when noise was added.
+    r : float or None
+        Pearson correlation; None when the sums allow none (see `undefined_because`).
+    r_interval : (float, float) or None
+        95 % interval by Fisher's transformation; sampling error only.
+    mae, rmse : float or None
+        In steps of GASE.
+    slope, intercept : float or None
+        Of the regression of clinical on predicted GASE; 1 and 0 are perfect calibration.
+    levels : tuple of Level
+    undefined_because : str or None
+
+    """
+
+    children: float
+    r: float | None
+    r_interval: tuple[float, float] | None
+    mae: float | None
+    rmse: float | None
+    slope: float | None
+    intercept: float | None
+    levels: tuple[Level, ...]
+    undefined_because: str | None
+
+
+def agreement(total: NDArray[np.float64]) -> Agreement:
+    """Compute the agreement from a sum of `releases.evaluation_rows`.
+
+    Parameters
+    ----------
+    total : (28,) float64
+
+    Raises
+    ------
+    DataError
+        The sum has another shape or is not finite.
+
+    """
+    if total.shape != (EVALUATION.dimension,) or not np.isfinite(total).all():
+        raise DataError(f"an evaluation sum holds {EVALUATION.dimension} finite numbers, not {total.shape}")
+    half, sum_a, sum_b, sum_aa, sum_bb, sum_ab, apart = (float(x) for x in total[:7])
+    n = 2 * half
+    counts, sums, squares = 2 * total[7:].reshape(-1, 3).T
+    levels = tuple(
+        _level(g, float(c), float(s), float(q))
+        for g, c, s, q in zip(GASE_LEVELS, counts, sums, squares, strict=True)
+    )
+    if n < 4:
+        return _undefined(n, levels, f"{n:.1f} children are left after noise; at least 4 are needed")
+    mean_a, mean_b = sum_a / n, sum_b / n
+    var_a, var_b = sum_aa / n - mean_a**2, sum_bb / n - mean_b**2
+    cov = sum_ab / n - mean_a * mean_b
+    mean_square = (sum_aa + sum_bb - 2 * sum_ab) / n
+    # The errors need no variance: they may stand where r is undefined.
+    mae = 2 * apart / n * HALF_RANGE
+    errors = (mae if mae >= 0 else None, math.sqrt(mean_square) * HALF_RANGE if mean_square >= 0 else None)
+    if min(var_a, var_b) < _SMALLEST_VARIANCE:
+        because = "predictions or scores do not vary, or less than the noise"
+        return _undefined(n, levels, because, errors=errors)
+    r = cov / math.sqrt(var_a * var_b)
+    if abs(r) >= 1 + 1e-9:
+        because = f"the noise exceeds the variance of the scores (r would be {r:.2f})"
+        return _undefined(n, levels, because, errors=errors)
+    r = min(max(r, -1.0), 1.0)
+    slope = cov / var_a
+    return Agreement(
+        children=n,
+        r=r,
+        r_interval=fisher_interval(r, n),
+        mae=errors[0],
+        rmse=errors[1],
+        slope=slope,
+        intercept=(mean_b - slope * mean_a) * HALF_RANGE + GASE_MIDDLE * (1 - slope),
+        levels=levels,
+        undefined_because=None,
+    )
+
+
+def fisher_interval(r: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of a correlation by Fisher's transformation (Fisher 1921).
+
+    atanh(r) is nearly normal with standard error 1 / sqrt(n - 3).
+    """
+    if n <= 3:
+        raise DataError(f"Fisher's interval needs more than 3 children, not {n:.1f}")
+    if abs(r) == 1:
+        return r, r
+    z, half = math.atanh(r), float(norm.ppf(0.5 + level / 2)) / math.sqrt(n - 3)
+    return math.tanh(z - half), math.tanh(z + half)
+
+
+def noise_sd_of_r(
+    total: NDArray[np.float64], noise_sd: float, *, rng: np.random.Generator, draws: int = 400
+) -> float | None:
+    """Estimate the standard deviation that the released noise gives to r.
+
+    Noise of the known standard deviation is added once more to the released
+    sum, `draws` times: what it does to r a second time is what it did the first.
+
+    Returns
+    -------
+    float or None
+        0 without noise; None when r is undefined, or in more than a tenth of the draws.
+
+    """
+    if agreement(total).r is None:
+        return None
+    if noise_sd == 0:
+        return 0.0
+    again = (agreement(total + rng.normal(0, noise_sd, total.shape)).r for _ in range(draws))
+    defined = [r for r in again if r is not None]
+    return float(np.std(defined)) if len(defined) >= 0.9 * draws else None
+
+
+def noise_sd_of_mae(children: float, noise_sd: float) -> float | None:
+    """Return the standard deviation that the released noise gives to the mean absolute error.
+
+    The sum of absolute errors is released as |a - b| / 2 with |a - b| in units
+    of three steps of GASE; the noise in the number of children is left out, as
+    it is of second order.
+
+    Returns
+    -------
+    float or None
+        In steps of GASE; None when no child is left after noise.
+
+    """
+    return 2 * HALF_RANGE * noise_sd / children if children > 0 else None
+
+
+def _level(gase: int, children: float, total: float, squares: float) -> Level:
+    if children < 1:
+        return Level(gase, children, None, None)
+    mean = total / children
+    variance = squares / children - mean**2
+    if abs(mean) > 1:
+        return Level(gase, children, None, None)
+    sd = math.sqrt(variance) * HALF_RANGE if variance >= 0 else None
+    return Level(gase, children, GASE_MIDDLE + mean * HALF_RANGE, sd)
+
+
+def _undefined(
+    n: float,
+    levels: tuple[Level, ...],
+    because: str,
+    *,
+    errors: tuple[float | None, float | None] = (None, None),
+) -> Agreement:
+    return Agreement(n, None, None, *errors, None, None, levels, because)

@@ -1,0 +1,286 @@
+"""Areas under ROC curves: how well a score tells two outcomes apart, from histograms."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from esn_core.errors import DataError
+from esn_core.privacy.release import ReleaseKind
+
+Floats = NDArray[np.float64]
+
+_Z_95 = float(norm.ppf(0.975))
+
+
+# --- first pass: two histograms of each score -------------------------------------------------------
+
+
+def histogram(bins: int, *, name: str = "histogram") -> ReleaseKind:
+    """Describe two histograms of `bins` bins, of the children without and with an outcome.
+
+    Row: one at the child's own bin of its own outcome, zero elsewhere: norm 1. A child whose score or
+    outcome is not known adds zeros.
+    """
+    return ReleaseKind(name, "held-out", 2 * bins, 1.0)
+
+
+def histogram_rows(values: Floats, outcome: NDArray[np.bool_] | Floats, *, bins: int) -> Floats:
+    """Return the (n, 2 bins) rows of `histogram`.
+
+    Parameters
+    ----------
+    values : (n,) float64
+        In [0, 1]; others count in the first and last bin.
+    outcome : (n,) bool or float64
+        NaN where it is not known.
+    bins : int
+
+    """
+    known = _known(values, outcome)
+    rows = np.zeros((len(values), 2 * bins))
+    ill = np.nan_to_num(np.asarray(outcome, dtype=np.float64)) > 0.5
+    rows[np.arange(len(values)), _bins(values, bins) + bins * ill] = 1.0
+    return np.where(known[:, None], rows, 0.0)
+
+
+@dataclass(frozen=True)
+class Auc:
+    """Area under a ROC curve: how often an impaired child has the larger score.
+
+    Attributes
+    ----------
+    value : float
+        Of the scores rounded to their bins; children in one bin count half.
+    binning_bound : float
+        The area of the scores before rounding differs from `value` by no more than this. 0 where the bins
+        are the score's own levels.
+    standard_error : float
+        For the choice of children, by Hanley & McNeil (1982, Radiology 143:29).
+    noise_sd : float
+        Standard deviation that the noise gives to the area, to first order.
+    interval : (float, float)
+        95 %, for the choice of children and the noise together, held to [0, 1].
+    children, positives : float
+        Not whole numbers when noise was added.
+    false_positive_rate, true_positive_rate : (bins + 1,) float64
+        The curve, from (0, 0) to (1, 1).
+
+    """
+
+    value: float
+    binning_bound: float
+    standard_error: float
+    noise_sd: float
+    interval: tuple[float, float]
+    children: float
+    positives: float
+    false_positive_rate: Floats
+    true_positive_rate: Floats
+
+
+def auc(total: Floats, *, levels: bool = False, noise_sd: float = 0.0) -> Auc | None:
+    """Compute the area under a ROC curve from a sum of `histogram_rows`.
+
+    Parameters
+    ----------
+    total : (2 bins,) float64
+    levels : bool
+        Whether each bin holds one value of the score: then children in one bin are truly tied.
+    noise_sd : float
+        Standard deviation of the noise in each number of `total`.
+
+    Returns
+    -------
+    Auc or None
+        None where, after noise, fewer than one child is left with or without the outcome.
+
+    Raises
+    ------
+    DataError
+        The sum has an odd length, or is not finite.
+
+    """
+    without, with_it = _halves(total)
+    m, n = float(without.sum()), float(with_it.sum())
+    if m < 1 or n < 1:
+        return None
+    below = (np.cumsum(without) - without / 2) / m  # of those without it, share below each bin
+    above = 1 - (np.cumsum(with_it) - with_it / 2) / n  # of those with it, share above each bin
+    area = float(with_it @ below) / n
+    held = min(max(area, 0.0), 1.0)
+    error = _hanley_mcneil(held, n, m)
+    # The area moves by (below - A) / n for a child with the outcome in a bin, by (above - A) / m for another.
+    noise = noise_sd * math.sqrt(
+        float(np.sum((below - area) ** 2)) / n**2 + float(np.sum((above - area) ** 2)) / m**2
+    )
+    half = _Z_95 * math.hypot(error, noise)
+    return Auc(
+        value=area,
+        binning_bound=0.0 if levels else float(np.abs(with_it) @ np.abs(without)) / (2 * n * m),
+        standard_error=error,
+        noise_sd=noise,
+        interval=(max(area - half, 0.0), min(area + half, 1.0)),
+        children=n + m,
+        positives=n,
+        false_positive_rate=np.concatenate([[0.0], np.cumsum(without[::-1]) / m]),
+        true_positive_rate=np.concatenate([[0.0], np.cumsum(with_it[::-1]) / n]),
+    )
+
+
+# --- second pass: DeLong's variance and test ----------------------------------------------------------
+
+
+def delong(scores: int, *, name: str = "delong") -> ReleaseKind:
+    """Describe the sums of DeLong's structural components of `scores` scores of the same children.
+
+    Row: (1, V_i, V_i V_j for i <= j) in the half of the child's own outcome, zero in the other half. V_i, the
+    share of children with the other outcome that the child's score i is on the right side of, lies in [0, 1]:
+    the norm is at most sqrt(1 + k + k (k + 1) / 2) for k scores. A child whose outcome or one of whose scores
+    is not known adds zeros.
+    """
+    numbers = 1 + scores + scores * (scores + 1) // 2
+    return ReleaseKind(name, "held-out", 2 * numbers, math.sqrt(numbers))
+
+
+def delong_rows(
+    values: Floats, outcome: NDArray[np.bool_] | Floats, *, histograms: tuple[Floats, ...]
+) -> Floats:
+    """Return the rows of `delong`.
+
+    Parameters
+    ----------
+    values : (n, k) float64
+        Scores in [0, 1], as for `histogram_rows`.
+    outcome : (n,) bool or float64
+        NaN where it is not known.
+    histograms : k arrays of (2 bins,) float64
+        The sum of `histogram_rows` of each score, over all sites and of the same children.
+
+    """
+    known = _known(values, outcome)
+    ill = np.nan_to_num(np.asarray(outcome, dtype=np.float64)) > 0.5
+    components = np.empty(values.shape)
+    for k, total in enumerate(histograms):
+        without, with_it = _halves(total)
+        below = (np.cumsum(without) - without / 2) / max(float(without.sum()), 1.0)
+        above = 1 - (np.cumsum(with_it) - with_it / 2) / max(float(with_it.sum()), 1.0)
+        at = _bins(values[:, k], len(without))
+        components[:, k] = np.clip(np.where(ill, below[at], above[at]), 0.0, 1.0)
+    i, j = np.triu_indices(values.shape[1])
+    half = np.column_stack([np.ones(len(values)), components, components[:, i] * components[:, j]])
+    rows = np.concatenate([np.where(ill[:, None], 0.0, half), np.where(ill[:, None], half, 0.0)], axis=1)
+    return np.where(known[:, None], rows, 0.0)
+
+
+@dataclass(frozen=True)
+class DeLong:
+    """Areas of several scores of the same children, with their covariance.
+
+    Attributes
+    ----------
+    areas : (k,) float64
+    covariance : (k, k) float64
+        DeLong, DeLong & Clarke-Pearson (1988, Biometrics 44:837).
+    intervals : (k, 2) float64
+        95 %, held to [0, 1].
+
+    """
+
+    areas: Floats
+    covariance: Floats
+    intervals: Floats
+
+    def difference(self, first: int, second: int) -> "AucDifference":
+        """Compare two of the scores, both measured in the same children."""
+        contrast = np.zeros(len(self.areas))
+        contrast[first], contrast[second] = 1.0, -1.0
+        apart = float(contrast @ self.areas)
+        error = math.sqrt(max(float(contrast @ self.covariance @ contrast), 0.0))
+        z = apart / error if error > 0 else 0.0
+        return AucDifference(
+            apart, error, (apart - _Z_95 * error, apart + _Z_95 * error), z, float(2 * norm.sf(abs(z)))
+        )
+
+
+@dataclass(frozen=True)
+class AucDifference:
+    """DeLong's paired test of two areas.
+
+    Attributes
+    ----------
+    value, standard_error : float
+    interval : (float, float)
+        95 %.
+    z, p_value : float
+        Two-sided; 0 and 1 where the two scores rank all children alike.
+
+    """
+
+    value: float
+    standard_error: float
+    interval: tuple[float, float]
+    z: float
+    p_value: float
+
+
+def delong_areas(total: Floats, scores: int) -> DeLong:
+    """Compute areas and their covariance from an exact sum of `delong_rows`.
+
+    Parameters
+    ----------
+    total : (2 (1 + k + k (k + 1) / 2),) float64
+    scores : int
+        k.
+
+    Raises
+    ------
+    DataError
+        The sum has another length or is not finite, or fewer than two children have, or lack, the outcome.
+
+    """
+    kind = delong(scores)
+    if total.shape != (kind.dimension,) or not np.isfinite(total).all():
+        raise DataError(
+            f"DeLong's sums of {scores} scores hold {kind.dimension} finite numbers, not {total.shape}"
+        )
+    covariance, areas = np.zeros((scores, scores)), np.zeros(scores)
+    for half, what in zip(np.split(total, 2), ("without", "with"), strict=True):
+        n = float(half[0])
+        if n < 2 - 1e-6:
+            raise DataError(f"DeLong's variance needs two children {what} the outcome, not {n:.1f}")
+        mean = half[1 : 1 + scores] / n
+        products = np.zeros((scores, scores))
+        products[np.triu_indices(scores)] = half[1 + scores :]
+        products += np.triu(products, 1).T
+        covariance += (products - n * np.outer(mean, mean)) / (n - 1) / n
+        areas = mean
+    errors = _Z_95 * np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    return DeLong(areas, covariance, np.clip(areas[:, None] + np.outer(errors, [-1.0, 1.0]), 0.0, 1.0))
+
+
+def _known(values: Floats, outcome: NDArray[np.bool_] | Floats) -> NDArray[np.bool_]:
+    missing = np.isnan(values) if values.ndim == 1 else np.isnan(values).any(axis=1)
+    return ~missing & ~np.isnan(np.asarray(outcome, dtype=np.float64))
+
+
+def _bins(values: Floats, bins: int) -> NDArray[np.int64]:
+    held = np.clip(np.nan_to_num(values, posinf=1.0, neginf=0.0), 0.0, 1.0)
+    return np.minimum(np.floor(held * bins), bins - 1).astype(np.int64)
+
+
+def _halves(total: Floats) -> tuple[Floats, Floats]:
+    """Return the histograms of the children without and with the outcome."""
+    if total.ndim != 1 or len(total) % 2 or not len(total) or not np.isfinite(total).all():
+        raise DataError(f"two histograms hold an even number of finite counts, not {total.shape}")
+    without, with_it = np.split(total, 2)
+    return without, with_it
+
+
+def _hanley_mcneil(area: float, n: float, m: float) -> float:
+    """Return the standard error of an area from n children with the outcome and m without (equation 2)."""
+    q_1, q_2 = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = area * (1 - area) + (n - 1) * (q_1 - area**2) + (m - 1) * (q_2 - area**2)
+    return math.sqrt(max(variance, 0.0) / (n * m))

@@ -1,0 +1,1 @@
+"""What every program here does with files, processes and terminals."""

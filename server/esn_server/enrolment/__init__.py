@@ -1,0 +1,1 @@
+"""Sites enter, renew and leave: certificates, kits, revocations."""

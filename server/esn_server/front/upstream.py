@@ -1,0 +1,116 @@
+"""The SuperLink as the front meets it: on loopback, and asked for what sites may ask only."""
+
+import logging
+import ssl
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from esn_server.front.http_connection import Connection, Request
+
+_log = logging.getLogger(__name__)
+
+_MAX_REPLY_BYTES = 16 * 2**20
+_HEALTH_FOR_S = 1.0
+_PASSED_BACK = (b"content-type", b"flwr-version-incompatibility-message")
+
+
+class Upstream:
+    """Carries calls to the SuperLink; used within ``async with``.
+
+    Parameters
+    ----------
+    address : str
+        ``host:port`` of the SuperLink.
+    authority : Path
+        The certificate that it has to prove itself against.
+
+    """
+
+    def __init__(self, address: str, authority: Path) -> None:
+        self._base = f"https://{address}"
+        self._client = httpx.AsyncClient(
+            verify=ssl.create_default_context(cafile=str(authority)),
+            timeout=httpx.Timeout(25.0, connect=3.0),
+            limits=httpx.Limits(max_connections=512, max_keepalive_connections=64),
+            trust_env=False,  # our own machine: no proxy
+        )
+        self._health: tuple[float, bool] = (0.0, False)
+
+    async def __aenter__(self) -> Self:
+        """Return this."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def healthy(self) -> bool:
+        """Return whether the SuperLink says that it is well; asked once a second at most."""
+        if time.monotonic() > self._health[0]:
+            try:
+                found = (await self._client.get(f"{self._base}/health", timeout=3.0)).status_code == 200
+            except httpx.HTTPError:
+                found = False
+            self._health = (time.monotonic() + _HEALTH_FOR_S, found)
+        return self._health[1]
+
+    async def call(self, request: Request, body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """Make one small call; return status, headers and body. A SuperLink that is away is a 503."""
+        try:
+            reply = await self._client.send(self._rewritten(request, body))
+        except httpx.HTTPError as error:
+            self._note(error)
+            return 503, [], b"the centre is not ready\n"
+        return reply.status_code, _passed_back(reply), reply.content
+
+    async def forward(self, connection: Connection, request: Request) -> None:
+        """Make one call whose bodies go through in pieces, in both directions."""
+        try:
+            reply = await self._client.send(self._rewritten(request, connection.body()), stream=True)
+        except httpx.HTTPError as error:
+            self._note(error)
+            await connection.reply(503, b"the centre is not ready\n", close=True)
+            return
+        try:
+            length = reply.headers.get("content-length", "")
+            declared = int(length) if length.isdigit() else _MAX_REPLY_BYTES + 1
+            if declared > _MAX_REPLY_BYTES or "content-encoding" in reply.headers:
+                _log.error("a reply of the SuperLink to %s is not passed on", request.target.decode())
+                await connection.reply(502, b"the centre's reply is too large\n", close=True)
+                return
+            await connection.start(
+                reply.status_code, [*_passed_back(reply), (b"content-length", length.encode())]
+            )
+            async for piece in reply.aiter_raw():
+                await connection.send(piece)
+            await connection.finish()
+        except httpx.HTTPError as error:
+            raise ConnectionAbortedError("the SuperLink broke a reply off") from error
+        finally:
+            await reply.aclose()
+
+    def _rewritten(self, request: Request, body: object) -> httpx.Request:
+        """Return the request that we make in place of a client's."""
+        headers = [*request.forwarded, (b"content-length", str(request.body_bytes).encode())]
+        headers.append((b"accept-encoding", b"identity"))
+        return self._client.build_request(
+            "POST",
+            self._base + request.target.decode("ascii"),
+            headers=headers,
+            content=body,  # type: ignore[arg-type]
+        )
+
+    def _note(self, error: httpx.HTTPError) -> None:
+        if self._health[1]:
+            _log.warning("the SuperLink does not answer: %s", str(error) or type(error).__name__)
+        self._health = (time.monotonic() + _HEALTH_FOR_S, False)
+
+
+def _passed_back(reply: httpx.Response) -> list[tuple[bytes, bytes]]:
+    return [(key.lower(), value) for key, value in reply.headers.raw if key.lower() in _PASSED_BACK]

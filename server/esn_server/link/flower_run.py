@@ -1,0 +1,347 @@
+"""The centre's link to its sites: their registration, and the messages of a run."""
+
+import os
+
+os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")  # read at Flower's import
+
+import contextlib
+import datetime
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from cryptography.hazmat.primitives import serialization
+from flwr.common.constant import HEARTBEAT_PATIENCE, SubStatus
+from flwr.common.serde import run_from_proto
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    UnregisterNodeRequest,
+)
+from flwr.proto.fab_pb2 import Fab
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullTaskInputRequest,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
+from flwr.supercore.constant import TaskType
+from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+
+from esn_core.errors import LinkError
+from esn_core.system.loopback import bypass_proxy
+from esn_server.enrolment.centre_keys import read_node_key
+from esn_server.link.bundle import build_bundle
+from esn_server.link.bundle import bundle_sha256 as bundle_sha256
+from esn_server.link.grid import PatientGrid
+from esn_server.link.lasting_link import LastingLink
+from esn_server.link.transport import Reply as Reply
+from esn_server.link.transport import Transport as Transport
+from esn_server.link.transport import reaching
+from esn_server.service.address import study_lock, whereabouts
+from esn_server.service.superlink import read_secret
+from esn_server.service.superlink import run_superlink as run_superlink
+
+logger = logging.getLogger(__name__)
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every poll
+
+_ACQUIRE_S = 20.0
+_ACQUIRE_POLL_S = 0.1
+_LOCK_S = 1.0
+
+
+@contextlib.contextmanager
+def open_study(directory: Path) -> Iterator[LastingLink]:
+    """Open the link of a study to its sites, and keep it open over a SuperLink's restarts.
+
+    Parameters
+    ----------
+    directory : Path
+        The centre's directory. One study at a time is open from it.
+
+    Yields
+    ------
+    LastingLink
+
+    Raises
+    ------
+    LinkError
+        The centre is not started, or another study is open.
+
+    """
+
+    def run() -> contextlib.AbstractContextManager[Transport]:
+        return _flower_run(directory, whereabouts(directory).superlink)
+
+    with _only_run(directory), LastingLink(run) as link:
+        yield link
+
+
+@contextlib.contextmanager
+def open_run(directory: Path, *, address: str) -> Iterator[Transport]:
+    """Open one Flower run whose ServerApp is this process, and close it with its true status.
+
+    The run is "completed" if the block is left without an exception, "stopped" after an interrupt,
+    "failed" otherwise. One run at a time is open from one directory.
+
+    Parameters
+    ----------
+    directory : Path
+        The centre's directory: its certificate and its SuperLink's secret.
+    address : str
+        ``host:port`` of the SuperLink.
+
+    Yields
+    ------
+    Transport
+        Sends and receives the messages of this run.
+
+    Raises
+    ------
+    LinkError
+        The SuperLink cannot be reached, is not who it should be, or starts no run; or another run
+        is open from `directory`.
+
+    """
+    with _only_run(directory), _flower_run(directory, address) as transport:
+        yield transport
+
+
+@contextlib.contextmanager
+def _flower_run(directory: Path, address: str) -> Iterator[Transport]:
+    """Open a Flower run; the caller holds the directory's lock."""
+    certificate = _certificate(directory)
+    secret = read_secret(directory)
+    with contextlib.ExitStack() as stack:
+        with reaching(address):
+            run_id = _submit(address, certificate)
+            token = _acquire(address, certificate, secret, run_id=run_id)
+        task = stack.enter_context(_runtime_client(address, certificate, RuntimeTokenHttpInterceptor(token)))
+        lost = threading.Event()
+        heartbeats = HeartbeatSender(lambda: _beat(task, lost))
+        heartbeats.start()
+        stack.callback(lambda: heartbeats.is_running and heartbeats.stop())
+        status, details = SubStatus.FAILED, "not started"
+        try:
+            with reaching(address):
+                task_input = task.PullTaskInput(PullTaskInputRequest())
+            # Flower fills in a message's sender from here.
+            TaskIdentity.task_id = task_input.task_id
+            TaskIdentity.run_id = task_input.run.run_id
+            TaskIdentity.node_id = task_input.context.node_id
+            grid = PatientGrid(address=address, certificate=certificate, token=token)
+            grid.set_run(run_from_proto(task_input.run))
+            stack.callback(grid.close)
+            yield Transport(grid, address=address, lost=lost)
+            status, details = SubStatus.COMPLETED, ""
+        except KeyboardInterrupt:
+            status, details = SubStatus.STOPPED, ""
+            raise
+        except BaseException as error:
+            details = type(error).__name__
+            raise
+        finally:
+            try:
+                task.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=details))
+            except httpx.HTTPError as error:
+                logger.warning("the SuperLink was not told that run %d is %s: %s", run_id, status, error)
+
+
+def register_site(directory: Path, address: str, public_key: Path) -> int:
+    """Let the SuperLink accept a site's key.
+
+    Parameters
+    ----------
+    directory : Path
+        The centre's directory.
+    address : str
+        ``host:port`` of the SuperLink.
+    public_key : Path
+        The site's public key, elliptic curve, in OpenSSH format.
+
+    Returns
+    -------
+    int
+        The site's node id; a key that is registered already keeps its own.
+
+    Raises
+    ------
+    ConfigError
+        `public_key` cannot be read, or is of another kind.
+    LinkError
+        The SuperLink cannot be reached.
+
+    """
+    key = read_node_key(public_key)
+    with reaching(address), _control_client(address, _certificate(directory)) as control:
+        for node in control.ListNodes(ListNodesRequest()).nodes_info:
+            if node.public_key == key and not node.unregistered_at:
+                return int(node.node_id)
+        return int(control.RegisterNode(RegisterNodeRequest(public_key=key)).node_id)
+
+
+@dataclass(frozen=True)
+class KnownNode:
+    """A registered site, as the SuperLink sees it.
+
+    Attributes
+    ----------
+    online : bool
+        Whether its last heartbeat is recent enough.
+    last_heard_at : datetime or None
+        Of its last heartbeat; None before the first.
+
+    """
+
+    online: bool
+    last_heard_at: datetime.datetime | None
+
+
+def known_nodes(directory: Path, address: str) -> dict[str, KnownNode]:
+    """Return the registered sites by their public keys, in OpenSSH form.
+
+    Raises
+    ------
+    LinkError
+        The SuperLink cannot be reached.
+
+    """
+    with reaching(address), _control_client(address, _certificate(directory)) as control:
+        infos = [n for n in control.ListNodes(ListNodesRequest()).nodes_info if not n.unregistered_at]
+    found = {}
+    for info in infos:
+        key = serialization.load_pem_public_key(info.public_key)
+        text = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
+        heard = None
+        if info.online_until:
+            # Flower stores until when it waits: two intervals from the heartbeat on.
+            last = info.online_until - HEARTBEAT_PATIENCE * info.heartbeat_interval
+            heard = datetime.datetime.fromtimestamp(last, datetime.UTC)
+        found[text] = KnownNode(online=info.status == "online", last_heard_at=heard)
+    return found
+
+
+def unregister_site(directory: Path, address: str, public_key: Path) -> None:
+    """Let the SuperLink accept a site's key no longer; a key that it does not know is left alone.
+
+    Parameters
+    ----------
+    directory, address, public_key
+        As for `register_site`.
+
+    Raises
+    ------
+    ConfigError
+        `public_key` cannot be read, or is of another kind.
+    LinkError
+        The SuperLink cannot be reached.
+
+    """
+    key = read_node_key(public_key)
+    with reaching(address), _control_client(address, _certificate(directory)) as control:
+        for node in control.ListNodes(ListNodesRequest()).nodes_info:
+            if node.public_key == key and not node.unregistered_at:
+                control.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
+
+
+def _submit(address: str, certificate: bytes) -> int:
+    """Start a run of the bundle without code, and return its id."""
+    with _control_client(address, certificate) as control:
+        response = control.StartRun(
+            StartRunRequest(fab=Fab(hash_str=bundle_sha256(), content=build_bundle()))
+        )
+    if not response.HasField("run_id"):
+        raise LinkError(f"the SuperLink at {address} starts no run (log: logs/superlink.log)")
+    return int(response.run_id)
+
+
+def _acquire(address: str, certificate: bytes, secret: bytes, *, run_id: int) -> str:
+    """Become the ServerApp of a run, and return the token that proves it."""
+    proof = SuperExecAuthHttpInterceptor(
+        master_secret=secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
+    )
+    deadline_s = time.monotonic() + _ACQUIRE_S
+    with _runtime_client(address, certificate, proof) as client:
+        while time.monotonic() < deadline_s:
+            response = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
+            if not response.HasField("task"):
+                time.sleep(_ACQUIRE_POLL_S)
+            elif response.task.run_id == run_id:
+                return str(response.token)
+            else:
+                # Submitted by a process that died before it could run it: nobody else may hold the lock.
+                with _runtime_client(
+                    address, certificate, RuntimeTokenHttpInterceptor(response.token)
+                ) as orphan:
+                    orphan.PushTaskOutput(
+                        PushTaskOutputRequest(sub_status=SubStatus.FAILED, details="abandoned")
+                    )
+    raise LinkError(f"the SuperLink at {address} did not hand out run {run_id} within {_ACQUIRE_S:.0f} s")
+
+
+def _beat(task: RuntimeHttpClient, lost: threading.Event) -> bool:
+    """Tell the SuperLink that the run is alive; Flower's own version interrupts the process if it is not."""
+    try:
+        alive = task.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success
+    except httpx.TransportError:
+        return False
+    except httpx.HTTPStatusError:
+        alive = False
+    if not alive:
+        lost.set()
+    return True
+
+
+@contextlib.contextmanager
+def _only_run(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock: two processes would take each other's tasks."""
+    until_s = time.monotonic() + _LOCK_S
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(study_lock(directory))
+                break
+            except BlockingIOError:  # the centre itself looks now and then whether it is held
+                if time.monotonic() > until_s:
+                    raise LinkError(
+                        f"another study is running from {directory}; wait until it has ended"
+                    ) from None
+                time.sleep(_ACQUIRE_POLL_S)
+        yield
+
+
+def _control_client(address: str, certificate: bytes) -> ControlHttpClient:
+    """Return a client of the API that registers nodes and starts runs."""
+    # The SuperLink is the centre's own, whatever proxy this machine uses for the world.
+    bypass_proxy(address.rpartition(":")[0].strip("[]"))
+    return ControlHttpClient.from_server_address(
+        address, False, certificate, [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
+    )
+
+
+def _runtime_client(address: str, certificate: bytes, proof: object) -> RuntimeHttpClient:
+    """Return a client of the API that a ServerApp uses, with the proof that it may."""
+    return RuntimeHttpClient.from_server_address(
+        address, False, certificate, [RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"), proof]
+    )
+
+
+def _certificate(directory: Path) -> bytes:
+    """Return the certificate authority that the SuperLink has to prove itself against."""
+    try:
+        return (directory / "ca.crt").read_bytes()
+    except OSError as error:
+        raise LinkError(f"{directory / 'ca.crt'} cannot be read: {error.strerror}") from error

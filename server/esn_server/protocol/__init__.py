@@ -1,0 +1,1 @@
+"""Protocols as the centre drafts, prices and signs them."""

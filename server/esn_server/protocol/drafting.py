@@ -1,0 +1,232 @@
+"""Drafts of protocols: a commented file that a coordinator edits and every site reads."""
+
+import datetime
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Literal
+
+from jinja2 import Environment, StrictUndefined
+from pydantic import ValidationError
+
+from esn_core.connectome.atlas import load_atlas
+from esn_core.errors import ConfigError
+from esn_core.privacy.release import CHILDREN
+from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.phases import Phase, PlannedPhase, planned_phases
+from esn_core.protocol.protocol import RosterEntry
+from esn_core.protocol.signature import today_utc
+from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS
+from esn_server.link.bundle import bundle_sha256
+
+# How a budget is divided, before what is not asked is left out: most of it finds the network (METHOD).
+_PARTS: Mapping[Phase, float] = {
+    "cohort": 0.02,
+    "centre": 0.05,
+    "association": 0.70,
+    "gradient": 0.10,
+    "calibration": 0.15,
+    "rerun-association": 0.45,
+    "rerun-calibration": 0.10,
+    "fold-evaluation": 0.10,
+    "evaluation": 1.0,
+    "rerun-evaluation": 0.5,
+    "attribution": 0.2,
+    "linear": 0.2,
+    "newton": 0.8,
+    "comparison": 0.2,
+    "ranking": 0.2,
+}
+
+_SCORE = {"kind": "number", "unit": "standard score, mean 100, sd 15", "range": [40, 160]}
+_PHENOTYPES = {
+    "age": {"kind": "number", "unit": "years", "range": [0, 21]},
+    "sex": {"kind": "category", "codes": ["F", "M"]},
+    "duration": {"kind": "number", "unit": "years since the first seizure", "range": [0, 21]},
+    "medicines": {"kind": "number", "unit": "antiseizure medicines taken now", "range": [0, 10]},
+    "global_score": _SCORE,
+    "verbal_score": _SCORE,
+    "nonverbal_score": _SCORE,
+}
+
+_COVARIATES = ["age", "sex", "duration", "medicines"]
+_NEUROCOGNITION = {
+    "models": [
+        ["gase"],
+        ["predicted_gase"],
+        *([name] for name in _COVARIATES),
+        ["gase", "predicted_gase"],
+        ["gase", *_COVARIATES],
+        ["predicted_gase", *_COVARIATES],
+    ],
+    # One standard deviation below the mean of a standard score.
+    "outcomes": [
+        {"name": "global", "column": "global_score", "impaired_below": 85.0},
+        {"name": "verbal", "column": "verbal_score", "impaired_below": 85.0},
+        {"name": "nonverbal", "column": "nonverbal_score", "impaired_below": 85.0},
+    ],
+}
+
+
+# So many draws need a hundred children and some; a study of larger hospitals raises both numbers.
+_NETWORK = {"t_threshold": 3.1, "null_draws": 60, "bootstrap_draws": 40, "minimum_children": 20}
+
+
+def analyses_of(*, network: bool, neurocognition: bool, exact: Sequence[str], **asked: object) -> Analyses:
+    """Return the table ``[analyses]`` of a draft.
+
+    With `network`, the usual threshold and draws; with `neurocognition`, the usual outcomes and models.
+
+    Raises
+    ------
+    ConfigError
+        What is asked makes no sense; the message says all that is wrong.
+
+    """
+    try:
+        # Without noise a step costs nothing, and there is time for a model that separates its children.
+        rules = _NEUROCOGNITION | {"rounds": EXACT_ROUNDS if "neurocognition" in exact else ROUNDS}
+        return Analyses.model_validate(
+            {
+                **asked,
+                "exact": exact,
+                "network": _NETWORK if network else None,
+                "neurocognition": rules if neurocognition else None,
+            }
+        )
+    except ValidationError as cause:
+        said = [fault["msg"].removeprefix("Value error, ") for fault in cause.errors()]
+        raise ConfigError(f"these analyses cannot be asked: {'; '.join(said)}") from cause
+
+
+VALID_DAYS = 365
+
+
+def example() -> str:
+    """Return a draft without sites, for a coordinator to read before there are any.
+
+    Its numbers are those of a rehearsal: budget, salt and deadline are the study's own choice.
+    """
+    return draft(
+        study="example",
+        roster=(),
+        simulated=True,
+        trust="secure-sum",
+        colluding_sites=1,
+        noise="gaussian",
+        epsilon=8.0,
+        delta=1e-3,
+        split_salt="example",
+        training_rounds=8,
+        deadline_s=600.0,
+        analyses=Analyses(),
+    )
+
+
+def draft(
+    *,
+    study: str,
+    roster: Sequence[RosterEntry],
+    simulated: bool,
+    trust: Literal["secure-sum", "local"],
+    colluding_sites: int,
+    noise: Literal["gaussian", "none"],
+    epsilon: float,
+    delta: float,
+    split_salt: str,
+    training_rounds: int,
+    deadline_s: float,
+    atlas: str = "phantom-28",
+    analyses: Analyses,
+    valid_days: int = VALID_DAYS,
+) -> str:
+    """Return a protocol as commented TOML.
+
+    The imaging recipe is the one that the atlas's public template was made
+    with: scores against a template mean nothing under another recipe.
+
+    Parameters
+    ----------
+    study : str
+    roster : sequence of RosterEntry
+    simulated : bool
+        Whether every child is simulated.
+    trust : {'secure-sum', 'local'}
+    colluding_sites : int
+        Under 'secure-sum', so many sites may side with the centre.
+    noise : {'gaussian', 'none'}
+    epsilon, delta : float
+        Budget of one child.
+    split_salt : str
+        Decides who is held out.
+    training_rounds : int
+    deadline_s : float
+        Longest that one question may take.
+    atlas : str
+        One that ships: its imaging recipe and its pre-trained weights are taken.
+    analyses : Analyses
+        What is asked beyond the network and its prediction.
+    valid_days : int
+        The protocol expires so many days from today.
+
+    Raises
+    ------
+    ConfigError
+        No such atlas ships.
+
+    """
+    analyses = _enough_children(analyses, sites=max(len(roster), 3) - colluding_sites)
+    load_atlas(atlas)  # refuses an unknown name with the known ones
+    recipe = (files("esn_core.connectome") / "atlases" / f"{atlas}.recipe.toml").read_text(encoding="utf-8")
+    template = (files("esn_server.protocol") / "protocol.toml.j2").read_text(encoding="utf-8")
+    # TOML, not HTML: values pass through 'tojson', whose strings and numbers TOML shares.
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
+    # TOML has no surrogate pairs, which JSON writes for characters beyond the first 65,536.
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": True}
+    return environment.from_string(template).render(
+        study=study,
+        simulated=simulated,
+        expires=(today_utc() + datetime.timedelta(days=valid_days)).isoformat(),
+        bundle_sha256=bundle_sha256(),
+        roster=[entry.model_dump() for entry in roster],
+        imaging=tomllib.loads(recipe),
+        held_out_fraction=0.333,
+        split_salt=split_salt,
+        training_rounds=training_rounds,
+        learning_rate=0.001,
+        max_gradient_norm=1.0,
+        trust=trust,
+        colluding_sites=colluding_sites,
+        noise=noise,
+        epsilon=epsilon,
+        delta=delta,
+        deadline_s=deadline_s,
+        analyses=analyses.model_dump(mode="json", exclude_none=True),
+        phenotypes=_PHENOTYPES if analyses.neurocognition else {},
+        shares=_shares(
+            planned_phases(training_rounds=training_rounds, local_steps=1, combat=False, analyses=analyses)
+        ),
+    )
+
+
+def _enough_children(analyses: Analyses, *, sites: int) -> Analyses:
+    """Ask so many training children of each site as the draws of the exact network need, if any do."""
+    rules = analyses.network
+    if rules is None or sites < 1:
+        return analyses
+    while rules.too_many_draws(sites) is not None:
+        rules = rules.model_copy(update={"minimum_children": rules.minimum_children + 1})
+    return analyses.model_copy(update={"network": rules})
+
+
+def _shares(phases: Sequence[PlannedPhase]) -> dict[Phase, float]:
+    """Divide the budget of each split among its phases; three decimals, which sum to 1."""
+    shares: dict[Phase, float] = {}
+    for children in CHILDREN:
+        named = [p.phase for p in phases if p.children == children and not p.exact]
+        whole = sum(_PARTS[phase] for phase in named)
+        rounded = {phase: max(round(_PARTS[phase] / whole, 3), 0.001) for phase in named}
+        largest = max(named, key=lambda phase: rounded[phase])
+        rounded[largest] = round(rounded[largest] + 1 - sum(rounded.values()), 3)
+        shares |= rounded
+    return shares

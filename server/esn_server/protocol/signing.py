@@ -1,0 +1,92 @@
+"""The centre's side of a protocol's signature: what is looked at before it is given."""
+
+from pathlib import Path
+
+import tomli_w
+
+from esn_core.errors import ProtocolError
+from esn_core.identity.signing import fingerprint
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol, load_protocol
+from esn_core.protocol.signature import load_signed, require_current, signature_of, signer, today_utc
+from esn_core.system.files import write_whole
+from esn_server.enrolment.centre_keys import load_centre_key
+from esn_server.enrolment.sites import require_enrolled
+from esn_server.link.bundle import bundle_sha256
+
+_HEAD = "\n# By the centre, over all of the above; 'esn-server protocol sign' writes it.\n"
+
+
+def validate(path: Path) -> str:
+    """Return what a protocol is, in three lines.
+
+    Raises
+    ------
+    ProtocolError
+        The file is no protocol, with every fault at once; or it was altered since it was signed.
+
+    """
+    protocol = load_protocol(path)
+    try:
+        found = signer(protocol)
+    except ProtocolError as fault:
+        raise ProtocolError(f"{path}: {fault}") from fault
+    price = price_of(protocol)
+    by = "unsigned, a draft" if found is None else f"signed by {fingerprint(found)}"
+    costs = (
+        "exact sums, without differential privacy"
+        if protocol.privacy.noise == "none"
+        else f"epsilon {price.epsilon('training'):.2f} for a training child, "
+        f"{price.epsilon('held-out'):.2f} for a held-out child, at delta {price.delta:g}"
+    )
+    state = "expired" if today_utc() > protocol.expires else "valid"
+    return "\n".join(
+        (
+            f"protocol {protocol.sha256}, {by}",
+            f"study {protocol.study}: {len(protocol.roster)} sites; {state}, last day {protocol.expires}",
+            costs,
+        )
+    )
+
+
+def sign_protocol(path: Path, centre: Path) -> Protocol:
+    """Sign a draft in its own file; a protocol that this centre has signed is left as it is.
+
+    Parameters
+    ----------
+    path : Path
+        The file, to which the table `[signature]` is added.
+    centre : Path
+        The centre's directory.
+
+    Raises
+    ------
+    ProtocolError
+        The protocol cannot be used, has expired, names another version's bundle or a site that is not
+        enrolled with these keys; or it has a signature that is not this centre's, or of another text.
+
+    """
+    key = load_centre_key(centre)
+    protocol = load_protocol(path)
+    if protocol.signature is not None:
+        try:
+            return load_signed(path, key.public_key())
+        except ProtocolError as fault:
+            raise ProtocolError(f"{fault}; delete its table [signature] to sign it as it is now") from fault
+    require_current(protocol, today_utc())
+    require_own_bundle(protocol, path)
+    for entry in protocol.roster:
+        require_enrolled(centre, entry)
+    signature = tomli_w.dumps({"signature": signature_of(protocol, key).model_dump()})
+    text = path.read_text(encoding="utf-8").rstrip("\n") + "\n" + _HEAD + signature
+    write_whole(path, text.encode())
+    return load_signed(path, key.public_key())
+
+
+def require_own_bundle(protocol: Protocol, path: Path) -> None:
+    """Refuse a protocol of another version; `ProtocolError` names both bundles."""
+    if protocol.bundle_sha256 != bundle_sha256():
+        raise ProtocolError(
+            f"{path}: names the bundle {protocol.bundle_sha256[:16]}, "
+            f"this version's is {bundle_sha256()[:16]}"
+        )

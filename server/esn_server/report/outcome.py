@@ -1,0 +1,261 @@
+"""What a study found, put into the words and the schema of result.json."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from esn_core.connectome.atlas import load_atlas
+from esn_core.privacy.release import CHILDREN
+from esn_core.protocol.price import Price
+from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.candidates import Source
+from esn_core.severity_network.selection import SeverityNetwork as Network
+from esn_server.report.analyses import Harmonisation
+from esn_server.report.analyses_outcome import (
+    absent_of,
+    cohort_of,
+    cross_site_of,
+    cross_validation_of,
+    explanation_of,
+    neurocognition_of,
+    random_score_of,
+)
+from esn_server.report.network_outcome import exact_network_of
+from esn_server.report.result import (
+    Evaluation,
+    GaseBin,
+    NetworkEdge,
+    PhasePrice,
+    PrivacySummary,
+    RoundLoss,
+    SeverityNetwork,
+    SiteSummary,
+    StudyResult,
+)
+from esn_server.study.study import Findings
+
+UNIT = "one patient: all scans and scores of a child with epilepsy"
+ADJACENCY = "add or remove one patient; sites are disjoint"
+CONTROLS_NOTE = (
+    "Each site's offsets are estimated from its own healthy controls. Epsilon covers children with "
+    "epilepsy only: controls take part in every release without a bound."
+)
+_CONTROLS_NOTE_COMBAT = (
+    "ComBat estimates each site's shift and scale from its children with epilepsy: no healthy control enters "
+    "a child's scores."
+)
+
+HARMONISATION_NOTE = (
+    "Edge scores are taken against a public template, less each site's own offset: the mean of its controls, "
+    "shrunk by n / (n + 6). The offset stays at the site; no patient enters it."
+)
+
+_COMBAT_NOTE = (
+    "Edge scores are taken against a public template, and harmonised by ComBat over the training children of "
+    "all sites, the effects of age, sex and severity kept (Johnson et al. 2007). What the sites share is "
+    "computed from sums about their own means; each site's shift and scale stay there. Other children enter "
+    "a child's scores: no privacy budget holds for any of them."
+)
+
+# Every retained edge is listed, and the strongest others up to this many in all.
+_LISTED_EDGES = 40
+
+
+def result_of(
+    protocol: Protocol, findings: Findings, *, run: str, timing_s: Mapping[str, float]
+) -> StudyResult:
+    """Return the result of a study.
+
+    Parameters
+    ----------
+    protocol : Protocol
+    findings : Findings
+    run : str
+    timing_s : dict of str to float
+        Seconds of what happened around the study, added to those of its phases.
+
+    """
+    found = findings.agreement
+    random_score = random_score_of(findings)
+    cross_site = cross_site_of(findings)
+    cross_validation = cross_validation_of(findings)
+    explanation = explanation_of(protocol, findings)
+    exact_network = exact_network_of(protocol, findings)
+    cohort = cohort_of(findings)
+    neurocognition = neurocognition_of(findings)
+    return StudyResult(
+        study=protocol.study,
+        protocol_sha256=protocol.sha256,
+        run=run,
+        simulated=protocol.simulated,
+        sites=[
+            SiteSummary(name=site, cohort_size_band=facts.cohort_band, software=facts.software)
+            for site, facts in findings.facts.items()
+        ],
+        evaluation=Evaluation(
+            children=found.children,
+            r=found.r,
+            r_interval=found.r_interval,
+            r_noise_sd=findings.r_noise_sd,
+            mae=found.mae,
+            mae_noise_sd=findings.mae_noise_sd,
+            rmse=found.rmse,
+            calibration_slope=found.slope,
+            calibration_intercept=found.intercept,
+            by_gase=[
+                GaseBin(
+                    gase=level.gase,
+                    children=level.children,
+                    mean_prediction=level.mean_prediction,
+                    sd_prediction=level.sd_prediction,
+                )
+                for level in found.levels
+            ],
+            undefined_because=found.undefined_because,
+        ),
+        random_score=random_score,
+        cross_site=cross_site,
+        cross_validation=cross_validation,
+        severity_network=_network(protocol, findings.network),
+        harmonisation=_harmonisation(protocol),
+        explanation=explanation,
+        exact_network=exact_network,
+        cohort=cohort,
+        neurocognition=neurocognition,
+        absent=absent_of(
+            {
+                "random_score": random_score,
+                "cross_site": cross_site,
+                "cross_validation": cross_validation,
+                "explanation": explanation,
+                "exact_network": exact_network,
+                "cohort": cohort,
+                "neurocognition": neurocognition,
+            }
+        ),
+        training=protocol.training.in_words,
+        learning_curve=[RoundLoss(round=i, loss=loss) for i, loss in enumerate(findings.losses)],
+        privacy=privacy_of(protocol, findings.price),
+        timing_s={**timing_s, **findings.timing_s},
+        warnings=_warnings(protocol, findings),
+    )
+
+
+def _harmonisation(protocol: Protocol) -> Harmonisation:
+    if protocol.cohort.harmonisation == "combat":
+        return Harmonisation(method="ComBat", note=_COMBAT_NOTE, compared=None)
+    return Harmonisation(method="own controls", note=HARMONISATION_NOTE, compared=None)
+
+
+def privacy_of(protocol: Protocol, price: Price) -> PrivacySummary:
+    """Return the price of a protocol as result.json tells it."""
+
+    def finite(epsilon: float) -> float | None:
+        return epsilon if math.isfinite(epsilon) else None
+
+    return PrivacySummary(
+        trust=protocol.privacy.trust,
+        colluding_sites=protocol.privacy.colluding_sites if protocol.masked else None,
+        noise=protocol.privacy.noise,
+        delta=protocol.privacy.delta,
+        unit=UNIT,
+        adjacency=ADJACENCY,
+        epsilon_training_child=finite(price.epsilon("training")),
+        epsilon_held_out_child=finite(price.epsilon("held-out")),
+        epsilon_replace_one_training_child=finite(price.replace_one_epsilon("training")),
+        epsilon_replace_one_held_out_child=finite(price.replace_one_epsilon("held-out")),
+        exact_phases=[] if protocol.privacy.noise == "none" else [phase.phase for phase in price.exact],
+        epsilon_of_noised=None
+        if protocol.privacy.noise == "none"
+        else max(price.noised.epsilon(children) for children in CHILDREN),
+        members_found=None if price.exact else max(price.true_positives(children) for children in CHILDREN),
+        controls_note=_CONTROLS_NOTE_COMBAT if protocol.cohort.harmonisation == "combat" else CONTROLS_NOTE,
+        phases=[
+            PhasePrice(phase="roll-call", children="none", releases=0, noise_multiplier=None, epsilon=0.0),
+            *(
+                PhasePrice(
+                    phase=phase.phase,
+                    children=phase.children,
+                    releases=phase.releases,
+                    noise_multiplier=phase.noise_multiplier or None,
+                    epsilon=finite(price.epsilon_alone(phase)),
+                )
+                for phase in price.phases
+            ),
+        ],
+    )
+
+
+_SOURCES: Mapping[Source, str] = {
+    "template": "the edges present in the public template",
+    "list": "the edges of a published list, which is public only for children who were not in its study",
+    "modules": "the edges of the public template, by pairs of modules whose edges share one weight",
+}
+
+
+def _network(protocol: Protocol, network: Network) -> SeverityNetwork:
+    atlas = load_atlas(protocol.imaging.atlas)
+    private = protocol.privacy.noise != "none"
+    order = np.argsort(-np.abs(network.weight), kind="stable")
+    others = [i for i in order if not network.retained[i]]
+    retained = [i for i in order if network.retained[i]]
+    listed = retained + others[: max(_LISTED_EDGES - len(retained), 0)]
+    edges = [
+        NetworkEdge(
+            region_a=atlas.names[atlas.edges[network.edges[i], 0]],
+            region_b=atlas.names[atlas.edges[network.edges[i], 1]],
+            weight=float(network.weight[i]),
+            posterior_sd=float(network.posterior_sd[i]),
+        )
+        for i in sorted(listed, key=lambda i: -abs(network.weight[i]))
+    ]
+    return SeverityNetwork(
+        atlas=atlas.name,
+        edges=edges,
+        candidates=len(network.edges),
+        retained=int(network.retained.sum()),
+        private=private,
+        note=(
+            f"Candidates are {_SOURCES[protocol.severity_network.candidates]}. A weight is the posterior "
+            "mean of the edge score per unit of standardised severity (spike and slab, one share of "
+            "network edges per pair of modules); "
+            + ("the known privacy noise is in its uncertainty." if private else "no noise was added.")
+        ),
+    )
+
+
+def _warnings(protocol: Protocol, findings: Findings) -> list[str]:
+    said = []
+    privacy = protocol.privacy
+    if protocol.simulated:
+        said.append("Every child of this study is simulated: no figure says anything about patients.")
+    if privacy.noise == "none":
+        said.append("This study was run without noise: its sums are not differentially private.")
+    elif privacy.epsilon <= 1 and privacy.trust == "local":
+        said.append("Noise added by each site alone at epsilon 1 or less is known to leave no usable result.")
+    if privacy.noise != "none" and protocol.masked and privacy.colluding_sites == 0:
+        said.append(
+            "A site that subtracts its own share of the noise sees the others under less noise than ε says."
+        )
+    noise = findings.r_noise_sd
+    if findings.agreement.r is not None and noise is None:
+        said.append(
+            "The privacy noise is so large that r is often undefined when as much is added once more: "
+            "this r carries no information."
+        )
+    if noise is not None and noise > 0.1:
+        said.append(
+            f"Privacy noise alone gives r a standard deviation of {noise:.2f}; "
+            "the interval of r does not contain it."
+        )
+    if findings.agreement.children < 50:
+        said.append(f"About {findings.agreement.children:.0f} held-out children: the interval of r is wide.")
+    if findings.network.retained.sum() == 0:
+        said.append(
+            "No edge is more likely in the severity network than not; the weights are a ranking at best."
+        )
+    missing = [site for site in protocol.sites if site not in findings.facts]
+    if missing:
+        said.append(f"Not at roll call: {', '.join(missing)}.")
+    return said

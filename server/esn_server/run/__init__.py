@@ -1,0 +1,1 @@
+"""One run of a study: its directory, its steps on disk, its place in the queue."""

@@ -1,0 +1,61 @@
+"""The directory of one run: the protocol, the finished steps, what it is doing now, and the outcome."""
+
+from pathlib import Path
+
+from esn_core.errors import ConfigError
+from esn_core.protocol.protocol import Protocol, load_protocol
+from esn_core.system.files import write_new
+
+PROTOCOL = "protocol.toml"
+STORE = "run.sqlite"
+PROGRESS = "progress.json"
+
+
+def open_directory(directory: Path, protocol_path: Path, protocol: Protocol, *, resume: bool) -> None:
+    """Take a directory for a new run, or accept one for a run that goes on.
+
+    The protocol's file is kept in it, so that a copy of the directory says what it belongs to.
+
+    Parameters
+    ----------
+    directory : Path
+        Made where it is missing.
+    protocol_path : Path
+        The file of `protocol`.
+    protocol : Protocol
+    resume : bool
+        Whether the run was started before.
+
+    Raises
+    ------
+    ConfigError
+        Something is in the directory already and `resume` was not asked for; or no run of this
+        protocol is in it, and it was.
+
+    """
+    kept = directory / PROTOCOL
+    if resume:
+        if not kept.exists():
+            raise ConfigError(
+                f"{directory}: holds no run that could go on; leave '--resume' out to start one there"
+            )
+        found = load_protocol(kept)
+        if found.sha256 != protocol.sha256:
+            raise ConfigError(
+                f"{directory}: holds a run of protocol {found.sha256[:16]} (study {found.study}), not of "
+                f"{protocol.sha256[:16]}"
+            )
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    if kept.exists():
+        raise ConfigError(
+            f"{directory}: holds a run already; '--resume' goes on with it, another run needs a directory of "
+            "its own"
+        )
+    if any(directory.iterdir()):
+        raise ConfigError(f"{directory}: is not empty; a run needs a directory of its own")
+    try:
+        # Of two starts at once, one makes the file.
+        write_new(kept, protocol_path.read_bytes(), mode=0o644)
+    except FileExistsError as cause:
+        raise ConfigError(f"{directory}: another process has just started a run there") from cause

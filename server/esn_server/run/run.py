@@ -1,0 +1,151 @@
+"""One run of a study over the real link, from the protocol file to result.json and the report."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from esn_core.connectome.atlas import load_atlas
+from esn_core.protocol.phases import Phase
+from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.signature import load_signed, require_current, today_utc
+from esn_server.enrolment.centre_keys import load_centre_key
+from esn_server.enrolment.sites import node_key_of, require_enrolled
+from esn_server.link.flower_run import open_study, register_site
+from esn_server.link.message_log import LoggedLink
+from esn_server.protocol.signing import require_own_bundle
+from esn_server.report.outcome import result_of
+from esn_server.report.page import write_page
+from esn_server.report.result import StudyResult, write_result
+from esn_server.run.checkpoints import Checkpoints, RunStore
+from esn_server.run.directory import PROGRESS, STORE, open_directory
+from esn_server.run.memory import Memory
+from esn_server.run.progress import ProgressFile
+from esn_server.run.queue import turn
+from esn_server.service.address import whereabouts
+from esn_server.study.rounds import Rounds
+from esn_server.study.study import Progress, run_study
+
+_log = logging.getLogger(__name__)
+
+
+def run(
+    protocol_path: Path,
+    directory: Path,
+    *,
+    centre: Path,
+    progress: Progress,
+    resume: bool = False,
+) -> StudyResult:
+    """Run a study, or go on with one that was stopped; wait for those that were started before.
+
+    Parameters
+    ----------
+    protocol_path : Path
+    directory : Path
+        Of this run: its finished steps, progress.json, result.json and report.html.
+    centre : Path
+        The centre's directory, with its keys and enrolled sites.
+    progress : Progress
+    resume : bool
+        Go on after the last finished step of the run in `directory`, which may be a copy from another
+        machine.
+
+    Raises
+    ------
+    ConfigError
+        `directory` holds something else, or a run although `resume` was not asked for.
+    ProtocolError
+        The protocol cannot be used, is not signed by this centre, has expired, or lists a site that is
+        not enrolled with these keys.
+    LinkError
+        The SuperLink cannot be reached.
+    StudyError
+        A phase could not be finished.
+
+    """
+    key = load_centre_key(centre)
+    protocol = load_signed(protocol_path, key.public_key())
+    require_current(protocol, today_utc())
+    require_own_bundle(protocol, protocol_path)
+    for entry in protocol.roster:
+        require_enrolled(centre, entry)
+    open_directory(directory, protocol_path, protocol, resume=resume)
+    file = ProgressFile(directory / PROGRESS, protocol=protocol)
+
+    def behind(studies: Sequence[str]) -> None:
+        _log.info("%s waits for %s", protocol.study, ", ".join(studies))
+        file.queued(studies)
+
+    try:
+        with turn(centre, study=protocol.study, run_directory=directory, behind=behind):
+            file.started()
+            result = _run(protocol, directory, centre=centre, key=key, file=file, progress=progress)
+            write_outcome(result, directory)
+    except BaseException as error:
+        file.ended(error)
+        raise
+    file.ended(None)
+    return result
+
+
+def _run(
+    protocol: Protocol,
+    directory: Path,
+    *,
+    centre: Path,
+    key: Ed25519PrivateKey,
+    file: ProgressFile,
+    progress: Progress,
+) -> StudyResult:
+    """Run the study, when it is its turn."""
+    address = whereabouts(centre).superlink
+    nodes = {site: register_site(centre, address, node_key_of(centre, site)) for site in protocol.sites}
+
+    def tell(phase: Phase, round_: int, rounds: int) -> None:
+        file.phase(phase, round_, rounds)
+        progress(phase, round_, rounds)
+
+    started = time.monotonic()
+    with open_study(centre) as link:
+        opened = time.monotonic()
+        with RunStore(directory / STORE, protocol_sha256=protocol.sha256) as store:
+            name = store.run
+            rounds = Rounds(
+                LoggedLink(link, nodes, centre=centre),
+                nodes,
+                protocol=protocol,
+                signing_key=key,
+                memory=Memory(centre, store),
+                observe=file.observe,
+            )
+            findings = run_study(
+                protocol,
+                run=name,
+                asking=Checkpoints(store, rounds),
+                progress=tell,
+                learned=file.learned,
+                rng=np.random.default_rng(int(protocol.sha256[:16], 16)),
+            )
+    timings = {"link": opened - started}
+    return result_of(protocol, findings, run=name, timing_s=timings)
+
+
+def write_outcome(
+    result: StudyResult,
+    directory: Path,
+    *,
+    no_noise: StudyResult | None = None,
+    timing_s: Mapping[str, float] | None = None,
+) -> StudyResult:
+    """Write result.json and report.html; return the result with `timing_s` added."""
+    if timing_s:
+        result = result.model_copy(update={"timing_s": {**timing_s, **result.timing_s}})
+    write_result(result, directory / "result.json")
+    write_page(
+        result, load_atlas(result.severity_network.atlas), directory / "report.html", no_noise=no_noise
+    )
+    return result

@@ -1,0 +1,1 @@
+"""The centre's processes and where they are reached."""

@@ -1,0 +1,1 @@
+"""Simulated consortia: the demo, its truth, and public pre-training."""

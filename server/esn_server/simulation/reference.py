@@ -1,0 +1,232 @@
+"""What simulated children show without a federation: pooled, one site alone, other predictors, chance.
+
+Only a demo can compute this: it has the simulated hospitals' files, and no
+patient exists. Nothing is spent, and nothing of it is computed in a study of
+real children.
+"""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_core.connectome.atlas import Atlas, load_atlas
+from esn_core.connectome.connectome import edge_scores, strengths_of_counts
+from esn_core.connectome.control_offset import control_offset
+from esn_core.learning.baselines.predictors import (
+    CompactDcnnRn,
+    EdgeRidge,
+    Rated,
+    all_baselines,
+    compare,
+    permuted_r,
+    rate,
+)
+from esn_core.protocol.protocol import Protocol
+from esn_core.statistics import combat
+from esn_server.report.analyses import (
+    AloneAtSite,
+    Compared,
+    Harmonisation,
+    LocalOnly,
+    Permutations,
+)
+from esn_server.report.result import StudyResult
+from esn_server.simulation.truth import network_truth, true_effects, truth_r
+
+Floats = NDArray[np.float64]
+
+_PERMUTATIONS = 200
+_COVARIATE_NORM = 2.0
+
+_NOTE = (
+    "Simulated children, without noise and without a federation: nothing is spent. Each row is the study's "
+    "own pipeline (network, pre-trained DCNN+RN, calibration) with so many children, judged by all held-out "
+    "children."
+)
+
+
+@dataclass(frozen=True)
+class _Site:
+    """One simulated hospital's children: scores before any harmonisation."""
+
+    children: Floats
+    controls: Floats
+    gase: Floats
+    held_out: NDArray[np.bool_]
+    covariates: Floats
+
+
+def with_references(
+    result: StudyResult, protocol: Protocol, hospitals: Mapping[str, Path], *, seed: int
+) -> StudyResult:
+    """Add to a result what its simulated children show by themselves.
+
+    Parameters
+    ----------
+    result : StudyResult
+    protocol : Protocol
+        Of simulated children.
+    hospitals : dict of str to Path
+        Directory of each site, with ``bids``, ``derivatives`` and ``truth.npz``.
+    seed : int
+        Of the networks' first weights and of the permutations.
+
+    """
+    atlas, rng = load_atlas(protocol.imaging.atlas), np.random.default_rng(seed)
+    sites = {name: _read(path, name, protocol, atlas) for name, path in hospitals.items()}
+    candidates, true = protocol.candidates, true_effects(hospitals)
+    ours = CompactDcnnRn(atlas, candidates, protocol.model.initial_weights)
+    scores = {name: site.children - control_offset(site.controls) for name, site in sites.items()}
+    training, held_out = _pooled(sites, scores, held_out=False), _pooled(sites, scores, held_out=True)
+    pooled = rate("pooled", ours.fit(*training, rng=rng)(held_out[0]), held_out[1])
+    alone = []
+    for name in sites:
+        own = _pooled({name: sites[name]}, scores, held_out=False)
+        rated = rate(name, ours.fit(*own, rng=rng)(held_out[0]), held_out[1])
+        alone.append(AloneAtSite(site=name, training=len(own[1]), r=rated.r, r_interval=rated.r_interval))
+    chance = permuted_r(ours, training, held_out, times=_PERMUTATIONS, rng=rng)
+    low, high = np.quantile(chance, [0.025, 0.975])
+    random = result.random_score
+    return result.model_copy(
+        update={
+            "absent": {
+                name: why for name, why in result.absent.items() if name not in ("local_only", "baselines")
+            },
+            "local_only": LocalOnly(
+                note=_NOTE,
+                by_site=alone,
+                mean_r=float(np.mean([site.r or 0.0 for site in alone])),
+                pooled_r=pooled.r,
+                pooled_r_interval=pooled.r_interval,
+            ),
+            "baselines": [
+                _row(rated)
+                for rated in compare(
+                    all_baselines(atlas, candidates, weights=protocol.model.initial_weights),
+                    training,
+                    held_out,
+                    rng=rng,
+                )
+            ],
+            "random_score": None
+            if random is None
+            else random.model_copy(
+                update={
+                    "simulated": Permutations(
+                        times=_PERMUTATIONS,
+                        mean=float(chance.mean()),
+                        sd=float(chance.std(ddof=1)),
+                        interval=(float(low), float(high)),
+                    )
+                }
+            ),
+            "harmonisation": Harmonisation(
+                method=result.harmonisation.method,
+                note=result.harmonisation.note,
+                compared=_harmonised(sites, scores, rng),
+            ),
+            "severity_network": result.severity_network.model_copy(
+                update={"truth": network_truth(result.severity_network, atlas, candidates.edges, true)}
+            ),
+            "explanation": None
+            if result.explanation is None
+            else result.explanation.model_copy(update={"truth_r": truth_r(result.explanation, atlas, true)}),
+        }
+    )
+
+
+def _read(path: Path, site: str, protocol: Protocol, atlas: Atlas) -> _Site:
+    """Read a simulated hospital's children: those with a score and the controls."""
+    with (path / "bids" / "participants.tsv").open(encoding="utf-8") as table:
+        people = list(csv.DictReader(table, delimiter="\t"))
+    upper = tuple(atlas.edges.T)
+    counts = []
+    for person in people:
+        (matrix,) = (path / "derivatives" / person["participant_id"]).glob("**/*meas-count_relmat.dense.tsv")
+        counts.append(np.loadtxt(matrix)[upper])
+    age = np.array([float(p["age"]) for p in people])
+    male = np.array([float(p["sex"] == "M") for p in people])
+    scores = edge_scores(strengths_of_counts(np.array(counts)), protocol.template, age_years=age, sex=male)
+    child = np.array([p["group"] == "dre" for p in people])
+    held = [protocol.cohort.holds_out(p["participant_id"], site=site) for p in people]
+    return _Site(
+        children=scores[child],
+        controls=scores[~child],
+        gase=np.array([float(p["gase"]) for p in people if p["group"] == "dre"]),
+        held_out=np.array(held)[child],
+        # Years from ten, in tens, and sex: on a scale that the sums hold.
+        covariates=np.column_stack([(age - 10) / 10, male - 0.5])[child],
+    )
+
+
+def _pooled(
+    sites: Mapping[str, _Site], scores: Mapping[str, Floats], *, held_out: bool
+) -> tuple[Floats, Floats]:
+    chosen = [
+        (scores[name][site.held_out == held_out], site.gase[site.held_out == held_out])
+        for name, site in sites.items()
+    ]
+    return np.concatenate([s for s, _ in chosen]), np.concatenate([g for _, g in chosen])
+
+
+def _harmonised(
+    sites: Mapping[str, _Site], offsets: Mapping[str, Floats], rng: np.random.Generator
+) -> list[Compared]:
+    """Rate one linear predictor on scores of the public template, less own controls, and by ComBat."""
+    raw = {name: site.children for name, site in sites.items()}
+    ways = {
+        "public template alone": raw,
+        "own controls (the study's)": offsets,
+        "ComBat": _combat(sites, told_severity=False),
+        # What ComBat loses where sites differ in severity, it has again when it is told (docs/benchmarks.md).
+        "ComBat, told the training children's GASE": _combat(sites, told_severity=True),
+    }
+    found = []
+    for name, scores in ways.items():
+        training, held_out = _pooled(sites, scores, held_out=False), _pooled(sites, scores, held_out=True)
+        found.append(_row(rate(name, EdgeRidge().fit(*training, rng=rng)(held_out[0]), held_out[1])))
+    return found
+
+
+def _combat(sites: Mapping[str, _Site], *, told_severity: bool) -> dict[str, Floats]:
+    """Harmonise by ComBat from sums, as a federation would: estimated on training children alone.
+
+    Where it is told severity, it keeps its effects as it keeps those of age and sex. Every child is then
+    taken for one of GASE 4 when its scores are harmonised: a held-out child's GASE is what is predicted.
+    """
+
+    def kept(site: _Site) -> Floats:
+        severity = [(site.gase - 4) / 3] if told_severity else []
+        return np.column_stack([site.covariates, *severity])
+
+    def assumed(site: _Site) -> Floats:
+        return np.column_stack([site.covariates, *([np.zeros(len(site.gase))] if told_severity else [])])
+
+    covariates = kept(next(iter(sites.values()))).shape[1]
+    edges = next(iter(sites.values())).children.shape[1]
+    total = sum(
+        (
+            combat.combat_rows(
+                site.children[~site.held_out],
+                kept(site)[~site.held_out],
+                covariate_norm=_COVARIATE_NORM,
+            ).sum(axis=0)
+            for site in sites.values()
+        ),
+        start=np.zeros(combat.combat_dimension(edges, covariates)),
+    )
+    model = combat.combat_model(total, edges=edges, covariates=covariates)
+    return {
+        name: combat.ComBatSite.estimate(
+            site.children[~site.held_out], kept(site)[~site.held_out], model
+        ).apply(site.children, assumed(site))
+        for name, site in sites.items()
+    }
+
+
+def _row(rated: Rated) -> Compared:
+    return Compared(name=rated.name, r=rated.r, r_interval=rated.r_interval, mae=rated.mae, rmse=rated.rmse)

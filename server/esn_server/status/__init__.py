@@ -1,0 +1,1 @@
+"""How a centre and its studies stand."""

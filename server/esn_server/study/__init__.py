@@ -1,0 +1,1 @@
+"""A study, question by question, over any link."""

@@ -1,0 +1,14 @@
+"""How the phases of a study ask for a release."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_core.privacy.release import ReleaseKind
+from esn_core.protocol.phases import Phase
+
+Arrays = Mapping[str, NDArray[np.float64]]
+
+Ask = Callable[[Phase, ReleaseKind, int, Arrays], tuple[NDArray[np.float64], float]]
+"""Asks for a release of a phase, given its kind, round and arrays; returns the sum and its noise."""

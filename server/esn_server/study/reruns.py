@@ -1,0 +1,136 @@
+"""Reruns at the centre: one network, one calibration and one agreement for each of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_core.analyses.reruns import (
+    FOLD_EVALUATION,
+    count_unit,
+    evaluation_blocks,
+    rerun_association,
+    rerun_calibration,
+    rerun_evaluation,
+    reruns_of,
+    tested_reruns,
+)
+from esn_core.privacy import release as releases
+from esn_core.privacy.accounting import NO_NOISE
+from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.candidates import Candidates
+from esn_core.statistics.agreement import Agreement, agreement, noise_sd_of_r
+from esn_core.statistics.recalibration import affine
+from esn_server.study.asking import Ask
+
+
+@dataclass(frozen=True)
+class Tested:
+    """How well predictions agree with scores that the prediction was not made from.
+
+    Attributes
+    ----------
+    agreement : Agreement
+    r_noise_sd : float or None
+        What the noise does to r.
+
+    """
+
+    agreement: Agreement
+    r_noise_sd: float | None
+
+
+@dataclass(frozen=True)
+class Reruns:
+    """What the reruns found.
+
+    Attributes
+    ----------
+    by_site : dict of str to Tested
+        Each site's held-out children under the rerun without it; empty under noise.
+    across_sites : Tested or None
+        The same children together.
+    random : tuple of Tested
+        Held-out children under each draw of random scores.
+    across_parts : Tested or None
+        All training children, each under the rerun without its part.
+
+    """
+
+    by_site: Mapping[str, Tested]
+    across_sites: Tested | None
+    random: tuple[Tested, ...]
+    across_parts: Tested | None
+
+
+def run_reruns(
+    protocol: Protocol,
+    candidates: Candidates,
+    ask: Ask,
+    *,
+    mean_severity: float,
+    fewest_children: float,
+    rng: np.random.Generator,
+) -> Reruns:
+    """Ask for all reruns of a protocol, together.
+
+    Parameters
+    ----------
+    protocol : Protocol
+    candidates : Candidates
+    ask : Ask
+    mean_severity : float
+        As released at the beginning of the study.
+    fewest_children : float
+        A public lower bound on the children in any sum.
+    rng : numpy Generator
+        For the simulation of what the noise does to r.
+
+    """
+    reruns = reruns_of(protocol)
+    released = candidates.released
+    total, noise = ask(
+        "rerun-association",
+        rerun_association(reruns, released),
+        0,
+        {"mean_severity": np.array([mean_severity])},
+    )
+    weights = []
+    for sums in total.reshape(len(reruns), released + 1):
+        children = max(float(sums[0]) / count_unit(released), fewest_children)
+        weights.append(candidates.network(sums[1:], children=children, noise_sd=noise).weight)
+    edge_weights = np.concatenate(weights)
+    total, noise = ask("rerun-calibration", rerun_calibration(reruns), 0, {"edge_weights": edge_weights})
+    lines = [
+        affine(sums, fewest_children=fewest_children, noise_sd=noise)
+        for sums in total.reshape(len(reruns), releases.CALIBRATION.dimension)
+    ]
+    given = {"edge_weights": edge_weights, "calibration": np.array(lines).ravel()}
+    by_site: dict[str, Tested] = {}
+    random: list[Tested] = []
+    across_sites = across_parts = None
+    tested = tested_reruns(protocol)
+    if tested:
+        exact = price_of(protocol).of("rerun-evaluation").noise_multiplier == NO_NOISE
+        total, noise = ask("rerun-evaluation", rerun_evaluation(tested, exact=exact), 0, given)
+        blocks = evaluation_blocks(tested, exact=exact)
+        together = np.zeros(releases.EVALUATION.dimension)
+        for block, summed in zip(blocks, total.reshape(len(blocks), -1), strict=True):
+            if block[0].without is None:
+                random.append(_tested(summed, noise, rng))
+                continue
+            together += summed
+            if exact:
+                by_site[str(block[0].without)] = _tested(summed, noise, rng)
+        if protocol.analyses.cross_site:
+            across_sites = _tested(together, noise, rng)
+    if protocol.analyses.folds:
+        total, noise = ask("fold-evaluation", FOLD_EVALUATION, 0, given)
+        across_parts = _tested(total, noise, rng)
+    return Reruns(by_site, across_sites, tuple(random), across_parts)
+
+
+def _tested(total: NDArray[np.float64], noise_sd: float, rng: np.random.Generator) -> Tested:
+    return Tested(agreement(total), noise_sd_of_r(total, noise_sd, rng=rng))

@@ -1,0 +1,372 @@
+"""The phases of a study, in order; knows no Flower."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol as Structural
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_core.analyses.reruns import reruns_of
+from esn_core.connectome.atlas import Atlas, load_atlas
+from esn_core.connectome.connectome import Template
+from esn_core.errors import StudyError
+from esn_core.learning.optimiser import CentreOptimiser
+from esn_core.learning.weights import pretrained, to_vector
+from esn_core.messages.question import Question, QuestionId, SiteFacts
+from esn_core.privacy import release as releases
+from esn_core.privacy.fixed_point import noise_sd
+from esn_core.privacy.release import ReleaseKind
+from esn_core.protocol.phases import Phase
+from esn_core.protocol.price import Price, price_of
+from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.candidates import Candidates
+from esn_core.severity_network.selection import SeverityNetwork
+from esn_core.statistics.agreement import Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
+from esn_core.statistics.combat import COVARIATE_NORM, COVARIATES, combat, combat_model
+from esn_core.statistics.matching import COHORT, Matching, matching
+from esn_core.statistics.recalibration import affine
+from esn_server.study.asking import Arrays
+from esn_server.study.exact_network import NetworkFound, run_network
+from esn_server.study.neurocognition import Neurocognition, run_neurocognition
+from esn_server.study.reruns import Reruns, run_reruns
+from esn_server.study.rounds import Pooled
+
+
+class Asking(Structural):
+    """What asks the sites; `rounds.Rounds` and its recorded form."""
+
+    def roll_call(self, question: Question) -> dict[str, SiteFacts]:
+        """Ask every site what it runs."""
+
+    def sum(self, question: Question, kind: ReleaseKind) -> Pooled:
+        """Ask every site for one release and add the answers up."""
+
+
+Progress = Callable[[Phase, int, int], None]
+"""Told phase, round and number of rounds before each question."""
+
+Learned = Callable[[int, float], None]
+"""Told a round of training, from 0, and its mean clipped loss, noise included."""
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What the candidate edges contribute to the held-out children's predictions.
+
+    Attributes
+    ----------
+    mean : (d,) float64
+        In steps of GASE, over the children.
+    noise_sd : float
+        Of each mean.
+
+    """
+
+    mean: NDArray[np.float64]
+    noise_sd: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a study found.
+
+    Attributes
+    ----------
+    facts : dict of str to SiteFacts
+        What each site said at roll call.
+    price : Price
+    network : SeverityNetwork
+    losses : tuple of float
+        Mean clipped training loss before each round's step, noise included.
+    weights : (P,) float64
+        Of the trained model.
+    calibration : (float, float)
+        Intercept and slope.
+    agreement : Agreement
+        On the held-out children.
+    mae_noise_sd : float or None
+        What the noise does to the mean absolute error.
+    r_noise_sd : float or None
+        What the noise does to r.
+    reruns : Reruns or None
+    attribution : Attribution or None
+    matching : Matching or None
+    exact_network : NetworkFound or None
+    neurocognition : Neurocognition or None
+        Each None when the protocol does not ask for it.
+    timing_s : dict of str to float
+        Seconds by phase.
+
+    """
+
+    facts: Mapping[str, SiteFacts]
+    price: Price
+    network: SeverityNetwork
+    losses: tuple[float, ...]
+    weights: NDArray[np.float64]
+    calibration: tuple[float, float]
+    agreement: Agreement
+    mae_noise_sd: float | None
+    r_noise_sd: float | None
+    reruns: Reruns | None
+    attribution: Attribution | None
+    matching: Matching | None
+    exact_network: NetworkFound | None
+    neurocognition: Neurocognition | None
+    timing_s: Mapping[str, float]
+
+
+@dataclass
+class _Run:
+    """The study under way: what it asks with, and what it has learnt so far."""
+
+    protocol: Protocol
+    run: str
+    asking: Asking
+    progress: Progress
+    price: Price
+    atlas: Atlas
+    template: Template
+    candidates: Candidates
+    learned: Learned
+    harmonisation: Arrays = field(default_factory=dict)
+    """What every question from now on carries, for the sites to harmonise their children with."""
+    timing_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def fewest_children(self) -> float:
+        """A public lower bound on the children in any sum: every site refuses fewer."""
+        return float(self.protocol.rounds.quorum * self.protocol.cohort.minimum_children)
+
+    def question(self, phase: Phase, round_: int = 0, arrays: Arrays | None = None) -> Question:
+        digest = self.protocol.sha256
+        return Question(
+            QuestionId(protocol_sha256=digest, run=self.run, phase=phase, round=round_, attempt=0),
+            {**(arrays or {}), **self.harmonisation},
+        )
+
+    def sum(
+        self, phase: Phase, kind: ReleaseKind, round_: int = 0, arrays: Arrays | None = None
+    ) -> tuple[Pooled, float]:
+        """Ask for a release; return the sum and the standard deviation of its noise."""
+        started = time.monotonic()
+        self.progress(phase, round_, self.price.of(phase).releases)
+        pooled = self.asking.sum(self.question(phase, round_, arrays), kind)
+        self.timing_s[phase] = self.timing_s.get(phase, 0.0) + time.monotonic() - started
+        each = noise_sd(kind, self.price.of(phase).noise_multiplier, share=self.protocol.noise_share)
+        return pooled, each * math.sqrt(len(pooled.sites))
+
+    def ask(
+        self, phase: Phase, kind: ReleaseKind, round_: int, arrays: Arrays
+    ) -> tuple[NDArray[np.float64], float]:
+        """Ask for a release; return its numbers and the standard deviation of their noise."""
+        pooled, noise = self.sum(phase, kind, round_, arrays)
+        return pooled.total, noise
+
+
+def run_study(
+    protocol: Protocol,
+    *,
+    run: str,
+    asking: Asking,
+    progress: Progress,
+    rng: np.random.Generator,
+    learned: Learned = lambda _round, _loss: None,
+) -> Findings:
+    """Run all phases of a study.
+
+    Parameters
+    ----------
+    protocol : Protocol
+    run : str
+        Name of this run; part of every question's id.
+    asking : Asking
+    progress : Progress
+    rng : numpy Generator
+        For the simulation of what the noise does to r; nothing private.
+    learned : Learned
+
+    Raises
+    ------
+    StudyError
+        A phase cannot be finished, or a site is not fit to take part.
+
+    """
+    atlas, template = load_atlas(protocol.imaging.atlas), protocol.template
+    study = _Run(
+        protocol=protocol,
+        run=run,
+        asking=asking,
+        progress=progress,
+        price=price_of(protocol),
+        atlas=atlas,
+        template=template,
+        candidates=protocol.candidates,
+        learned=learned,
+    )
+    facts = _roll_call(study)
+    matched = _match(study)
+    _harmonise(study)
+    children, mean_severity = _centre(study)
+    network = _select(study, children, mean_severity)
+    weights, losses = _train(study, network, children)
+    calibration = _calibrate(study, network, weights)
+    given = {"weights": weights, "edge_weights": network.weight, "calibration": np.array(calibration)}
+    found, mae_noise, r_noise = _evaluate(study, given, rng)
+    reruns = _rerun(study, mean_severity, rng)
+    explained = _explain(study, given)
+    exact_network = _exact_network(study)
+    models = _neurocognition(study, given)
+    return Findings(
+        facts=facts,
+        price=study.price,
+        network=network,
+        losses=losses,
+        weights=weights,
+        calibration=calibration,
+        agreement=found,
+        mae_noise_sd=mae_noise,
+        r_noise_sd=r_noise,
+        reruns=reruns,
+        attribution=explained,
+        matching=matched,
+        exact_network=exact_network,
+        neurocognition=models,
+        timing_s=study.timing_s,
+    )
+
+
+def _roll_call(study: _Run) -> dict[str, SiteFacts]:
+    started = time.monotonic()
+    study.progress("roll-call", 0, 1)
+    facts = study.asking.roll_call(study.question("roll-call"))
+    study.timing_s["roll-call"] = time.monotonic() - started
+    ours = {
+        "recipe": study.protocol.imaging.sha256,
+        "atlas": study.atlas.sha256,
+        "template": study.template.sha256,
+    }
+    for site, said in facts.items():
+        theirs = {
+            "recipe": said.recipe_sha256,
+            "atlas": said.atlas_sha256,
+            "template": said.template_sha256,
+        }
+        for what, digest in ours.items():
+            if theirs[what] != digest:
+                raise StudyError(f"{site} uses another {what}: {theirs[what][:16]} instead of {digest[:16]}")
+    largest = sum(int(said.cohort_band.split("-")[1]) for said in facts.values())
+    if study.protocol.privacy.delta >= 1 / largest:
+        raise StudyError(
+            f"delta {study.protocol.privacy.delta:g} must be below 1 over the pooled cohort, "
+            f"which has up to {largest} children"
+        )
+    return facts
+
+
+def _harmonise(study: _Run) -> None:
+    if study.protocol.cohort.harmonisation != "combat":
+        return
+    edges = len(study.candidates.edges)
+    pooled, _ = study.sum("combat", combat(edges, COVARIATES, covariate_norm=COVARIATE_NORM))
+    model = combat_model(pooled.total, edges=edges, covariates=COVARIATES)
+    study.harmonisation = {"combat": model.vector}
+
+
+def _centre(study: _Run) -> tuple[float, float]:
+    pooled, _ = study.sum("centre", releases.CENTRE)
+    children = max(float(pooled.total[0]), study.fewest_children)
+    return children, float(np.clip(pooled.total[1] / children, -1, 1))
+
+
+def _select(study: _Run, children: float, mean_severity: float) -> SeverityNetwork:
+    kind = releases.association(study.candidates.released)
+    pooled, noise = study.sum("association", kind, arrays={"mean_severity": np.array([mean_severity])})
+    return study.candidates.network(pooled.total, children=children, noise_sd=noise)
+
+
+def _train(
+    study: _Run, network: SeverityNetwork, children: float
+) -> tuple[NDArray[np.float64], tuple[float, ...]]:
+    rules = study.protocol.training
+    optimiser = CentreOptimiser(
+        to_vector(pretrained(study.protocol.model.initial_weights)),
+        learning_rate=rules.learning_rate,
+        strategy=rules.strategy,
+    )
+    local, bound = rules.local_steps > 1, rules.max_gradient_norm
+    phase: Phase = "local-update" if local else "gradient"
+    describe = releases.local_update if local else releases.gradient
+    kind = describe(len(optimiser.weights), max_gradient_norm=bound)
+    losses = []
+    for round_ in range(rules.rounds):
+        pooled, _ = study.sum(
+            phase, kind, round_, {"weights": optimiser.weights, "edge_weights": network.weight}
+        )
+        total = pooled.total
+        if local:
+            total, children = total[:-1], float(total[-1])
+        losses.append(releases.mean_loss(total, children, max_gradient_norm=bound))
+        study.learned(round_, losses[-1])
+        optimiser.step(total[:-1] / children)
+    return optimiser.weights, tuple(losses)
+
+
+def _calibrate(study: _Run, network: SeverityNetwork, weights: NDArray[np.float64]) -> tuple[float, float]:
+    pooled, noise = study.sum(
+        "calibration", releases.CALIBRATION, arrays={"weights": weights, "edge_weights": network.weight}
+    )
+    return affine(pooled.total, fewest_children=study.fewest_children, noise_sd=noise)
+
+
+def _evaluate(
+    study: _Run, given: Arrays, rng: np.random.Generator
+) -> tuple[Agreement, float | None, float | None]:
+    pooled, noise = study.sum("evaluation", releases.EVALUATION, arrays=given)
+    found = agreement(pooled.total)
+    return found, noise_sd_of_mae(found.children, noise), noise_sd_of_r(pooled.total, noise, rng=rng)
+
+
+def _match(study: _Run) -> Matching | None:
+    if not study.protocol.analyses.cohort:
+        return None
+    pooled, _ = study.sum("cohort", COHORT)
+    return matching(pooled.total, minimum=study.protocol.cohort.minimum_children)
+
+
+def _explain(study: _Run, given: Arrays) -> Attribution | None:
+    if not study.protocol.analyses.explanation:
+        return None
+    kind = releases.attribution(len(study.candidates.edges))
+    pooled, noise = study.sum("attribution", kind, arrays=given)
+    unit = releases.GASE_UNIT / max(float(pooled.total[0]), study.fewest_children)
+    return Attribution(pooled.total[1:] * unit, noise * unit)
+
+
+def _exact_network(study: _Run) -> NetworkFound | None:
+    rules = study.protocol.analyses.network
+    return None if rules is None else run_network(study.protocol, study.sum, rules)
+
+
+def _neurocognition(study: _Run, given: Arrays) -> Neurocognition | None:
+    if study.protocol.analyses.neurocognition is None:
+        return None
+
+    return run_neurocognition(study.protocol, study.ask, given)
+
+
+def _rerun(study: _Run, mean_severity: float, rng: np.random.Generator) -> Reruns | None:
+    if not reruns_of(study.protocol):
+        return None
+
+    return run_reruns(
+        study.protocol,
+        study.candidates,
+        study.ask,
+        mean_severity=mean_severity,
+        fewest_children=study.fewest_children,
+        rng=rng,
+    )
