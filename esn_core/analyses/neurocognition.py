@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_core.errors import ProtocolError
+from esn_core.gase import GASE_LEVELS
 from esn_core.privacy.accounting import NO_NOISE
-from esn_core.privacy.release import GASE_LEVELS, ReleaseKind
+from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.analyses import SEVERITIES, NeurocognitionRules, Outcome
 from esn_core.protocol.data_dictionary import scaled
 from esn_core.protocol.protocol import Protocol

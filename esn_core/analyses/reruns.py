@@ -17,14 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_core.privacy.release import (
-    CALIBRATION,
-    EVALUATION,
-    GASE_LEVELS,
-    RESIDUAL_CLIP,
-    ReleaseKind,
-)
-from esn_core.protocol.protocol import CohortRules, Protocol
+from esn_core.gase import GASE_LEVELS
+from esn_core.privacy.release import ReleaseKind
+from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.rules import CohortRules
+from esn_core.severity_network.association import RESIDUAL_CLIP
+from esn_core.statistics.agreement import EVALUATION
+from esn_core.statistics.recalibration import CALIBRATION
 
 # Probabilities of GASE 1 to 7 in a random score: a normal distribution about the middle of the scale.
 _RANDOM_SCORE = np.array([0.05, 0.11, 0.21, 0.26, 0.21, 0.11, 0.05])

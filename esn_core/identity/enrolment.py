@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from esn_core.errors import ProtocolError
 from esn_core.identity.public_keys import identity_key, spoken
+from esn_core.identity.roster import RosterEntry
 from esn_core.identity.signing import is_signed, sign
-from esn_core.protocol.protocol import RosterEntry
 
 
 class EnrolmentRequest(BaseModel):

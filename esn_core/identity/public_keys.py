@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Callable
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -62,3 +63,11 @@ def mask_key(text: str) -> X25519PublicKey:
         )
     except (ValueError, binascii.Error) as cause:
         raise ProtocolError(f"a mask key is 'x25519' and 32 bytes in base64, not {text[:40]!r}") from cause
+
+
+def readable(text: str, read: Callable[[str], object]) -> str:
+    try:
+        read(text)
+    except ProtocolError as fault:
+        raise ValueError(str(fault)) from fault
+    return text

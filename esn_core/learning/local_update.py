@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from esn_core.errors import DataError
+from esn_core.gase import standardise_severity
 from esn_core.learning.severity_model import Connectomes, SeverityModel
 from esn_core.learning.weights import to_vector
-from esn_core.privacy.release import standardise_severity
 
 
 def local_update(

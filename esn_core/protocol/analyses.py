@@ -4,20 +4,17 @@ import math
 from collections import Counter
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import Field, StrictBool, model_validator
 
 from esn_core.protocol.data_dictionary import Column
+from esn_core.system.toml_file import Table
 
 SEVERITIES = ("gase", "predicted_gase")
 DRAWS_AT_ONCE = 20
 """So many draws of the exact network leave in one sum."""
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Outcome(_Table):
+class Outcome(Table):
     """A neurocognitive impairment: a standard score below a cut-off."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
@@ -26,7 +23,7 @@ class Outcome(_Table):
     """In units of the score."""
 
 
-class NeurocognitionRules(_Table):
+class NeurocognitionRules(Table):
     """Whether the predicted severity explains impairment better than the clinical one."""
 
     outcomes: tuple[Outcome, ...] = Field(min_length=1, max_length=6)
@@ -56,7 +53,7 @@ class NeurocognitionRules(_Table):
         return self
 
 
-class NetworkRules(_Table):
+class NetworkRules(Table):
     """The severity network as the paper selects it: exact partial correlations given age, sex and site."""
 
     t_threshold: float = Field(gt=0, le=20)
@@ -88,7 +85,7 @@ class NetworkRules(_Table):
         )
 
 
-class Analyses(_Table):
+class Analyses(Table):
     """Table ``[analyses]``; what it leaves out is not asked."""
 
     cohort: StrictBool = False

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_core.privacy import release as releases
+from esn_core.gase import GASE_MIDDLE, GASE_UNIT
+from esn_core.learning.releases import gradient_release
 from esn_core.privacy.accounting import NO_NOISE, mu_for, noise_multiplier_for
 from esn_core.privacy.fixed_point import noise_sd
 from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
-from esn_core.statistics.agreement import noise_sd_of_mae, noise_sd_of_r
+from esn_core.severity_network.association import CENTRE, association_release
+from esn_core.statistics.agreement import EVALUATION, evaluation_rows, noise_sd_of_mae, noise_sd_of_r
 from esn_core.statistics.logistic_sums import newton
-from esn_core.statistics.recalibration import affine
+from esn_core.statistics.recalibration import CALIBRATION, affine, calibration_rows
 
 # A prediction worth having; the noise in r is larger for a weaker one.
 _EXPECTED_R = 0.8
@@ -88,15 +90,15 @@ def expected_noise(
     clip = protocol.training.max_gradient_norm
     gradient = None
     if protocol.training.rounds and protocol.training.local_steps == 1:
-        kind = releases.gradient(parameters, max_gradient_norm=clip)
+        kind = gradient_release(parameters, max_gradient_norm=clip)
         noise = noise_of_sum(protocol, kind)
         gradient = noise * math.sqrt(parameters) / (training_children * clip)
-    association = noise_of_sum(protocol, releases.association(candidates))
+    association = noise_of_sum(protocol, association_release(candidates))
     prediction, gase = _cohort(held_out_children, rng)
-    evaluation = noise_of_sum(protocol, releases.EVALUATION)
-    sums = releases.evaluation_rows(prediction, gase).sum(axis=0)
+    evaluation = noise_of_sum(protocol, EVALUATION)
+    sums = evaluation_rows(prediction, gase).sum(axis=0)
     return ExpectedNoise(
-        children=noise_of_sum(protocol, releases.CENTRE),
+        children=noise_of_sum(protocol, CENTRE),
         # n products of a z-score and a severity residual clipped to 0.8 add up to about 0.56 n r: of
         # a normal residual of standard deviation 0.9, 0.9 P(|residual| < 0.8) is left.
         edge_r=association / (training_children * 0.56),
@@ -140,17 +142,17 @@ def log_odds_noise(protocol: Protocol, *, children: int) -> tuple[float, float]:
 def _cohort(children: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Draw predicted and clinical GASE of typical children."""
     severity = rng.normal(size=children)
-    gase = np.clip(np.rint(releases.GASE_MIDDLE + releases.GASE_UNIT * severity), 1, 7)
+    gase = np.clip(np.rint(GASE_MIDDLE + GASE_UNIT * severity), 1, 7)
     other = rng.normal(size=children)
     followed = _EXPECTED_R * severity + math.sqrt(1 - _EXPECTED_R**2) * other
-    return np.clip(releases.GASE_MIDDLE + releases.GASE_UNIT * _EXPECTED_R * followed, 1, 7), gase
+    return np.clip(GASE_MIDDLE + GASE_UNIT * _EXPECTED_R * followed, 1, 7), gase
 
 
 def _slope_noise(protocol: Protocol, children: int, rng: np.random.Generator) -> float:
     prediction, gase = _cohort(children, rng)
-    raw = (prediction - releases.GASE_MIDDLE) / releases.GASE_UNIT
-    sums = releases.calibration_rows(raw, gase).sum(axis=0)
-    noise = noise_of_sum(protocol, releases.CALIBRATION)
+    raw = (prediction - GASE_MIDDLE) / GASE_UNIT
+    sums = calibration_rows(raw, gase).sum(axis=0)
+    noise = noise_of_sum(protocol, CALIBRATION)
     fewest = float(protocol.rounds.quorum * protocol.cohort.minimum_children)
     slopes = [
         affine(sums + rng.normal(0, noise, sums.shape), fewest_children=fewest, noise_sd=noise)[1]

@@ -8,212 +8,37 @@ that carry the hash of the protocol it approved.
 import datetime
 import hashlib
 import json
-import tomllib
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     StrictBool,
-    ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import Template, load_template
-from esn_core.errors import ConfigError, EsnError, ProtocolError
-from esn_core.identity.public_keys import identity_key, mask_key, spoken
+from esn_core.connectome.template import Template, load_template
+from esn_core.errors import ConfigError, ProtocolError
+from esn_core.identity.roster import RosterEntry
 from esn_core.privacy.release import CHILDREN, Children
 from esn_core.protocol.analyses import SEVERITIES, Analyses
 from esn_core.protocol.data_dictionary import Column, Phenotype
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.protocol.phases import Phase, PlannedPhase, planned_phases
-from esn_core.severity_network.candidates import Candidates, Source, candidates_of, listed_edges
-
-SiteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class RosterEntry(_Table):
-    """One site of the study."""
-
-    site: SiteName
-    node_key: str = Field(pattern=r"^ecdsa-sha2-nistp(256|384|521) [A-Za-z0-9+/=]+$")
-    """Public key of the site's SuperNode, in OpenSSH form without a comment."""
-    identity_key: str = Field(pattern=r"^ssh-ed25519 [A-Za-z0-9+/=]+$")
-    """Public key by which the site signs its ledger, in OpenSSH form without a comment."""
-    mask_key: str = Field(pattern=r"^x25519 [A-Za-z0-9+/=]+$")
-    """Public key from which the masks of the secure sum are made."""
-
-    @field_validator("identity_key")
-    @classmethod
-    def _is_identity_key(cls, text: str) -> str:
-        return _readable(text, identity_key)
-
-    @field_validator("mask_key")
-    @classmethod
-    def _is_mask_key(cls, text: str) -> str:
-        return _readable(text, mask_key)
-
-    @property
-    def fingerprint(self) -> str:
-        """What two people compare by telephone: a hash of the name and all keys, in groups of four."""
-        said = "\n".join((self.site, self.node_key, self.identity_key, self.mask_key))
-        return spoken(hashlib.sha256(said.encode()).digest())
-
-
-def _readable(text: str, read: Callable[[str], object]) -> str:
-    try:
-        read(text)
-    except ProtocolError as fault:
-        raise ValueError(str(fault)) from fault
-    return text
-
-
-class CohortRules(_Table):
-    """Who is in the study, and who is held out."""
-
-    held_out_fraction: float = Field(gt=0, lt=0.9)
-    split_salt: str = Field(min_length=1, max_length=80)
-    """Mixed into the hash that decides, for each child alone, whether it is held out."""
-    minimum_children: int = Field(ge=3)
-    """A sum over fewer children than this does not leave a site."""
-    harmonisation: Literal["own-controls", "combat"] = "own-controls"
-    """How a scanner's effect is removed: by the site's healthy controls, or by ComBat on the children with
-    epilepsy of all sites. ComBat is for studies without noise: other children enter a child's scores."""
-
-    def holds_out(self, label: str, *, site: str) -> bool:
-        """Decide whether a child is held out.
-
-        The decision depends on the child's own label alone, so that adding a child
-        moves no other from one split to the other: without that, the sums of the
-        two splits would have no bounded sensitivity.
-        """
-        digest = hashlib.sha256(f"{self.split_salt}\n{site}\n{label}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") < self.held_out_fraction * 2**64
-
-
-class SelectionRules(_Table):
-    """How the severity network is found."""
-
-    candidates: Source
-    """Public list of edges that may belong to the network: those present in the atlas's template, each by
-    itself; those of a published list; or the template's edges by pairs of modules, one number a pair."""
-    pairs: tuple[tuple[str, str], ...] = ()
-    """The published list, by region names, for candidates 'list' alone. It is public only for children who
-    were not in the study that found it: a site with such a child must not approve the protocol."""
-
-    @model_validator(mode="after")
-    def _list_belongs_to_its_source(self) -> Self:
-        if self.candidates == "list" and not self.pairs:
-            raise ValueError("candidates 'list' need 'pairs', the published pairs of regions")
-        if self.candidates != "list" and self.pairs:
-            raise ValueError(f"'pairs' belong to candidates 'list', not '{self.candidates}'")
-        return self
-
-
-class ModelRules(_Table):
-    """The network and where it starts from."""
-
-    name: Literal["compact"]
-    initial_weights: Literal["compact-3"]
-    """Weights pre-trained on simulated children, shipped with this software."""
-
-
-class TrainingRules(_Table):
-    """Full batches; with one local step, a round is one step of DP-SGD."""
-
-    rounds: int = Field(ge=0, le=1000)
-    strategy: Literal["fedadam", "fedavg", "fedprox"] = "fedadam"
-    """`fedadam`: the centre's Adam on the mean gradient; `fedavg`: sites descend by themselves, and the
-    centre takes the mean of where they arrived; `fedprox`: the same, held near where they began."""
-    local_steps: int = Field(default=1, ge=1, le=100)
-    """Steps of a site in a round. Several are for studies without noise: what they give is no sum over
-    children."""
-    proximal: float = Field(default=0.0, ge=0, le=1000)
-    """FedProx's mu."""
-    learning_rate: float = Field(gt=0, le=1)
-    """Of the centre's Adam, or of the sites' descent."""
-    max_gradient_norm: float = Field(gt=0, le=1000)
-    """Of one child's gradient; with several local steps, of a site's update over the learning rate."""
-
-    @model_validator(mode="after")
-    def _settings_belong_to_the_strategy(self) -> Self:
-        if self.strategy == "fedadam" and self.local_steps > 1:
-            raise ValueError(f"fedadam takes 1 local step, not {self.local_steps}; choose fedavg or fedprox")
-        if self.strategy == "fedprox" and (self.local_steps < 2 or self.proximal == 0):
-            raise ValueError(
-                f"fedprox needs 2 local steps or more and a proximal term above 0, not {self.local_steps} "
-                f"and {self.proximal:g}: it would be fedavg"
-            )
-        if self.strategy != "fedprox" and self.proximal > 0:
-            raise ValueError(f"a proximal term belongs to fedprox, not to {self.strategy}")
-        pull = self.proximal * self.learning_rate
-        if pull >= 1:
-            raise ValueError(
-                f"the proximal term times the learning rate must be below 1, not {pull:g}: each step would "
-                "overshoot the weights that it is to stay near"
-            )
-        return self
-
-    @property
-    def in_words(self) -> str:
-        """The strategy, its rounds and steps, as people read them."""
-        names = {"fedadam": "FedAdam", "fedavg": "FedAvg", "fedprox": "FedProx"}
-        words = f"{names[self.strategy]}, {self.rounds} {'round' if self.rounds == 1 else 'rounds'}"
-        if self.local_steps > 1:
-            words += f" of {self.local_steps} steps at each site"
-        if self.proximal:
-            words += f", proximal term {self.proximal:g}"
-        return f"{words}, learning rate {self.learning_rate:g}"
-
-
-class PrivacyRules(_Table):
-    """What the study may learn about one child."""
-
-    trust: Literal["secure-sum", "local"]
-    """Whether the sites' noise is shared out under masks, or each site adds all of it."""
-    colluding_sites: int = Field(ge=0, le=100)
-    """So many sites may tell the centre all they know, and the noise of the others still suffices.
-    With 0, a site that subtracts its own noise from a result is left with too little."""
-    noise: Literal["gaussian", "none"]
-    epsilon: float = Field(gt=0, le=50)
-    """Budget of one child: training and held-out children spend it separately. Unused without noise."""
-    delta: float = Field(gt=0, lt=0.1)
-    shares: dict[Phase, Annotated[float, Field(gt=0, le=1)]]
-    """How the budget is divided among the phases that have noise: parts of mu squared. Those that touch
-    training children sum to 1, and so do those that touch held-out children. Unused without noise."""
-
-
-class RoundRules(_Table):
-    """When a phase counts as answered."""
-
-    quorum: int = Field(ge=3)
-    deadline_s: float = Field(gt=0, le=7 * 86400)
-
-
-class Signature(_Table):
-    """The centre's signature under a protocol; see `esn_core.protocol.signature`."""
-
-    key: str = Field(pattern=r"^ssh-ed25519 [A-Za-z0-9+/=]+$")
-    """Public key of whoever signed, in OpenSSH form without a comment."""
-    value: str = Field(pattern=r"^[A-Za-z0-9+/]{86}==$")
-    """Ed25519 signature of the canonical form, in base64."""
-
-    @field_validator("key")
-    @classmethod
-    def _is_key(cls, text: str) -> str:
-        return _readable(text, identity_key)
-
+from esn_core.protocol.phases import PlannedPhase, planned_phases
+from esn_core.protocol.rules import (
+    CohortRules,
+    ModelRules,
+    PrivacyRules,
+    RoundRules,
+    SelectionRules,
+    Signature,
+    TrainingRules,
+)
+from esn_core.severity_network.candidates import Candidates, candidates_of, listed_edges
+from esn_core.system.toml_file import Table, read_toml
 
 _COMBAT_UNDER_NOISE = (
     "ComBat is for studies without noise, as other children enter a child's harmonised scores "
@@ -229,7 +54,7 @@ _NETWORK_ALONE = (
 )
 
 
-class Protocol(_Table):
+class Protocol(Table):
     """One study, complete."""
 
     format: Literal[1]
@@ -438,9 +263,6 @@ def _plan(training: TrainingRules, analyses: Analyses, *, combat: bool) -> tuple
     )
 
 
-_M = TypeVar("_M", bound=BaseModel)
-
-
 def load_protocol(path: Path) -> Protocol:
     """Read a protocol file, a draft or a signed one; `load_signed` looks at the signature.
 
@@ -452,41 +274,3 @@ def load_protocol(path: Path) -> Protocol:
 
     """
     return read_toml(path, Protocol, error=ProtocolError)
-
-
-def read_toml(path: Path, model: type[_M], *, error: type[EsnError] = ConfigError) -> _M:
-    """Read a TOML file into a checked model, and complain once, completely.
-
-    Raises
-    ------
-    EsnError
-        Of class `error`; one line that lists every unknown, missing or impossible setting.
-
-    """
-    try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as cause:
-        raise error(f"{path}: there is no such file") from cause
-    except (OSError, UnicodeDecodeError) as cause:
-        raise error(f"{path}: cannot be read as a text file") from cause
-    # ValueError: numbers of thousands of digits; RecursionError: tables in tables without end.
-    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as cause:
-        raise error(f"{path}: is not TOML: {cause}") from cause
-    try:
-        return model.model_validate(content)
-    except ValidationError as cause:
-        raise error(f"{path}: {_faults(cause)}") from cause
-
-
-def _faults(cause: ValidationError) -> str:
-    said = []
-    for fault in cause.errors():
-        place = ".".join(str(part) for part in fault["loc"]) or "file"
-        if fault["type"] == "missing":
-            said.append(f"missing setting '{place}'")
-        elif fault["type"] == "extra_forbidden":
-            said.append(f"unknown setting '{place}'")
-        else:
-            text = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-            said.append(f"'{place}': {text[:1].lower()}{text[1:]}")
-    return "; ".join(said)

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from esn_core.errors import ProtocolError
 from esn_core.identity.public_keys import identity_key, identity_text
 from esn_core.identity.signing import fingerprint, is_signed, sign
-from esn_core.protocol.protocol import Protocol, Signature, load_protocol
+from esn_core.protocol.protocol import Protocol, load_protocol
+from esn_core.protocol.rules import Signature
 
 
 def load_signed(path: Path, key: Ed25519PublicKey) -> Protocol:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_core.connectome.atlas import Atlas, module_pairs
-from esn_core.connectome.connectome import Template
+from esn_core.connectome.template import Template
 from esn_core.errors import ConfigError, DataError
 from esn_core.severity_network.selection import SeverityNetwork, select
 

@@ -22,9 +22,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_core.privacy.release import ReleaseKind, age_and_sex, clip_rows, standardise_severity
+from esn_core.gase import standardise_severity
+from esn_core.privacy.release import ReleaseKind, clip_rows
 from esn_core.privacy.secret_normals import LARGEST
 from esn_core.severity_network.exact import Moments
+from esn_core.statistics.combat import age_and_sex
 
 Floats = NDArray[np.float64]
 

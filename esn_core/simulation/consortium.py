@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_core.connectome.atlas import Atlas
-from esn_core.connectome.connectome import REFERENCE_AGE_YEARS, Template, edge_scores, strengths_of_counts
 from esn_core.connectome.control_offset import control_offset
+from esn_core.connectome.template import REFERENCE_AGE_YEARS, Template, edge_scores, strengths_of_counts
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import Anatomy, anatomy
 from esn_core.simulation.cohort import (

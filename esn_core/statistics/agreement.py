@@ -8,7 +8,37 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from esn_core.errors import DataError
-from esn_core.privacy.release import EVALUATION, GASE_LEVELS, GASE_MIDDLE, HALF_RANGE
+from esn_core.gase import GASE_LEVELS, GASE_MIDDLE, HALF_RANGE
+from esn_core.privacy.release import ReleaseKind
+
+EVALUATION = ReleaseKind("evaluation", "held-out", 7 + 3 * len(GASE_LEVELS), math.sqrt(7))
+"""Row: (1/2, a, b, a^2, b^2, ab, |a - b| / 2), then (1, a, a^2) / 2 at the child's own GASE, elsewhere 0.
+
+a = (prediction - 4) / 3 and b = (GASE - 4) / 3 lie in [-1, 1]. Every square grows with |a| and |b|, so the
+norm is largest at the ends: 1/4 + 5 + 1 + 3/4 = 7 at a = -b, squared; 6 at a = b. The moments give r, the
+errors and the calibration; the sums by level, with twice the noise, a figure.
+"""
+
+
+def evaluation_rows(prediction: NDArray[np.float64], gase: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (n, 28) rows of `EVALUATION`.
+
+    Parameters
+    ----------
+    prediction : (n,) float64
+        Predicted GASE; clipped to 1-7, as a prediction outside is reported as the end of the scale.
+    gase : (n,) float64
+        Clinical GASE, whole numbers 1-7.
+
+    """
+    a = (np.clip(prediction, GASE_LEVELS[0], GASE_LEVELS[-1]) - GASE_MIDDLE) / HALF_RANGE
+    b = (gase - GASE_MIDDLE) / HALF_RANGE
+    moments = np.column_stack([np.full(len(a), 0.5), a, b, a**2, b**2, a * b, np.abs(a - b) / 2])
+    by_level = np.zeros((len(a), len(GASE_LEVELS), 3))
+    level = gase.astype(np.int64) - GASE_LEVELS[0]
+    by_level[np.arange(len(a)), level] = np.column_stack([np.ones(len(a)), a, a**2]) / 2
+    return np.concatenate([moments, by_level.reshape(len(a), 3 * len(GASE_LEVELS))], axis=1)
+
 
 # Below this a variance is what rounding leaves of zero.
 _SMALLEST_VARIANCE = 1e-12

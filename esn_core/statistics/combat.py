@@ -17,7 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_core.errors import DataError, StudyError
-from esn_core.privacy.release import ReleaseKind, age_and_sex, clip_rows
+from esn_core.privacy.release import ReleaseKind, clip_rows
+
+
+def age_and_sex(age_years: NDArray[np.float64], sex: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n, 2): age in decades from 10 years, and sex as -1/2 (girls) and 1/2: covariates of edges."""
+    return np.column_stack([(age_years - 10) / 10, sex - 0.5])
+
 
 Floats = NDArray[np.float64]
 

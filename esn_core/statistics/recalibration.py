@@ -1,10 +1,27 @@
 """Two numbers that turn a raw prediction into a severity: intercept and slope, from five sums."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from esn_core.errors import DataError
-from esn_core.privacy.release import CALIBRATION, PREDICTION_CLIP, SEVERITY_CLIP
+from esn_core.gase import SEVERITY_CLIP, standardise_severity
+from esn_core.privacy.release import ReleaseKind
+
+PREDICTION_CLIP = 2.5
+"""Largest standardised raw prediction in the calibration sums."""
+
+CALIBRATION = ReleaseKind("calibration", "training", 5, math.sqrt(5))
+"""Row (1, s, s^2, y, s y), s and y each over its clip: every number is at most 1."""
+
+
+def calibration_rows(raw: NDArray[np.float64], gase: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (n, 5) rows of `CALIBRATION` for raw predictions in standardised units."""
+    s = np.clip(raw, -PREDICTION_CLIP, PREDICTION_CLIP) / PREDICTION_CLIP
+    y = standardise_severity(gase) / SEVERITY_CLIP
+    return np.column_stack([np.ones(len(s)), s, s**2, y, s * y])
+
 
 # The pre-trained model predicts standardised severity, so a priori the intercept
 # is 0 and the slope 1, each with a standard deviation of a half; a prediction's

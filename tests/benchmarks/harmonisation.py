@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import Template, edge_scores, strengths_of_counts
 from esn_core.connectome.control_offset import control_offset
+from esn_core.connectome.template import Template, edge_scores, strengths_of_counts
 from esn_core.learning.baselines.predictors import CompactDcnnRn, Cpm, EdgeRidge
 from esn_core.severity_network.candidates import candidates_of
 from esn_core.simulation.cohort import ScannerRules, Subject, World, subject_counts

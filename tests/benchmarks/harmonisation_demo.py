@@ -11,9 +11,9 @@ from harmonisation import ABLATIONS, ATLAS, WAYS, Site, judged, standing
 
 from esn_client.simulation.scans import generator
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import edge_scores, load_template, strengths_of_counts
+from esn_core.connectome.template import edge_scores, load_template, strengths_of_counts
 from esn_core.learning.baselines.predictors import EdgeRidge
-from esn_core.protocol.protocol import CohortRules
+from esn_core.protocol.rules import CohortRules
 from esn_core.simulation.cohort import World, subject_counts
 from esn_core.simulation.consortium import CLINICAL
 from esn_server.simulation.demo import FULL

@@ -22,18 +22,21 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from esn_client.answers.training import gradients
-from esn_client.gate.gate import discrete_gaussian
+from esn_client.gate.noise import discrete_gaussian
 from esn_core.connectome.atlas import Atlas, load_atlas
+from esn_core.gase import GASE_MIDDLE, GASE_UNIT
 from esn_core.learning.optimiser import CentreOptimiser
+from esn_core.learning.releases import gradient_release, gradient_rows
 from esn_core.learning.severity_model import Connectomes, as_matrices, predict
 from esn_core.learning.weights import from_vector, pretrained, to_vector
 from esn_core.privacy import release as releases
 from esn_core.privacy.accounting import mu_for, noise_multiplier_for
 from esn_core.privacy.fixed_point import add_noise, add_up, noise_sd, noise_units, sum_rows
+from esn_core.severity_network.association import CENTRE, association_release, association_rows, centre_rows
 from esn_core.severity_network.candidates import Candidates, Source, candidates_of
 from esn_core.severity_network.selection import SeverityNetwork, masked_input
 from esn_core.simulation.consortium import CLINICAL, Consortium, SiteSplit, draw_consortium
-from esn_core.statistics.recalibration import affine
+from esn_core.statistics.recalibration import CALIBRATION, PREDICTION_CLIP, affine, calibration_rows
 
 Floats = NDArray[np.float64]
 
@@ -119,14 +122,14 @@ class Study:
 
     def select(self, summing: Summing) -> tuple[SeverityNetwork, float]:
         """Return the network, and the noisy number of children."""
-        counted, _ = summing("centre", releases.CENTRE, [releases.centre_rows(s.gase) for s in self.training])
+        counted, _ = summing("centre", CENTRE, [centre_rows(s.gase) for s in self.training])
         children = max(float(counted[0]), self.fewest)
         mean = float(np.clip(counted[1] / children, -1, 1))
         rows = [
-            releases.association_rows(self.candidates.features(s.scores), s.gase, mean_severity=mean)
+            association_rows(self.candidates.features(s.scores), s.gase, mean_severity=mean)
             for s in self.training
         ]
-        kind = releases.association(self.candidates.released)
+        kind = association_release(self.candidates.released)
         total, noise = summing("association", kind, rows)
         return self.candidates.network(total, children=children, noise_sd=noise), children
 
@@ -145,25 +148,25 @@ class Study:
         optimiser = CentreOptimiser(
             to_vector(pretrained(WEIGHTS)), learning_rate=LEARNING_RATE, strategy="fedadam"
         )
-        kind = releases.gradient(len(optimiser.weights), max_gradient_norm=MAX_GRADIENT_NORM)
+        kind = gradient_release(len(optimiser.weights), max_gradient_norm=MAX_GRADIENT_NORM)
         inputs = [self.inputs(s, network) for s in self.training]
         for _ in range(ROUNDS):
             model = from_vector(optimiser.weights)
             rows = []
             for x, split in zip(inputs, self.training, strict=True):
                 each, losses = gradients(model, x, split.gase)
-                rows.append(releases.gradient_rows(each, losses, max_gradient_norm=MAX_GRADIENT_NORM))
+                rows.append(gradient_rows(each, losses, max_gradient_norm=MAX_GRADIENT_NORM))
             total, _ = summing("gradient", kind, rows, times=ROUNDS)
             optimiser.step(total[:-1] / children)
         return from_vector(optimiser.weights)
 
     def judge(self, summing: Summing, said: list[Floats], held_out: Floats) -> tuple[float, float]:
         """Calibrate raw predictions of every site's training children; return held-out r and MAE."""
-        rows = [releases.calibration_rows(p, s.gase) for p, s in zip(said, self.training, strict=True)]
-        total, noise = summing("calibration", releases.CALIBRATION, rows)
+        rows = [calibration_rows(p, s.gase) for p, s in zip(said, self.training, strict=True)]
+        total, noise = summing("calibration", CALIBRATION, rows)
         intercept, slope = affine(total, fewest_children=self.fewest, noise_sd=noise)
-        raw = np.clip(held_out, -releases.PREDICTION_CLIP, releases.PREDICTION_CLIP)
-        gase = releases.GASE_MIDDLE + releases.GASE_UNIT * (intercept + slope * raw)
+        raw = np.clip(held_out, -PREDICTION_CLIP, PREDICTION_CLIP)
+        gase = GASE_MIDDLE + GASE_UNIT * (intercept + slope * raw)
         return r_and_mae(np.clip(gase, 1, 7), self.held_out.gase)
 
     def cpm(self, summing: Summing, network: SeverityNetwork) -> tuple[float, float]:

@@ -13,7 +13,7 @@ import time
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from esn_client.gate.gate import discrete_gaussian
+from esn_client.gate.noise import discrete_gaussian
 from esn_core.privacy.secure_sum import Attempt, mask, self_seed, unmask
 
 

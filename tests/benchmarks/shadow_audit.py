@@ -33,21 +33,23 @@ from esn_client.answers.hospital import roll_call, rows_of
 from esn_client.answers.study import Study
 from esn_client.cohort.cohort import Cohort, Split
 from esn_client.gate.gate import Rows
+from esn_client.gate.limits import Limits
 from esn_client.privacy_audit.attacks import area, area_bound, guess, mu_interval, true_positive_rate
 from esn_client.privacy_audit.rehearsal import Rehearsal, scratch_directory
-from esn_client.site.settings import Limits
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import load_template
+from esn_core.connectome.template import load_template
+from esn_core.gase import standardise_severity
 from esn_core.identity.public_keys import identity_text, mask_text
 from esn_core.learning.severity_model import as_matrices, predict
 from esn_core.learning.weights import from_vector
-from esn_core.messages.question import LedgerMark, Question, SiteFacts
+from esn_core.messages.facts import LedgerMark, SiteFacts
+from esn_core.messages.question import Question
 from esn_core.privacy.accounting import epsilon_of, true_positives
-from esn_core.privacy.release import ReleaseKind, clip_rows, standardise_severity
+from esn_core.privacy.release import ReleaseKind, clip_rows
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.selection import masked_input
-from esn_server.study.rounds import Pooled
+from esn_server.study.asking import Pooled
 from esn_server.study.study import Findings, run_study
 
 ATLAS = "phantom-28"

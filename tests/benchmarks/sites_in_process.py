@@ -24,12 +24,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from esn_client.gate.audit_log import AuditLog
-from esn_client.gate.gate import Gate, Rows, discrete_gaussian
+from esn_client.gate.gate import Gate, Rows
 from esn_client.gate.ledger import Ledger
-from esn_client.site.settings import Limits
+from esn_client.gate.limits import Limits
+from esn_client.gate.noise import discrete_gaussian
 from esn_core.identity.public_keys import identity_text, mask_text
+from esn_core.learning.releases import gradient_release
 from esn_core.messages.question import Question, QuestionId
-from esn_core.privacy import release as releases
 from esn_core.protocol.protocol import Protocol
 from esn_server.link.message_log import LoggedLink
 from esn_server.run.checkpoints import Checkpoints, RunStore
@@ -132,7 +133,7 @@ def measure(sites: int, *, trust: str, numbers: int, rounds: int) -> dict[str, f
     names = [f"site-{index:03d}" for index in range(sites)]
     keys = {name: (Ed25519PrivateKey.generate(), X25519PrivateKey.generate()) for name in names}
     protocol = protocol_of(sites, trust=trust, rounds=rounds, keys=keys)
-    kind = releases.gradient(numbers - 1, max_gradient_norm=1.0)
+    kind = gradient_release(numbers - 1, max_gradient_norm=1.0)
     rng = np.random.default_rng(1)
     rows = Rows(kind, rng.normal(size=(CHILDREN, numbers)) / 100, tuple(f"sub-{i}" for i in range(CHILDREN)))
     centre_key = Ed25519PrivateKey.generate()

@@ -14,7 +14,8 @@ from esn_core.system.child_process import ChildProcess
 from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import create_authority
 from esn_server.link.bundle import bundle_sha256
-from esn_server.link.flower_run import Transport, open_run, register_site
+from esn_server.link.flower_run import Transport, open_run
+from esn_server.link.registration import register_site
 from esn_server.service.address import whereabouts
 
 pytestmark = pytest.mark.slow

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from esn_client.answers.training import gradients
-from esn_client.gate.gate import discrete_gaussian
+from esn_client.gate.noise import discrete_gaussian
+from esn_core.learning.releases import gradient_release
 from esn_core.learning.weights import parameter_count, pretrained
 from esn_core.privacy.fixed_point import sensitivity_units
-from esn_core.privacy.release import gradient
 
 CHILDREN = 40
 
@@ -26,6 +26,6 @@ def test_gradients_of_forty_children(benchmark, regions):
 
 
 def test_noise_of_one_weight_update(benchmark):
-    kind = gradient(parameter_count(pretrained("compact-3")), max_gradient_norm=1.0)
+    kind = gradient_release(parameter_count(pretrained("compact-3")), max_gradient_norm=1.0)
     drawn = benchmark(lambda: discrete_gaussian(kind.dimension, 4.0 * sensitivity_units(kind)))
     assert drawn.shape == (kind.dimension,)

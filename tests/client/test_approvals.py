@@ -22,9 +22,11 @@ from esn_core.errors import ProtocolError
 from esn_core.identity.certificates import expiry_warning
 from esn_core.identity.enrolment import EnrolmentRequest
 from esn_core.identity.public_keys import identity_text
+from esn_core.identity.roster import RosterEntry
 from esn_core.identity.signing import fingerprint
 from esn_core.protocol.analyses import Analyses
-from esn_core.protocol.protocol import RosterEntry, load_protocol, read_toml
+from esn_core.protocol.protocol import load_protocol
+from esn_core.system.toml_file import read_toml
 from esn_server.enrolment.centre_keys import create_authority, load_centre_key
 from esn_server.enrolment.kits import write_kit
 from esn_server.protocol.drafting import draft

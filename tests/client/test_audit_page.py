@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from esn_client.cli import main as cli
-from esn_client.gate.gate import discrete_gaussian
+from esn_client.gate.noise import discrete_gaussian
 from esn_client.imaging.bids.derivatives import Derivative
 from esn_client.imaging.bids.scans import Visit
 from esn_client.privacy_audit import rehearsal
@@ -65,7 +65,7 @@ def site(tmp_path, esn_client, more_sites):
 
 
 def roster_of(more_sites):
-    from esn_core.protocol.protocol import RosterEntry
+    from esn_core.identity.roster import RosterEntry
 
     return [RosterEntry.model_validate(entry) for entry in more_sites[0]]
 

@@ -24,20 +24,23 @@ from esn_client.answers.study import Study
 from esn_client.cohort.cohort import Cohort, Split
 from esn_client.gate import gate as egress
 from esn_client.gate.audit_log import AuditLog
-from esn_client.gate.gate import Gate, Rows, discrete_gaussian
+from esn_client.gate.gate import Gate, Rows
 from esn_client.gate.ledger import Ledger
+from esn_client.gate.limits import Limits
+from esn_client.gate.noise import discrete_gaussian
 from esn_client.privacy_audit.attacks import guess, mu_interval
 from esn_client.privacy_audit.rehearsal import scratch_directory
-from esn_client.site.settings import Limits
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import load_template
-from esn_core.messages.question import Answer, Question, QuestionId
-from esn_core.privacy import release as releases
+from esn_core.connectome.template import load_template
+from esn_core.learning.releases import gradient_release
+from esn_core.messages.answer import Answer
+from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.accounting import epsilon_of
 from esn_core.privacy.fixed_point import leave_grid
 from esn_core.privacy.secure_sum import Attempt, unmask
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.association import association_release
 
 ERROR = 1e-5
 TRIALS = 6000
@@ -149,7 +152,7 @@ def bystanders():
 def association_trials(consortium, trials):
     """Ask the association question of as many studies as it takes; return scores, coins and the claim."""
     coins = np.random.default_rng(0)
-    kind = releases.association(len(CANDIDATES))
+    kind = association_release(len(CANDIDATES))
     scores, present = [], []
     for number in range(-(-trials // len(DIRECTIONS))):
         protocol = consortium.protocol(number)
@@ -179,7 +182,7 @@ def association_trials(consortium, trials):
 def gradient_trials(consortium, trials):
     """Give rows ten times too long to the gates, as a training step would."""
     coins = np.random.default_rng(0)
-    kind = releases.gradient(PARAMETERS, max_gradient_norm=1.0)
+    kind = gradient_release(PARAMETERS, max_gradient_norm=1.0)
     scores, present = [], []
     for number in range(-(-trials // kind.dimension)):
         protocol = consortium.protocol(number)

@@ -22,9 +22,10 @@ from esn_client.site.settings import load_site
 from esn_client.site.state import own_entry
 from esn_core.identity.enrolment import EnrolmentRequest
 from esn_core.identity.public_keys import identity_text, mask_key, mask_text
+from esn_core.identity.roster import RosterEntry
 from esn_core.identity.signing import create_signing_key
 from esn_core.protocol.analyses import Analyses
-from esn_core.protocol.protocol import RosterEntry, read_toml
+from esn_core.system.toml_file import read_toml
 from esn_server.enrolment.centre_keys import create_authority, load_centre_key
 from esn_server.enrolment.kits import write_kit
 from esn_server.protocol.drafting import draft

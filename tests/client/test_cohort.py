@@ -13,9 +13,11 @@ from esn_client.imaging.bids.derivatives import MEASURES, Derivative
 from esn_client.imaging.bids.scans import Visit
 from esn_client.imaging.quality.site_table import write_site
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import Connectome, edge_scores, edge_strengths, load_template
+from esn_core.connectome.connectome import Connectome
+from esn_core.connectome.template import edge_scores, edge_strengths, load_template
 from esn_core.errors import DataError
-from esn_core.protocol.protocol import CohortRules, Protocol
+from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.rules import CohortRules
 
 HEAD = "participant_id\tage\tsex\tgroup\tgase\n"
 RULES = CohortRules(held_out_fraction=0.333, split_salt="test", minimum_children=5)

@@ -14,18 +14,21 @@ from scipy import stats
 
 from esn_client.gate import gate as egress
 from esn_client.gate.audit_log import AuditLog
-from esn_client.gate.gate import Gate, Rows, discrete_gaussian
+from esn_client.gate.gate import Gate, Rows
 from esn_client.gate.ledger import Ledger
-from esn_client.site.settings import Limits
+from esn_client.gate.limits import Limits
+from esn_client.gate.noise import discrete_gaussian
 from esn_core.errors import DataError, GateError, PrivacyBudgetError, ProtocolError
-from esn_core.messages.question import Answer, LedgerMark, Question, QuestionId, SiteFacts
-from esn_core.privacy import release as releases
+from esn_core.messages.answer import Answer
+from esn_core.messages.facts import LedgerMark, SiteFacts
+from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.fixed_point import noise_units, sensitivity_units, units_per_one
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.association import CENTRE, centre_rows
 
 SALT = b"s" * 32
-UNITS = units_per_one(releases.CENTRE)
+UNITS = units_per_one(CENTRE)
 IDENTITY = Ed25519PrivateKey.from_private_bytes(b"i" * 32)
 PUBLIC = IDENTITY.public_key()
 MASK_KEY = X25519PrivateKey.from_private_bytes(b"m" * 32)
@@ -96,8 +99,8 @@ class Site:
 
 
 def centre(values=None, participants=CHILDREN):
-    rows = releases.centre_rows(GASE) if values is None else np.asarray(values, dtype=float)
-    return Rows(releases.CENTRE, rows, tuple(participants))
+    rows = centre_rows(GASE) if values is None else np.asarray(values, dtype=float)
+    return Rows(CENTRE, rows, tuple(participants))
 
 
 @pytest.fixture
@@ -154,7 +157,7 @@ def test_exact_sums_without_consent_stop_at_the_policy(make_site, exact_protocol
 
 def test_exact_sums_with_consent_leave_as_they_are(make_site, exact_protocol):
     total = make_site(exact_protocol, exact_sums=True, noise=None).total()
-    assert total == pytest.approx(releases.centre_rows(GASE).sum(0) * UNITS, abs=8)  # rounded rows
+    assert total == pytest.approx(centre_rows(GASE).sum(0) * UNITS, abs=8)  # rounded rows
 
 
 def test_the_policy_comes_before_the_minimum_count(make_site, exact_protocol):
@@ -168,7 +171,7 @@ def test_too_few_children_stop_at_the_count_of_the_site_or_the_protocol(make_sit
         raise AssertionError("noise was drawn for a sum that may not leave")
 
     site = make_site(minimum_children=minimum, noise=unreachable)
-    few = centre(releases.centre_rows(GASE[:children]), CHILDREN[:children])
+    few = centre(centre_rows(GASE[:children]), CHILDREN[:children])
     words = f"release centre would sum fewer than the minimum of {max(minimum, 5)} children"
     assert refuses(site, GateError, words, rows=few)
 
@@ -232,7 +235,7 @@ def test_whatever_the_rows_are_one_child_moves_the_sum_by_its_bound_at_most(
         sums.append(site.total(centre(values[:count], CHILDREN[:count])))
         site.ledger.close()
     apart = sums[0] - sums[1]
-    assert math.hypot(*map(float, apart)) <= sensitivity_units(releases.CENTRE)
+    assert math.hypot(*map(float, apart)) <= sensitivity_units(CENTRE)
 
 
 def test_scans_of_one_child_are_added_before_the_clip(make_site):
@@ -369,7 +372,7 @@ def test_nothing_that_leaves_or_is_logged_names_a_child_or_a_path(make_site, tmp
 
 def test_the_noise_has_the_declared_spread_and_shape(protocol):
     multiplier = price_of(protocol).of("centre").noise_multiplier
-    sd = noise_units(releases.CENTRE, multiplier, share=1.0)
+    sd = noise_units(CENTRE, multiplier, share=1.0)
     noise = discrete_gaussian(20_000, sd)
     assert noise.dtype == np.int64
     # Standard errors at n = 20,000: mean 1/141, sd 1/200, KS statistic 1.63/141 at 1 %; all at 4 sigma.
@@ -392,5 +395,5 @@ def test_the_gate_asks_for_the_declared_noise(make_site, protocol):
 
     total = make_site(noise=noise).total()
     multiplier = price_of(protocol).of("centre").noise_multiplier
-    assert asked == [(2, multiplier * sensitivity_units(releases.CENTRE))]
+    assert asked == [(2, multiplier * sensitivity_units(CENTRE))]
     assert np.array_equal(total - [5, -7], make_site().total())

@@ -8,16 +8,18 @@ import pytest
 from scipy import stats
 
 from esn_client.gate.audit_log import AuditLog
-from esn_client.gate.gate import Gate, Rows, discrete_gaussian
+from esn_client.gate.gate import Gate, Rows
 from esn_client.gate.ledger import Ledger
-from esn_client.site.settings import Limits
+from esn_client.gate.limits import Limits
+from esn_client.gate.noise import discrete_gaussian
 from esn_core.errors import GateError, ProtocolError
-from esn_core.messages.question import Answer, Question, QuestionId
-from esn_core.privacy import release as releases
+from esn_core.messages.answer import Answer
+from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.fixed_point import leave_grid, sensitivity_units
 from esn_core.privacy.secure_sum import Attempt, unmask
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.association import CENTRE, centre_rows
 
 CHILDREN = tuple(f"sub-{i:03d}" for i in range(8))
 GASE = np.array([1.0, 2, 3, 4, 5, 6, 7, 7])
@@ -62,7 +64,7 @@ class Site:
         return Question(number, participants=tuple(sites), reveal=reveal)
 
     def answer(self, sites, **about):
-        rows = Rows(releases.CENTRE, releases.centre_rows(GASE), CHILDREN)
+        rows = Rows(CENTRE, centre_rows(GASE), CHILDREN)
         body = self.gate.release(self.question(sites, **about), rows, self.protocol)
         return Answer.from_bytes(body, self.public)
 
@@ -123,9 +125,9 @@ def opened(sites, participants, *, seeds=True):
 def test_the_opened_sum_is_the_sum_of_all_children(protocol_of, consortium):
     protocol = protocol_of()
     total = opened(consortium(protocol), protocol.sites, seeds=False)
-    expected = 3 * releases.centre_rows(GASE).sum(axis=0)
+    expected = 3 * centre_rows(GASE).sum(axis=0)
     # Each of 24 rows is rounded to half a step of 2^-38.
-    assert leave_grid(total, releases.CENTRE) == pytest.approx(expected, abs=24 * 2.0**-39)
+    assert leave_grid(total, CENTRE) == pytest.approx(expected, abs=24 * 2.0**-39)
 
 
 def test_what_one_site_sends_is_none_of_its_numbers(protocol_of, consortium):
@@ -150,7 +152,7 @@ def test_the_noise_of_the_honest_sites_alone_is_what_is_claimed(
 
     protocol = protocol_of(sites=sites, quorum=quorum, colluding=colluding)
     consortium(protocol, only=("north",), noise=noise, colluding_sites=0)["north"].answer(protocol.sites)
-    claimed = price_of(protocol).of("centre").noise_multiplier * sensitivity_units(releases.CENTRE)
+    claimed = price_of(protocol).of("centre").noise_multiplier * sensitivity_units(CENTRE)
     honest = quorum - colluding
     assert asked[0] * math.sqrt(honest) == pytest.approx(claimed, rel=1e-12)
 
@@ -163,9 +165,9 @@ def test_the_sum_of_shares_has_the_declared_spread(protocol_of, consortium):
     draws = []
     for site in sites.values():
         site.gate._ledger = Forgetful()
-    exact = 3 * releases.centre_rows(GASE).sum(axis=0)
+    exact = 3 * centre_rows(GASE).sum(axis=0)
     for _ in range(1000):
-        draws.append(leave_grid(opened(sites, protocol.sites, seeds=False), releases.CENTRE) - exact)
+        draws.append(leave_grid(opened(sites, protocol.sites, seeds=False), CENTRE) - exact)
     spread = np.array(draws).ravel() / (multiplier * math.sqrt(5))
     # Standard errors at n = 2000: mean 1/45, sd 1/63; all at 4 sigma. KS statistic 1.95/45 at 0.1 %.
     assert abs(spread.mean()) < 4 / 45
@@ -178,7 +180,7 @@ class Forgetful:
 
     def charge(self, charge, total, **_):
         from esn_client.gate.ledger import Paid
-        from esn_core.messages.question import LedgerMark
+        from esn_core.messages.facts import LedgerMark
 
         return Paid("", total, LedgerMark(entries=1, head="0" * 64))
 
@@ -198,7 +200,7 @@ def test_the_same_set_gets_the_same_bytes(protocol_of, consortium):
     protocol = protocol_of(sites=4, quorum=3)
     site = consortium(protocol, noise=discrete_gaussian)["north"]
     question = site.question(protocol.sites)
-    rows = Rows(releases.CENTRE, releases.centre_rows(GASE), CHILDREN)
+    rows = Rows(CENTRE, centre_rows(GASE), CHILDREN)
     first = site.gate.release(question, rows, protocol)
     assert site.gate.answered(question, protocol) == first
     assert site.gate.release(question, rows, protocol) == first

@@ -11,13 +11,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from esn_client.gate.audit_log import AuditLog
-from esn_client.gate.gate import Gate, Rows, discrete_gaussian
+from esn_client.gate.gate import Gate, Rows
 from esn_client.gate.ledger import Ledger
-from esn_client.site.settings import Limits
-from esn_core.messages.question import Answer, Question, QuestionId
-from esn_core.privacy import release as releases
+from esn_client.gate.limits import Limits
+from esn_client.gate.noise import discrete_gaussian
+from esn_core.learning.releases import gradient_release
+from esn_core.messages.answer import Answer
+from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.association import CENTRE, centre_rows
 
 KILLS = 200
 CHILDREN = tuple(f"sub-{i:03d}" for i in range(6))
@@ -78,8 +81,8 @@ class Study:
 
     def rows(self, number):
         if number == 0:
-            return Rows(releases.CENTRE, releases.centre_rows(np.arange(1.0, 7)), CHILDREN)
-        kind = releases.gradient(3, max_gradient_norm=1.0)
+            return Rows(CENTRE, centre_rows(np.arange(1.0, 7)), CHILDREN)
+        kind = gradient_release(3, max_gradient_norm=1.0)
         return Rows(kind, np.full((6, 4), 0.1), CHILDREN)
 
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from esn_client.gate.charge import Charge
 from esn_client.gate.ledger import GENESIS, Ledger, patient_hashes
 from esn_core.errors import EsnError, GateError, LedgerError, PrivacyBudgetError, ProtocolError
-from esn_core.messages.question import LedgerMark
+from esn_core.messages.facts import LedgerMark
 from esn_core.privacy.accounting import NO_NOISE, GaussianRelease, compose, epsilon_of
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)

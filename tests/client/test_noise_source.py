@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 import esn_client
-from esn_client.gate.gate import discrete_gaussian
+from esn_client.gate.noise import discrete_gaussian
 from esn_client.site.settings import SiteSettings
 from esn_client.worker import site
 from esn_core.protocol.protocol import Protocol

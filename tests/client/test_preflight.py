@@ -21,14 +21,13 @@ from esn_client.link.meeting import meet
 from esn_client.site.centre_kit import centre_key, read_kit, take_in
 from esn_client.site.keys import load_identity_key
 from esn_client.site.settings import load_site
-from esn_client.site.state import own_entry
+from esn_client.site.state import own_entry, read_salt
 from esn_client.status import preflight
 from esn_client.status import snapshot as circumstances
 from esn_client.status.snapshot import Circumstances
-from esn_client.worker.site import read_salt
 from esn_core.errors import ConfigError, DataError, LinkError, PrivacyBudgetError, ProtocolError
+from esn_core.identity.roster import RosterEntry
 from esn_core.protocol.analyses import Analyses
-from esn_core.protocol.protocol import RosterEntry
 from esn_server.enrolment.centre_keys import create_authority, load_centre_key
 from esn_server.enrolment.kits import write_kit
 from esn_server.protocol.drafting import draft

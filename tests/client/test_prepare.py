@@ -25,7 +25,7 @@ from esn_client.imaging.pipeline import subject
 from esn_client.imaging.pipeline.dataset_run import Failure, load_connectome, prepare
 from esn_client.imaging.pipeline.subject import Making, prepare_subject
 from esn_client.simulation.scans import write_site
-from esn_core.connectome.connectome import edge_strengths
+from esn_core.connectome.template import edge_strengths
 from esn_core.errors import ConfigError, DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 

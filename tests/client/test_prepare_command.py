@@ -22,9 +22,9 @@ from esn_client.imaging.bids.scans import Visit
 from esn_client.imaging.pipeline.dataset_run import load_connectome, prepare
 from esn_client.imaging.pipeline.subject import Making, prepare_subject
 from esn_client.simulation.scans import write_site
+from esn_core.identity.roster import RosterEntry
 from esn_core.protocol.analyses import Analyses
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.protocol.protocol import RosterEntry
 from esn_server.protocol.drafting import draft
 
 SETTINGS = tomllib.loads(

@@ -9,19 +9,20 @@ import torch
 from esn_client.answers.study import Study
 from esn_client.cohort.cohort import Cohort, Split
 from esn_client.gate import gate as egress
-from esn_client.gate.gate import Rows, discrete_gaussian
+from esn_client.gate.gate import Rows
+from esn_client.gate.limits import Limits
+from esn_client.gate.noise import discrete_gaussian
 from esn_client.privacy_audit import rehearsal
 from esn_client.privacy_audit.attacks import area_bound
 from esn_client.privacy_audit.audit import audit_kind
 from esn_client.privacy_audit.rehearsal import Rehearsal, scratch_directory
-from esn_client.site.settings import Limits
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import load_template
+from esn_core.connectome.template import load_template
 from esn_core.errors import DataError, GateError, ProtocolError
-from esn_core.privacy import release as releases
 from esn_core.privacy.accounting import epsilon_of
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.association import CENTRE, centre_rows
 
 PHASES = ("centre", "association", "gradient", "calibration", "evaluation")
 
@@ -106,9 +107,7 @@ def scaled(factor):
 # --- the rehearsal ---------------------------------------------------------------------------------------
 
 
-CENTRE_ROWS = Rows(
-    releases.CENTRE, releases.centre_rows(np.arange(1.0, 7.0)), tuple(f"sub-{i}" for i in range(6))
-)
+CENTRE_ROWS = Rows(CENTRE, centre_rows(np.arange(1.0, 7.0)), tuple(f"sub-{i}" for i in range(6)))
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from torch.nn import functional
 
 from esn_client.answers.training import device_for, gradients
 from esn_core.errors import ConfigError
+from esn_core.gase import standardise_severity
 from esn_core.learning.severity_model import predict
 from esn_core.learning.weights import pretrained, to_vector
-from esn_core.privacy.release import standardise_severity
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import torch
 
 from esn_core.connectome.atlas import load_atlas
 from esn_core.learning.attribution import attributions
+from esn_core.learning.releases import attribution_release, attribution_rows
 from esn_core.learning.severity_model import as_matrices, predict
 from esn_core.learning.weights import pretrained
-from esn_core.privacy import release as releases
 
 ATLAS = load_atlas("phantom-28")
 EDGES = np.arange(0, len(ATLAS.edges), 5)
@@ -64,7 +64,7 @@ def test_an_edge_that_does_not_differ_from_the_baseline_contributes_nothing(mode
 def test_no_row_exceeds_the_bound():
     rng = np.random.default_rng(2)
     for size in (1e-3, 1.0, 1e3):
-        rows = releases.attribution_rows(size * rng.normal(size=(50, 30)))
-        kind = releases.attribution(30)
+        rows = attribution_rows(size * rng.normal(size=(50, 30)))
+        kind = attribution_release(30)
         assert rows.shape == (50, kind.dimension)
         assert (np.linalg.norm(rows, axis=1) <= kind.l2_bound * (1 + 1e-15)).all()

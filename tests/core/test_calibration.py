@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esn_core.errors import DataError
-from esn_core.privacy.release import calibration_rows
-from esn_core.statistics.recalibration import affine
+from esn_core.statistics.recalibration import affine, calibration_rows
 
 
 def drawn(seed, n, *, intercept=0.3, slope=0.7):

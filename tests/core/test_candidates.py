@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esn_core.connectome.atlas import load_atlas, module_pairs
-from esn_core.connectome.connectome import load_template
+from esn_core.connectome.template import load_template
 from esn_core.errors import ConfigError, DataError
-from esn_core.privacy import release as releases
 from esn_core.privacy.fixed_point import sum_rows
+from esn_core.severity_network.association import association_release, association_rows
 from esn_core.severity_network.candidates import BLOCK_SCALE, Candidates, candidates_of
 from esn_core.severity_network.selection import select
 
@@ -84,9 +84,9 @@ def test_a_childs_features_do_not_depend_on_the_other_children(seed, source):
 @pytest.mark.parametrize("source", ["template", "modules"])
 def test_the_rows_respect_the_bound_of_their_release(source):
     found = candidates_of(source, ATLAS, TEMPLATE)
-    kind = releases.association(found.released)
+    kind = association_release(found.released)
     gase = np.tile([1.0, 7.0], 50)
-    rows = releases.association_rows(found.features(5 * scores_of(3, 100)), gase, mean_severity=0.0)
+    rows = association_rows(found.features(5 * scores_of(3, 100)), gase, mean_severity=0.0)
     assert rows.shape[1] == kind.dimension
     # The clip's own rounding: a few parts in 2^52.
     assert np.linalg.norm(rows, axis=1).max() <= kind.l2_bound * (1 + 1e-12)
@@ -100,7 +100,7 @@ def test_the_edges_of_a_block_share_what_was_found_about_it():
     scores = rng.normal(size=(200, len(ATLAS.edges)))
     affected = found.edges[found.blocks == np.bincount(found.blocks).argmax()]
     scores[:, affected] -= 0.6 * (gase - 4)[:, None] / 1.5
-    rows = releases.association_rows(found.features(scores), gase, mean_severity=0.0)
+    rows = association_rows(found.features(scores), gase, mean_severity=0.0)
     network = found.network(rows.sum(axis=0), children=200.0, noise_sd=0.0)
     inside = np.isin(network.edges, affected)
     assert len(set(network.weight[inside].tolist())) == 1

@@ -14,15 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import (
-    Connectome,
-    Template,
-    edge_scores,
-    edge_strengths,
-    from_end_regions,
-    load_template,
-    parse_template,
-)
+from esn_core.connectome.connectome import Connectome, from_end_regions
+from esn_core.connectome.template import Template, edge_scores, edge_strengths, load_template, parse_template
 from esn_core.errors import ConfigError, DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 

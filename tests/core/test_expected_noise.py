@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from esn_core.privacy import release as releases
 from esn_core.privacy.fixed_point import noise_sd
 from esn_core.protocol.expected_noise import expected_noise, log_odds_noise, noise_of_sum
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
-from esn_core.statistics.agreement import agreement
+from esn_core.severity_network.association import RESIDUAL_CLIP, association_release
+from esn_core.statistics.agreement import EVALUATION, agreement, evaluation_rows
+from esn_core.statistics.recalibration import CALIBRATION
 
 
 def make(content, **privacy):
@@ -29,7 +30,7 @@ def expect(protocol, *, training=250, held_out=180, candidates=97, seed=0):
 
 
 def test_the_noise_of_a_sum_is_that_of_its_sites(protocol_content):
-    kind = releases.CALIBRATION
+    kind = CALIBRATION
     for trust, sites in (("local", 3), ("secure-sum", 3 / 2)):
         protocol = make(protocol_content, trust=trust)
         multiplier = price_of(protocol).of("calibration").noise_multiplier
@@ -41,13 +42,13 @@ def test_the_noise_in_r_is_what_noise_does_to_r(protocol_content):
     """Drawn anew: sums of children with r 0.8, noise added, r computed from them."""
     protocol = make(protocol_content, trust="secure-sum")
     rng = np.random.default_rng(1)
-    sd = noise_of_sum(protocol, releases.EVALUATION)
+    sd = noise_of_sum(protocol, EVALUATION)
     errors = []
     for _ in range(400):
         y = rng.normal(size=180)
         gase = np.clip(np.rint(4 + 1.5 * y), 1, 7)
         x = np.clip(4 + 1.5 * 0.8 * (0.8 * y + 0.6 * rng.normal(size=180)), 1, 7)
-        sums = releases.evaluation_rows(x, gase).sum(axis=0)
+        sums = evaluation_rows(x, gase).sum(axis=0)
         found = agreement(sums + rng.normal(0, sd, sums.shape)).r
         errors.append(found - agreement(sums).r)
     # 200 and 400 draws: relative standard errors of 5 % and 3.5 %, and one cohort differs from another.
@@ -57,10 +58,10 @@ def test_the_noise_in_r_is_what_noise_does_to_r(protocol_content):
 def test_the_noise_in_an_edge_is_that_of_its_correlation(protocol_content):
     protocol = make(protocol_content, trust="secure-sum")
     rng = np.random.default_rng(2)
-    sd = noise_of_sum(protocol, releases.association(97))
+    sd = noise_of_sum(protocol, association_release(97))
     residual = rng.normal(0, 0.9, 200_000)
     score = 0.3 * residual / 0.9 + np.sqrt(1 - 0.3**2) * rng.normal(size=200_000)
-    each = score * np.clip(residual, -releases.RESIDUAL_CLIP, releases.RESIDUAL_CLIP)
+    each = score * np.clip(residual, -RESIDUAL_CLIP, RESIDUAL_CLIP)
     # 200,000 products of sd .6 around .17: relative standard error 1 %.
     assert expect(protocol).edge_r == pytest.approx(sd / 250 / (each.mean() / 0.3), rel=0.04)
 

@@ -6,10 +6,10 @@ import torch
 from torch.nn import functional
 
 from esn_core.errors import DataError
+from esn_core.gase import standardise_severity
 from esn_core.learning.local_update import local_update
 from esn_core.learning.severity_model import SeverityModel
 from esn_core.learning.weights import from_vector, to_vector
-from esn_core.privacy.release import standardise_severity
 
 
 @pytest.fixture

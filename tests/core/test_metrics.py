@@ -10,8 +10,15 @@ from scipy import stats
 
 from esn_core.errors import DataError
 from esn_core.privacy.fixed_point import add_up, sum_rows
-from esn_core.privacy.release import EVALUATION, clip_rows, evaluation_rows
-from esn_core.statistics.agreement import agreement, fisher_interval, noise_sd_of_mae, noise_sd_of_r
+from esn_core.privacy.release import clip_rows
+from esn_core.statistics.agreement import (
+    EVALUATION,
+    agreement,
+    evaluation_rows,
+    fisher_interval,
+    noise_sd_of_mae,
+    noise_sd_of_r,
+)
 
 
 @st.composite

@@ -17,8 +17,10 @@ from esn_client.site.settings import SiteSettings
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ConfigError, ProtocolError
 from esn_core.identity.public_keys import identity_text, mask_text
+from esn_core.identity.roster import RosterEntry
 from esn_core.protocol.analyses import Analyses
-from esn_core.protocol.protocol import Protocol, RosterEntry, load_protocol, read_toml
+from esn_core.protocol.protocol import Protocol, load_protocol
+from esn_core.system.toml_file import read_toml
 from esn_server.protocol.drafting import draft
 
 

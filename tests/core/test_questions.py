@@ -13,17 +13,10 @@ from safetensors.numpy import save
 
 from esn_core.errors import ProtocolError
 from esn_core.identity.signing import SIGNATURE_BYTES, sign
-from esn_core.messages.question import (
-    LARGEST_HEADER_BYTES,
-    LARGEST_MESSAGE_BYTES,
-    Answer,
-    LedgerMark,
-    Question,
-    QuestionId,
-    Refusal,
-    SiteFacts,
-    size_band,
-)
+from esn_core.messages.answer import Answer, Refusal
+from esn_core.messages.envelope import LARGEST_HEADER_BYTES, LARGEST_MESSAGE_BYTES
+from esn_core.messages.facts import LedgerMark, SiteFacts, size_band
+from esn_core.messages.question import Question, QuestionId
 
 ID = {"protocol_sha256": "ab" * 32, "run": "r1", "phase": "gradient", "round": 3, "attempt": 0}
 FACTS = {

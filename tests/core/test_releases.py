@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from esn_core.errors import DataError
-from esn_core.privacy import release as releases
+from esn_core.gase import standardise_severity
+from esn_core.learning.releases import gradient_release, gradient_rows, mean_loss
 from esn_core.privacy.release import ReleaseKind, clip_rows
+from esn_core.severity_network.association import CENTRE, association_release, association_rows, centre_rows
+from esn_core.statistics.agreement import EVALUATION, evaluation_rows
+from esn_core.statistics.recalibration import CALIBRATION, calibration_rows
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=64)
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=64)
@@ -59,36 +63,34 @@ def test_a_row_that_is_not_finite_counts_as_zero_and_changes_no_other():
 @given(children())
 def test_no_row_of_the_centre_is_longer_than_its_bound(drawn):
     _, gase = drawn
-    assert max(lengths(releases.centre_rows(gase))) <= releases.CENTRE.l2_bound * ROUNDING
+    assert max(lengths(centre_rows(gase))) <= CENTRE.l2_bound * ROUNDING
 
 
 @given(children(), FINITE)
 def test_no_row_of_the_association_is_longer_than_its_bound(drawn, mean):
     scores, gase = drawn
-    rows = releases.association_rows(scores, gase, mean_severity=mean)
-    assert max(lengths(rows)) <= releases.association(3).l2_bound * ROUNDING
+    rows = association_rows(scores, gase, mean_severity=mean)
+    assert max(lengths(rows)) <= association_release(3).l2_bound * ROUNDING
 
 
 @given(children(), st.floats(1e-3, 1e3), st.data())
 def test_no_row_of_the_gradient_is_longer_than_its_bound(drawn, bound, data):
     gradients, gase = drawn
     losses = data.draw(arrays(np.float64, len(gase), elements=FINITE))
-    rows = releases.gradient_rows(gradients, losses, max_gradient_norm=bound)
-    assert max(lengths(rows)) <= releases.gradient(3, max_gradient_norm=bound).l2_bound * ROUNDING
+    rows = gradient_rows(gradients, losses, max_gradient_norm=bound)
+    assert max(lengths(rows)) <= gradient_release(3, max_gradient_norm=bound).l2_bound * ROUNDING
 
 
 @given(children(columns=1, numbers=FINITE))
 def test_no_row_of_the_calibration_is_longer_than_its_bound(drawn):
     raw, gase = drawn
-    assert (
-        max(lengths(releases.calibration_rows(raw[:, 0], gase))) <= releases.CALIBRATION.l2_bound * ROUNDING
-    )
+    assert max(lengths(calibration_rows(raw[:, 0], gase))) <= CALIBRATION.l2_bound * ROUNDING
 
 
 @given(children(columns=1, numbers=FINITE))
 def test_no_row_of_the_evaluation_is_longer_than_its_bound(drawn):
     prediction, gase = drawn
-    assert max(lengths(releases.evaluation_rows(prediction[:, 0], gase))) <= releases.EVALUATION.l2_bound
+    assert max(lengths(evaluation_rows(prediction[:, 0], gase))) <= EVALUATION.l2_bound
 
 
 @given(st.lists(st.tuples(st.floats(1, 7), GASE), min_size=1, max_size=20))
@@ -96,9 +98,9 @@ def test_the_gates_clip_changes_nothing_in_rows_as_they_should_be(pairs):
     prediction, gase = np.array(pairs, dtype=float).T
     raw = (prediction - 4) / 1.5
     for kind, rows in (
-        (releases.CENTRE, releases.centre_rows(gase)),
-        (releases.CALIBRATION, releases.calibration_rows(raw, gase)),
-        (releases.EVALUATION, releases.evaluation_rows(prediction, gase)),
+        (CENTRE, centre_rows(gase)),
+        (CALIBRATION, calibration_rows(raw, gase)),
+        (EVALUATION, evaluation_rows(prediction, gase)),
     ):
         # A row that lies on its bound may be rounded once.
         assert clip_rows(rows, kind.l2_bound) == pytest.approx(rows, rel=1e-15, abs=0)
@@ -107,14 +109,14 @@ def test_the_gates_clip_changes_nothing_in_rows_as_they_should_be(pairs):
 @given(st.lists(st.tuples(st.floats(1, 7), GASE), min_size=2, max_size=20), st.integers(1, 19))
 def test_two_sites_rows_are_the_pooled_rows(pairs, cut):
     prediction, gase = np.array(pairs, dtype=float).T
-    parts = [releases.evaluation_rows(prediction[s], gase[s]) for s in (slice(None, cut), slice(cut, None))]
-    assert np.array_equal(np.concatenate(parts), releases.evaluation_rows(prediction, gase))
+    parts = [evaluation_rows(prediction[s], gase[s]) for s in (slice(None, cut), slice(cut, None))]
+    assert np.array_equal(np.concatenate(parts), evaluation_rows(prediction, gase))
 
 
 @given(st.lists(st.tuples(st.floats(1, 7), GASE), min_size=1, max_size=20))
 def test_the_evaluation_rows_hold_the_moments_of_their_definition(pairs):
     prediction, gase = np.array(pairs, dtype=float).T
-    total = releases.evaluation_rows(prediction, gase).sum(axis=0)
+    total = evaluation_rows(prediction, gase).sum(axis=0)
     a, b = (prediction - 4) / 3, (gase - 4) / 3
     moments = [
         len(a) / 2,
@@ -136,19 +138,19 @@ def test_the_evaluation_rows_hold_the_moments_of_their_definition(pairs):
 
 def test_the_longest_evaluation_row_is_as_long_as_the_bound():
     """A prediction at the other end of the scale: 1/4 + 5 + 1 + 3/4."""
-    rows = releases.evaluation_rows(np.array([1.0, 7.0, 7.0]), np.array([7.0, 1.0, 7.0]))
+    rows = evaluation_rows(np.array([1.0, 7.0, 7.0]), np.array([7.0, 1.0, 7.0]))
     assert lengths(rows) == pytest.approx([math.sqrt(7), math.sqrt(7), math.sqrt(6)], rel=1e-15)
 
 
 def test_the_mean_loss_is_read_back_from_the_sum():
     losses = np.array([0.5, 1.0, 4.0, 9.0])
-    rows = releases.gradient_rows(np.zeros((4, 2)), losses, max_gradient_norm=2.0)
+    rows = gradient_rows(np.zeros((4, 2)), losses, max_gradient_norm=2.0)
     # 9 is clipped to 4.
-    assert releases.mean_loss(rows.sum(axis=0), 4, max_gradient_norm=2.0) == pytest.approx(9.5 / 4, rel=1e-15)
+    assert mean_loss(rows.sum(axis=0), 4, max_gradient_norm=2.0) == pytest.approx(9.5 / 4, rel=1e-15)
 
 
 def test_severity_is_standardised_with_public_numbers():
-    assert np.array_equal(releases.standardise_severity(np.array([1.0, 4.0, 7.0])), [-2, 0, 2])
+    assert np.array_equal(standardise_severity(np.array([1.0, 4.0, 7.0])), [-2, 0, 2])
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, math.inf, math.nan])

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from esn_core.errors import ConfigError
-from esn_core.protocol.protocol import CohortRules
+from esn_core.protocol.rules import CohortRules
 from esn_server.simulation.demo import FROM_SCANS, FULL, run_demo
 
 INTERRUPTED = 130

@@ -29,9 +29,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from esn_client.site.keys import create_node_key
 from esn_server.front.server import MAX_BODY_BYTES
-from esn_server.link import flower_run as link
 from esn_server.link.bundle import build_bundle, bundle_sha256
-from esn_server.link.flower_run import open_run, register_site
+from esn_server.link.flower_run import open_run
+from esn_server.link.registration import control_client, register_site
 from esn_server.service.superlink import answers
 
 pytestmark = pytest.mark.slow
@@ -78,7 +78,7 @@ def raw(centre, sent, *, timeout_s=5.0):
 
 
 def state_of(centre):
-    with link._control_client(centre.address, centre.ca_certificate.read_bytes()) as control:
+    with control_client(centre.address, centre.ca_certificate.read_bytes()) as control:
         runs = control.ListRuns(ListRunsRequest()).run_dict
         return sorted(runs), [n.node_id for n in control.ListNodes(ListNodesRequest()).nodes_info]
 

@@ -21,7 +21,7 @@ import pytest
 
 from esn_client.gate.ledger import Ledger
 from esn_client.site.keys import create_node_key
-from esn_server.link.flower_run import register_site
+from esn_server.link.registration import register_site
 
 PROGRAM = Path(__file__).parent / "tiny_hospital.py"
 GUARD = Path(__file__).parent / "tiny_guard.py"

@@ -19,7 +19,8 @@ from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import create_authority
 from esn_server.link import flower_run as link
 from esn_server.link import grid
-from esn_server.link.flower_run import open_run, register_site, run_superlink, unregister_site
+from esn_server.link.flower_run import open_run, run_superlink
+from esn_server.link.registration import control_client, register_site, unregister_site
 from esn_server.service.address import whereabouts
 
 pytestmark = pytest.mark.slow
@@ -107,7 +108,7 @@ def test_a_key_that_was_taken_back_is_put_out_and_stays_out(centre, enrolled_sit
 
 def statuses(centre) -> list[str]:
     """Return how each run of a centre has ended, the oldest first."""
-    with link._control_client(centre.address, centre.ca_certificate.read_bytes()) as control:
+    with control_client(centre.address, centre.ca_certificate.read_bytes()) as control:
         runs = control.ListRuns(ListRunsRequest()).run_dict.values()
     assert not any("sub-0042" in run.status.details for run in runs)
     return [run.status.sub_status for run in sorted(runs, key=lambda run: run.pending_at)]

@@ -20,8 +20,8 @@ from esn_client.site.keys import create_node_key
 from esn_core.errors import LinkError
 from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import create_authority
-from esn_server.link import flower_run as link
-from esn_server.link.flower_run import open_run, register_site
+from esn_server.link.flower_run import open_run
+from esn_server.link.registration import control_client, register_site
 from esn_server.service.address import whereabouts
 
 pytestmark = pytest.mark.slow
@@ -251,7 +251,7 @@ def test_a_site_whose_key_was_taken_from_the_register_ends_with_a_word(centre, t
     with site(centre, tmp_path) as (node, process):
         with open_run(centre.directory, address=centre.address) as transport:
             wait_for(lambda: node in transport.online())
-        with link._control_client(centre.address, centre.ca_certificate.read_bytes()) as control:
+        with control_client(centre.address, centre.ca_certificate.read_bytes()) as control:
             control.UnregisterNode(UnregisterNodeRequest(node_id=node))
         assert process.wait(150) == LinkError.exit_status
         assert "does not accept the key" in (tmp_path / "log").read_text().splitlines()[-1]

@@ -27,11 +27,12 @@ from esn_client.cohort.cohort import Cohort, Split
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.gate import Gate
 from esn_client.gate.ledger import Ledger
-from esn_client.site.settings import Limits
+from esn_client.gate.limits import Limits
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import load_template
+from esn_core.connectome.template import load_template
 from esn_core.errors import EsnError, ProtocolError
-from esn_core.messages.question import Answer, Question
+from esn_core.messages.answer import Answer
+from esn_core.messages.question import Question
 from esn_core.protocol.protocol import Protocol
 
 CHILDREN, HELD_OUT = 16, 8

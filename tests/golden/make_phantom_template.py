@@ -24,7 +24,7 @@ from esn_client.imaging.pipeline.dataset_run import load_connectome, prepare
 from esn_client.simulation.presets import SitePreset
 from esn_client.simulation.scans import ATLAS, write_dataset
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import REFERENCE_AGE_YEARS, TEMPLATE_COLUMNS, edge_strengths
+from esn_core.connectome.template import REFERENCE_AGE_YEARS, TEMPLATE_COLUMNS, edge_strengths
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.simulation.cohort import World
 

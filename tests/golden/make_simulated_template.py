@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import TEMPLATE_COLUMNS
+from esn_core.connectome.template import TEMPLATE_COLUMNS
 from esn_core.simulation.consortium import public_template
 
 ATLAS = "desikan-killiany-83"

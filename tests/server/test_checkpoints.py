@@ -9,7 +9,7 @@ from esn_core.errors import StudyError
 from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.release import ReleaseKind
 from esn_server.run.checkpoints import Checkpoints, RunStore
-from esn_server.study.rounds import Pooled
+from esn_server.study.asking import Pooled
 
 PAIR = ReleaseKind("pair", "training", 2, 1.0)
 DIGEST = "a" * 64

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from esn_core.errors import ConfigError
-from esn_core.protocol.protocol import RosterEntry, load_protocol
+from esn_core.identity.roster import RosterEntry
+from esn_core.protocol.protocol import load_protocol
 from esn_server.protocol.drafting import analyses_of, draft
 
 

@@ -16,9 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from esn_core.identity.enrolment import EnrolmentRequest, SiteKit
 from esn_core.identity.public_keys import identity_text, mask_text
+from esn_core.identity.roster import RosterEntry
 from esn_core.identity.signing import fingerprint
-from esn_core.protocol.protocol import RosterEntry, load_protocol, read_toml
+from esn_core.protocol.protocol import load_protocol
 from esn_core.protocol.signature import load_signed
+from esn_core.system.toml_file import read_toml
 from esn_server.cli import main as cli
 from esn_server.enrolment.centre_keys import load_centre_key, read_certificate, server_names
 from esn_server.enrolment.sites import enrolled
@@ -48,10 +50,10 @@ def superlink(monkeypatch):
     started = Whereabouts(1, "2026-11-25T00:00:00+00:00", "0.0.0.0:9443", "127.0.0.1:1", "127.0.0.1:2")
     monkeypatch.setattr("esn_server.service.address.whereabouts", lambda _: started)
     monkeypatch.setattr(
-        "esn_server.link.flower_run.register_site", lambda _d, _a, key: accepted.add(key.read_text())
+        "esn_server.link.registration.register_site", lambda _d, _a, key: accepted.add(key.read_text())
     )
     monkeypatch.setattr(
-        "esn_server.link.flower_run.unregister_site", lambda _d, _a, key: accepted.discard(key.read_text())
+        "esn_server.link.registration.unregister_site", lambda _d, _a, key: accepted.discard(key.read_text())
     )
     return accepted
 

@@ -3,7 +3,7 @@
 import pytest
 
 from esn_core.errors import ConfigError, ProtocolError
-from esn_core.messages.question import LedgerMark
+from esn_core.messages.facts import LedgerMark
 from esn_server.run.checkpoints import RunStore
 from esn_server.run.memory import Memory
 

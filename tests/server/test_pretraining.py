@@ -9,7 +9,7 @@ import torch
 from esn_core.connectome.atlas import load_atlas
 from esn_core.learning.severity_model import SeverityModel, predict
 from esn_core.learning.weights import pretrained_card
-from esn_core.privacy.release import PREDICTION_CLIP
+from esn_core.statistics.recalibration import PREDICTION_CLIP
 from esn_server.simulation import pretraining
 from esn_server.simulation.lessons import draw_lesson
 from esn_server.simulation.pretraining import pretrain

@@ -2,7 +2,7 @@
 
 import pytest
 
-from esn_core.connectome.connectome import load_template
+from esn_core.connectome.template import load_template
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_server.protocol.price_list import price_list

@@ -8,7 +8,9 @@ import pytest
 
 from esn_core.errors import StudyError
 from esn_core.identity.signing import sign
-from esn_core.messages.question import Answer, LedgerMark, Question, QuestionId, Refusal, SiteFacts
+from esn_core.messages.answer import Answer, Refusal
+from esn_core.messages.facts import LedgerMark, SiteFacts
+from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.fixed_point import units_per_one
 from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.protocol import Protocol

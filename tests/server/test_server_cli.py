@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from esn_core.identity.enrolment import EnrolmentRequest
 from esn_core.identity.public_keys import identity_text, mask_text
-from esn_core.protocol.protocol import RosterEntry, load_protocol
+from esn_core.identity.roster import RosterEntry
+from esn_core.protocol.protocol import load_protocol
 from esn_server.cli import main as cli
 from esn_server.enrolment.centre_keys import create_authority, load_centre_key
 from esn_server.enrolment.sites import keep_enrolment

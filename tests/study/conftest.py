@@ -10,11 +10,12 @@ from esn_client.answers.hospital import Hospital
 from esn_client.answers.study import Study
 from esn_client.cohort.cohort import Cohort, People, Split
 from esn_client.gate.audit_log import AuditLog
-from esn_client.gate.gate import Gate, discrete_gaussian
+from esn_client.gate.gate import Gate
 from esn_client.gate.ledger import Ledger
-from esn_client.site.settings import Limits
+from esn_client.gate.limits import Limits
+from esn_client.gate.noise import discrete_gaussian
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import load_template
+from esn_core.connectome.template import load_template
 from esn_core.errors import ProtocolError
 from esn_core.messages.question import Question
 from esn_core.protocol.protocol import Protocol

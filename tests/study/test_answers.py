@@ -6,7 +6,8 @@ import pytest
 from esn_client.cohort.participants import Participant, read_phenotypes
 from esn_core.errors import DataError, ProtocolError
 from esn_core.learning.weights import pretrained, to_vector
-from esn_core.messages.question import Answer, Question, QuestionId
+from esn_core.messages.answer import Answer
+from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.data_dictionary import Phenotype
 
 WEIGHTS = to_vector(pretrained("compact-3"))
@@ -127,7 +128,7 @@ def test_a_site_with_an_empty_split_refuses_as_one_with_few_children(make_consor
 
 
 def arrays_of_full(weights, phase):
-    from esn_core.connectome.connectome import load_template
+    from esn_core.connectome.template import load_template
 
     edges = np.ones(int(load_template("phantom-28").present.sum()))
     extra = {"calibration": [0.0, 1.0]} if phase == "evaluation" else {}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import load_template
+from esn_core.connectome.template import load_template
 from esn_core.severity_network.candidates import candidates_of
 from esn_server.report.outcome import result_of
 from esn_server.study.study import run_study

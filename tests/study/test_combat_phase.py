@@ -6,10 +6,10 @@ from pydantic import ValidationError
 
 from esn_client.approval.review import review
 from esn_core.errors import StudyError
+from esn_core.gase import standardise_severity
 from esn_core.messages.question import Question, QuestionId
-from esn_core.privacy import release as releases
-from esn_core.privacy.release import standardise_severity
 from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.association import CENTRE
 from esn_core.statistics.combat import COVARIATE_NORM, COVARIATES, ComBatSite, combat_model, combat_rows
 from esn_server.report.outcome import result_of
 from esn_server.run.checkpoints import Checkpoints
@@ -136,7 +136,7 @@ def test_a_question_without_the_shared_model_is_refused(make_consortium):
     protocol = consortium.protocol
     asked = QuestionId(protocol_sha256=protocol.sha256, run="r1", phase="centre", round=0, attempt=0)
     with pytest.raises(StudyError, match=r"phase centre.*refused \(ProtocolError\)"):
-        consortium.rounds.sum(Question(asked, {}), releases.CENTRE)
+        consortium.rounds.sum(Question(asked, {}), CENTRE)
 
 
 def test_combat_needs_consent(make_consortium):

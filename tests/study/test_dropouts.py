@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from esn_core.errors import StudyError
-from esn_core.messages.question import LedgerMark, Question, QuestionId
-from esn_core.privacy import release as releases
+from esn_core.messages.facts import LedgerMark
+from esn_core.messages.question import Question, QuestionId
+from esn_core.severity_network.association import CENTRE
 from esn_server.study.rounds import Rounds
 
 FOUR = ("north", "south", "west", "east")
@@ -27,14 +28,14 @@ def question(consortium):
 
 
 def ask(consortium, rounds=None):
-    return (rounds or consortium.rounds).sum(question(consortium), releases.CENTRE)
+    return (rounds or consortium.rounds).sum(question(consortium), CENTRE)
 
 
 def paid(consortium, sites):
     """What the ledgers of some sites paid for, in one."""
     number = str(question(consortium).id)
     units = np.sum([consortium.ledgers[s].paid(number).total for s in sites], axis=0)
-    return units / 2.0**releases.CENTRE.fraction_bits
+    return units / 2.0**CENTRE.fraction_bits
 
 
 def always(_question):

@@ -15,15 +15,15 @@ from esn_client.answers.study import Study
 from esn_client.approval.review import review
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import StudyError
+from esn_core.gase import standardise_severity
 from esn_core.messages.question import Question, QuestionId
-from esn_core.privacy.release import standardise_severity
 from esn_core.protocol.analyses import DRAWS_AT_ONCE, Analyses, NetworkRules
 from esn_core.severity_network.components import components
 from esn_core.severity_network.exact import ExactNetwork
 from esn_core.severity_network.exact_releases import design
-from esn_server.report.network_outcome import exact_network_of
+from esn_server.report.analyses_outcome import exact_network_of
+from esn_server.study.asking import Pooled
 from esn_server.study.exact_network import _retained, run_network
-from esn_server.study.rounds import Pooled
 
 SITES = ("north", "south", "west", "east")
 # Four sites of 16 children, one of which may collude: 3 (16 - 1) - 3 = 42 draws would be too many.

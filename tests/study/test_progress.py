@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from esn_core.errors import ConfigError
-from esn_core.messages.question import LedgerMark, QuestionId, SiteFacts
+from esn_core.messages.facts import LedgerMark, SiteFacts
+from esn_core.messages.question import QuestionId
 from esn_core.protocol.protocol import Protocol
 from esn_server.run.progress import ProgressFile, read_progress
 from esn_server.study.question_progress import SiteStanding, Standing

@@ -10,16 +10,18 @@ from esn_client.answers import hospital as answers
 from esn_client.answers.study import Study
 from esn_core.analyses.reruns import parts_of, random_scores, reruns_of
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import load_template
+from esn_core.connectome.template import load_template
+from esn_core.gase import standardise_severity
 from esn_core.learning.attribution import attributions
 from esn_core.learning.severity_model import as_matrices, predict
 from esn_core.learning.weights import from_vector, pretrained
 from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy import release as releases
-from esn_core.protocol.protocol import CohortRules
+from esn_core.protocol.rules import CohortRules
+from esn_core.severity_network.association import association_rows
 from esn_core.severity_network.candidates import candidates_of
 from esn_core.severity_network.selection import masked_input
-from esn_core.statistics.recalibration import affine
+from esn_core.statistics.recalibration import affine, calibration_rows
 
 ANALYSES = {"cross_site": True, "folds": 3, "random_scores": 2, "explanation": True}
 SHARES = {
@@ -56,7 +58,7 @@ def pooled(consortium, *, trains, scores, mean):
         chosen.append(cohort.training.scores[keep])
         gase.append(scores(site, cohort.training)[keep])
     x, y = np.concatenate(chosen), np.concatenate(gase)
-    total = releases.association_rows(candidates.features(x), y, mean_severity=mean).sum(axis=0)
+    total = association_rows(candidates.features(x), y, mean_severity=mean).sum(axis=0)
     network = candidates.network(total, children=float(len(y)), noise_sd=0.0)
 
     def raw(rows):
@@ -64,9 +66,7 @@ def pooled(consortium, *, trains, scores, mean):
         model = pretrained(consortium.protocol.model.initial_weights)
         return predict(model, as_matrices(values, candidates.edges, ends=atlas.edges, regions=28))
 
-    intercept, slope = affine(
-        releases.calibration_rows(raw(x), y).sum(axis=0), fewest_children=15.0, noise_sd=0.0
-    )
+    intercept, slope = affine(calibration_rows(raw(x), y).sum(axis=0), fewest_children=15.0, noise_sd=0.0)
     return lambda rows: np.clip(4 + 1.5 * (intercept + slope * np.clip(raw(rows), -2.5, 2.5)), 1, 7)
 
 
@@ -76,7 +76,7 @@ def true_scores(_site, split):
 
 def mean_severity(consortium):
     gase = np.concatenate([c.training.gase for c in consortium.cohorts.values()])
-    return float(releases.standardise_severity(gase).mean())
+    return float(standardise_severity(gase).mean())
 
 
 # The sums lie on a grid of 2^-39, which 200 steps of EM and a network carry further.

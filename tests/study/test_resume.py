@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from esn_core.errors import ConfigError
-from esn_core.messages.question import LedgerMark
+from esn_core.messages.facts import LedgerMark
 from esn_core.protocol.protocol import Protocol
 from esn_server.run.checkpoints import Checkpoints, RunStore
 from esn_server.run.directory import open_directory

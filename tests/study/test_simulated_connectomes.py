@@ -11,8 +11,8 @@ from esn_client.cohort.cohort import load_cohort
 from esn_client.cohort.participants import read_participants
 from esn_client.simulation.connectomes import ATLAS, write_connectomes
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import load_template
 from esn_core.connectome.control_offset import control_offset
+from esn_core.connectome.template import load_template
 from esn_core.errors import ConfigError
 from esn_core.protocol.protocol import Protocol
 from esn_server.report.result import NetworkEdge, SeverityNetwork

@@ -9,10 +9,12 @@ from torch.nn import functional
 from esn_client.approval.review import review
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ProtocolError, StudyError
+from esn_core.gase import standardise_severity
+from esn_core.learning.releases import local_update_release
 from esn_core.learning.severity_model import as_matrices
 from esn_core.learning.weights import from_vector, pretrained, to_vector
 from esn_core.messages.question import Question, QuestionId
-from esn_core.privacy.release import clip_rows, local_update, standardise_severity
+from esn_core.privacy.release import clip_rows
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.selection import masked_input
@@ -185,7 +187,7 @@ def test_a_private_study_has_no_question_for_a_local_update(make_consortium):
     start = to_vector(pretrained(protocol.model.initial_weights))
     question = Question(asked, {"weights": start, "edge_weights": np.zeros(len(protocol.candidates.edges))})
     with pytest.raises(StudyError, match=r"phase local-update.*refused \(ProtocolError\)"):
-        consortium.rounds.sum(question, local_update(len(start), max_gradient_norm=1.0))
+        consortium.rounds.sum(question, local_update_release(len(start), max_gradient_norm=1.0))
     with pytest.raises(ProtocolError, match="does not ask for the phase local-update"):
         price_of(protocol).of("local-update")
 

@@ -10,11 +10,12 @@ from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import StudyError
 from esn_core.learning.severity_model import as_matrices, predict
 from esn_core.learning.weights import from_vector
-from esn_core.privacy import release as releases
 from esn_core.privacy.accounting import compose
 from esn_core.privacy.fixed_point import noise_sd
 from esn_core.protocol.price import price_of
+from esn_core.severity_network.association import association_release
 from esn_core.severity_network.selection import masked_input
+from esn_core.statistics.agreement import EVALUATION
 from esn_server.report.outcome import result_of
 from esn_server.run.checkpoints import Checkpoints
 from esn_server.study.study import run_study
@@ -94,7 +95,7 @@ def test_shared_noise_is_smaller_than_everybodys_whole_noise(make_consortium):
     masked = protocol.model_copy(update={"privacy": rules})
     assert price_of(masked) == price_of(protocol)
     multiplier = price_of(protocol).of("association").noise_multiplier
-    kind = releases.association(5)
+    kind = association_release(5)
     local, shared = (noise_sd(kind, multiplier, share=p.noise_share) for p in (protocol, masked))
     assert local / shared == pytest.approx(np.sqrt(2), rel=1e-12)
 
@@ -167,4 +168,4 @@ def test_the_result_tells_the_price_of_every_phase(make_consortium):
     multipliers = {p.phase: p.noise_multiplier for p in price_of(consortium.protocol).phases}
     assert all(phases[name].noise_multiplier == value for name, value in multipliers.items())
     assert len(result.learning_curve) == 3
-    assert releases.EVALUATION.dimension == 28
+    assert EVALUATION.dimension == 28

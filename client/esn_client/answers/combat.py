@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from esn_client.answers.study import Study
 from esn_client.cohort.cohort import Split
 from esn_client.gate.gate import Rows
+from esn_core.gase import standardise_severity
 from esn_core.messages.question import Question
-from esn_core.privacy.release import standardise_severity
 from esn_core.statistics.combat import (
     COVARIATE_NORM,
     COVARIATES,

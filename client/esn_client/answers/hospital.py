@@ -16,18 +16,30 @@ from esn_client.cohort.cohort import Split
 from esn_client.gate.gate import Gate, Rows
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import EsnError, ProtocolError
+from esn_core.gase import standardise_severity
 from esn_core.learning.attribution import attributions
 from esn_core.learning.local_update import local_update as steps_from
+from esn_core.learning.releases import (
+    attribution_release,
+    attribution_rows,
+    gradient_release,
+    gradient_rows,
+    local_update_release,
+    local_update_rows,
+)
 from esn_core.learning.severity_model import Connectomes, SeverityModel, predict
 from esn_core.learning.weights import from_vector
-from esn_core.messages.question import LedgerMark, Question, SiteFacts, size_band
-from esn_core.privacy import release as releases
+from esn_core.messages.facts import LedgerMark, SiteFacts, size_band
+from esn_core.messages.question import Question
 from esn_core.privacy.release import Children
 from esn_core.protocol.phases import BEFORE_COMBAT, Phase
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.association import CENTRE, association_release, association_rows, centre_rows
 from esn_core.severity_network.selection import masked_input
+from esn_core.statistics.agreement import EVALUATION, evaluation_rows
 from esn_core.statistics.matching import COHORT, cohort_rows
+from esn_core.statistics.recalibration import CALIBRATION, calibration_rows
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +147,7 @@ def cohort(_question: Question, study: Study) -> Rows:
 def centre(_question: Question, study: Study) -> Rows:
     """Count the training children and sum their severity."""
     split = study.cohort.training
-    return Rows(releases.CENTRE, releases.centre_rows(split.gase), split.participants)
+    return Rows(CENTRE, centre_rows(split.gase), split.participants)
 
 
 def association(question: Question, study: Study) -> Rows:
@@ -143,8 +155,8 @@ def association(question: Question, study: Study) -> Rows:
     (mean,) = question.array("mean_severity", 1)
     split = study.cohort.training
     features = study.candidates.features(split.scores)
-    values = releases.association_rows(features, split.gase, mean_severity=float(mean))
-    return Rows(releases.association(features.shape[1]), values, split.participants)
+    values = association_rows(features, split.gase, mean_severity=float(mean))
+    return Rows(association_release(features.shape[1]), values, split.participants)
 
 
 def gradient(question: Question, study: Study) -> Rows:
@@ -154,8 +166,8 @@ def gradient(question: Question, study: Study) -> Rows:
     model = from_vector(question.array("weights"), device=study.device)
     inputs = study.inputs(split, question.array("edge_weights", len(study.candidates.edges)))
     per_child, losses = gradients(model, inputs, split.gase)
-    values = releases.gradient_rows(per_child, losses, max_gradient_norm=bound)
-    kind = releases.gradient(per_child.shape[1], max_gradient_norm=bound)
+    values = gradient_rows(per_child, losses, max_gradient_norm=bound)
+    kind = gradient_release(per_child.shape[1], max_gradient_norm=bound)
     return Rows(kind, values, split.participants)
 
 
@@ -172,9 +184,9 @@ def local_update(question: Question, study: Study) -> Rows:
         proximal=rules.proximal,
     )
     descent = -moved / rules.learning_rate
-    losses = (predict(model, inputs) - releases.standardise_severity(split.gase)) ** 2
-    values = releases.local_update_rows(descent, losses, max_gradient_norm=rules.max_gradient_norm)
-    kind = releases.local_update(len(descent), max_gradient_norm=rules.max_gradient_norm)
+    losses = (predict(model, inputs) - standardise_severity(split.gase)) ** 2
+    values = local_update_rows(descent, losses, max_gradient_norm=rules.max_gradient_norm)
+    kind = local_update_release(len(descent), max_gradient_norm=rules.max_gradient_norm)
     return Rows(kind, values, split.participants)
 
 
@@ -182,7 +194,7 @@ def calibration(question: Question, study: Study) -> Rows:
     """Sum the moments of raw prediction and severity over the training children."""
     split = study.cohort.training
     raw = predict(*_model_and_inputs(question, study, split))
-    return Rows(releases.CALIBRATION, releases.calibration_rows(raw, split.gase), split.participants)
+    return Rows(CALIBRATION, calibration_rows(raw, split.gase), split.participants)
 
 
 def evaluation(question: Question, study: Study) -> Rows:
@@ -190,7 +202,7 @@ def evaluation(question: Question, study: Study) -> Rows:
     split = study.cohort.held_out
     raw = predict(*_model_and_inputs(question, study, split))
     gase = calibrated(raw, question.array("calibration", 2))
-    return Rows(releases.EVALUATION, releases.evaluation_rows(gase, split.gase), split.participants)
+    return Rows(EVALUATION, evaluation_rows(gase, split.gase), split.participants)
 
 
 def attribution(question: Question, study: Study) -> Rows:
@@ -205,8 +217,8 @@ def attribution(question: Question, study: Study) -> Rows:
         regions=len(study.atlas.regions),
     )
     with np.errstate(over="ignore", invalid="ignore"):
-        rows = releases.attribution_rows(values * slope)
-    return Rows(releases.attribution(len(edges)), rows, split.participants)
+        rows = attribution_rows(values * slope)
+    return Rows(attribution_release(len(edges)), rows, split.participants)
 
 
 def _model_and_inputs(question: Question, study: Study, split: Split) -> tuple[SeverityModel, Connectomes]:

@@ -22,10 +22,10 @@ from esn_core.analyses.neurocognition import (
     rules_of,
     table_of,
 )
+from esn_core.gase import GASE_LEVELS
 from esn_core.learning.severity_model import predict
 from esn_core.learning.weights import from_vector
 from esn_core.messages.question import Question
-from esn_core.privacy.release import GASE_LEVELS
 from esn_core.protocol.price import price_of
 from esn_core.statistics import calibration_curve as reliability
 from esn_core.statistics import linear as lines

@@ -25,9 +25,11 @@ from esn_core.analyses.reruns import (
 from esn_core.learning.severity_model import predict
 from esn_core.learning.weights import pretrained
 from esn_core.messages.question import Question
-from esn_core.privacy import release as releases
 from esn_core.privacy.accounting import NO_NOISE
 from esn_core.protocol.price import price_of
+from esn_core.severity_network.association import association_rows
+from esn_core.statistics.agreement import EVALUATION, evaluation_rows
+from esn_core.statistics.recalibration import calibration_rows
 
 
 def association(question: Question, study: Study) -> Rows:
@@ -40,7 +42,7 @@ def association(question: Question, study: Study) -> Rows:
     for rerun in reruns:
         # Drawn scores have the middle of the scale as their mean, which is 0 in standard units.
         centre = float(mean) if rerun.draw is None else 0.0
-        rows = releases.association_rows(features, _scores(rerun, study, split), mean_severity=centre)
+        rows = association_rows(features, _scores(rerun, study, split), mean_severity=centre)
         blocks.append(np.concatenate([unit, rows], axis=1) * _trains(rerun, study, split)[:, None])
     return Rows(rerun_association(reruns, features.shape[1]), in_blocks(blocks), split.participants)
 
@@ -50,7 +52,7 @@ def calibration(question: Question, study: Study) -> Rows:
     split, reruns = study.cohort.training, reruns_of(study.protocol)
     blocks = []
     for rerun, raw in _predictions(question, study, split, reruns):
-        rows = releases.calibration_rows(raw, _scores(rerun, study, split))
+        rows = calibration_rows(raw, _scores(rerun, study, split))
         blocks.append(rows * _trains(rerun, study, split)[:, None])
     return Rows(rerun_calibration(reruns), in_blocks(blocks), split.participants)
 
@@ -64,8 +66,8 @@ def evaluation(question: Question, study: Study) -> Rows:
     for number, (rerun, raw) in enumerate(_predictions(question, study, split, tested)):
         if rerun.without in (None, study.site):
             said = calibrated(raw, calibrations[number])
-            own[rerun] = releases.evaluation_rows(said, _scores(rerun, study, split))
-    nothing = np.zeros((len(split.gase), releases.EVALUATION.dimension))
+            own[rerun] = evaluation_rows(said, _scores(rerun, study, split))
+    nothing = np.zeros((len(split.gase), EVALUATION.dimension))
     blocks = [
         sum((own[rerun] for rerun in block if rerun in own), start=nothing)
         for block in evaluation_blocks(tested, exact=exact)
@@ -80,7 +82,7 @@ def fold_evaluation(question: Question, study: Study) -> Rows:
     total = np.zeros((len(split.gase), FOLD_EVALUATION.dimension))
     for number, (rerun, raw) in enumerate(_predictions(question, study, split, reruns)):
         if rerun.part is not None:
-            rows = releases.evaluation_rows(calibrated(raw, calibrations[number]), split.gase)
+            rows = evaluation_rows(calibrated(raw, calibrations[number]), split.gase)
             total += np.where(_trains(rerun, study, split)[:, None], 0.0, rows)
     return Rows(FOLD_EVALUATION, total, split.participants)
 

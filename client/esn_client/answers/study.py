@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from esn_client.answers.training import Device
 from esn_client.cohort.cohort import Cohort, Split
 from esn_core.connectome.atlas import Atlas, load_atlas
+from esn_core.gase import GASE_MIDDLE, GASE_UNIT
 from esn_core.learning.severity_model import Connectomes, as_matrices
-from esn_core.privacy.release import GASE_MIDDLE, GASE_UNIT, PREDICTION_CLIP
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.candidates import Candidates
 from esn_core.severity_network.selection import masked_input
+from esn_core.statistics.recalibration import PREDICTION_CLIP
 
 
 @dataclass(frozen=True)

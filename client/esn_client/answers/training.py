@@ -19,8 +19,8 @@ from opacus.validators import ModuleValidator
 from torch.nn import functional
 
 from esn_core.errors import ConfigError
+from esn_core.gase import standardise_severity
 from esn_core.learning.severity_model import SeverityModel
-from esn_core.privacy.release import standardise_severity
 
 Device = torch.device
 """Where a site computes."""

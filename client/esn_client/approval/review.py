@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from esn_client.gate.limits import Limits
 from esn_client.gate.policy import violations
-from esn_client.site.settings import Limits
 from esn_core.identity.public_keys import identity_text
 from esn_core.identity.signing import fingerprint
 from esn_core.privacy.accounting import epsilon_of

@@ -428,9 +428,8 @@ def show(
 @ledger_app.command()
 def verify(settings: SettingsFile) -> None:
     """Walk the ledger's chain and signatures; compare its end with the audit log. A change is an error."""
-    from esn_client.gate.audit_log import AuditLog
+    from esn_client.gate.audit_log import AuditLog, check_against_audit
     from esn_client.site.settings import load_site
-    from esn_client.worker.site import check_against_audit
 
     site = load_site(settings)
     with _ledger(site) as ledger:

@@ -13,8 +13,8 @@ from esn_client.cohort.participants import Participant, read_phenotypes
 from esn_client.imaging.bids.derivatives import Derivative, prepared_visits
 from esn_client.imaging.bids.scans import Visit
 from esn_client.imaging.quality.site_table import read_exclusions
-from esn_core.connectome.connectome import Template, edge_scores, edge_strengths
 from esn_core.connectome.control_offset import control_offset
+from esn_core.connectome.template import Template, edge_scores, edge_strengths
 from esn_core.errors import DataError
 from esn_core.privacy.release import Children
 from esn_core.protocol.protocol import Protocol

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esn_core.errors import DataError
-from esn_core.privacy.release import GASE_LEVELS
+from esn_core.gase import GASE_LEVELS
 from esn_core.protocol.data_dictionary import MISSING, Phenotype, Phenotypes
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from esn_client.gate.ledger import Ledger
 from esn_core.errors import AuditError, GateError, LedgerError
 from esn_core.identity.signing import sign
-from esn_core.messages.question import LedgerMark
+from esn_core.messages.facts import LedgerMark
 from esn_core.system.chained_log import BrokenChainError, ChainedLog, hash_of, read_chain
 
 
@@ -86,3 +87,20 @@ class AuditLog:
         except (OSError, ValueError, KeyError) as cause:
             raise LedgerError(f"{self._path}: cannot be read as an audit log: {cause}") from cause
         return last
+
+
+def check_against_audit(ledger: Ledger, audit: AuditLog) -> None:
+    """Refuse a ledger that lacks what the audit log saw leave.
+
+    Raises
+    ------
+    LedgerError
+        It was replaced, cut short, or restored from a backup.
+
+    """
+    seen = audit.last_charge()
+    if seen is not None and ledger.mark_at(seen.entries) != seen:
+        raise LedgerError(
+            f"entry {seen.entries} of the ledger is not the one that the audit log saw: the ledger was "
+            "replaced or restored from a backup"
+        )

@@ -9,7 +9,7 @@ Between the minimum count and the charge nothing is refused for what is in the
 rows: a refusal costs no privacy, so it must not depend on a child's data.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -21,20 +21,21 @@ from numpy.typing import NDArray
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.charge import Charge
 from esn_client.gate.ledger import Ledger, Paid, patient_hashes, salt_fingerprint
+from esn_client.gate.limits import Limits
+from esn_client.gate.noise import Noise
 from esn_client.gate.policy import consent_violations, trust_violations
-from esn_client.site.settings import Limits
 from esn_core.errors import EsnError, GateError, ProtocolError
 from esn_core.identity.public_keys import mask_key
-from esn_core.messages.question import Answer, LedgerMark, Question, Refusal, SiteFacts, sha256_of
+from esn_core.messages.answer import Answer, Refusal
+from esn_core.messages.envelope import sha256_of
+from esn_core.messages.facts import LedgerMark, SiteFacts
+from esn_core.messages.question import Question
 from esn_core.privacy.accounting import NO_NOISE
 from esn_core.privacy.fixed_point import add_noise, noise_units, sum_rows
 from esn_core.privacy.release import Children, ReleaseKind, clip_rows
 from esn_core.privacy.secure_sum import Attempt, mask, self_seed
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
-
-Noise = Callable[[int, float], NDArray[np.int64]]
-"""Draws (d,) integers from the discrete Gaussian of a standard deviation in grid units."""
 
 
 @dataclass(frozen=True)
@@ -411,28 +412,6 @@ def check_budget(
             epsilon_cap=limits.epsilon_cap,
             delta=limits.delta,
         )
-
-
-def discrete_gaussian(dimension: int, scale: float) -> NDArray[np.int64]:
-    """Draw from the discrete Gaussian (Canonne, Kamath & Steinke 2020), from the system's entropy.
-
-    Parameters
-    ----------
-    dimension : int
-    scale : float
-        Standard deviation, in grid units.
-
-    """
-    # Imported here: OpenDP loads a native library, and most commands draw no noise. Its prelude would load
-    # scikit-learn as well.
-    from opendp.domains import atom_domain, vector_domain
-    from opendp.measurements import make_gaussian
-    from opendp.metrics import l2_distance
-    from opendp.mod import enable_features
-
-    enable_features("contrib")
-    measurement = make_gaussian(vector_domain(atom_domain(T="i64")), l2_distance(T="f64"), scale=scale)
-    return np.array(measurement([0] * dimension), dtype=np.int64)
 
 
 def _one_row_each(rows: Rows) -> tuple[Sequence[str], NDArray[np.float64]]:

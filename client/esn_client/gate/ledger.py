@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from esn_client.gate.charge import Charge
 from esn_client.gate.spending import Spending, Spent
 from esn_core.errors import GateError, LedgerError, PrivacyBudgetError, ProtocolError
-from esn_core.messages.question import EMPTY_LEDGER, LedgerMark
+from esn_core.messages.facts import EMPTY_LEDGER, LedgerMark
 from esn_core.privacy.accounting import NO_NOISE, GaussianRelease
 
 # The cap is compared with an epsilon that two root searches and a sum computed: a protocol that

@@ -1,6 +1,6 @@
 """A site's policy against a protocol: what the site allows, whatever is asked."""
 
-from esn_client.site.settings import Limits
+from esn_client.gate.limits import Limits
 from esn_core.privacy.accounting import NO_NOISE, epsilon_of
 from esn_core.privacy.release import Children
 from esn_core.protocol.price import price_of

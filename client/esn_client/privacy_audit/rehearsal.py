@@ -23,12 +23,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from esn_client.gate.audit_log import AuditLog
-from esn_client.gate.gate import Gate, Rows, discrete_gaussian
+from esn_client.gate.gate import Gate, Rows
 from esn_client.gate.ledger import Ledger
-from esn_client.site.settings import Limits
+from esn_client.gate.limits import Limits
+from esn_client.gate.noise import discrete_gaussian
 from esn_core.errors import ProtocolError
 from esn_core.identity.public_keys import identity_text, mask_text
-from esn_core.messages.question import Answer, Question, QuestionId
+from esn_core.messages.answer import Answer
+from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.fixed_point import leave_grid
 from esn_core.privacy.release import Children
 from esn_core.privacy.secure_sum import Attempt, unmask

@@ -10,8 +10,8 @@ from esn_client.site.state import own_entry
 from esn_core.errors import ConfigError, ProtocolError
 from esn_core.identity.enrolment import SiteKit
 from esn_core.identity.public_keys import identity_key
-from esn_core.protocol.protocol import read_toml
 from esn_core.system.files import write_whole
+from esn_core.system.toml_file import read_toml
 
 
 def read_kit(path: Path) -> SiteKit:

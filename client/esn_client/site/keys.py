@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from esn_core.errors import ConfigError
 from esn_core.identity.public_keys import identity_text, mask_text
+from esn_core.identity.roster import RosterEntry
 from esn_core.identity.signing import load_signing_key
-from esn_core.protocol.protocol import RosterEntry
 from esn_core.system.files import write_new
 
 

@@ -3,41 +3,21 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import Field
 
-from esn_core.protocol.protocol import SiteName, read_toml
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from esn_client.gate.limits import Limits
+from esn_core.identity.roster import SiteName
+from esn_core.system.toml_file import Table, read_toml
 
 
-class CentreSettings(_Table):
+class CentreSettings(Table):
     """How the coordinating centre is met; where it is and who it is stand in its kit."""
 
     connect_timeout_s: float = Field(gt=0)
     """How long one attempt to connect may take; `join` goes on with the next."""
 
 
-class Limits(_Table):
-    """What the site allows, whatever a protocol asks."""
-
-    epsilon_cap: float = Field(gt=0)
-    """Largest epsilon that any one patient may spend, over all studies."""
-    delta: float = Field(gt=0, lt=0.1)
-    """Delta at which the cap is read."""
-    minimum_children: int = Field(ge=3)
-    """A sum over fewer children does not leave."""
-    trust: Literal["secure-sum", "local"]
-    """The weakest protection that the site accepts: under 'secure-sum' the sites' noise may be shared
-    out under masks; under 'local' this site adds all of the noise itself, or does not answer."""
-    colluding_sites: int = Field(ge=0)
-    """So many other sites, at least, may side with the centre without harm to this site's children."""
-    exact_sums: StrictBool
-    """Consent to releases without noise. They have no epsilon."""
-
-
-class ComputeSettings(_Table):
+class ComputeSettings(Table):
     """What the site computes with."""
 
     device: Literal["auto", "cpu", "cuda"]
@@ -48,7 +28,7 @@ class ComputeSettings(_Table):
     """Most memory, in 10^9 bytes, that answering may use."""
 
 
-class SiteSettings(_Table):
+class SiteSettings(Table):
     """One site, as its own file describes it; relative paths are relative to that file."""
 
     site: SiteName

@@ -16,8 +16,8 @@ from esn_client.site.keys import (
 from esn_client.site.settings import SiteSettings
 from esn_core.errors import ConfigError
 from esn_core.identity.enrolment import EnrolmentRequest
+from esn_core.identity.roster import RosterEntry
 from esn_core.identity.signing import create_signing_key
-from esn_core.protocol.protocol import RosterEntry
 from esn_core.system.files import write_new, write_whole
 
 SALT_BYTES = 32
@@ -106,3 +106,21 @@ def _new_names(*paths: Path) -> Iterator[tuple[Path, ...]]:
         if public_half(new).exists():
             public_half(new).replace(public_half(path))
         new.replace(path)
+
+
+def read_salt(settings: SiteSettings) -> bytes:
+    """Return the secret that turns participant labels into the ledger's identifiers.
+
+    Raises
+    ------
+    ConfigError
+        The file is not there, or was damaged.
+
+    """
+    if not settings.salt_path.exists():
+        raise ConfigError(f"{settings.state}: this site has no state; run 'esn-client init' first")
+    salt = settings.salt_path.read_bytes()
+    # With a shorter key the ledger's identifiers could be guessed.
+    if len(salt) != SALT_BYTES:
+        raise ConfigError(f"{settings.salt_path}: holds {len(salt)} bytes, not {SALT_BYTES}: it was damaged")
+    return salt

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from esn_client.cohort.participants import read_phenotypes
-from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.audit_log import AuditLog, check_against_audit
 from esn_client.gate.gate import check_budget
 from esn_client.site.centre_kit import load_kit
 from esn_client.site.settings import SiteSettings, load_site
-from esn_client.site.state import own_entry
+from esn_client.site.state import own_entry, read_salt
 from esn_client.status.snapshot import Circumstances, open_ledger
-from esn_client.worker.site import check_against_audit, read_salt
 from esn_core.errors import ConfigError, DataError, EsnError, LinkError, ProtocolError
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.signature import today_utc

@@ -7,12 +7,28 @@ the children, a model) is some hundred MB, which a hospital need not hold betwee
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from esn_core.errors import EsnError, GateError
-from esn_core.messages.question import LARGEST_MESSAGE_BYTES
+from esn_client.answers.hospital import Hospital
+from esn_client.answers.study import Study
+from esn_client.answers.training import device_for
+from esn_client.approval.approvals import Approvals
+from esn_client.cohort.cohort import load_cohort
+from esn_client.cohort.participants import read_participants
+from esn_client.gate.audit_log import AuditLog, check_against_audit
+from esn_client.gate.gate import Gate
+from esn_client.gate.ledger import Ledger
+from esn_client.gate.noise import discrete_gaussian
+from esn_client.site.centre_kit import centre_key
+from esn_client.site.keys import load_identity_key, load_mask_key
+from esn_client.site.settings import SiteSettings
+from esn_client.site.state import read_salt
+from esn_core.errors import ConfigError, DataError, EsnError, GateError
+from esn_core.messages.envelope import LARGEST_MESSAGE_BYTES
+from esn_core.protocol.protocol import Protocol
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +82,7 @@ def main() -> None:
     pipe = Connection(int(sys.argv[2]))
     try:
         from esn_client.site.settings import load_site
-        from esn_client.worker.site import open_hospital
+        from esn_client.worker.process import open_hospital
 
         with open_hospital(load_site(Path(sys.argv[1]))) as (hospital, _):
             serve(pipe, hospital.reply)
@@ -76,3 +92,58 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+@contextmanager
+def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, Approvals]]:
+    """Open the ledger and stand ready to answer the approved protocols, those of later included.
+
+    Yields
+    ------
+    Hospital
+        Answers questions.
+    Approvals
+        What it answers questions of, at each moment.
+
+    Raises
+    ------
+    ConfigError
+        The site was not initialised, or has no kit of the centre.
+    ProtocolError
+        An approved protocol was changed since.
+    LedgerError
+        The ledger is not the one that this site wrote, or older than its audit log.
+
+    """
+    if not settings.salt_path.exists():
+        raise ConfigError(f"{settings.state}: this site has no state; run 'esn-client init' first")
+    audit = AuditLog(settings.audit_path, site=settings.site)
+    key = centre_key(settings)
+    approvals = Approvals(settings, centre_key=key, audit=audit)
+    for digest in approvals.digests():
+        approvals.recorded(digest)
+    device = device_for(settings.compute.device)
+    participants = read_participants(settings.dataset)
+    if not settings.derivatives.is_dir():
+        raise DataError(f"{settings.derivatives}: there is no such directory; run 'esn-client prepare' first")
+
+    def load(protocol: Protocol) -> Study:
+        cohort = load_cohort(
+            participants, site=settings.site, derivatives=settings.derivatives, protocol=protocol
+        )
+        return Study(settings.site, protocol, cohort, device)
+
+    identity = load_identity_key(settings.identity_key_path)
+    with Ledger(settings.ledger_path, identity) as ledger:
+        check_against_audit(ledger, audit)
+        gate = Gate(
+            site=settings.site,
+            limits=settings.limits,
+            ledger=ledger,
+            audit=audit,
+            salt=read_salt(settings),
+            identity_key=identity,
+            mask_key=load_mask_key(settings.mask_key_path),
+            noise=discrete_gaussian,
+        )
+        yield Hospital(gate=gate, centre_key=key, approved=approvals.protocol, load=load), approvals

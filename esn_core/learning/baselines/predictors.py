@@ -15,16 +15,16 @@ from torch import nn
 
 from esn_core.connectome.atlas import Atlas
 from esn_core.errors import DataError
+from esn_core.gase import GASE_MIDDLE, GASE_UNIT, standardise_severity
 from esn_core.learning.baselines.networks import BrainNetCnn, GraphNetwork, PlainCnn, train
 from esn_core.learning.baselines.published import train_published
 from esn_core.learning.severity_model import as_matrices, predict
 from esn_core.learning.weights import pretrained
-from esn_core.privacy import release as releases
-from esn_core.privacy.release import GASE_MIDDLE, GASE_UNIT, PREDICTION_CLIP
+from esn_core.severity_network.association import association_rows
 from esn_core.severity_network.candidates import Candidates
 from esn_core.severity_network.selection import masked_input
 from esn_core.statistics.agreement import fisher_interval
-from esn_core.statistics.recalibration import affine
+from esn_core.statistics.recalibration import PREDICTION_CLIP, affine, calibration_rows
 
 Floats = NDArray[np.float64]
 Fitted = Callable[[Floats], Floats]
@@ -140,8 +140,8 @@ class CompactDcnnRn:
 
     def fit(self, scores: Floats, gase: Floats, *, rng: np.random.Generator) -> Fitted:  # noqa: ARG002
         """Select the network, and calibrate."""
-        mean = float(releases.standardise_severity(gase).mean())
-        rows = releases.association_rows(self.candidates.features(scores), gase, mean_severity=mean)
+        mean = float(standardise_severity(gase).mean())
+        rows = association_rows(self.candidates.features(scores), gase, mean_severity=mean)
         network = self.candidates.network(rows.sum(axis=0), children=float(len(gase)), noise_sd=0.0)
         model, edges = pretrained(self.weights), self.candidates.edges
 
@@ -150,7 +150,7 @@ class CompactDcnnRn:
             said = predict(model, _matrices(values, edges, self.atlas))
             return np.clip(said, -PREDICTION_CLIP, PREDICTION_CLIP)
 
-        sums = releases.calibration_rows(raw(scores), gase).sum(axis=0)
+        sums = calibration_rows(raw(scores), gase).sum(axis=0)
         intercept, slope = affine(sums, fewest_children=1.0, noise_sd=0.0)
         return lambda rows: GASE_MIDDLE + GASE_UNIT * (intercept + slope * raw(rows))
 

@@ -83,7 +83,7 @@ def enrol(
     from esn_server.enrolment.kits import write_kit
     from esn_server.enrolment.revocations import require_not_revoked, revoked_node_keys
     from esn_server.enrolment.sites import keep_enrolment, node_key_of, read_request
-    from esn_server.link.flower_run import register_site, unregister_site
+    from esn_server.link.registration import register_site, unregister_site
     from esn_server.service.address import whereabouts
 
     _warn_of_expiry(directory)
@@ -115,7 +115,7 @@ def revoke(
     """Take a site's enrolment back, for good. The centre must be started."""
     from esn_server.enrolment.revocations import revoked_node_keys
     from esn_server.enrolment.sites import revoke as take_back
-    from esn_server.link.flower_run import unregister_site
+    from esn_server.link.registration import unregister_site
     from esn_server.service.address import whereabouts
 
     take_back(directory, site)

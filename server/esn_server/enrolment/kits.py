@@ -5,7 +5,7 @@ from pathlib import Path
 from esn_core.errors import ConfigError
 from esn_core.identity.enrolment import SiteKit
 from esn_core.identity.public_keys import identity_text
-from esn_core.protocol.protocol import RosterEntry
+from esn_core.identity.roster import RosterEntry
 from esn_core.system.files import write_whole
 from esn_server.enrolment.centre_keys import load_centre_key, read_certificate, server_names
 

@@ -10,8 +10,9 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict
 
 from esn_core.errors import ProtocolError
-from esn_core.protocol.protocol import RosterEntry, SiteName, read_toml
+from esn_core.identity.roster import RosterEntry, SiteName
 from esn_core.system.files import write_whole
+from esn_core.system.toml_file import read_toml
 
 KeyName = Literal["node_key", "identity_key", "mask_key"]
 _KEYS: tuple[KeyName, ...] = ("node_key", "identity_key", "mask_key")

@@ -6,8 +6,9 @@ import tomli_w
 
 from esn_core.errors import ConfigError, ProtocolError
 from esn_core.identity.enrolment import EnrolmentRequest
-from esn_core.protocol.protocol import RosterEntry, read_toml
+from esn_core.identity.roster import RosterEntry
 from esn_core.system.files import write_whole
+from esn_core.system.toml_file import read_toml
 from esn_server.enrolment.revocations import KeyName, keep_revocation, require_not_revoked, revoked_node_keys
 
 

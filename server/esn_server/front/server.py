@@ -21,7 +21,7 @@ from pathlib import Path
 
 import h11
 
-from esn_core.messages.question import LARGEST_MESSAGE_BYTES
+from esn_core.messages.envelope import LARGEST_MESSAGE_BYTES
 from esn_server.front.held_polls import Turns
 from esn_server.front.http_connection import Connection, Hurry, Request
 from esn_server.front.limits import CallRate, ConnectionCount

@@ -2,26 +2,22 @@
 
 import os
 
+from esn_server.link.registration import certificate_of, control_client
+
 os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")  # read at Flower's import
 
 import contextlib
-import datetime
 import logging
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from cryptography.hazmat.primitives import serialization
-from flwr.common.constant import HEARTBEAT_PATIENCE, SubStatus
+from flwr.common.constant import SubStatus
 from flwr.common.serde import run_from_proto
 from flwr.proto.control_pb2 import (
-    ListNodesRequest,
-    RegisterNodeRequest,
     StartRunRequest,
-    UnregisterNodeRequest,
 )
 from flwr.proto.fab_pb2 import Fab
 from flwr.proto.runtime_pb2 import (
@@ -31,7 +27,6 @@ from flwr.proto.runtime_pb2 import (
     SendTaskHeartbeatRequest,
 )
 from flwr.supercore.constant import TaskType
-from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
@@ -42,8 +37,6 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 
 from esn_core.errors import LinkError
-from esn_core.system.loopback import bypass_proxy
-from esn_server.enrolment.centre_keys import read_node_key
 from esn_server.link.bundle import build_bundle
 from esn_server.link.bundle import bundle_sha256 as bundle_sha256
 from esn_server.link.grid import PatientGrid
@@ -123,7 +116,7 @@ def open_run(directory: Path, *, address: str) -> Iterator[Transport]:
 @contextlib.contextmanager
 def _flower_run(directory: Path, address: str) -> Iterator[Transport]:
     """Open a Flower run; the caller holds the directory's lock."""
-    certificate = _certificate(directory)
+    certificate = certificate_of(directory)
     secret = read_secret(directory)
     with contextlib.ExitStack() as stack:
         with reaching(address):
@@ -160,106 +153,9 @@ def _flower_run(directory: Path, address: str) -> Iterator[Transport]:
                 logger.warning("the SuperLink was not told that run %d is %s: %s", run_id, status, error)
 
 
-def register_site(directory: Path, address: str, public_key: Path) -> int:
-    """Let the SuperLink accept a site's key.
-
-    Parameters
-    ----------
-    directory : Path
-        The centre's directory.
-    address : str
-        ``host:port`` of the SuperLink.
-    public_key : Path
-        The site's public key, elliptic curve, in OpenSSH format.
-
-    Returns
-    -------
-    int
-        The site's node id; a key that is registered already keeps its own.
-
-    Raises
-    ------
-    ConfigError
-        `public_key` cannot be read, or is of another kind.
-    LinkError
-        The SuperLink cannot be reached.
-
-    """
-    key = read_node_key(public_key)
-    with reaching(address), _control_client(address, _certificate(directory)) as control:
-        for node in control.ListNodes(ListNodesRequest()).nodes_info:
-            if node.public_key == key and not node.unregistered_at:
-                return int(node.node_id)
-        return int(control.RegisterNode(RegisterNodeRequest(public_key=key)).node_id)
-
-
-@dataclass(frozen=True)
-class KnownNode:
-    """A registered site, as the SuperLink sees it.
-
-    Attributes
-    ----------
-    online : bool
-        Whether its last heartbeat is recent enough.
-    last_heard_at : datetime or None
-        Of its last heartbeat; None before the first.
-
-    """
-
-    online: bool
-    last_heard_at: datetime.datetime | None
-
-
-def known_nodes(directory: Path, address: str) -> dict[str, KnownNode]:
-    """Return the registered sites by their public keys, in OpenSSH form.
-
-    Raises
-    ------
-    LinkError
-        The SuperLink cannot be reached.
-
-    """
-    with reaching(address), _control_client(address, _certificate(directory)) as control:
-        infos = [n for n in control.ListNodes(ListNodesRequest()).nodes_info if not n.unregistered_at]
-    found = {}
-    for info in infos:
-        key = serialization.load_pem_public_key(info.public_key)
-        text = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
-        heard = None
-        if info.online_until:
-            # Flower stores until when it waits: two intervals from the heartbeat on.
-            last = info.online_until - HEARTBEAT_PATIENCE * info.heartbeat_interval
-            heard = datetime.datetime.fromtimestamp(last, datetime.UTC)
-        found[text] = KnownNode(online=info.status == "online", last_heard_at=heard)
-    return found
-
-
-def unregister_site(directory: Path, address: str, public_key: Path) -> None:
-    """Let the SuperLink accept a site's key no longer; a key that it does not know is left alone.
-
-    Parameters
-    ----------
-    directory, address, public_key
-        As for `register_site`.
-
-    Raises
-    ------
-    ConfigError
-        `public_key` cannot be read, or is of another kind.
-    LinkError
-        The SuperLink cannot be reached.
-
-    """
-    key = read_node_key(public_key)
-    with reaching(address), _control_client(address, _certificate(directory)) as control:
-        for node in control.ListNodes(ListNodesRequest()).nodes_info:
-            if node.public_key == key and not node.unregistered_at:
-                control.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
-
-
 def _submit(address: str, certificate: bytes) -> int:
     """Start a run of the bundle without code, and return its id."""
-    with _control_client(address, certificate) as control:
+    with control_client(address, certificate) as control:
         response = control.StartRun(
             StartRunRequest(fab=Fab(hash_str=bundle_sha256(), content=build_bundle()))
         )
@@ -323,25 +219,8 @@ def _only_run(directory: Path) -> Iterator[None]:
         yield
 
 
-def _control_client(address: str, certificate: bytes) -> ControlHttpClient:
-    """Return a client of the API that registers nodes and starts runs."""
-    # The SuperLink is the centre's own, whatever proxy this machine uses for the world.
-    bypass_proxy(address.rpartition(":")[0].strip("[]"))
-    return ControlHttpClient.from_server_address(
-        address, False, certificate, [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
-    )
-
-
 def _runtime_client(address: str, certificate: bytes, proof: object) -> RuntimeHttpClient:
     """Return a client of the API that a ServerApp uses, with the proof that it may."""
     return RuntimeHttpClient.from_server_address(
         address, False, certificate, [RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"), proof]
     )
-
-
-def _certificate(directory: Path) -> bytes:
-    """Return the certificate authority that the SuperLink has to prove itself against."""
-    try:
-        return (directory / "ca.crt").read_bytes()
-    except OSError as error:
-        raise LinkError(f"{directory / 'ca.crt'} cannot be read: {error.strerror}") from error

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from esn_core.errors import StudyError
-from esn_core.messages.question import question_in, sha256_of
+from esn_core.messages.envelope import sha256_of
+from esn_core.messages.question import question_in
 from esn_core.system.chained_log import ChainedLog
-from esn_server.study.rounds import Link, ReceivedReply
+from esn_server.study.link import Link, ReceivedReply
 
 
 class LoggedLink:

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ConfigError
+from esn_core.identity.roster import RosterEntry
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.analyses import Analyses
 from esn_core.protocol.phases import Phase, PlannedPhase, planned_phases
-from esn_core.protocol.protocol import RosterEntry
 from esn_core.protocol.signature import today_utc
 from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS
 from esn_server.link.bundle import bundle_sha256

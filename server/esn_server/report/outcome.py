@@ -17,11 +17,11 @@ from esn_server.report.analyses_outcome import (
     cohort_of,
     cross_site_of,
     cross_validation_of,
+    exact_network_of,
     explanation_of,
     neurocognition_of,
     random_score_of,
 )
-from esn_server.report.network_outcome import exact_network_of
 from esn_server.report.result import (
     Evaluation,
     GaseBin,

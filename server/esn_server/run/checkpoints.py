@@ -11,9 +11,11 @@ from typing import Self
 import numpy as np
 
 from esn_core.errors import StudyError
-from esn_core.messages.question import EMPTY_LEDGER, LedgerMark, Question, SiteFacts
+from esn_core.messages.facts import EMPTY_LEDGER, LedgerMark, SiteFacts
+from esn_core.messages.question import Question
 from esn_core.privacy.release import ReleaseKind
-from esn_server.study.rounds import Pooled, Rounds
+from esn_server.study.asking import Pooled
+from esn_server.study.rounds import Rounds
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from esn_core.errors import ConfigError, ProtocolError, StudyError
-from esn_core.messages.question import EMPTY_LEDGER, LedgerMark
+from esn_core.messages.facts import EMPTY_LEDGER, LedgerMark
 from esn_core.system.files import write_whole
 from esn_server.run.checkpoints import RunStore
 

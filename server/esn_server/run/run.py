@@ -14,8 +14,9 @@ from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import load_signed, require_current, today_utc
 from esn_server.enrolment.centre_keys import load_centre_key
 from esn_server.enrolment.sites import node_key_of, require_enrolled
-from esn_server.link.flower_run import open_study, register_site
+from esn_server.link.flower_run import open_study
 from esn_server.link.message_log import LoggedLink
+from esn_server.link.registration import register_site
 from esn_server.protocol.signing import require_own_bundle
 from esn_server.report.outcome import result_of
 from esn_server.report.page import write_page

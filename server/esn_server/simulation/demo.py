@@ -18,9 +18,10 @@ from rich.console import Console
 
 from esn_core.errors import ConfigError, StudyError
 from esn_core.identity.enrolment import SiteKit
-from esn_core.protocol.protocol import load_protocol, read_toml
+from esn_core.protocol.protocol import load_protocol
 from esn_core.system.child_process import ChildProcess
 from esn_core.system.loopback import free_port
+from esn_core.system.toml_file import read_toml
 from esn_server.enrolment.sites import read_request
 from esn_server.report.result import StudyResult, read_result
 from esn_server.run.run import write_outcome

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_core.connectome.atlas import Atlas
-from esn_core.connectome.connectome import Template
+from esn_core.connectome.template import Template
+from esn_core.gase import GASE_UNIT, standardise_severity
 from esn_core.learning.severity_model import Connectomes, as_matrices
 from esn_core.privacy.accounting import mu_for, noise_multiplier_for
 from esn_core.privacy.fixed_point import noise_sd
-from esn_core.privacy.release import GASE_UNIT, association, association_rows, standardise_severity
+from esn_core.severity_network.association import association_release, association_rows
 from esn_core.severity_network.candidates import Candidates, Source, candidates_of
 from esn_core.severity_network.selection import masked_input
 from esn_core.simulation.anatomy import Anatomy, human_anatomy, phantom_anatomy
@@ -91,7 +92,7 @@ def draw_lesson(atlas: Atlas, rng: np.random.Generator) -> Lesson:
     candidates = _candidates(atlas, consortium, rng)
     scores, gase = _pooled(consortium, "training")
     mean = float(standardise_severity(gase).mean())
-    kind = association(candidates.released)
+    kind = association_release(candidates.released)
     total = association_rows(candidates.features(scores), gase, mean_severity=mean).sum(axis=0)
     epsilon = float(np.exp(rng.uniform(*np.log(_EPSILONS))))
     multiplier = noise_multiplier_for(mu_for(epsilon, _DELTA), share=_SELECTION_SHARE, releases=1)

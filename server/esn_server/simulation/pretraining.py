@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from esn_core.connectome.atlas import load_atlas
 from esn_core.learning.severity_model import Connectomes, SeverityModel, predict
-from esn_core.privacy.release import PREDICTION_CLIP
+from esn_core.statistics.recalibration import PREDICTION_CLIP
 from esn_core.system.files import write_whole
 from esn_server.simulation.lessons import Lesson, draw_lesson
 

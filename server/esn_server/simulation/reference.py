@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_core.connectome.atlas import Atlas, load_atlas
-from esn_core.connectome.connectome import edge_scores, strengths_of_counts
 from esn_core.connectome.control_offset import control_offset
+from esn_core.connectome.template import edge_scores, strengths_of_counts
 from esn_core.learning.baselines.predictors import (
     CompactDcnnRn,
     EdgeRidge,

@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from esn_core.errors import ConfigError, EsnError
-from esn_core.messages.question import LedgerMark
+from esn_core.messages.facts import LedgerMark
 from esn_server.enrolment.sites import enrolled, node_key_of
-from esn_server.link.flower_run import known_nodes
+from esn_server.link.registration import known_nodes
 from esn_server.run.directory import PROGRESS
 from esn_server.run.progress import REFRESH_S, RunProgress, read_progress
 from esn_server.run.queue import queue

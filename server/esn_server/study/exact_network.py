@@ -17,8 +17,7 @@ from esn_core.severity_network.bootstrap import Partial, bootstrap_r, network_bo
 from esn_core.severity_network.components import Component, network_based
 from esn_core.severity_network.exact import ExactNetwork, Moments, discovered, exact_network
 from esn_core.severity_network.exact_releases import moments_of, network, network_null, null_moments
-from esn_server.study.asking import Arrays
-from esn_server.study.rounds import Pooled
+from esn_server.study.asking import Arrays, Pooled
 
 Floats = NDArray[np.float64]
 Sum = Callable[[Phase, ReleaseKind, int, Arrays], tuple[Pooled, float]]

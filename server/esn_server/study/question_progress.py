@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from esn_core.messages.question import QuestionId, SiteFacts
+from esn_core.messages.facts import SiteFacts
+from esn_core.messages.question import QuestionId
 
 State = Literal["not-connected", "not-asked", "asked", "lost", "answered", "refused"]
 """Of one site: 'lost' means that its link failed and it is asked again; 'refused', that it is not."""

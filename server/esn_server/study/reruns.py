@@ -16,13 +16,12 @@ from esn_core.analyses.reruns import (
     reruns_of,
     tested_reruns,
 )
-from esn_core.privacy import release as releases
 from esn_core.privacy.accounting import NO_NOISE
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.candidates import Candidates
-from esn_core.statistics.agreement import Agreement, agreement, noise_sd_of_r
-from esn_core.statistics.recalibration import affine
+from esn_core.statistics.agreement import EVALUATION, Agreement, agreement, noise_sd_of_r
+from esn_core.statistics.recalibration import CALIBRATION, affine
 from esn_server.study.asking import Ask
 
 
@@ -105,7 +104,7 @@ def run_reruns(
     total, noise = ask("rerun-calibration", rerun_calibration(reruns), 0, {"edge_weights": edge_weights})
     lines = [
         affine(sums, fewest_children=fewest_children, noise_sd=noise)
-        for sums in total.reshape(len(reruns), releases.CALIBRATION.dimension)
+        for sums in total.reshape(len(reruns), CALIBRATION.dimension)
     ]
     given = {"edge_weights": edge_weights, "calibration": np.array(lines).ravel()}
     by_site: dict[str, Tested] = {}
@@ -116,7 +115,7 @@ def run_reruns(
         exact = price_of(protocol).of("rerun-evaluation").noise_multiplier == NO_NOISE
         total, noise = ask("rerun-evaluation", rerun_evaluation(tested, exact=exact), 0, given)
         blocks = evaluation_blocks(tested, exact=exact)
-        together = np.zeros(releases.EVALUATION.dimension)
+        together = np.zeros(EVALUATION.dimension)
         for block, summed in zip(blocks, total.reshape(len(blocks), -1), strict=True):
             if block[0].without is None:
                 random.append(_tested(summed, noise, rng))

@@ -10,22 +10,25 @@ for until the deadline.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 from typing import Protocol as Structural
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from numpy.typing import NDArray
 
 from esn_core.errors import EsnError, ProtocolError, StudyError
 from esn_core.identity.public_keys import identity_key
-from esn_core.messages.question import Answer, LedgerMark, Question, SiteFacts, sha256_of
+from esn_core.messages.answer import Answer
+from esn_core.messages.envelope import sha256_of
+from esn_core.messages.facts import LedgerMark, SiteFacts
+from esn_core.messages.question import Question
 from esn_core.privacy.fixed_point import add_up, check_range, leave_grid
 from esn_core.privacy.release import ReleaseKind
 from esn_core.privacy.secure_sum import Attempt, unmask
 from esn_core.protocol.protocol import Protocol
+from esn_server.study.asking import Pooled
+from esn_server.study.link import Link, ReceivedReply
 from esn_server.study.question_progress import Observe, SiteStanding, Standing, State
 
 _log = logging.getLogger(__name__)
@@ -41,51 +44,6 @@ _RETRY_AFTER_S = 3.0
 # A question can be lost on its way without a word: the link hands each message out once. A site that is
 # silent is asked again after this long, and later after longer; it answers what it paid for once.
 _REPEAT_AFTER_S = 20.0
-
-
-class ReceivedReply(Structural):
-    """What a link returns for one message."""
-
-    @property
-    def message_id(self) -> str:
-        """Which message this replies to."""
-
-    @property
-    def body(self) -> bytes | None:
-        """The answer, or None when there is none."""
-
-    @property
-    def error(self) -> str | None:
-        """Why there is no answer: the class of an error."""
-
-
-class Link(Structural):
-    """What carries messages to the sites and back."""
-
-    def send(self, node_id: int, body: bytes) -> str:
-        """Send `body` to a node; return the id of the message."""
-
-    def receive(self) -> Sequence[ReceivedReply]:
-        """Return the replies that have arrived since the last call; do not wait."""
-
-    def online(self) -> set[int]:
-        """Return the nodes that are connected now."""
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """The sum of the sites' answers.
-
-    Attributes
-    ----------
-    total : (d,) float64
-    sites : tuple of str
-        Who answered, in the order of the roster.
-
-    """
-
-    total: NDArray[np.float64]
-    sites: tuple[str, ...]
 
 
 class Memory(Structural):

@@ -11,28 +11,30 @@ from numpy.typing import NDArray
 
 from esn_core.analyses.reruns import reruns_of
 from esn_core.connectome.atlas import Atlas, load_atlas
-from esn_core.connectome.connectome import Template
+from esn_core.connectome.template import Template
 from esn_core.errors import StudyError
+from esn_core.gase import GASE_UNIT
 from esn_core.learning.optimiser import CentreOptimiser
+from esn_core.learning.releases import attribution_release, gradient_release, local_update_release, mean_loss
 from esn_core.learning.weights import pretrained, to_vector
-from esn_core.messages.question import Question, QuestionId, SiteFacts
-from esn_core.privacy import release as releases
+from esn_core.messages.facts import SiteFacts
+from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.fixed_point import noise_sd
 from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.phases import Phase
 from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.severity_network.association import CENTRE, association_release
 from esn_core.severity_network.candidates import Candidates
 from esn_core.severity_network.selection import SeverityNetwork
-from esn_core.statistics.agreement import Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
+from esn_core.statistics.agreement import EVALUATION, Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
 from esn_core.statistics.combat import COVARIATE_NORM, COVARIATES, combat, combat_model
 from esn_core.statistics.matching import COHORT, Matching, matching
-from esn_core.statistics.recalibration import affine
-from esn_server.study.asking import Arrays
+from esn_core.statistics.recalibration import CALIBRATION, affine
+from esn_server.study.asking import Arrays, Pooled
 from esn_server.study.exact_network import NetworkFound, run_network
 from esn_server.study.neurocognition import Neurocognition, run_neurocognition
 from esn_server.study.reruns import Reruns, run_reruns
-from esn_server.study.rounds import Pooled
 
 
 class Asking(Structural):
@@ -277,13 +279,13 @@ def _harmonise(study: _Run) -> None:
 
 
 def _centre(study: _Run) -> tuple[float, float]:
-    pooled, _ = study.sum("centre", releases.CENTRE)
+    pooled, _ = study.sum("centre", CENTRE)
     children = max(float(pooled.total[0]), study.fewest_children)
     return children, float(np.clip(pooled.total[1] / children, -1, 1))
 
 
 def _select(study: _Run, children: float, mean_severity: float) -> SeverityNetwork:
-    kind = releases.association(study.candidates.released)
+    kind = association_release(study.candidates.released)
     pooled, noise = study.sum("association", kind, arrays={"mean_severity": np.array([mean_severity])})
     return study.candidates.network(pooled.total, children=children, noise_sd=noise)
 
@@ -299,7 +301,7 @@ def _train(
     )
     local, bound = rules.local_steps > 1, rules.max_gradient_norm
     phase: Phase = "local-update" if local else "gradient"
-    describe = releases.local_update if local else releases.gradient
+    describe = local_update_release if local else gradient_release
     kind = describe(len(optimiser.weights), max_gradient_norm=bound)
     losses = []
     for round_ in range(rules.rounds):
@@ -309,7 +311,7 @@ def _train(
         total = pooled.total
         if local:
             total, children = total[:-1], float(total[-1])
-        losses.append(releases.mean_loss(total, children, max_gradient_norm=bound))
+        losses.append(mean_loss(total, children, max_gradient_norm=bound))
         study.learned(round_, losses[-1])
         optimiser.step(total[:-1] / children)
     return optimiser.weights, tuple(losses)
@@ -317,7 +319,7 @@ def _train(
 
 def _calibrate(study: _Run, network: SeverityNetwork, weights: NDArray[np.float64]) -> tuple[float, float]:
     pooled, noise = study.sum(
-        "calibration", releases.CALIBRATION, arrays={"weights": weights, "edge_weights": network.weight}
+        "calibration", CALIBRATION, arrays={"weights": weights, "edge_weights": network.weight}
     )
     return affine(pooled.total, fewest_children=study.fewest_children, noise_sd=noise)
 
@@ -325,7 +327,7 @@ def _calibrate(study: _Run, network: SeverityNetwork, weights: NDArray[np.float6
 def _evaluate(
     study: _Run, given: Arrays, rng: np.random.Generator
 ) -> tuple[Agreement, float | None, float | None]:
-    pooled, noise = study.sum("evaluation", releases.EVALUATION, arrays=given)
+    pooled, noise = study.sum("evaluation", EVALUATION, arrays=given)
     found = agreement(pooled.total)
     return found, noise_sd_of_mae(found.children, noise), noise_sd_of_r(pooled.total, noise, rng=rng)
 
@@ -340,9 +342,9 @@ def _match(study: _Run) -> Matching | None:
 def _explain(study: _Run, given: Arrays) -> Attribution | None:
     if not study.protocol.analyses.explanation:
         return None
-    kind = releases.attribution(len(study.candidates.edges))
+    kind = attribution_release(len(study.candidates.edges))
     pooled, noise = study.sum("attribution", kind, arrays=given)
-    unit = releases.GASE_UNIT / max(float(pooled.total[0]), study.fewest_children)
+    unit = GASE_UNIT / max(float(pooled.total[0]), study.fewest_children)
     return Attribution(pooled.total[1:] * unit, noise * unit)
 
 

@@ -1,0 +1,25 @@
+"""What a site never exceeds, whatever a protocol asks."""
+
+from typing import Literal
+
+from pydantic import Field, StrictBool
+
+from esn_core.system.toml_file import Table
+
+
+class Limits(Table):
+    """What the site allows, whatever a protocol asks."""
+
+    epsilon_cap: float = Field(gt=0)
+    """Largest epsilon that any one patient may spend, over all studies."""
+    delta: float = Field(gt=0, lt=0.1)
+    """Delta at which the cap is read."""
+    minimum_children: int = Field(ge=3)
+    """A sum over fewer children does not leave."""
+    trust: Literal["secure-sum", "local"]
+    """The weakest protection that the site accepts: under 'secure-sum' the sites' noise may be shared
+    out under masks; under 'local' this site adds all of the noise itself, or does not answer."""
+    colluding_sites: int = Field(ge=0)
+    """So many other sites, at least, may side with the centre without harm to this site's children."""
+    exact_sums: StrictBool
+    """Consent to releases without noise. They have no epsilon."""

@@ -1,0 +1,88 @@
+"""The envelope of a message: a safetensors file of bounded size, and the signature of whoever sent it.
+
+Named arrays and a small JSON header, nothing that could run. The signature, 64 bytes, follows the file,
+and is looked at before anything else is.
+"""
+
+import hashlib
+import json
+import re
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from esn_core.errors import ProtocolError
+from esn_core.identity.signing import SIGNATURE_BYTES, is_signed, sign
+
+_M = TypeVar("_M", bound=BaseModel)
+
+LARGEST_MESSAGE_BYTES = 7 * 2**20
+"""Of a question or an answer; the centre's front lets through what holds one, Flower's wrapping included."""
+
+LARGEST_HEADER_BYTES = 64 * 2**10
+
+HEADER = "esn"
+
+_NOT_SIGNED = {
+    "question": "a question must be signed by the centre's signing key, and this one is not",
+    "answer": "the answer is not signed by the site's identity key",
+}
+
+_TOO_LARGE = "a message may hold {limit} bytes at most, not {found}"
+
+
+def sha256_of(body: bytes) -> str:
+    """Return the hash by which both sides log a message."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def seal(body: bytes, key: Ed25519PrivateKey, purpose: Literal["question", "answer"]) -> bytes:
+    return body + sign(body, key, purpose)
+
+
+def unseal(sealed: bytes, key: Ed25519PublicKey, purpose: Literal["question", "answer"]) -> bytes:
+    """Return what was signed, once it is known who signed it."""
+    if len(sealed) > LARGEST_MESSAGE_BYTES:
+        raise ProtocolError(_TOO_LARGE.format(limit=LARGEST_MESSAGE_BYTES, found=len(sealed)))
+    body, signature = sealed[:-SIGNATURE_BYTES], sealed[-SIGNATURE_BYTES:]
+    if not is_signed(body, signature, key, purpose):
+        raise ProtocolError(_NOT_SIGNED[purpose])
+    return body
+
+
+def pack(arrays: dict[str, NDArray[np.float64]] | dict[str, NDArray[np.int64]], header: BaseModel) -> bytes:
+    metadata = {HEADER: header.model_dump_json()}
+    body: bytes = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
+    return body
+
+
+def unpack(body: bytes, *, integers: bool = False) -> tuple[dict[str, NDArray[Any]], str]:
+    # A header of many empty arrays would cost far more memory than it has bytes.
+    length = int.from_bytes(body[:8], "little")
+    if length > LARGEST_HEADER_BYTES:
+        raise ProtocolError(f"a message's header may hold {LARGEST_HEADER_BYTES} bytes at most, not {length}")
+    try:
+        arrays = load(body)
+        header = json.loads(body[8 : 8 + length])["__metadata__"][HEADER]
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ProtocolError("a message must be a safetensors file with an 'esn' header") from error
+    dtype = np.int64 if integers else np.float64
+    for name, array in arrays.items():
+        if not re.fullmatch(r"[a-z_]{1,40}", name) or array.dtype != dtype or array.ndim != 1:
+            raise ProtocolError(f"a message's arrays must be {np.dtype(dtype)} vectors with plain names")
+        if not np.isfinite(array).all():
+            raise ProtocolError(f"array '{name}' of a message holds numbers that are not finite")
+    return arrays, header
+
+
+def validated(model: type[_M], header: str) -> _M:
+    try:
+        return model.model_validate_json(header)
+    except ValidationError as error:
+        places = ", ".join(".".join(map(str, e["loc"])) or "header" for e in error.errors())
+        raise ProtocolError(f"a message's header cannot be used: {places}") from error

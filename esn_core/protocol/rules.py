@@ -1,0 +1,147 @@
+"""The tables of a protocol, each with the rules that concern it alone."""
+
+import hashlib
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from esn_core.identity.public_keys import identity_key, readable
+from esn_core.protocol.phases import Phase
+from esn_core.severity_network.candidates import Source
+from esn_core.system.toml_file import Table
+
+
+class CohortRules(Table):
+    """Who is in the study, and who is held out."""
+
+    held_out_fraction: float = Field(gt=0, lt=0.9)
+    split_salt: str = Field(min_length=1, max_length=80)
+    """Mixed into the hash that decides, for each child alone, whether it is held out."""
+    minimum_children: int = Field(ge=3)
+    """A sum over fewer children than this does not leave a site."""
+    harmonisation: Literal["own-controls", "combat"] = "own-controls"
+    """How a scanner's effect is removed: by the site's healthy controls, or by ComBat on the children with
+    epilepsy of all sites. ComBat is for studies without noise: other children enter a child's scores."""
+
+    def holds_out(self, label: str, *, site: str) -> bool:
+        """Decide whether a child is held out.
+
+        The decision depends on the child's own label alone, so that adding a child
+        moves no other from one split to the other: without that, the sums of the
+        two splits would have no bounded sensitivity.
+        """
+        digest = hashlib.sha256(f"{self.split_salt}\n{site}\n{label}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") < self.held_out_fraction * 2**64
+
+
+class SelectionRules(Table):
+    """How the severity network is found."""
+
+    candidates: Source
+    """Public list of edges that may belong to the network: those present in the atlas's template, each by
+    itself; those of a published list; or the template's edges by pairs of modules, one number a pair."""
+    pairs: tuple[tuple[str, str], ...] = ()
+    """The published list, by region names, for candidates 'list' alone. It is public only for children who
+    were not in the study that found it: a site with such a child must not approve the protocol."""
+
+    @model_validator(mode="after")
+    def _list_belongs_to_its_source(self) -> Self:
+        if self.candidates == "list" and not self.pairs:
+            raise ValueError("candidates 'list' need 'pairs', the published pairs of regions")
+        if self.candidates != "list" and self.pairs:
+            raise ValueError(f"'pairs' belong to candidates 'list', not '{self.candidates}'")
+        return self
+
+
+class ModelRules(Table):
+    """The network and where it starts from."""
+
+    name: Literal["compact"]
+    initial_weights: Literal["compact-3"]
+    """Weights pre-trained on simulated children, shipped with this software."""
+
+
+class TrainingRules(Table):
+    """Full batches; with one local step, a round is one step of DP-SGD."""
+
+    rounds: int = Field(ge=0, le=1000)
+    strategy: Literal["fedadam", "fedavg", "fedprox"] = "fedadam"
+    """`fedadam`: the centre's Adam on the mean gradient; `fedavg`: sites descend by themselves, and the
+    centre takes the mean of where they arrived; `fedprox`: the same, held near where they began."""
+    local_steps: int = Field(default=1, ge=1, le=100)
+    """Steps of a site in a round. Several are for studies without noise: what they give is no sum over
+    children."""
+    proximal: float = Field(default=0.0, ge=0, le=1000)
+    """FedProx's mu."""
+    learning_rate: float = Field(gt=0, le=1)
+    """Of the centre's Adam, or of the sites' descent."""
+    max_gradient_norm: float = Field(gt=0, le=1000)
+    """Of one child's gradient; with several local steps, of a site's update over the learning rate."""
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_strategy(self) -> Self:
+        if self.strategy == "fedadam" and self.local_steps > 1:
+            raise ValueError(f"fedadam takes 1 local step, not {self.local_steps}; choose fedavg or fedprox")
+        if self.strategy == "fedprox" and (self.local_steps < 2 or self.proximal == 0):
+            raise ValueError(
+                f"fedprox needs 2 local steps or more and a proximal term above 0, not {self.local_steps} "
+                f"and {self.proximal:g}: it would be fedavg"
+            )
+        if self.strategy != "fedprox" and self.proximal > 0:
+            raise ValueError(f"a proximal term belongs to fedprox, not to {self.strategy}")
+        pull = self.proximal * self.learning_rate
+        if pull >= 1:
+            raise ValueError(
+                f"the proximal term times the learning rate must be below 1, not {pull:g}: each step would "
+                "overshoot the weights that it is to stay near"
+            )
+        return self
+
+    @property
+    def in_words(self) -> str:
+        """The strategy, its rounds and steps, as people read them."""
+        names = {"fedadam": "FedAdam", "fedavg": "FedAvg", "fedprox": "FedProx"}
+        words = f"{names[self.strategy]}, {self.rounds} {'round' if self.rounds == 1 else 'rounds'}"
+        if self.local_steps > 1:
+            words += f" of {self.local_steps} steps at each site"
+        if self.proximal:
+            words += f", proximal term {self.proximal:g}"
+        return f"{words}, learning rate {self.learning_rate:g}"
+
+
+class PrivacyRules(Table):
+    """What the study may learn about one child."""
+
+    trust: Literal["secure-sum", "local"]
+    """Whether the sites' noise is shared out under masks, or each site adds all of it."""
+    colluding_sites: int = Field(ge=0, le=100)
+    """So many sites may tell the centre all they know, and the noise of the others still suffices.
+    With 0, a site that subtracts its own noise from a result is left with too little."""
+    noise: Literal["gaussian", "none"]
+    epsilon: float = Field(gt=0, le=50)
+    """Budget of one child: training and held-out children spend it separately. Unused without noise."""
+    delta: float = Field(gt=0, lt=0.1)
+    shares: dict[Phase, Annotated[float, Field(gt=0, le=1)]]
+    """How the budget is divided among the phases that have noise: parts of mu squared. Those that touch
+    training children sum to 1, and so do those that touch held-out children. Unused without noise."""
+
+
+class RoundRules(Table):
+    """When a phase counts as answered."""
+
+    quorum: int = Field(ge=3)
+    deadline_s: float = Field(gt=0, le=7 * 86400)
+
+
+class Signature(Table):
+    """The centre's signature under a protocol; see `esn_core.protocol.signature`."""
+
+    key: str = Field(pattern=r"^ssh-ed25519 [A-Za-z0-9+/=]+$")
+    """Public key of whoever signed, in OpenSSH form without a comment."""
+    value: str = Field(pattern=r"^[A-Za-z0-9+/]{86}==$")
+    """Ed25519 signature of the canonical form, in base64."""
+
+    @field_validator("key")
+    @classmethod
+    def _is_key(cls, text: str) -> str:
+        return readable(text, identity_key)

@@ -1,0 +1,54 @@
+"""TOML files as checked models: complain once, completely."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from esn_core.errors import ConfigError, EsnError
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def read_toml(path: Path, model: type[_M], *, error: type[EsnError] = ConfigError) -> _M:
+    """Read a TOML file into a checked model, and complain once, completely.
+
+    Raises
+    ------
+    EsnError
+        Of class `error`; one line that lists every unknown, missing or impossible setting.
+
+    """
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as cause:
+        raise error(f"{path}: there is no such file") from cause
+    except (OSError, UnicodeDecodeError) as cause:
+        raise error(f"{path}: cannot be read as a text file") from cause
+    # ValueError: numbers of thousands of digits; RecursionError: tables in tables without end.
+    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as cause:
+        raise error(f"{path}: is not TOML: {cause}") from cause
+    try:
+        return model.model_validate(content)
+    except ValidationError as cause:
+        raise error(f"{path}: {_faults(cause)}") from cause
+
+
+def _faults(cause: ValidationError) -> str:
+    said = []
+    for fault in cause.errors():
+        place = ".".join(str(part) for part in fault["loc"]) or "file"
+        if fault["type"] == "missing":
+            said.append(f"missing setting '{place}'")
+        elif fault["type"] == "extra_forbidden":
+            said.append(f"unknown setting '{place}'")
+        else:
+            text = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            said.append(f"'{place}': {text[:1].lower()}{text[1:]}")
+    return "; ".join(said)
