@@ -34,7 +34,7 @@ def covariates(split, severity):
 def harmonised_together(consortium):
     """Each site's candidate edges after ComBat, from sums formed of all children at one place.
 
-    That these are the scores of neuroCombat is what `tests/core/test_combat.py` shows.
+    That these are the scores of neuroCombat is what `tests/core/statistics/test_combat.py` shows.
     """
     edges = consortium.protocol.candidates.edges
     found = {}

@@ -17,7 +17,7 @@ from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.protocol.quality_limits import overall
 
 SPEC = importlib.util.spec_from_file_location(
-    "real_subject", Path(__file__).parents[1] / "benchmarks" / "real_subject.py"
+    "real_subject", Path(__file__).parents[3] / "benchmarks" / "real_subject.py"
 )
 real_subject = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(real_subject)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from esn_client.site.settings import load_site
 
-EXAMPLE = Path(__file__).parents[2] / "site_configs" / "example.toml"
+EXAMPLE = Path(__file__).parents[3] / "site_configs" / "example.toml"
 
 
 def test_the_example_is_what_init_writes():
