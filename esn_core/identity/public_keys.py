@@ -66,6 +66,7 @@ def mask_key(text: str) -> X25519PublicKey:
 
 
 def readable(text: str, read: Callable[[str], object]) -> str:
+    """Return a key's text as it came, if `read` can read it; pydantic is told otherwise by `ValueError`."""
     try:
         read(text)
     except ProtocolError as fault:

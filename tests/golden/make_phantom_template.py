@@ -2,8 +2,9 @@
 
 Usage: python tests/golden/make_phantom_template.py [--controls 24] [--seed 20251122] [--n-procs 2]
 
-Writes esn_core/connectome/atlases/phantom-28.template.tsv, and phantom-28.template.json with where it came from. The
-recipe is esn_core/connectome/atlases/phantom-28.recipe.toml: a template holds for the recipe that made it.
+Writes esn_core/connectome/atlases/phantom-28.template.tsv, and phantom-28.template.json with where it came
+from. The recipe is esn_core/connectome/atlases/phantom-28.recipe.toml: a template holds for the recipe that
+made it.
 """
 
 import argparse

@@ -41,7 +41,7 @@ class Lesson:
     edges : (d,) int64
         The candidates, as indices into the atlas's edges.
     values : (n, d) float32
-        Scores weighted by the consortium's severity network (`esn_core.severity_network.selection.masked_input`).
+        Scores weighted by the consortium's severity network (`selection.masked_input`).
     severity : (n,) float64
         The hidden one, in the model's unit.
     gase : (n,) float64

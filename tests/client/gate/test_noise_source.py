@@ -11,7 +11,7 @@ from scipy import stats
 import esn_client
 from esn_client.gate.noise import discrete_gaussian
 from esn_client.site.settings import SiteSettings
-from esn_client.worker import site
+from esn_client.worker import process
 from esn_core.protocol.protocol import Protocol
 
 CLIENT = Path(esn_client.__file__).parent
@@ -101,19 +101,21 @@ def test_a_hospitals_gate_is_given_the_real_noise_and_nothing_else():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Gate"
     ]
     noises = {name: ast.unparse(words["noise"]) for name, words in gates}
-    assert noises.pop("site.py") == "discrete_gaussian"
-    assert site.discrete_gaussian is discrete_gaussian
+    assert noises.pop("process.py") == "discrete_gaussian"
+    assert process.discrete_gaussian is discrete_gaussian
     # The audit at a site runs the same gate over a ledger of its own; its noise is the same.
     assert set(noises.values()) <= {"discrete_gaussian"}
 
 
 def test_nothing_on_the_way_out_draws_from_another_generator():
-    for name in ("egress", "ledger", "site", "answers", "app", "guard"):
-        tree = ast.parse((CLIENT / f"{name}.py").read_text(encoding="utf-8"))
+    sources = [*sorted((CLIENT / "gate").glob("*.py")), *sorted((CLIENT / "worker").glob("*.py"))]
+    sources += [CLIENT / "answers" / "hospital.py", CLIENT / "app.py", CLIENT / "link" / "guard.py"]
+    for path in sources:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 assert not RANDOM & {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 assert node.module not in RANDOM
             elif isinstance(node, ast.Attribute):
-                assert node.attr not in {"random", "default_rng"}, name
+                assert node.attr not in {"random", "default_rng"}, path.name
