@@ -1,0 +1,120 @@
+"""Commands that make connectomes: simulated hospitals, and scans prepared."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from esn_core.errors import ConfigError, SubjectsFailedError
+from esn_core.system.command_line import progress_bar
+
+
+def simulate(
+    directory: Annotated[Path, typer.Argument(help="The BIDS dataset to write.")],
+    site: Annotated[str, typer.Option(help="north, south or west; any name with --connectomes.")],
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal datasets.")],
+    connectomes: Annotated[
+        Path | None,
+        typer.Option(help="Write derivatives there at once, on desikan-killiany-83, and no scans."),
+    ] = None,
+    world: Annotated[
+        str,
+        typer.Option(
+            help="With --connectomes: clinical, weak, non-additive or epilepsy (published regions)."
+        ),
+    ] = "clinical",
+    children: Annotated[int, typer.Option(min=1, help="Children with drug-resistant epilepsy.")] = 24,
+    controls: Annotated[int, typer.Option(min=0, help="Healthy controls.")] = 8,
+    truth: Annotated[Path | None, typer.Option(help="Write the hidden truth here, for tests only.")] = None,
+    n_procs: Annotated[int, typer.Option(min=1, help="Subjects at a time.")] = 1,
+) -> None:
+    """Write a simulated hospital, raw diffusion MRI or connectomes, of children who do not exist."""
+    from esn_client.simulation.connectomes import write_connectomes
+    from esn_client.simulation.scans import write_site
+
+    if connectomes is not None:
+        write_connectomes(
+            directory,
+            connectomes,
+            site=site,
+            seed=seed,
+            children=children,
+            controls=controls,
+            truth=truth,
+            world=world,
+        )
+        typer.echo(str(directory))
+        return
+    if world != "clinical":
+        raise ConfigError("--world is for --connectomes; scans are simulated of one kind of world alone")
+    write_site(
+        directory, site=site, seed=seed, children=children, controls=controls, truth=truth, n_procs=n_procs
+    )
+    typer.echo(str(directory))
+
+
+def prepare(
+    bids_dir: Annotated[Path, typer.Argument(help="The BIDS dataset with the scans.")],
+    output_dir: Annotated[Path, typer.Argument(help="The derivative dataset to write.")],
+    analysis_level: Annotated[
+        Literal["participant", "group"],
+        typer.Argument(help="participant: make connectomes; group: judge all that are made."),
+    ],
+    protocol: Annotated[Path, typer.Option(help="The study's protocol: its table [imaging] is the recipe.")],
+    participant_label: Annotated[
+        list[str] | None, typer.Option(help="Only this participant, with or without 'sub-'; may be repeated.")
+    ] = None,
+    session_label: Annotated[
+        list[str] | None, typer.Option(help="Only this session, with or without 'ses-'; may be repeated.")
+    ] = None,
+    n_procs: Annotated[int, typer.Option(min=1, help="Subjects at a time.")] = 1,
+    mem_gb: Annotated[float | None, typer.Option(min=0.5, help="Memory of all subjects at a time.")] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="Where streamlines are followed; a card is taken only when it is asked for."),
+    ] = "cpu",
+    work_dir: Annotated[
+        Path | None,
+        typer.Option(help="Keep every stage here; without it, those of unfinished subjects stay."),
+    ] = None,
+    skip_pages: Annotated[bool, typer.Option(help="Make no page on each subject's quality.")] = False,
+    tractograms: Annotated[bool, typer.Option(help="Keep all streamlines too, as .trx.")] = False,
+    exclude_failed: Annotated[
+        bool, typer.Option(help="group: studies leave out the visits whose numbers fail.")
+    ] = False,
+) -> None:
+    """Make each subject's connectome from its raw diffusion MRI, and judge it."""
+    from esn_client.imaging.pipeline.dataset_run import prepare as prepare_dataset
+    from esn_client.imaging.quality.site_table import site_files, write_site
+    from esn_core.protocol.protocol import load_protocol
+
+    recipe = load_protocol(protocol).imaging
+    if analysis_level == "group":
+        rows = write_site(output_dir, recipe, exclude_failed=exclude_failed)
+        for path in site_files(output_dir, recipe):
+            typer.echo(str(path))
+        failed, left_out = sum(r.verdict == "fail" for r in rows), sum(r.excluded for r in rows)
+        typer.echo(f"{len(rows)} visits: {failed} fail, studies leave {left_out} out", err=True)
+        return
+    if exclude_failed:
+        raise ConfigError("--exclude-failed belongs to the group level, which judges all visits")
+    with progress_bar(f"preparing {bids_dir.name}") as tell:
+        failures = prepare_dataset(
+            bids_dir,
+            output_dir,
+            recipe,
+            participants=participant_label,
+            sessions=session_label,
+            n_procs=n_procs,
+            mem_gb=mem_gb,
+            device=device,
+            work_dir=work_dir,
+            pages=not skip_pages,
+            tractograms=tractograms,
+            progress=tell,
+        )
+    if failures:
+        for failure in failures:
+            typer.echo(f"not prepared: {failure.visit}: {failure.error_class}: {failure.message}", err=True)
+        raise SubjectsFailedError(f"{len(failures)} visits could not be prepared; the others are done")
+    typer.echo(str(output_dir))

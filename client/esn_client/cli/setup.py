@@ -1,0 +1,107 @@
+"""Commands that set a site up: its keys, its centre's kit."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from esn_client.cli.arguments import SettingsFile
+from esn_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from esn_client.site.settings import SiteSettings
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(help="Where settings and state are written.")],
+    site: Annotated[str, typer.Option(help="The site's name in the roster.")],
+    epsilon_cap: Annotated[float, typer.Option(help="Largest epsilon of one patient, over all studies.")],
+    delta: Annotated[float, typer.Option(help="Delta at which the cap is read.")],
+    dataset: Annotated[Path, typer.Option(help="BIDS dataset.")],
+    derivatives: Annotated[Path, typer.Option(help="Where 'prepare' writes.")],
+    trust: Annotated[
+        Literal["secure-sum", "local"],
+        typer.Option(help="local: this site adds all of the noise to its own sums, whatever others do."),
+    ] = "secure-sum",
+    colluding_sites: Annotated[
+        int, typer.Option(min=0, help="Other sites that may side with the centre without harm.")
+    ] = 1,
+    exact_sums: Annotated[bool, typer.Option(help="Consent to releases without noise.")] = False,
+) -> None:
+    """Write the site's settings, its keys and enrolment request, and an empty ledger."""
+    from esn_client.site.settings import load_site
+    from esn_client.site.state import create_state
+
+    path = directory / "site.toml"
+    if path.exists():
+        raise ConfigError(f"{path} exists; a site is initialised once")
+    template = (files("esn_client.site") / "site.toml.template").read_text(encoding="utf-8")
+    values = {
+        "site": site,
+        "dataset": str(dataset.resolve()),
+        "derivatives": str(derivatives.resolve()),
+        "trust": trust,
+    }
+    text = template.format(
+        **{name: json.dumps(value, ensure_ascii=False) for name, value in values.items()},
+        epsilon_cap=epsilon_cap,
+        delta=delta,
+        colluding_sites=colluding_sites,
+        exact_sums=str(exact_sums).lower(),
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    try:
+        settings = load_site(path)
+        create_state(settings)
+    except BaseException:
+        path.unlink()
+        raise
+    typer.echo(str(settings.enrolment_path))
+    _say_request(settings)
+
+
+def kit(
+    settings: SettingsFile,
+    kit_file: Annotated[Path, typer.Argument(help="The kit that the centre sent back.")],
+    fingerprint: Annotated[
+        str | None, typer.Option(help="As the centre read it out; without it, a terminal is asked.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option(help="Accept another signing key or authority than the one before.")
+    ] = False,
+) -> None:
+    """Take in the centre's kit: from then on, only that centre is connected to and believed."""
+    from esn_client.site.centre_kit import read_kit, take_in
+    from esn_client.site.settings import load_site
+    from esn_core.system.command_line import compare_by_telephone
+
+    site, found = load_site(settings), read_kit(kit_file)
+    compare_by_telephone(f"the kit {kit_file}", found.fingerprint, heard=fingerprint)
+    take_in(site, found, replace=replace)
+    typer.echo(found.address)
+
+
+def rotate(settings: SettingsFile) -> None:
+    """Make new node and mask keys, and a request for the centre to exchange them; the ledger's key stays."""
+    from esn_client.site.settings import load_site
+    from esn_client.site.state import rotate as make_new_keys
+
+    site = load_site(settings)
+    make_new_keys(site)
+    typer.echo(str(site.enrolment_path))
+    _say_request(site)
+
+
+def _say_request(site: "SiteSettings") -> None:
+    """Say what becomes of an enrolment request."""
+    from esn_client.site.state import own_entry
+
+    typer.echo(
+        "Send this request to the centre; there is no secret in it. When they call, read out:\n"
+        f"  {own_entry(site).fingerprint}\n"
+        "Everything else in the state directory stays here.",
+        err=True,
+    )

@@ -1,0 +1,126 @@
+"""Commands about protocols: drafted, checked, signed, priced."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from esn_core.errors import ConfigError
+from esn_server.cli.arguments import Centre
+
+
+def new(
+    directory: Centre,
+    study: Annotated[str, typer.Option(help="Name of the study.")],
+    epsilon: Annotated[float, typer.Option(help="Budget of one child.")],
+    delta: Annotated[float, typer.Option(help="Below 1 over the pooled number of children.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    split_salt: Annotated[str, typer.Option(help="Decides, with a child's label, who is held out.")],
+    simulated: Annotated[bool, typer.Option(help="Whether every child is simulated.")],
+    noise: Annotated[
+        Literal["gaussian", "none"], typer.Option(help="none: exact sums, for simulated children.")
+    ] = "gaussian",
+    trust: Annotated[
+        Literal["secure-sum", "local"], typer.Option(help="local: every site adds the whole noise.")
+    ] = "secure-sum",
+    colluding_sites: Annotated[
+        int, typer.Option(min=0, help="Sites that may side with the centre without harm to the others.")
+    ] = 1,
+    atlas: Annotated[
+        str, typer.Option(help="phantom-28 for rehearsals; desikan-killiany-83 or aal-116 for real scans.")
+    ] = "phantom-28",
+    valid_days: Annotated[int, typer.Option(min=1, help="Days until the protocol expires.")] = 365,
+    training_rounds: Annotated[int, typer.Option(min=0, help="Steps of DP-SGD.")] = 8,
+    cohort_summary: Annotated[
+        bool, typer.Option(help="Ask how children and controls match, and who was left out.")
+    ] = False,
+    cross_site: Annotated[bool, typer.Option(help="Leave one site out, in turn.")] = False,
+    folds: Annotated[int, typer.Option(help="Parts of a cross-validation; 0: none.")] = 0,
+    random_scores: Annotated[int, typer.Option(min=0, help="Runs with scores drawn at random.")] = 0,
+    explanation: Annotated[bool, typer.Option(help="Ask what each edge contributes.")] = False,
+    network: Annotated[
+        bool, typer.Option(help="Ask for the exact network and its stability; needs --exact network.")
+    ] = False,
+    neurocognition: Annotated[
+        bool, typer.Option(help="Ask whether the prediction explains impairment; edit the models afterwards.")
+    ] = False,
+    exact: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="cohort, explanation, network or neurocognition without noise, so without epsilon."
+        ),
+    ] = None,
+    deadline_s: Annotated[float, typer.Option(help="Longest that one question may take.")] = 600.0,
+) -> None:
+    """Draft a protocol with all enrolled sites on its roster; edit it, then sign it."""
+    from esn_core.protocol.protocol import load_protocol
+    from esn_server.enrolment.sites import enrolled
+    from esn_server.protocol.drafting import analyses_of, draft
+
+    if out.exists():
+        raise ConfigError(f"{out} exists; a protocol is never overwritten")
+    text = draft(
+        study=study,
+        roster=enrolled(directory),
+        simulated=simulated,
+        trust=trust,
+        colluding_sites=colluding_sites,
+        noise=noise,
+        epsilon=epsilon,
+        delta=delta,
+        split_salt=split_salt,
+        training_rounds=training_rounds,
+        deadline_s=deadline_s,
+        atlas=atlas,
+        analyses=analyses_of(
+            cohort=cohort_summary,
+            cross_site=cross_site,
+            folds=folds,
+            random_scores=random_scores,
+            explanation=explanation,
+            network=network,
+            neurocognition=neurocognition,
+            exact=exact or (),
+        ),
+        valid_days=valid_days,
+    )
+    out.write_text(text, encoding="utf-8")
+    try:
+        typer.echo(load_protocol(out).sha256)
+    except BaseException:
+        out.unlink()
+        raise
+
+
+def validate(protocol_file: Annotated[Path, typer.Argument(help="The protocol, a draft or signed.")]) -> None:
+    """Say every fault of a protocol at once; or who signed it, until when it counts, and what it costs."""
+    from esn_server.protocol.signing import validate as in_words
+
+    typer.echo(in_words(protocol_file))
+
+
+def sign(
+    directory: Centre, protocol_file: Annotated[Path, typer.Argument(help="The protocol, as it is to be.")]
+) -> None:
+    """Sign a protocol in its own file, for the sites to review and approve."""
+    from esn_server.protocol.signing import sign_protocol
+
+    typer.echo(sign_protocol(protocol_file, directory).sha256)
+
+
+def price(
+    protocol_file: Annotated[Path, typer.Argument(help="The protocol.")],
+    training_children: Annotated[int, typer.Option(min=1, help="Expected at all sites together.")],
+    held_out_children: Annotated[int, typer.Option(min=4, help="Expected at all sites together.")],
+) -> None:
+    """Say what a protocol costs each child, and what its noise will leave of each result."""
+    from esn_core.protocol.protocol import load_protocol
+    from esn_server.protocol.price_list import price_list
+
+    typer.echo(
+        price_list(
+            load_protocol(protocol_file),
+            training_children=training_children,
+            held_out_children=held_out_children,
+        )
+    )

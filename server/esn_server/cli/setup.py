@@ -1,0 +1,129 @@
+"""Commands that set a centre up: its authority, its service, its sites."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from esn_server.cli.arguments import Centre
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(help="The directory to make.")],
+    name: Annotated[list[str], typer.Option(help="Host name or IP address of this centre; may be repeated.")],
+) -> None:
+    """Make the centre's certificates, its signing key, and a protocol to read."""
+    from esn_core.identity.signing import fingerprint
+    from esn_core.system.files import write_whole
+    from esn_server.enrolment.centre_keys import create_authority, load_centre_key
+    from esn_server.protocol.drafting import example
+
+    create_authority(directory, names=name)
+    write_whole(directory / "protocol.example.toml", example().encode())
+    typer.echo(str(directory))
+    typer.echo(
+        f"The centre signs with {fingerprint(load_centre_key(directory).public_key())}. Sites get what they "
+        "need in their kits, from 'esn-server enrol'; the directory itself stays here. protocol.example.toml "
+        "in it is for you to read.",
+        err=True,
+    )
+
+
+def start(
+    directory: Centre,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 9092,
+    health_host: Annotated[
+        str, typer.Option(help="Address of the gRPC health service; it has no TLS, keep it inside.")
+    ] = "127.0.0.1",
+    health_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the gRPC health service.")
+    ] = 9093,
+) -> None:
+    """Serve the link that sites connect to, until stopped; what dies of it is started again."""
+    from esn_server.service.supervisor import serve
+
+    _warn_of_expiry(directory)
+    serve(directory, host=host, port=port, health_host=health_host, health_port=health_port, ready=typer.echo)
+
+
+def enrol(
+    directory: Centre,
+    request: Annotated[Path, typer.Argument(help="The site's enrolment.toml, from 'esn-client init'.")],
+    fingerprint: Annotated[
+        str | None, typer.Option(help="As the site read it out; without it, a terminal is asked.")
+    ] = None,
+    public_address: Annotated[
+        str | None,
+        typer.Option(help="host:port at which sites reach this centre; else its first name and its port."),
+    ] = None,
+    replace: Annotated[bool, typer.Option(help="Exchange the keys of a site that has rotated them.")] = False,
+) -> None:
+    """Let a site in by its keys, and write the kit to send to it. The centre must be started."""
+    from esn_core.system.command_line import compare_by_telephone
+    from esn_server.enrolment.kits import write_kit
+    from esn_server.enrolment.revocations import require_not_revoked, revoked_node_keys
+    from esn_server.enrolment.sites import keep_enrolment, node_key_of, read_request
+    from esn_server.link.registration import register_site, unregister_site
+    from esn_server.service.address import whereabouts
+
+    _warn_of_expiry(directory)
+    entry = read_request(request)
+    require_not_revoked(directory, entry)
+    compare_by_telephone(f"the request of {entry.site}", entry.fingerprint, heard=fingerprint)
+    # Asked before anything is kept: a centre that is not started enrols nobody.
+    started = whereabouts(directory)
+    address = started.superlink
+    port = int(started.public.rpartition(":")[2])
+    path, kit = write_kit(directory, entry, public_address=public_address, port=port)
+    keep_enrolment(directory, entry, replace=replace)
+    register_site(directory, address, node_key_of(directory, entry.site))
+    for key in revoked_node_keys(directory, entry.site):
+        unregister_site(directory, address, key)
+    typer.echo(str(path))
+    typer.echo(
+        f"Send this kit to {entry.site}; there is no secret in it. When they call, read out:\n"
+        f"  {kit.fingerprint}",
+        err=True,
+    )
+
+
+def revoke(
+    directory: Centre,
+    site: Annotated[str, typer.Argument(help="The site's name.")],
+) -> None:
+    """Take a site's enrolment back, for good. The centre must be started."""
+    from esn_server.enrolment.revocations import revoked_node_keys
+    from esn_server.enrolment.sites import revoke as take_back
+    from esn_server.link.registration import unregister_site
+    from esn_server.service.address import whereabouts
+
+    take_back(directory, site)
+    typer.echo(f"{site} is revoked at this centre", err=True)
+    address = whereabouts(directory).superlink
+    # Said to the SuperLink again and again, where need be: its database may come from a backup.
+    for key in revoked_node_keys(directory, site):
+        unregister_site(directory, address, key)
+    typer.echo(site)
+
+
+def renew(
+    directory: Centre,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Host name or IP address; without any, those of before.")
+    ] = None,
+) -> None:
+    """Make a new server certificate of the same authority; then start the centre again."""
+    from esn_server.enrolment.centre_keys import renew_server
+
+    names = renew_server(directory, names=name or ())
+    typer.echo(str(directory / "server.crt"))
+    typer.echo(f"good for {', '.join(names) or 'the loopback'}; stop the centre and start it again", err=True)
+
+
+def _warn_of_expiry(directory: Path) -> None:
+    """Say which of the centre's certificates end within 30 days."""
+    from esn_server.enrolment.centre_keys import expiry_warnings
+
+    for warning in expiry_warnings(directory):
+        typer.echo(f"esn-server: {warning}", err=True)

@@ -1,0 +1,95 @@
+"""Commands about studies: run, watched, reported, compared with the sites' logs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from esn_core.system.command_line import progress_bar
+from esn_server.cli.arguments import Centre
+from esn_server.cli.setup import _warn_of_expiry
+
+
+def run_study(
+    directory: Centre,
+    protocol_file: Annotated[Path, typer.Argument(help="The protocol that the sites approved.")],
+    out: Annotated[Path, typer.Option(help="Directory of this run; made where it is missing.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after the last finished step of the run that is there.")
+    ] = False,
+) -> None:
+    """Run a study and write result.json and report.html; one that was started before is waited for."""
+    from esn_server.run.run import run as run_protocol
+
+    _warn_of_expiry(directory)
+    with progress_bar("study") as tell:
+        result = run_protocol(
+            protocol_file,
+            out,
+            centre=directory,
+            progress=lambda phase, done, rounds: tell(phase, done + 1, rounds),
+            resume=resume,
+        )
+    typer.echo(str(out / "result.json"))
+    found = result.evaluation
+    typer.echo(
+        f"r {found.r:.2f}" if found.r is not None else f"r undefined: {found.undefined_because}", err=True
+    )
+
+
+def status(
+    directory: Centre,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Runs' directories; those under way are shown anyway.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until interrupted.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Show it as a page at this machine's loopback.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the page.")] = 9095,
+) -> None:
+    """Show sites, studies, whom they wait for and when they will be done; disturbs nothing."""
+    from esn_server.status.status import status_of
+
+    places = runs or []
+    if web:
+        from esn_server.status.page.serving import serve_page
+
+        serve_page(lambda: status_of(directory, places), port=port, ready=typer.echo)
+    elif as_json:
+        typer.echo(status_of(directory, places).model_dump_json(indent=2))
+    else:
+        from esn_server.status.terminal import show
+
+        show(lambda: status_of(directory, places), watch=watch)
+
+
+def verify_audit(
+    directory: Centre,
+    site_logs: Annotated[list[Path], typer.Argument(help="From each site's 'esn-client audit-log export'.")],
+) -> None:
+    """Compare the centre's log of messages with those of sites; the first difference is an error."""
+    from esn_server.link.log_comparison import verify
+
+    for found in verify(directory, site_logs):
+        typer.echo(
+            f"{found.site}: {found.questions} questions and {found.answers} answers agree; lost under way: "
+            f"{found.lost_questions} questions and {found.lost_answers} answers"
+        )
+
+
+def report(
+    result: Annotated[Path, typer.Argument(help="A result.json.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")],
+    no_noise: Annotated[
+        Path | None, typer.Option(help="result.json of the same study without noise, set beside it.")
+    ] = None,
+) -> None:
+    """Write the report of a result again."""
+    from esn_core.connectome.atlas import load_atlas
+    from esn_server.report.page import write_page
+    from esn_server.report.result import read_result
+
+    found = read_result(result)
+    beside = read_result(no_noise) if no_noise else None
+    write_page(found, load_atlas(found.severity_network.atlas), out, no_noise=beside)
+    typer.echo(str(out))
