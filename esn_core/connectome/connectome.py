@@ -1,4 +1,17 @@
-"""Structural connectomes: how many streamlines join each pair of regions."""
+"""Structural connectomes: how many streamlines join each pair of regions.
+
+The type has rules, which it checks when it is built, so that whoever receives a `Connectome` may trust it:
+
+* the counts are float64, finite and not negative;
+* they are symmetric, as the pair (a, b) is the pair (b, a);
+* there is one name for each row.
+
+>>> Connectome(np.array([[3.0, 5.0], [5.0, 0.0]]), ("hippocampus", "amygdala")).counts.sum()
+np.float64(13.0)
+>>> Connectome(np.array([[3.0, 5.0], [4.0, 0.0]]), ("hippocampus", "amygdala"))
+Traceback (most recent call last):
+esn_core.errors.DataError: counts must be symmetric: the pair (a, b) is the pair (b, a)
+"""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,22 @@
-"""Templates: public mean, spread and age slope of each edge's strength, and the scores against them."""
+"""Templates: public mean, spread and age slope of each edge's strength, and the scores against them.
+
+An edge's strength is the log of its share of a subject's streamlines (`edge_strengths`). Its score is how far
+that lies from what the template expects at the subject's age and sex (`edge_scores`). A score is computed
+from one subject and public numbers alone: no other patient enters, which is what the bounds of privacy
+stand on.
+
+>>> template = Template(
+...     "three-edges",
+...     mean=np.array([6.0, 5.0, 4.0]),
+...     sd=np.array([0.5, 0.5, 0.5]),
+...     age_slope=np.array([0.1, 0.0, 0.0]),
+...     sex_slope=np.zeros(3),
+...     present=np.array([True, True, True]),
+...     sha256="",
+... )
+>>> edge_scores(np.array([6.2, 5.0, 3.0]), template, age_years=12.0, sex=1.0)
+array([ 0.,  0., -2.])
+"""
 
 import csv
 import hashlib

@@ -1,4 +1,17 @@
-"""The severity model: a weighted connectome in, standardised GASE out."""
+"""The severity model: a weighted connectome in, standardised GASE out.
+
+`as_matrices` lays the edges' values out as the network's input, `SeverityModel` is the network, `predict`
+applies it to one child after the other. The trained weights travel as one vector (`weights`).
+
+>>> ends = np.array([[0, 1], [0, 2], [1, 2]])
+>>> two_children = as_matrices(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0, 2]), ends=ends, regions=3)
+>>> two_children[0, 0]
+tensor([[0., 1., 0.],
+        [1., 0., 2.],
+        [0., 2., 0.]])
+>>> predict(SeverityModel(), two_children).shape
+(2,)
+"""
 
 import numpy as np
 import torch

@@ -1,1 +1,4 @@
-"""What travels between centre and sites: questions, answers, and their envelope."""
+"""What travels between centre and sites: questions, answers, and their envelope.
+
+Begin with `question`. At a site, answers are made by the gate and nowhere else.
+"""

@@ -1,9 +1,24 @@
-"""What the centre asks and what a site answers, as bytes.
+"""Questions: what the centre asks of a site, as bytes.
 
-Both are safetensors files: named arrays and a small JSON header, nothing that
-could run. A question has an id; the same id is always the same question. The
-signature of whoever sent it, 64 bytes, follows the file, and is looked at before
-anything else is.
+A question is a safetensors file, that is named arrays and a small JSON header, and nothing that could run.
+
+* It has an id; the same id is always the same question.
+* It carries public numbers that the answer depends on, such as the model's weights.
+* The centre's signature, 64 bytes, follows the file, and is looked at before anything else is.
+
+The id and the arrays make the content that a site pays for once; the number of the attempt is no part of it:
+
+>>> from dataclasses import replace
+>>> asked = QuestionId(protocol_sha256="ab" * 32, run="run-1", phase="evaluation", round=0, attempt=0)
+>>> question = Question(asked, {"calibration": np.array([0.0, 1.0])})
+>>> again = replace(question, id=asked.model_copy(update={"attempt": 1}))
+>>> again.content_sha256 == question.content_sha256
+True
+>>> key = Ed25519PrivateKey.generate()
+>>> Question.from_bytes(question.to_bytes(key), key.public_key()).array("calibration", 2)
+array([0., 1.])
+>>> str(question.id)
+'abababababababab/run-1/evaluation/0'
 """
 
 import hashlib

@@ -14,6 +14,14 @@ Jälkö & Honkela 2020; Doroshenko et al. 2022).
 
 The noise is the discrete Gaussian on a fine grid. `grid_delta` bounds what
 that, and the sum of several sites' shares of it, may add to delta.
+
+Four equal releases for a budget of epsilon 8; one of them alone costs less than half of it, not a quarter:
+
+>>> noise = noise_multiplier_for(mu_for(8.0, 1e-3), share=1.0, releases=4)
+>>> round(epsilon_of(compose([GaussianRelease(noise)] * 4), 1e-3), 6)
+8.0
+>>> round(epsilon_of(compose([GaussianRelease(noise)]), 1e-3), 2)
+3.3
 """
 
 import math

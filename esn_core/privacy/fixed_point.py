@@ -1,4 +1,14 @@
-"""Sums as integers on a fixed-point grid, so that adding them is exact and noise can be discrete."""
+"""Sums as integers on a fixed-point grid, so that adding them is exact and noise can be discrete.
+
+The grid of a release is as fine as its bound allows (`ReleaseKind.fraction_bits`). Rows enter it at a site,
+before they are added up; the total of all sites leaves it at the centre.
+
+>>> ages = ReleaseKind("ages", "training", dimension=2, l2_bound=2.0)
+>>> north = sum_rows(np.array([[1.0, 0.25], [1.0, 0.5]]), ages)
+>>> south = sum_rows(np.array([[1.0, 0.125]]), ages)
+>>> add_up([north, south], ages)
+array([3.   , 0.875])
+"""
 
 import math
 

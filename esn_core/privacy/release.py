@@ -5,8 +5,15 @@ a child's rows, clips the result to `l2_bound` in Euclidean norm whatever it
 was given, and sums over the children. So adding or removing one child changes
 the sum by at most `l2_bound`: this is the L2 sensitivity of every release. Its
 proof asks of the code that computed the rows only that a child's row is
-computed from that child alone. The bounds below are chosen so that the clip
-changes nothing when the rows are as they should be.
+computed from that child alone. The bounds of the releases are chosen so that
+the clip changes nothing when the rows are as they should be.
+
+The second of these rows is too long and is scaled down; the third is not finite and counts as zero:
+
+>>> clip_rows(np.array([[1.0, 2.0], [30.0, 40.0], [np.nan, 0.0]]), 5.0)
+array([[1., 2.],
+       [3., 4.],
+       [0., 0.]])
 """
 
 import math

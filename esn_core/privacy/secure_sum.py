@@ -15,6 +15,27 @@ for another. Two such sets always share a site that keeps to this
 
 A check number, linear in the vector, travels with it: if masks do not cancel,
 or an answer was damaged on the way, the sum of the check numbers does not fit.
+
+>>> keys = {site: X25519PrivateKey.generate() for site in ("north", "south", "west")}
+>>> public_keys = {site: key.public_key() for site, key in keys.items()}
+>>> attempt = Attempt("0" * 64, "0123/run-1/evaluation/0", tuple(keys))
+>>> counted = {"north": [1, 2], "south": [10, 20], "west": [100, 200]}
+>>> masked = {
+...     site: mask(
+...         np.array(counted[site]),
+...         attempt,
+...         site=site,
+...         private_key=key,
+...         public_keys=public_keys,
+...         self_masked=False,
+...     )
+...     for site, key in keys.items()
+... }
+>>> unmask(masked, attempt, seeds={})
+array([111, 222])
+>>> unmask({**masked, "west": masked["west"] + 1}, attempt, seeds={})  # doctest: +ELLIPSIS
+Traceback (most recent call last):
+esn_core.errors.ProtocolError: the masks do not cancel: ...
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,15 @@
-"""Agreement of predicted with clinical GASE, from sums over children."""
+"""Agreement of predicted with clinical GASE, from sums over children.
+
+`evaluation_rows` is what one child adds, `EVALUATION` the bound of it, `agreement` what the sum over all
+children says. No child's prediction is needed for r and the errors, only the sums:
+
+>>> predicted, clinical = np.array([2.0, 3.0, 5.0, 6.0]), np.array([1.0, 3.0, 5.0, 7.0])
+>>> found = agreement(evaluation_rows(predicted, clinical).sum(axis=0))
+>>> round(found.r, 6), round(float(np.corrcoef(predicted, clinical)[0, 1]), 6)
+(0.989949, 0.989949)
+>>> round(found.children, 9), round(found.mae, 9)
+(4.0, 0.5)
+"""
 
 import math
 from dataclasses import dataclass

@@ -1,1 +1,4 @@
-"""The one way out: what leaves is bounded, noised, charged, masked and logged here."""
+"""The one way out: what leaves is bounded, noised, charged, masked and logged here.
+
+Begin with `gate`, then `ledger`. A security officer reads these two.
+"""

@@ -1,12 +1,29 @@
 """The gate: everything that leaves a site passes here, in one order.
 
-Protocol and site policy, minimum count, clip, quantise, noise, ledger charge
-together with the noised sum, mask, audit line, bytes. The noised sum is kept
-under the question's id; masks are computed from it again, so the same question
+* protocol and site policy;
+* minimum count;
+* clip, and rounding to the grid;
+* noise;
+* the charge in the ledger, together with the noised sum;
+* mask;
+* audit line;
+* bytes.
+
+The noised sum is kept under the question's id; masks are computed from it again, so the same question
 is answered with the same bytes and charged once.
 
 Between the minimum count and the charge nothing is refused for what is in the
 rows: a refusal costs no privacy, so it must not depend on a child's data.
+
+Begin with `Gate.release`. What it takes are `Rows`: one for each scan, with the child whose scan it is, and
+the kind of release that says how long a row may be.
+
+>>> kind = ReleaseKind("centre", "training", dimension=2, l2_bound=2.0)
+>>> Rows(kind, np.array([[1.0, 0.5]]), ("sub-01",)).participants
+('sub-01',)
+>>> Rows(kind, np.array([[1.0, 0.5]]), ("sub-01", "sub-02"))
+Traceback (most recent call last):
+esn_core.errors.GateError: release centre needs rows of shape (2, 2), not (1, 2)
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -1,1 +1,5 @@
-"""From raw diffusion MRI to a connectome, one subject at a time."""
+"""From raw diffusion MRI to a connectome, one subject at a time.
+
+Begin with `pipeline.reconstruction`, which has every stage in its order. What is done is written
+in the protocol's imaging recipe (`esn_core.protocol.imaging_recipe`); nothing here sends anything.
+"""

@@ -1,1 +1,4 @@
-"""Attacks on a protocol's releases, rehearsed on the site's own children."""
+"""Attacks on a protocol's releases, rehearsed on the site's own children.
+
+Begin with `audit`.
+"""

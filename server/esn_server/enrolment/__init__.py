@@ -1,1 +1,4 @@
-"""Sites enter, renew and leave: certificates, kits, revocations."""
+"""Sites enter, renew and leave: certificates, kits, revocations.
+
+Begin with `sites`.
+"""

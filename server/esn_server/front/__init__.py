@@ -1,1 +1,4 @@
-"""What stands between the internet and the SuperLink."""
+"""What stands between the internet and the SuperLink.
+
+Begin with `server`.
+"""

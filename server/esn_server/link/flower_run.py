@@ -1,4 +1,4 @@
-"""The centre's link to its sites: their registration, and the messages of a run."""
+"""The centre's link to its sites over one Flower run: its messages, and how it ends."""
 
 import os
 

@@ -1,1 +1,4 @@
-"""Protocols as the centre drafts, prices and signs them."""
+"""Protocols as the centre drafts, prices and signs them.
+
+Begin with `drafting`.
+"""

@@ -1,1 +1,4 @@
-"""One run of a study: its directory, its steps on disk, its place in the queue."""
+"""One run of a study: its directory, its steps on disk, its place in the queue.
+
+Begin with `run`.
+"""

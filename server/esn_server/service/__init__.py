@@ -1,1 +1,4 @@
-"""The centre's processes and where they are reached."""
+"""The centre's processes and where they are reached.
+
+Begin with `supervisor`.
+"""

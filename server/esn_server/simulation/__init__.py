@@ -1,1 +1,4 @@
-"""Simulated consortia: the demo, its truth, and public pre-training."""
+"""Simulated consortia: the demo, its truth, and public pre-training.
+
+Begin with `demo`: a whole consortium on this machine.
+"""

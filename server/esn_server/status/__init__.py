@@ -1,1 +1,4 @@
-"""How a centre and its studies stand."""
+"""What a coordinator can be told about a centre: who is connected, what runs, and when it will be done.
+
+Begin with `status`.
+"""

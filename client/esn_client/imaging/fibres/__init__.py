@@ -1,1 +1,4 @@
-"""What the signal says of fibres: tensor, response, orientations."""
+"""What the signal says of fibres: tensor, response, orientations.
+
+Begin with `fodf`.
+"""

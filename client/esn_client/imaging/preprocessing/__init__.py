@@ -1,1 +1,4 @@
-"""From raw volumes to clean ones: gradients, noise, motion, mask."""
+"""From raw volumes to clean ones: gradients, noise, motion, mask.
+
+Begin with `gradient_table`.
+"""

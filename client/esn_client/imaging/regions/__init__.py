@@ -1,1 +1,4 @@
-"""Regions of the atlas in a subject's space, and which of them streamlines join."""
+"""Regions of the atlas in a subject's space, and which of them streamlines join.
+
+Begin with `parcellation`, then `connectivity`.
+"""

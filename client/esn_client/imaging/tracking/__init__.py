@@ -1,1 +1,4 @@
-"""Streamlines: followed, weighted, stored."""
+"""Streamlines: followed, weighted, stored.
+
+Begin with `tracking`; `propagation` is its inner loop.
+"""
