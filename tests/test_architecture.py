@@ -19,6 +19,7 @@ ALLOWED = {
         "esn_server.app",
         "esn_server.link.grid",
         "esn_server.link.flower_run",
+        "esn_server.link.superlink_api",
         "esn_server.link.registration",
     ),
     "dipy": ("esn_client.imaging.",),
@@ -30,6 +31,7 @@ ALLOWED = {
 PRIVATE_FLOWER = (
     "esn_client.link.guard",
     "esn_server.link.flower_run",
+    "esn_server.link.superlink_api",
     "esn_server.link.grid",
     "esn_server.link.registration",
 )

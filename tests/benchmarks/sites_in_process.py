@@ -36,6 +36,7 @@ from esn_server.link.message_log import LoggedLink
 from esn_server.run.checkpoints import Checkpoints, RunStore
 from esn_server.run.memory import Memory
 from esn_server.run.progress import ProgressFile
+from esn_server.study.link import Reply
 from esn_server.study.rounds import Rounds
 
 CHILDREN = 24
@@ -47,13 +48,6 @@ LIMITS = Limits(
     colluding_sites=1,
     exact_sums=False,
 )
-
-
-@dataclass
-class Reply:
-    message_id: str
-    body: bytes | None
-    error: str | None = None
 
 
 @dataclass
@@ -80,7 +74,7 @@ class CheapSites:
             answer = gate.release(question, self.rows, self.protocol)
         self.seconds.append(time.perf_counter() - began)
         self.sent += 1
-        self.replies.append(Reply(f"m{self.sent}", answer))
+        self.replies.append(Reply(f"m{self.sent}", node_id, answer))
         return f"m{self.sent}"
 
     def receive(self) -> list[Reply]:
@@ -163,7 +157,7 @@ def measure(sites: int, *, trust: str, numbers: int, rounds: int) -> dict[str, f
                 protocol=protocol,
                 signing_key=centre_key,
                 memory=Memory(place / "centre", store),
-                observe=ProgressFile(place / "progress.json", protocol=protocol).observe,
+                observer=ProgressFile(place / "progress.json", protocol=protocol),
                 sleep=lambda _: None,
             ),
         )

@@ -14,8 +14,9 @@ from esn_core.system.child_process import ChildProcess
 from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import create_authority
 from esn_server.link.bundle import bundle_sha256
-from esn_server.link.flower_run import Transport, open_run
+from esn_server.link.flower_run import open_flower_run
 from esn_server.link.registration import register_site
+from esn_server.link.transport import Transport
 from esn_server.service.address import whereabouts
 
 pytestmark = pytest.mark.slow
@@ -44,7 +45,7 @@ def started_federation(directory: Path) -> Iterator[tuple[Transport, set[int]]]:
             command = [sys.executable, ECHO_SITE, site, where.public, directory / "centre" / "ca.crt"]
             process = stack.enter_context(subprocess.Popen([*command, bundle_sha256()], cwd=site))
             stack.callback(process.terminate)
-        transport = stack.enter_context(open_run(directory / "centre", address=where.superlink))
+        transport = stack.enter_context(open_flower_run(directory / "centre", where.superlink))
         while transport.online() != nodes:
             time.sleep(0.1)
         yield transport, nodes

@@ -20,8 +20,9 @@ from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import create_authority
 from esn_server.link.bundle import build_bundle, bundle_sha256
 from esn_server.link.registration import register_site
-from esn_server.link.transport import Reply, Transport
+from esn_server.link.transport import Transport
 from esn_server.service.address import whereabouts
+from esn_server.study.link import Reply
 
 
 @contextlib.contextmanager

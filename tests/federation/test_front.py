@@ -30,7 +30,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from esn_client.site.keys import create_node_key
 from esn_server.front.server import MAX_BODY_BYTES
 from esn_server.link.bundle import build_bundle, bundle_sha256
-from esn_server.link.flower_run import open_run
+from esn_server.link.flower_run import open_flower_run, open_study
 from esn_server.link.registration import control_client, register_site
 from esn_server.service.superlink import answers
 
@@ -314,7 +314,7 @@ def test_health_is_ok_for_load_balancers_and_for_orchestrators(centre, client):
 
         assert status("") == status("fleet") == serving
         assert status("study") == health_pb2.HealthCheckResponse.NOT_SERVING
-        with open_run(centre.directory, address=centre.address):
+        with open_study(centre.directory):
             deadline_s = time.monotonic() + 15
             while status("study") != serving:
                 assert time.monotonic() < deadline_s
@@ -324,7 +324,7 @@ def test_health_is_ok_for_load_balancers_and_for_orchestrators(centre, client):
 @pytest.mark.parametrize("which", ["flower-superlink", "esn_server.front.server"])
 def test_a_killed_superlink_or_front_comes_back_and_sites_go_on(centre, three_sites, ask, which):
     supervisor = psutil.Process(centre.process.pid)
-    with open_run(centre.directory, address=centre.address) as transport:
+    with open_flower_run(centre.directory, centre.address) as transport:
         ask(transport, three_sites, b"before")
     victim = next(c for c in supervisor.children() if which in " ".join(c.cmdline()))
     victim.kill()
@@ -335,6 +335,6 @@ def test_a_killed_superlink_or_front_comes_back_and_sites_go_on(centre, three_si
             break
         assert time.monotonic() < deadline_s
         time.sleep(0.3)
-    with open_run(centre.directory, address=centre.address) as transport:
+    with open_flower_run(centre.directory, centre.address) as transport:
         replies = ask(transport, three_sites, b"after")
     assert {reply.body for reply in replies.values()} == {b"echo:after"}

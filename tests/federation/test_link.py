@@ -19,9 +19,10 @@ from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import create_authority
 from esn_server.link import flower_run as link
 from esn_server.link import grid
-from esn_server.link.flower_run import open_run, run_superlink
+from esn_server.link.flower_run import open_flower_run, open_study
 from esn_server.link.registration import control_client, register_site, unregister_site
 from esn_server.service.address import whereabouts
+from esn_server.service.superlink import run_superlink
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ def wait_until(condition: Callable[[], bool], *, timeout_s: float = 30.0) -> Non
 
 
 def test_three_sites_answer_through_tls_with_authentication(centre, three_sites, ask):
-    with open_run(centre.directory, address=centre.address) as transport:
+    with open_flower_run(centre.directory, centre.address) as transport:
         replies = ask(transport, three_sites, b"\x00question\xff")
         assert transport.online() == {site.node_id for site in three_sites}
     assert [replies[site.node_id].body for site in three_sites] == [b"echo:\x00question\xff"] * 3
@@ -48,7 +49,7 @@ def test_three_sites_answer_through_tls_with_authentication(centre, three_sites,
 
 
 def test_of_an_exception_only_the_name_of_its_class_travels(centre, three_sites, ask):
-    with open_run(centre.directory, address=centre.address) as transport:
+    with open_flower_run(centre.directory, centre.address) as transport:
         reply = ask(transport, three_sites[:1], b"fail")[three_sites[0].node_id]
     assert (reply.body, reply.error) == (None, "ValueError")
     for file in centre.directory.rglob("*"):
@@ -57,7 +58,7 @@ def test_of_an_exception_only_the_name_of_its_class_travels(centre, three_sites,
 
 def test_an_answer_that_never_becomes_whole_keeps_nobody_waiting(centre, three_sites, ask):
     greedy, *others = three_sites
-    with open_run(centre.directory, address=centre.address) as transport:
+    with open_flower_run(centre.directory, centre.address) as transport:
         ask(transport, three_sites, b"before")
         transport.send(greedy.node_id, b"large")  # more than the front lets through
         said, until_s = [], time.monotonic() + 3.0
@@ -74,12 +75,12 @@ def test_an_answer_that_never_becomes_whole_keeps_nobody_waiting(centre, three_s
 def test_a_bundle_with_code_or_unknown_hash_is_refused_and_leaves_no_trace(
     centre, three_sites, ask, bundle_with_code, monkeypatch
 ):
-    with open_run(centre.directory, address=centre.address) as transport:
+    with open_flower_run(centre.directory, centre.address) as transport:
         ask(transport, three_sites, b"before")
     before = [files_of(site.directory) for site in three_sites]
     with monkeypatch.context() as patch:
         patch.setattr(link, "build_bundle", lambda: bundle_with_code)
-        with open_run(centre.directory, address=centre.address) as transport:
+        with open_flower_run(centre.directory, centre.address) as transport:
             replies = ask(transport, three_sites, b"never answered")
     assert {reply.error for reply in replies.values()} == {"ProtocolError"}
     assert {reply.body for reply in replies.values()} == {None}
@@ -88,14 +89,14 @@ def test_a_bundle_with_code_or_unknown_hash_is_refused_and_leaves_no_trace(
     assert ["is not one that this site has agreed to" in audit for audit in audits] == [True, True, False]
     assert "holds files beside" in audits[2]
     assert "pushed_code" not in "".join(audits)
-    with open_run(centre.directory, address=centre.address) as transport:
+    with open_flower_run(centre.directory, centre.address) as transport:
         replies = ask(transport, three_sites, b"imported")
     assert {reply.body for reply in replies.values()} == {b"False"}
 
 
 def test_a_key_that_was_taken_back_is_put_out_and_stays_out(centre, enrolled_site, ask):
     site = enrolled_site()
-    with open_run(centre.directory, address=centre.address) as transport:
+    with open_flower_run(centre.directory, centre.address) as transport:
         ask(transport, [site], b"before")
         for _ in range(2):  # once more changes nothing
             unregister_site(centre.directory, centre.address, site.directory / "node_key.pub")
@@ -120,7 +121,7 @@ def statuses(centre) -> list[str]:
 def test_a_run_ends_with_its_true_status(centre, error, status):
     with (
         contextlib.suppress(RuntimeError, KeyboardInterrupt),
-        open_run(centre.directory, address=centre.address),
+        open_flower_run(centre.directory, centre.address),
     ):
         if error is not None:
             raise error("/data/sub-0042")
@@ -129,16 +130,16 @@ def test_a_run_ends_with_its_true_status(centre, error, status):
 
 def test_a_run_whose_process_died_before_it_began_is_failed_and_not_mistaken_for_ours(centre):
     link._submit(centre.address, centre.ca_certificate.read_bytes())
-    with open_run(centre.directory, address=centre.address):
+    with open_flower_run(centre.directory, centre.address):
         assert statuses(centre)[-2:] == ["failed", ""]
     assert statuses(centre)[-2:] == ["failed", "completed"]
 
 
-def test_one_run_at_a_time_is_open(centre):
+def test_one_study_at_a_time_is_open(centre):
     with (
-        open_run(centre.directory, address=centre.address),
+        open_study(centre.directory),
         pytest.raises(LinkError, match="another study is running"),
-        open_run(centre.directory, address=centre.address),
+        open_study(centre.directory),
     ):
         pass
 
@@ -172,7 +173,7 @@ def test_a_site_refuses_a_centre_with_another_authority(centre, site_process, tm
 def test_the_centre_refuses_a_superlink_with_another_authority(centre, tmp_path):
     create_authority(tmp_path / "other", names=["localhost"])
     (tmp_path / "other" / "superexec.secret").write_bytes(b"x" * 32)
-    run = open_run(tmp_path / "other", address=centre.address)
+    run = open_flower_run(tmp_path / "other", centre.address)
     with pytest.raises(LinkError, match=r"cannot be reached: .*CERTIFICATE_VERIFY_FAILED"):
         run.__enter__()
 
@@ -181,7 +182,7 @@ def test_a_wrong_secret_opens_no_run(centre, tmp_path):
     (tmp_path / "ca.crt").write_bytes(centre.ca_certificate.read_bytes())
     (tmp_path / "superexec.secret").write_bytes(b"guessed")
     with pytest.raises(LinkError, match="another secret"):
-        open_run(tmp_path, address=centre.address).__enter__()
+        open_flower_run(tmp_path, centre.address).__enter__()
 
 
 def test_a_port_in_use_is_one_line(centre):
@@ -209,7 +210,7 @@ def use_a_superlink_that_dies(directory: Path, port: int) -> None:
     """Lose the SuperLink in the middle of a run."""
     with (
         run_superlink(directory, port=port) as superlink,
-        open_run(directory, address=superlink.address) as transport,
+        open_flower_run(directory, superlink.address) as transport,
     ):
         kill_superlink(port)
         with pytest.raises(LinkError, match=r"^the SuperLink at .* cannot be reached: "):
@@ -243,7 +244,7 @@ def test_a_centre_serves_until_it_is_asked_to_stop(tmp_path, free_tcp_port, numb
 
 def test_a_supernode_that_ends_is_started_again(centre, three_sites, ask):
     site = three_sites[1]
-    with open_run(centre.directory, address=centre.address) as transport:
+    with open_flower_run(centre.directory, centre.address) as transport:
         ask(transport, [site], b"before")
         (supernode,) = psutil.Process(site.process.pid).children()
         supernode.terminate()
@@ -254,7 +255,7 @@ def test_a_supernode_that_ends_is_started_again(centre, three_sites, ask):
 def test_a_site_that_is_asked_to_stop_answers_first(centre, enrolled_site):
     site = enrolled_site()
     replies = []
-    with open_run(centre.directory, address=centre.address) as transport:
+    with open_flower_run(centre.directory, centre.address) as transport:
         wait_until(lambda: site.node_id in transport.online())
         message_id = transport.send(site.node_id, b"slow")
         wait_until((site.directory / "busy").exists)

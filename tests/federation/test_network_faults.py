@@ -20,7 +20,7 @@ from esn_client.site.keys import create_node_key
 from esn_core.errors import LinkError
 from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import create_authority
-from esn_server.link.flower_run import open_run
+from esn_server.link.flower_run import open_flower_run
 from esn_server.link.registration import control_client, register_site
 from esn_server.service.address import whereabouts
 
@@ -140,7 +140,7 @@ def test_a_site_behind_a_proxy_that_allows_connect_alone_answers(tmp_path_factor
             environment = {"HTTPS_PROXY": f"http://{proxy.address}", "NO_PROXY": "", "no_proxy": ""}
             process = start(own, f"127.0.0.2:{port}", directory / "ca.crt", environment=environment)
             try:
-                with open_run(directory, address=superlink) as transport:
+                with open_flower_run(directory, superlink) as transport:
                     wait_for(lambda: node in transport.online())
                     echo(transport, node, b"through the proxy")
             finally:
@@ -167,7 +167,7 @@ def test_a_network_that_drops_everything_for_three_minutes_is_survived(centre, r
 def cut_for(seconds, centre, relay, directory):
     with (
         site(centre, directory, address=relay.address) as (node, process),
-        open_run(centre.directory, address=centre.address) as transport,
+        open_flower_run(centre.directory, centre.address) as transport,
     ):
         wait_for(lambda: node in transport.online())
         echo(transport, node, b"before")
@@ -221,7 +221,7 @@ def test_a_clock_ten_minutes_off_is_named_and_cured(centre, tmp_path):
     skewed.unlink()  # the clock is set right
     second = process()
     try:
-        with open_run(centre.directory, address=centre.address) as transport:
+        with open_flower_run(centre.directory, centre.address) as transport:
             wait_for(lambda: node in transport.online())
             echo(transport, node, b"cured")
     finally:
@@ -234,7 +234,7 @@ def test_a_second_process_with_a_sites_key_is_refused_and_the_first_goes_on(cent
     (tmp_path / "second").mkdir()
     with (
         site(centre, tmp_path / "first") as (node, _),
-        open_run(centre.directory, address=centre.address) as transport,
+        open_flower_run(centre.directory, centre.address) as transport,
     ):
         wait_for(lambda: node in transport.online())
         for name in ("node_key", "node_key.pub"):
@@ -249,7 +249,7 @@ def test_a_second_process_with_a_sites_key_is_refused_and_the_first_goes_on(cent
 @pytest.mark.faults
 def test_a_site_whose_key_was_taken_from_the_register_ends_with_a_word(centre, tmp_path):
     with site(centre, tmp_path) as (node, process):
-        with open_run(centre.directory, address=centre.address) as transport:
+        with open_flower_run(centre.directory, centre.address) as transport:
             wait_for(lambda: node in transport.online())
         with control_client(centre.address, centre.ca_certificate.read_bytes()) as control:
             control.UnregisterNode(UnregisterNodeRequest(node_id=node))
@@ -260,7 +260,7 @@ def test_a_site_whose_key_was_taken_from_the_register_ends_with_a_word(centre, t
 def test_no_secret_stands_on_a_command_line(centre, tmp_path):
     with (
         site(centre, tmp_path) as (node, _),
-        open_run(centre.directory, address=centre.address) as transport,
+        open_flower_run(centre.directory, centre.address) as transport,
     ):
         wait_for(lambda: node in transport.online())
         secrets = [centre.directory / "superexec.secret", tmp_path / "state" / "superexec.secret"]

@@ -188,7 +188,6 @@ def ask(link, nodes, directory, study, content):
             protocol,
             run=store.run,
             asking=Checkpoints(store, rounds),
-            progress=lambda *_: None,
             rng=np.random.default_rng(0),
         )
 

@@ -21,18 +21,12 @@ from esn_core.messages.question import Question
 from esn_core.protocol.protocol import Protocol
 from esn_server.run.checkpoints import RunStore
 from esn_server.run.memory import Memory
+from esn_server.study.link import Reply
 from esn_server.study.rounds import Rounds
 from esn_server.study.study import run_study
 
 SITES = ("north", "south", "west")
 CHILDREN, HELD_OUT = 16, 8
-
-
-@dataclass
-class InProcessReply:
-    message_id: str
-    body: bytes | None
-    error: str | None
 
 
 class InProcessLink:
@@ -68,12 +62,12 @@ class InProcessLink:
         lost = self.down.get(node_id)
         if lost is not None and lost(self.read(body)):
             self.lost = getattr(self, "lost", 0) + 1
-            self.replies.append(InProcessReply(f"lost{self.lost}", None, "SiteUnavailable"))
+            self.replies.append(Reply(f"lost{self.lost}", node_id, None, "SiteUnavailable"))
             return f"lost{self.lost}"
         answer = self.hospitals[node_id].reply(body)
         self.carried.append((node_id, body, answer))
         message_id = f"m{len(self.carried)}"
-        self.replies.append(InProcessReply(message_id, answer, None))
+        self.replies.append(Reply(message_id, node_id, answer))
         return message_id
 
     def receive(self):
@@ -101,7 +95,6 @@ class Consortium:
             self.protocol,
             run="r1",
             asking=asking or self.rounds,
-            progress=lambda *_: None,
             rng=np.random.default_rng(0),
         )
 

@@ -38,7 +38,7 @@ class Pair:
                 LoggedLink(link or consortium.link, nodes, centre=self.centre),
                 nodes,
                 protocol=consortium.protocol,
-                signing_key=consortium.rounds._signing_key,
+                signing_key=consortium.link.centre_key,
                 memory=Memory(self.centre, store),
                 clock=consortium.link.clock,
                 sleep=consortium.link.sleep,
@@ -47,7 +47,6 @@ class Pair:
                 consortium.protocol,
                 run="r1",
                 asking=rounds,
-                progress=lambda *_: None,
                 rng=np.random.default_rng(0),
             )
 
@@ -258,7 +257,7 @@ def test_a_site_that_was_killed_while_it_worked_agrees(make_consortium, tmp_path
 def _question(pair, body):
     from esn_core.messages.question import Question
 
-    return Question.from_bytes(body, pair.consortium.rounds._signing_key.public_key())
+    return Question.from_bytes(body, pair.consortium.link.centre_key.public_key())
 
 
 def test_a_message_that_cannot_be_logged_is_not_sent(pair):

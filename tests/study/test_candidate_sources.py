@@ -26,7 +26,6 @@ def study_with(make_consortium, protocol_content, monkeypatch):
             consortium.protocol,
             run="r1",
             asking=consortium.rounds,
-            progress=lambda *_: None,
             rng=np.random.default_rng(0),
         )
         return consortium, findings

@@ -8,6 +8,7 @@ import pytest
 
 from esn_core.errors import StudyError
 from esn_server.run.checkpoints import Checkpoints
+from esn_server.study.observer import Unobserved
 from esn_server.study.study import run_study
 
 
@@ -38,16 +39,17 @@ def small_disk(tmp_path):
 
 
 def run(consortium, before=lambda _phase: None):
-    def tell(phase, round_, _rounds):
-        if round_ == 0:
-            before(phase)
+    class Watch(Unobserved):
+        def began(self, phase, round_, _rounds):
+            if round_ == 0:
+                before(phase)
 
     return run_study(
         consortium.protocol,
         run=consortium.store.run,
         asking=Checkpoints(consortium.store, consortium.rounds),
-        progress=tell,
         rng=np.random.default_rng(0),
+        observer=Watch(),
     )
 
 

@@ -9,8 +9,10 @@ from esn_core.errors import ConfigError
 from esn_core.messages.facts import LedgerMark, SiteFacts
 from esn_core.messages.question import QuestionId
 from esn_core.protocol.protocol import Protocol
+from esn_server.run import progress
 from esn_server.run.progress import ProgressFile, read_progress
-from esn_server.study.question_progress import SiteStanding, Standing
+from esn_server.study.question_progress import QuestionAtSite, QuestionProgress
+from esn_server.study.study import run_study
 
 MARK = LedgerMark(entries=0, head="0" * 64)
 
@@ -28,10 +30,10 @@ def facts(ahead_s):
     )
 
 
-def standing(phase="centre", *, step="answers", **sites):
+def question(phase="centre", *, step="answers", **sites):
     number = QuestionId(protocol_sha256="a" * 64, run="r1", phase=phase, round=0, attempt=0)
     said = {
-        name: SiteStanding(
+        name: QuestionAtSite(
             state=state,
             tries=1,
             asked_at=97.0,
@@ -41,7 +43,7 @@ def standing(phase="centre", *, step="answers", **sites):
         )
         for name, (state, error, about) in sites.items()
     }
-    return Standing(number, step, said, began_at=95.0, now=100.0, until=160.0)
+    return QuestionProgress(number, step, said, began_at=95.0, now=100.0, until=160.0)
 
 
 @pytest.fixture
@@ -59,9 +61,9 @@ def read(tmp_path):
 
 
 def test_the_question_at_hand_is_told_with_who_is_waited_for(file, tmp_path):
-    file.phase("gradient", 2, 8)
-    file.observe(
-        standing(
+    file.began("gradient", 2, 8)
+    file.progressed(
+        question(
             north=("answered", None, None),
             south=("asked", None, None),
             west=("lost", "no answer (SiteCrashed)", None),
@@ -76,11 +78,11 @@ def test_the_question_at_hand_is_told_with_who_is_waited_for(file, tmp_path):
 
 
 def test_a_finished_step_is_kept_with_its_time_and_the_loss_with_its_round(file, tmp_path):
-    file.phase("gradient", 0, 2)
-    file.observe(standing(north=("answered", None, None), south=("answered", None, None)))
+    file.began("gradient", 0, 2)
+    file.progressed(question(north=("answered", None, None), south=("answered", None, None)))
     file.learned(0, 0.5)
-    file.phase("gradient", 1, 2)
-    file.observe(standing(north=("answered", None, None)))
+    file.began("gradient", 1, 2)
+    file.progressed(question(north=("answered", None, None)))
     file.learned(1, 0.25)
     file.ended(None)
     found = read(tmp_path)
@@ -89,20 +91,20 @@ def test_a_finished_step_is_kept_with_its_time_and_the_loss_with_its_round(file,
 
 
 def test_a_resumed_run_keeps_the_times_of_the_steps_before(file, tmp_path, protocol):
-    file.phase("centre", 0, 1)
-    file.observe(standing(north=("answered", None, None)))
-    file.phase("association", 0, 1)
+    file.began("centre", 0, 1)
+    file.progressed(question(north=("answered", None, None)))
+    file.began("association", 0, 1)
     (before,) = read(tmp_path).steps
     again = ProgressFile(tmp_path / "progress.json", protocol=protocol)
-    again.phase("centre", 0, 1)  # from the store: nobody is asked
-    again.phase("association", 0, 1)
+    again.began("centre", 0, 1)  # from the store: nobody is asked
+    again.began("association", 0, 1)
     assert read(tmp_path).steps == (before,)
 
 
 def test_the_clock_of_a_site_is_bracketed_by_question_and_answer(file, tmp_path):
-    file.phase("roll-call", 0, 1)
-    file.observe(
-        standing(
+    file.began("roll-call", 0, 1)
+    file.progressed(
+        question(
             "roll-call",
             north=("answered", None, facts(ahead_s=0)),
             south=("answered", None, facts(ahead_s=600)),
@@ -135,15 +137,17 @@ def test_a_file_that_cannot_be_written_stops_nothing(tmp_path, protocol, caplog)
     blocked.write_text("no directory")
     file = ProgressFile(blocked / "progress.json", protocol=protocol)
     for round_ in range(3):
-        file.phase("gradient", round_, 3)
+        file.began("gradient", round_, 3)
     assert caplog.text.count("the progress cannot be written") == 1
 
 
-def test_nothing_is_written_while_nothing_happens(file, tmp_path):
-    file.phase("centre", 0, 1)
-    file.observe(standing(north=("asked", None, None)))
+def test_nothing_is_written_while_nothing_happens(file, tmp_path, monkeypatch):
+    now = datetime.datetime.now(datetime.UTC)
+    monkeypatch.setattr(progress, "_now", lambda: now)  # whole seconds are told: none may pass
+    file.began("centre", 0, 1)
+    file.progressed(question(north=("asked", None, None)))
     before = (tmp_path / "progress.json").stat().st_ino
-    file.observe(standing(north=("asked", None, None)))
+    file.progressed(question(north=("asked", None, None)))
     assert (tmp_path / "progress.json").stat().st_ino == before
 
 
@@ -155,21 +159,16 @@ def test_what_is_no_progress_is_refused_in_one_line(tmp_path, content):
 
 
 def test_a_whole_study_is_told(make_consortium, tmp_path):
-    from esn_server.study.rounds import Rounds
-    from esn_server.study.study import run_study
-
     consortium = make_consortium()
     file = ProgressFile(tmp_path / "progress.json", protocol=consortium.protocol)
     rounds = consortium.rounds
-    rounds._observe = file.observe
-    assert isinstance(rounds, Rounds)
+    rounds._courier._observer = file
     findings = run_study(
         consortium.protocol,
         run="r1",
         asking=rounds,
-        progress=file.phase,
-        learned=file.learned,
         rng=np.random.default_rng(0),
+        observer=file,
     )
     file.ended(None)
     found = read(tmp_path)

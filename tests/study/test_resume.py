@@ -86,7 +86,7 @@ def test_a_copied_run_goes_on_where_the_other_stopped(make_consortium, tmp_path)
                 consortium.link,
                 {site: node for node, site in enumerate(consortium.protocol.sites, start=1)},
                 protocol=consortium.protocol,
-                signing_key=consortium.rounds._signing_key,
+                signing_key=consortium.link.centre_key,
                 memory=Memory(place / "centre", store),
                 clock=consortium.link.clock,
                 sleep=consortium.link.sleep,
@@ -95,7 +95,6 @@ def test_a_copied_run_goes_on_where_the_other_stopped(make_consortium, tmp_path)
                 consortium.protocol,
                 run=store.run,
                 asking=StopsAfter(Checkpoints(store, rounds), sums),
-                progress=lambda *_: None,
                 rng=np.random.default_rng(0),
             )
 

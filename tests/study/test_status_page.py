@@ -20,7 +20,8 @@ from esn_server.run.progress import ProgressFile, read_progress
 from esn_server.status.page import serving
 from esn_server.status.page.serving import page_server
 from esn_server.status.status import CentreStatus, RunStatus, SiteStatus, eta_of
-from esn_server.study import rounds
+from esn_server.study import exchange
+from esn_server.study.rounds import Rounds
 from esn_server.study.study import run_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -37,33 +38,46 @@ class Watched:
         self.consortium = consortium
         self.stop_at = stop_at
         self.reached, self.go = threading.Event(), threading.Event()
-        consortium.rounds._observe = self.file.observe
+        self.clock, self.sleep = consortium.link.clock, consortium.link.sleep
         self.thread = threading.Thread(target=self._study)
         self.broken = None
 
     def _study(self):
-        def progress(phase, round_, rounds):
-            self.file.phase(phase, round_, rounds)
-            if (phase, round_) == self.stop_at:
-                self.consortium.link.down = {2: lambda _: not self.go.is_set()}
-                self.consortium.rounds._sleep = lambda s: (self.reached.set(), time.sleep(0.01))
-                self.consortium.rounds._clock = time.monotonic
-                self.consortium.rounds._deadline_s = 60.0
-
         # A run's store belongs to the thread that opened it.
         with RunStore(
             self.directory / "own.sqlite", protocol_sha256=self.consortium.protocol.sha256
         ) as store:
-            self.consortium.rounds._memory = Memory(self.directory / "own", store)
+            self.rounds = Rounds(
+                self.consortium.link,
+                {site: node for node, site in enumerate(self.consortium.protocol.sites, start=1)},
+                protocol=self.consortium.protocol,
+                signing_key=self.consortium.link.centre_key,
+                memory=Memory(self.directory / "own", store),
+                observer=self,
+                clock=lambda: self.clock(),
+                sleep=lambda seconds: self.sleep(seconds),
+            )
             run_study(
                 self.consortium.protocol,
                 run="r1",
-                asking=self.consortium.rounds,
-                progress=progress,
-                learned=self.file.learned,
+                asking=self.rounds,
                 rng=np.random.default_rng(0),
+                observer=self,
             )
         self.file.ended(None)
+
+    def began(self, phase, round_, rounds):
+        self.file.began(phase, round_, rounds)
+        if (phase, round_) == self.stop_at:
+            self.consortium.link.down = {2: lambda _: not self.go.is_set()}
+            self.clock, self.sleep = time.monotonic, lambda _: (self.reached.set(), time.sleep(0.01))
+            self.rounds._deadline_s = 60.0
+
+    def progressed(self, question):
+        self.file.progressed(question)
+
+    def learned(self, round_, loss):
+        self.file.learned(round_, loss)
 
     def look(self):
         if self.broken:
@@ -90,7 +104,7 @@ class Watched:
 
 @pytest.fixture
 def watched(make_consortium, tmp_path, monkeypatch):
-    monkeypatch.setattr(rounds, "_RETRY_AFTER_S", 0.1)
+    monkeypatch.setattr(exchange, "_RETRY_AFTER_S", 0.1)
     study = Watched(make_consortium(), tmp_path)
     study.thread.start()
     assert study.reached.wait(60)

@@ -134,7 +134,6 @@ def test_a_second_run_of_a_protocol_is_refused(make_consortium):
             consortium.protocol,
             run="r2",
             asking=consortium.rounds,
-            progress=lambda *_: None,
             rng=np.random.default_rng(0),
         )
 
@@ -152,9 +151,7 @@ def test_exact_sums_need_the_sites_consent(make_consortium):
     )
     assert exact.sha256 != consortium.protocol.sha256
     with pytest.raises(StudyError, match=r"refused \(ProtocolError\)"):
-        run_study(
-            exact, run="r1", asking=consortium.rounds, progress=lambda *_: None, rng=np.random.default_rng(0)
-        )
+        run_study(exact, run="r1", asking=consortium.rounds, rng=np.random.default_rng(0))
 
 
 def test_the_result_tells_the_price_of_every_phase(make_consortium):

@@ -1,8 +1,6 @@
-"""The centre's link to its sites over one Flower run: its messages, and how it ends."""
+"""The link of a study to its sites: Flower runs, opened from this process and closed with their status."""
 
 import os
-
-from esn_server.link.registration import certificate_of, control_client
 
 os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")  # read at Flower's import
 
@@ -16,9 +14,7 @@ from pathlib import Path
 import httpx
 from flwr.common.constant import SubStatus
 from flwr.common.serde import run_from_proto
-from flwr.proto.control_pb2 import (
-    StartRunRequest,
-)
+from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
@@ -28,25 +24,18 @@ from flwr.proto.runtime_pb2 import (
 )
 from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender
-from flwr.supercore.interceptors import (
-    RuntimeTokenHttpInterceptor,
-    RuntimeVersionHttpInterceptor,
-    SuperExecAuthHttpInterceptor,
-)
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 
 from esn_core.errors import LinkError
-from esn_server.link.bundle import build_bundle
-from esn_server.link.bundle import bundle_sha256 as bundle_sha256
+from esn_server.link.bundle import build_bundle, bundle_sha256
 from esn_server.link.grid import PatientGrid
 from esn_server.link.lasting_link import LastingLink
-from esn_server.link.transport import Reply as Reply
-from esn_server.link.transport import Transport as Transport
-from esn_server.link.transport import reaching
+from esn_server.link.superlink_api import authority_of, control_client, reaching, runtime_client
+from esn_server.link.transport import Transport
 from esn_server.service.address import study_lock, whereabouts
 from esn_server.service.superlink import read_secret
-from esn_server.service.superlink import run_superlink as run_superlink
 
 logger = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every poll
@@ -77,18 +66,18 @@ def open_study(directory: Path) -> Iterator[LastingLink]:
     """
 
     def run() -> contextlib.AbstractContextManager[Transport]:
-        return _flower_run(directory, whereabouts(directory).superlink)
+        return open_flower_run(directory, whereabouts(directory).superlink)
 
-    with _only_run(directory), LastingLink(run) as link:
+    with _only_study(directory), LastingLink(run) as link:
         yield link
 
 
 @contextlib.contextmanager
-def open_run(directory: Path, *, address: str) -> Iterator[Transport]:
+def open_flower_run(directory: Path, address: str) -> Iterator[Transport]:
     """Open one Flower run whose ServerApp is this process, and close it with its true status.
 
     The run is "completed" if the block is left without an exception, "stopped" after an interrupt,
-    "failed" otherwise. One run at a time is open from one directory.
+    "failed" otherwise. Two processes would take each other's tasks: `open_study` holds a lock.
 
     Parameters
     ----------
@@ -105,24 +94,16 @@ def open_run(directory: Path, *, address: str) -> Iterator[Transport]:
     Raises
     ------
     LinkError
-        The SuperLink cannot be reached, is not who it should be, or starts no run; or another run
-        is open from `directory`.
+        The SuperLink cannot be reached, is not who it should be, or starts no run.
 
     """
-    with _only_run(directory), _flower_run(directory, address) as transport:
-        yield transport
-
-
-@contextlib.contextmanager
-def _flower_run(directory: Path, address: str) -> Iterator[Transport]:
-    """Open a Flower run; the caller holds the directory's lock."""
-    certificate = certificate_of(directory)
+    certificate = authority_of(directory)
     secret = read_secret(directory)
     with contextlib.ExitStack() as stack:
         with reaching(address):
             run_id = _submit(address, certificate)
             token = _acquire(address, certificate, secret, run_id=run_id)
-        task = stack.enter_context(_runtime_client(address, certificate, RuntimeTokenHttpInterceptor(token)))
+        task = stack.enter_context(runtime_client(address, certificate, RuntimeTokenHttpInterceptor(token)))
         lost = threading.Event()
         heartbeats = HeartbeatSender(lambda: _beat(task, lost))
         heartbeats.start()
@@ -170,7 +151,7 @@ def _acquire(address: str, certificate: bytes, secret: bytes, *, run_id: int) ->
         master_secret=secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
     )
     deadline_s = time.monotonic() + _ACQUIRE_S
-    with _runtime_client(address, certificate, proof) as client:
+    with runtime_client(address, certificate, proof) as client:
         while time.monotonic() < deadline_s:
             response = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
             if not response.HasField("task"):
@@ -179,7 +160,7 @@ def _acquire(address: str, certificate: bytes, secret: bytes, *, run_id: int) ->
                 return str(response.token)
             else:
                 # Submitted by a process that died before it could run it: nobody else may hold the lock.
-                with _runtime_client(
+                with runtime_client(
                     address, certificate, RuntimeTokenHttpInterceptor(response.token)
                 ) as orphan:
                     orphan.PushTaskOutput(
@@ -202,8 +183,8 @@ def _beat(task: RuntimeHttpClient, lost: threading.Event) -> bool:
 
 
 @contextlib.contextmanager
-def _only_run(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock: two processes would take each other's tasks."""
+def _only_study(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock."""
     until_s = time.monotonic() + _LOCK_S
     with contextlib.ExitStack() as stack:
         while True:
@@ -217,10 +198,3 @@ def _only_run(directory: Path) -> Iterator[None]:
                     ) from None
                 time.sleep(_ACQUIRE_POLL_S)
         yield
-
-
-def _runtime_client(address: str, certificate: bytes, proof: object) -> RuntimeHttpClient:
-    """Return a client of the API that a ServerApp uses, with the proof that it may."""
-    return RuntimeHttpClient.from_server_address(
-        address, False, certificate, [RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"), proof]
-    )

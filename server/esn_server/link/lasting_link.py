@@ -11,11 +11,11 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 from esn_core.errors import LinkError
+from esn_server.study.link import Link, Reply
 
 _log = logging.getLogger(__name__)
 
@@ -24,41 +24,9 @@ _PAUSE_S = 1.0
 # A run that is lost sooner than this after its opening never worked.
 _QUICK_S = 5.0
 _QUICK_LOSSES = 10
+# What is said of a question that was on its way when its run ended.
+_LOST = "SiteUnavailable"
 _Result = TypeVar("_Result")
-
-
-class _Reply(Protocol):
-    @property
-    def message_id(self) -> str: ...
-    @property
-    def node_id(self) -> int: ...
-    @property
-    def body(self) -> bytes | None: ...
-    @property
-    def error(self) -> str | None: ...
-
-
-class Run(Protocol):
-    """One Flower run: `esn_server.link.transport.Transport`."""
-
-    def send(self, node_id: int, body: bytes) -> str:
-        """Send `body` to a node; return the id of the message."""
-
-    def receive(self) -> Sequence[_Reply]:
-        """Return the replies that have arrived since the last call."""
-
-    def online(self) -> set[int]:
-        """Return the nodes that are connected now."""
-
-
-@dataclass(frozen=True)
-class LostQuestion:
-    """Stands for the reply to a question that was on its way when its run ended."""
-
-    message_id: str
-    node_id: int
-    body: None = None
-    error: str = "SiteUnavailable"
 
 
 class LastingLink:
@@ -75,7 +43,7 @@ class LastingLink:
 
     def __init__(
         self,
-        open_run: Callable[[], AbstractContextManager[Run]],
+        open_run: Callable[[], AbstractContextManager[Link]],
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -85,7 +53,7 @@ class LastingLink:
         self._sleep = sleep
         self._stack = contextlib.ExitStack()
         self._asked: dict[str, int] = {}
-        self._lost: list[LostQuestion] = []
+        self._lost: list[Reply] = []
         self._quick_losses = 0
 
     def __enter__(self) -> Self:
@@ -113,7 +81,7 @@ class LastingLink:
         self._asked[message_id] = node_id
         return message_id
 
-    def receive(self) -> Sequence[_Reply]:
+    def receive(self) -> Sequence[Reply]:
         """Return the replies that have come since the last call, and what was lost."""
         replies = list(self._lasting(lambda: self._run.receive()))
         for reply in replies:
@@ -141,7 +109,7 @@ class LastingLink:
         _log.warning("the link is opened again: %s", why)
         with contextlib.suppress(LinkError):
             self._stack.__exit__(type(why), why, None)
-        self._lost += [LostQuestion(message_id, node) for message_id, node in self._asked.items()]
+        self._lost += [Reply(message_id, node, None, _LOST) for message_id, node in self._asked.items()]
         self._asked.clear()
         until_s = self._clock() + _PATIENCE_S
         while True:

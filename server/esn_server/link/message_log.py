@@ -7,7 +7,7 @@ from esn_core.errors import StudyError
 from esn_core.messages.envelope import sha256_of
 from esn_core.messages.question import question_in
 from esn_core.system.chained_log import ChainedLog
-from esn_server.study.link import Link, ReceivedReply
+from esn_server.study.link import Link, Reply
 
 
 class LoggedLink:
@@ -45,7 +45,7 @@ class LoggedLink:
         self._asked[message_id] = (site, str(number))
         return message_id
 
-    def receive(self) -> Sequence[ReceivedReply]:
+    def receive(self) -> Sequence[Reply]:
         """Return the replies that have arrived, and log the answers among them.
 
         Raises

@@ -1,5 +1,9 @@
 """Which sites the SuperLink knows: registered by their keys, and taken off again."""
 
+import os
+
+os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")  # read at Flower's import
+
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +11,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from flwr.common.constant import HEARTBEAT_PATIENCE
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
-from flwr.supercore.control import ControlHttpClient
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
-from esn_core.errors import LinkError
-from esn_core.system.loopback import bypass_proxy
 from esn_server.enrolment.centre_keys import read_node_key
-from esn_server.link.transport import reaching
+from esn_server.link.superlink_api import authority_of, control_client, reaching
 
 
 def register_site(directory: Path, address: str, public_key: Path) -> int:
@@ -42,7 +42,7 @@ def register_site(directory: Path, address: str, public_key: Path) -> int:
 
     """
     key = read_node_key(public_key)
-    with reaching(address), control_client(address, certificate_of(directory)) as control:
+    with reaching(address), control_client(address, authority_of(directory)) as control:
         for node in control.ListNodes(ListNodesRequest()).nodes_info:
             if node.public_key == key and not node.unregistered_at:
                 return int(node.node_id)
@@ -75,7 +75,7 @@ def known_nodes(directory: Path, address: str) -> dict[str, KnownNode]:
         The SuperLink cannot be reached.
 
     """
-    with reaching(address), control_client(address, certificate_of(directory)) as control:
+    with reaching(address), control_client(address, authority_of(directory)) as control:
         infos = [n for n in control.ListNodes(ListNodesRequest()).nodes_info if not n.unregistered_at]
     found = {}
     for info in infos:
@@ -107,24 +107,7 @@ def unregister_site(directory: Path, address: str, public_key: Path) -> None:
 
     """
     key = read_node_key(public_key)
-    with reaching(address), control_client(address, certificate_of(directory)) as control:
+    with reaching(address), control_client(address, authority_of(directory)) as control:
         for node in control.ListNodes(ListNodesRequest()).nodes_info:
             if node.public_key == key and not node.unregistered_at:
                 control.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
-
-
-def control_client(address: str, certificate: bytes) -> ControlHttpClient:
-    """Return a client of the API that registers nodes and starts runs."""
-    # The SuperLink is the centre's own, whatever proxy this machine uses for the world.
-    bypass_proxy(address.rpartition(":")[0].strip("[]"))
-    return ControlHttpClient.from_server_address(
-        address, False, certificate, [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
-    )
-
-
-def certificate_of(directory: Path) -> bytes:
-    """Return the certificate authority that the SuperLink has to prove itself against."""
-    try:
-        return (directory / "ca.crt").read_bytes()
-    except OSError as error:
-        raise LinkError(f"{directory / 'ca.crt'} cannot be read: {error.strerror}") from error

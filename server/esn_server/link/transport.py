@@ -3,40 +3,16 @@
 import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, NoReturn
-
-import httpx
+from typing import Any
 
 from esn_core.errors import LinkError
 from esn_server.app import from_message, to_message
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A site's answer to one message.
-
-    Attributes
-    ----------
-    message_id : str
-        What `Transport.send` returned for the question.
-    node_id : int
-        The site that was asked.
-    body : bytes or None
-        The answer, or None if there is none.
-    error : str or None
-        The name of the error that stood in the way, or None.
-
-    """
-
-    message_id: str
-    node_id: int
-    body: bytes | None
-    error: str | None
+from esn_server.link.superlink_api import reaching
+from esn_server.study.link import Reply
 
 
 class Transport:
-    """The messages of one run; made by `open_run`, used by one thread."""
+    """The messages of one run; made by `flower_run.open_flower_run`, used by one thread."""
 
     def __init__(self, grid: Any, *, address: str, lost: threading.Event) -> None:
         self._grid = grid
@@ -103,39 +79,3 @@ class Transport:
             raise LinkError("the SuperLink ended this run: it was stopped, or lost sight of us for too long")
         with reaching(self._address):
             yield
-
-
-@contextlib.contextmanager
-def reaching(address: str) -> Iterator[None]:
-    """Turn an HTTP client's error into one line about the SuperLink.
-
-    Parameters
-    ----------
-    address : str
-        ``host:port`` of the SuperLink.
-
-    Raises
-    ------
-    LinkError
-        The block met an error of the HTTP client.
-
-    """
-    try:
-        yield
-    except httpx.HTTPStatusError as error:
-        _refused(address, error)
-    except httpx.HTTPError as error:
-        reason = str(error) or type(error).__name__
-        raise LinkError(f"the SuperLink at {address} cannot be reached: {reason}") from error
-
-
-def _refused(address: str, error: httpx.HTTPStatusError) -> NoReturn:
-    """Raise what an error status means for us."""
-    code = error.response.status_code
-    call = error.request.url.path
-    if code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        raise LinkError(
-            f"the SuperLink at {address} refuses {call} ({code}): the run has ended, or it was started with "
-            "another secret"
-        ) from error
-    raise LinkError(f"the SuperLink at {address} cannot do {call} ({code}): see its log") from error

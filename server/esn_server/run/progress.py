@@ -4,7 +4,7 @@ import datetime
 import logging
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from esn_core.protocol.phases import Phase
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.system.files import write_whole
-from esn_server.study.question_progress import Standing, State
+from esn_server.study.question_progress import QuestionProgress, State
 
 _log = logging.getLogger(__name__)
 
@@ -125,18 +125,28 @@ def read_progress(path: Path) -> RunProgress:
 class ProgressFile:
     """Writes the progress of one run; each method is one thing that happens to it.
 
-    A file that cannot be written never ends a run: it is said once in the log.
+    It is the `Observer` of the run's study. A file that cannot be written never ends a
+    run: it is said once in the log.
 
     Parameters
     ----------
     path : Path
         Of an earlier start, finished steps and their times are taken over.
     protocol : Protocol
+    show : callable
+        Told phase, round and number of rounds of each question, for somebody who looks on.
 
     """
 
-    def __init__(self, path: Path, *, protocol: Protocol) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        protocol: Protocol,
+        show: Callable[[Phase, int, int], None] = lambda _phase, _round, _rounds: None,
+    ) -> None:
         self._path = path
+        self._show = show
         self._complained = False
         now = _now()
         self._steps_before: dict[tuple[Phase, int], Step] = {}
@@ -180,7 +190,7 @@ class ProgressFile:
         """Note that it is this run's turn."""
         self._change(state="running", behind=())
 
-    def phase(self, phase: Phase, round_: int, rounds: int) -> None:
+    def began(self, phase: Phase, round_: int, rounds: int) -> None:
         """Note that a question begins, and the one before is done."""
         self._finish_step()
         self._change(
@@ -192,28 +202,29 @@ class ProgressFile:
             deadline_at=None,
             sites={},
         )
+        self._show(phase, round_, rounds)
 
-    def observe(self, standing: Standing) -> None:
+    def progressed(self, question: QuestionProgress) -> None:
         """Note how the question at hand stands."""
         now = _now()
 
         def at(clock: float | None) -> datetime.datetime | None:
             if clock is None:
                 return None
-            moment = now + datetime.timedelta(seconds=clock - standing.now)
+            moment = now + datetime.timedelta(seconds=clock - question.now)
             return moment.replace(microsecond=0)
 
         sites = {
             name: SiteProgress(
                 state=s.state, tries=s.tries, since=at(s.answered_at or s.asked_at), error=s.error
             )
-            for name, s in standing.sites.items()
+            for name, s in question.sites.items()
         }
-        changes: dict[str, object] = {"sites": {**self._now.sites, **sites}, "question_step": standing.step}
-        if self._now.deadline_at is None or standing.step != self._now.question_step:
-            changes["deadline_at"] = at(standing.until)
-        if standing.question.phase == "roll-call":
-            changes["roll_call"] = _agreements(standing, now)
+        changes: dict[str, object] = {"sites": {**self._now.sites, **sites}, "question_step": question.step}
+        if self._now.deadline_at is None or question.step != self._now.question_step:
+            changes["deadline_at"] = at(question.until)
+        if question.id.phase == "roll-call":
+            changes["roll_call"] = _agreements(question, now)
         self._change(**changes)
 
     def learned(self, round_: int, loss: float) -> None:
@@ -260,16 +271,16 @@ class ProgressFile:
             self._complained = True
 
 
-def _agreements(standing: Standing, now: datetime.datetime) -> dict[str, Agreement]:
+def _agreements(question: QuestionProgress, now: datetime.datetime) -> dict[str, Agreement]:
     """Return what the sites said to a roll call so far, with bounds of their clocks."""
     said = {}
-    for name, site in standing.sites.items():
+    for name, site in question.sites.items():
         if site.state not in ("answered", "refused"):
             continue
         facts, offset = site.facts, None
         if facts is not None and site.asked_at is not None and site.answered_at is not None:
             sent, came = (
-                now + datetime.timedelta(seconds=t - standing.now) for t in (site.asked_at, site.answered_at)
+                now + datetime.timedelta(seconds=t - question.now) for t in (site.asked_at, site.answered_at)
             )
             bounds = (facts.said_at - came, facts.said_at - sent)
             offset = (round(bounds[0].total_seconds(), 1), round(bounds[1].total_seconds(), 1))

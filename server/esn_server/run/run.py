@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +27,9 @@ from esn_server.run.memory import Memory
 from esn_server.run.progress import ProgressFile
 from esn_server.run.queue import turn
 from esn_server.service.address import whereabouts
+from esn_server.study.observer import Observer
 from esn_server.study.rounds import Rounds
-from esn_server.study.study import Progress, run_study
+from esn_server.study.study import run_study
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def run(
     directory: Path,
     *,
     centre: Path,
-    progress: Progress,
+    progress: Callable[[Phase, int, int], None],
     resume: bool = False,
 ) -> StudyResult:
     """Run a study, or go on with one that was stopped; wait for those that were started before.
@@ -50,7 +51,8 @@ def run(
         Of this run: its finished steps, progress.json, result.json and report.html.
     centre : Path
         The centre's directory, with its keys and enrolled sites.
-    progress : Progress
+    progress : callable
+        Told phase, round and number of rounds before each question.
     resume : bool
         Go on after the last finished step of the run in `directory`, which may be a copy from another
         machine.
@@ -75,7 +77,7 @@ def run(
     for entry in protocol.roster:
         require_enrolled(centre, entry)
     open_directory(directory, protocol_path, protocol, resume=resume)
-    file = ProgressFile(directory / PROGRESS, protocol=protocol)
+    file = ProgressFile(directory / PROGRESS, protocol=protocol, show=progress)
 
     def behind(studies: Sequence[str]) -> None:
         _log.info("%s waits for %s", protocol.study, ", ".join(studies))
@@ -84,7 +86,7 @@ def run(
     try:
         with turn(centre, study=protocol.study, run_directory=directory, behind=behind):
             file.started()
-            result = _run(protocol, directory, centre=centre, key=key, file=file, progress=progress)
+            result = _run(protocol, directory, centre=centre, key=key, observer=file)
             write_outcome(result, directory)
     except BaseException as error:
         file.ended(error)
@@ -99,16 +101,11 @@ def _run(
     *,
     centre: Path,
     key: Ed25519PrivateKey,
-    file: ProgressFile,
-    progress: Progress,
+    observer: Observer,
 ) -> StudyResult:
     """Run the study, when it is its turn."""
     address = whereabouts(centre).superlink
     nodes = {site: register_site(centre, address, node_key_of(centre, site)) for site in protocol.sites}
-
-    def tell(phase: Phase, round_: int, rounds: int) -> None:
-        file.phase(phase, round_, rounds)
-        progress(phase, round_, rounds)
 
     started = time.monotonic()
     with open_study(centre) as link:
@@ -121,15 +118,14 @@ def _run(
                 protocol=protocol,
                 signing_key=key,
                 memory=Memory(centre, store),
-                observe=file.observe,
+                observer=observer,
             )
             findings = run_study(
                 protocol,
                 run=name,
                 asking=Checkpoints(store, rounds),
-                progress=tell,
-                learned=file.learned,
                 rng=np.random.default_rng(int(protocol.sha256[:16], 16)),
+                observer=observer,
             )
     timings = {"link": opened - started}
     return result_of(protocol, findings, run=name, timing_s=timings)

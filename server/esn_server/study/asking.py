@@ -1,18 +1,18 @@
-"""How the phases of a study ask for a release."""
+"""How a study asks its sites: for facts at roll call, and for one sum after the other."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol as Structural
 
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_core.messages.facts import SiteFacts
+from esn_core.messages.question import Question
 from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.phases import Phase
 
 Arrays = Mapping[str, NDArray[np.float64]]
-
-Ask = Callable[[Phase, ReleaseKind, int, Arrays], tuple[NDArray[np.float64], float]]
-"""Asks for a release of a phase, given its kind, round and arrays; returns the sum and its noise."""
 
 
 @dataclass(frozen=True)
@@ -29,3 +29,22 @@ class Pooled:
 
     total: NDArray[np.float64]
     sites: tuple[str, ...]
+
+
+class Asking(Structural):
+    """What asks the sites: `rounds.Rounds`, and `run.checkpoints.Checkpoints` around it."""
+
+    def roll_call(self, question: Question) -> dict[str, SiteFacts]:
+        """Ask every site what it runs."""
+
+    def sum(self, question: Question, kind: ReleaseKind) -> Pooled:
+        """Ask every site for one release and add the answers up."""
+
+
+class Ask(Structural):
+    """Asks for one release of a phase, as the parts of a study do."""
+
+    def __call__(
+        self, phase: Phase, kind: ReleaseKind, round_: int = 0, arrays: Arrays | None = None, /
+    ) -> tuple[Pooled, float]:
+        """Return the sum, and the standard deviation of the noise in each of its numbers."""

@@ -1,6 +1,5 @@
 """The exact severity network at the centre: partial correlations, components, and how stable both are."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,19 +8,15 @@ from scipy.stats import t as student
 
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import StudyError
-from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.analyses import DRAWS_AT_ONCE, NetworkRules
-from esn_core.protocol.phases import Phase
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.bootstrap import Partial, bootstrap_r, network_bootstrap
 from esn_core.severity_network.components import Component, network_based
 from esn_core.severity_network.exact import ExactNetwork, Moments, discovered, exact_network
 from esn_core.severity_network.exact_releases import moments_of, network, network_null, null_moments
-from esn_server.study.asking import Arrays, Pooled
+from esn_server.study.asking import Ask, Pooled
 
 Floats = NDArray[np.float64]
-Sum = Callable[[Phase, ReleaseKind, int, Arrays], tuple[Pooled, float]]
-"""Asks for a release of a phase and round; returns the sum with who is in it, and the sd of its noise."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class NetworkFound:
     rules: NetworkRules
 
 
-def run_network(protocol: Protocol, ask: Sum, rules: NetworkRules) -> NetworkFound:
+def run_network(protocol: Protocol, ask: Ask, rules: NetworkRules) -> NetworkFound:
     """Ask for the exact network, and for the draws that judge it.
 
     Raises
@@ -81,7 +76,7 @@ def run_network(protocol: Protocol, ask: Sum, rules: NetworkRules) -> NetworkFou
     )
 
 
-def _null(ask: Sum, found: Moments, base: Pooled, draws: int) -> list[Floats]:
+def _null(ask: Ask, found: Moments, base: Pooled, draws: int) -> list[Floats]:
     """Return the t of every edge in each draw of the null."""
     kind = network_null(len(found.squares), DRAWS_AT_ONCE)
     drawn: list[Floats] = []
@@ -91,7 +86,7 @@ def _null(ask: Sum, found: Moments, base: Pooled, draws: int) -> list[Floats]:
     return drawn[:draws]
 
 
-def _frequency(ask: Sum, found: Moments, exact: ExactNetwork, base: Pooled, draws: int) -> Floats | None:
+def _frequency(ask: Ask, found: Moments, exact: ExactNetwork, base: Pooled, draws: int) -> Floats | None:
     """Return in which share of the bootstrap's draws each edge is retained; None without draws."""
     if not draws:
         return None

@@ -1,23 +1,36 @@
-"""The link of a study, as its rounds see it: messages to the sites and back."""
+"""The link between the centre and its sites, as everything above Flower sees it: messages out, replies back.
+
+One interface for all layers: a Flower run (`link.transport`), a study's link over several runs
+(`link.lasting_link`), and the log around it (`link.message_log`). A question that was lost on its
+way has a reply as well, without a body.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol as Structural
 
 
-class ReceivedReply(Structural):
-    """What a link returns for one message."""
+@dataclass(frozen=True)
+class Reply:
+    """What came of one message.
 
-    @property
-    def message_id(self) -> str:
-        """Which message this replies to."""
+    Attributes
+    ----------
+    message_id : str
+        What `Link.send` returned for the message.
+    node_id : int
+        The site that was asked.
+    body : bytes or None
+        The answer, or None if there is none.
+    error : str or None
+        The class of the error that stood in the way, or None.
 
-    @property
-    def body(self) -> bytes | None:
-        """The answer, or None when there is none."""
+    """
 
-    @property
-    def error(self) -> str | None:
-        """Why there is no answer: the class of an error."""
+    message_id: str
+    node_id: int
+    body: bytes | None
+    error: str | None = None
 
 
 class Link(Structural):
@@ -26,7 +39,7 @@ class Link(Structural):
     def send(self, node_id: int, body: bytes) -> str:
         """Send `body` to a node; return the id of the message."""
 
-    def receive(self) -> Sequence[ReceivedReply]:
+    def receive(self) -> Sequence[Reply]:
         """Return the replies that have arrived since the last call; do not wait."""
 
     def online(self) -> set[int]:

@@ -110,20 +110,21 @@ def run_neurocognition(protocol: Protocol, ask: Ask, given: Arrays) -> Neurocogn
 
     """
     kinds, price = Kinds(models_of(protocol)), price_of(protocol)
-    total, noise = ask("linear", kinds.linear, 0, given)
+    pooled, noise = ask("linear", kinds.linear, 0, given)
     widths = [linear.linear_dimension(len(m.names)) for m in kinds.models]
     lines = [
-        _linear(m, part, noise, protocol) for m, part in zip(kinds.models, _parts(total, widths), strict=True)
+        _linear(m, part, noise, protocol)
+        for m, part in zip(kinds.models, _parts(pooled.total, widths), strict=True)
     ]
     clip = logit_clip(price.of("newton").noise_multiplier)
     fits, coefficients = _newton(protocol, kinds, ask, given, clip)
     given = {**given, "coefficients": coefficients}
-    total, noise = ask("comparison", kinds.comparison, 0, given)
-    histograms, curves, vuongs = _compared(kinds, total, noise, fits, clip)
+    pooled, noise = ask("comparison", kinds.comparison, 0, given)
+    histograms, curves, vuongs = _compared(kinds, pooled.total, noise, fits, clip)
     areas: dict[str, DeLong] = {}
     if any(phase.phase == "ranking" for phase in price.phases):
-        total, _ = ask("ranking", kinds.ranking, 0, {**given, "histograms": np.concatenate(histograms)})
-        areas = _ranked(kinds, total)
+        pooled, _ = ask("ranking", kinds.ranking, 0, {**given, "histograms": np.concatenate(histograms)})
+        areas = _ranked(kinds, pooled.total)
     found = []
     for i, model in enumerate(kinds.models):
         fit, why = fits[i]
@@ -152,12 +153,12 @@ def _newton(
     widths = [newton_dimension(len(m.names)) for m in kinds.models]
     for number in range(rules_of(protocol).rounds):
         at = [machine.coefficients for machine in machines] or [np.zeros(len(m.names)) for m in kinds.models]
-        total, noise = ask("newton", kinds.newton, number, {**given, "coefficients": np.concatenate(at)})
+        pooled, noise = ask("newton", kinds.newton, number, {**given, "coefficients": np.concatenate(at)})
         machines = machines or [
             LogisticNewton(m.names, feature_norm=m.feature_norm, logit_clip=clip, noise_sd=noise)
             for m in kinds.models
         ]
-        for machine, part in zip(machines, _parts(total, widths), strict=True):
+        for machine, part in zip(machines, _parts(pooled.total, widths), strict=True):
             machine.step(part)
     fits: list[tuple[LogisticFit | None, str | None]] = []
     for machine in machines:

@@ -1,6 +1,6 @@
 """How one question stands while it is asked: of whom, since when, and who is waited for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +12,8 @@ State = Literal["not-connected", "not-asked", "asked", "lost", "answered", "refu
 
 
 @dataclass(frozen=True)
-class SiteStanding:
-    """One site and the question.
+class QuestionAtSite:
+    """How the question stands at one site.
 
     Attributes
     ----------
@@ -38,23 +38,23 @@ class SiteStanding:
 
 
 @dataclass(frozen=True)
-class Standing:
+class QuestionProgress:
     """One question and all sites that it is asked of.
 
     Attributes
     ----------
-    question : QuestionId
+    id : QuestionId
     step : {'answers', 'masks'}
         Whether sums are asked for, or the seeds of their masks.
-    sites : dict of str to SiteStanding
+    sites : dict of str to QuestionAtSite
     began_at, now, until : float
         On the clock of the rounds; at `until` nobody is waited for any more.
 
     """
 
-    question: QuestionId
+    id: QuestionId
     step: Literal["answers", "masks"]
-    sites: Mapping[str, SiteStanding]
+    sites: Mapping[str, QuestionAtSite]
     began_at: float
     now: float
     until: float
@@ -63,7 +63,3 @@ class Standing:
     def waiting_for(self) -> tuple[str, ...]:
         """The sites that have neither answered nor refused."""
         return tuple(s for s, site in self.sites.items() if site.state not in ("answered", "refused"))
-
-
-Observe = Callable[[Standing], None]
-"""Told how a question stands, several times a second; it must not take long, and not raise."""

@@ -90,21 +90,21 @@ def run_reruns(
     """
     reruns = reruns_of(protocol)
     released = candidates.released
-    total, noise = ask(
+    pooled, noise = ask(
         "rerun-association",
         rerun_association(reruns, released),
         0,
         {"mean_severity": np.array([mean_severity])},
     )
     weights = []
-    for sums in total.reshape(len(reruns), released + 1):
+    for sums in pooled.total.reshape(len(reruns), released + 1):
         children = max(float(sums[0]) / count_unit(released), fewest_children)
         weights.append(candidates.network(sums[1:], children=children, noise_sd=noise).weight)
     edge_weights = np.concatenate(weights)
-    total, noise = ask("rerun-calibration", rerun_calibration(reruns), 0, {"edge_weights": edge_weights})
+    pooled, noise = ask("rerun-calibration", rerun_calibration(reruns), 0, {"edge_weights": edge_weights})
     lines = [
         affine(sums, fewest_children=fewest_children, noise_sd=noise)
-        for sums in total.reshape(len(reruns), CALIBRATION.dimension)
+        for sums in pooled.total.reshape(len(reruns), CALIBRATION.dimension)
     ]
     given = {"edge_weights": edge_weights, "calibration": np.array(lines).ravel()}
     by_site: dict[str, Tested] = {}
@@ -113,10 +113,10 @@ def run_reruns(
     tested = tested_reruns(protocol)
     if tested:
         exact = price_of(protocol).of("rerun-evaluation").noise_multiplier == NO_NOISE
-        total, noise = ask("rerun-evaluation", rerun_evaluation(tested, exact=exact), 0, given)
+        pooled, noise = ask("rerun-evaluation", rerun_evaluation(tested, exact=exact), 0, given)
         blocks = evaluation_blocks(tested, exact=exact)
         together = np.zeros(EVALUATION.dimension)
-        for block, summed in zip(blocks, total.reshape(len(blocks), -1), strict=True):
+        for block, summed in zip(blocks, pooled.total.reshape(len(blocks), -1), strict=True):
             if block[0].without is None:
                 random.append(_tested(summed, noise, rng))
                 continue
@@ -126,8 +126,8 @@ def run_reruns(
         if protocol.analyses.cross_site:
             across_sites = _tested(together, noise, rng)
     if protocol.analyses.folds:
-        total, noise = ask("fold-evaluation", FOLD_EVALUATION, 0, given)
-        across_parts = _tested(total, noise, rng)
+        pooled, noise = ask("fold-evaluation", FOLD_EVALUATION, 0, given)
+        across_parts = _tested(pooled.total, noise, rng)
     return Reruns(by_site, across_sites, tuple(random), across_parts)
 
 

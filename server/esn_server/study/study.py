@@ -2,9 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol as Structural
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,27 +30,11 @@ from esn_core.statistics.agreement import EVALUATION, Agreement, agreement, nois
 from esn_core.statistics.combat import COVARIATE_NORM, COVARIATES, combat, combat_model
 from esn_core.statistics.matching import COHORT, Matching, matching
 from esn_core.statistics.recalibration import CALIBRATION, affine
-from esn_server.study.asking import Arrays, Pooled
+from esn_server.study.asking import Arrays, Asking, Pooled
 from esn_server.study.exact_network import NetworkFound, run_network
 from esn_server.study.neurocognition import Neurocognition, run_neurocognition
+from esn_server.study.observer import Observer, Unobserved
 from esn_server.study.reruns import Reruns, run_reruns
-
-
-class Asking(Structural):
-    """What asks the sites; `rounds.Rounds` and its recorded form."""
-
-    def roll_call(self, question: Question) -> dict[str, SiteFacts]:
-        """Ask every site what it runs."""
-
-    def sum(self, question: Question, kind: ReleaseKind) -> Pooled:
-        """Ask every site for one release and add the answers up."""
-
-
-Progress = Callable[[Phase, int, int], None]
-"""Told phase, round and number of rounds before each question."""
-
-Learned = Callable[[int, float], None]
-"""Told a round of training, from 0, and its mean clipped loss, noise included."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +111,11 @@ class _Run:
     protocol: Protocol
     run: str
     asking: Asking
-    progress: Progress
+    observer: Observer
     price: Price
     atlas: Atlas
     template: Template
     candidates: Candidates
-    learned: Learned
     harmonisation: Arrays = field(default_factory=dict)
     """What every question from now on carries, for the sites to harmonise their children with."""
     timing_s: dict[str, float] = field(default_factory=dict)
@@ -150,23 +132,16 @@ class _Run:
             {**(arrays or {}), **self.harmonisation},
         )
 
-    def sum(
-        self, phase: Phase, kind: ReleaseKind, round_: int = 0, arrays: Arrays | None = None
+    def ask(
+        self, phase: Phase, kind: ReleaseKind, round_: int = 0, arrays: Arrays | None = None, /
     ) -> tuple[Pooled, float]:
         """Ask for a release; return the sum and the standard deviation of its noise."""
         started = time.monotonic()
-        self.progress(phase, round_, self.price.of(phase).releases)
+        self.observer.began(phase, round_, self.price.of(phase).releases)
         pooled = self.asking.sum(self.question(phase, round_, arrays), kind)
         self.timing_s[phase] = self.timing_s.get(phase, 0.0) + time.monotonic() - started
         each = noise_sd(kind, self.price.of(phase).noise_multiplier, share=self.protocol.noise_share)
         return pooled, each * math.sqrt(len(pooled.sites))
-
-    def ask(
-        self, phase: Phase, kind: ReleaseKind, round_: int, arrays: Arrays
-    ) -> tuple[NDArray[np.float64], float]:
-        """Ask for a release; return its numbers and the standard deviation of their noise."""
-        pooled, noise = self.sum(phase, kind, round_, arrays)
-        return pooled.total, noise
 
 
 def run_study(
@@ -174,9 +149,8 @@ def run_study(
     *,
     run: str,
     asking: Asking,
-    progress: Progress,
     rng: np.random.Generator,
-    learned: Learned = lambda _round, _loss: None,
+    observer: Observer | None = None,
 ) -> Findings:
     """Run all phases of a study.
 
@@ -186,10 +160,9 @@ def run_study(
     run : str
         Name of this run; part of every question's id.
     asking : Asking
-    progress : Progress
     rng : numpy Generator
         For the simulation of what the noise does to r; nothing private.
-    learned : Learned
+    observer : Observer, optional
 
     Raises
     ------
@@ -202,12 +175,11 @@ def run_study(
         protocol=protocol,
         run=run,
         asking=asking,
-        progress=progress,
+        observer=observer or Unobserved(),
         price=price_of(protocol),
         atlas=atlas,
         template=template,
         candidates=protocol.candidates,
-        learned=learned,
     )
     facts = _roll_call(study)
     matched = _match(study)
@@ -243,7 +215,7 @@ def run_study(
 
 def _roll_call(study: _Run) -> dict[str, SiteFacts]:
     started = time.monotonic()
-    study.progress("roll-call", 0, 1)
+    study.observer.began("roll-call", 0, 1)
     facts = study.asking.roll_call(study.question("roll-call"))
     study.timing_s["roll-call"] = time.monotonic() - started
     ours = {
@@ -273,20 +245,20 @@ def _harmonise(study: _Run) -> None:
     if study.protocol.cohort.harmonisation != "combat":
         return
     edges = len(study.candidates.edges)
-    pooled, _ = study.sum("combat", combat(edges, COVARIATES, covariate_norm=COVARIATE_NORM))
+    pooled, _ = study.ask("combat", combat(edges, COVARIATES, covariate_norm=COVARIATE_NORM))
     model = combat_model(pooled.total, edges=edges, covariates=COVARIATES)
     study.harmonisation = {"combat": model.vector}
 
 
 def _centre(study: _Run) -> tuple[float, float]:
-    pooled, _ = study.sum("centre", CENTRE)
+    pooled, _ = study.ask("centre", CENTRE)
     children = max(float(pooled.total[0]), study.fewest_children)
     return children, float(np.clip(pooled.total[1] / children, -1, 1))
 
 
 def _select(study: _Run, children: float, mean_severity: float) -> SeverityNetwork:
     kind = association_release(study.candidates.released)
-    pooled, noise = study.sum("association", kind, arrays={"mean_severity": np.array([mean_severity])})
+    pooled, noise = study.ask("association", kind, 0, {"mean_severity": np.array([mean_severity])})
     return study.candidates.network(pooled.total, children=children, noise_sd=noise)
 
 
@@ -305,21 +277,21 @@ def _train(
     kind = describe(len(optimiser.weights), max_gradient_norm=bound)
     losses = []
     for round_ in range(rules.rounds):
-        pooled, _ = study.sum(
+        pooled, _ = study.ask(
             phase, kind, round_, {"weights": optimiser.weights, "edge_weights": network.weight}
         )
         total = pooled.total
         if local:
             total, children = total[:-1], float(total[-1])
         losses.append(mean_loss(total, children, max_gradient_norm=bound))
-        study.learned(round_, losses[-1])
+        study.observer.learned(round_, losses[-1])
         optimiser.step(total[:-1] / children)
     return optimiser.weights, tuple(losses)
 
 
 def _calibrate(study: _Run, network: SeverityNetwork, weights: NDArray[np.float64]) -> tuple[float, float]:
-    pooled, noise = study.sum(
-        "calibration", CALIBRATION, arrays={"weights": weights, "edge_weights": network.weight}
+    pooled, noise = study.ask(
+        "calibration", CALIBRATION, 0, {"weights": weights, "edge_weights": network.weight}
     )
     return affine(pooled.total, fewest_children=study.fewest_children, noise_sd=noise)
 
@@ -327,7 +299,7 @@ def _calibrate(study: _Run, network: SeverityNetwork, weights: NDArray[np.float6
 def _evaluate(
     study: _Run, given: Arrays, rng: np.random.Generator
 ) -> tuple[Agreement, float | None, float | None]:
-    pooled, noise = study.sum("evaluation", EVALUATION, arrays=given)
+    pooled, noise = study.ask("evaluation", EVALUATION, 0, given)
     found = agreement(pooled.total)
     return found, noise_sd_of_mae(found.children, noise), noise_sd_of_r(pooled.total, noise, rng=rng)
 
@@ -335,7 +307,7 @@ def _evaluate(
 def _match(study: _Run) -> Matching | None:
     if not study.protocol.analyses.cohort:
         return None
-    pooled, _ = study.sum("cohort", COHORT)
+    pooled, _ = study.ask("cohort", COHORT)
     return matching(pooled.total, minimum=study.protocol.cohort.minimum_children)
 
 
@@ -343,14 +315,14 @@ def _explain(study: _Run, given: Arrays) -> Attribution | None:
     if not study.protocol.analyses.explanation:
         return None
     kind = attribution_release(len(study.candidates.edges))
-    pooled, noise = study.sum("attribution", kind, arrays=given)
+    pooled, noise = study.ask("attribution", kind, 0, given)
     unit = GASE_UNIT / max(float(pooled.total[0]), study.fewest_children)
     return Attribution(pooled.total[1:] * unit, noise * unit)
 
 
 def _exact_network(study: _Run) -> NetworkFound | None:
     rules = study.protocol.analyses.network
-    return None if rules is None else run_network(study.protocol, study.sum, rules)
+    return None if rules is None else run_network(study.protocol, study.ask, rules)
 
 
 def _neurocognition(study: _Run, given: Arrays) -> Neurocognition | None:

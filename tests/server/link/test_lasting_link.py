@@ -7,7 +7,7 @@ import pytest
 from esn_core.errors import LinkError
 from esn_server.link import lasting_link
 from esn_server.link.lasting_link import LastingLink
-from esn_server.link.transport import Reply
+from esn_server.study.link import Reply
 
 
 class Centre:

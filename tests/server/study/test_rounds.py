@@ -1,7 +1,6 @@
 """Quorum, deadline and retry, on a clock of our own."""
 
 import datetime
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.protocol import Protocol
 from esn_server.run.checkpoints import RunStore
 from esn_server.run.memory import Memory
+from esn_server.study.link import Reply
 from esn_server.study.rounds import Rounds
 
 NODES = {"north": 1, "south": 2, "west": 3}
@@ -48,13 +48,6 @@ def _world(tmp_path, protocol_content, monkeypatch, more_sites, centre_key):
         yield
 
 
-@dataclass
-class Reply:
-    message_id: str
-    body: bytes | None = None
-    error: str | None = None
-
-
 class World:
     """Sites that answer as scripted, and the time."""
 
@@ -81,7 +74,8 @@ class World:
         if answer is not None:
             delay, reply = answer if isinstance(answer, tuple) else (0, answer)
             body = reply.to_bytes(self.keys[site]) if isinstance(reply, Answer) else reply
-            made = Reply(message_id, error=body) if isinstance(body, str) else Reply(message_id, body)
+            lost = isinstance(body, str)
+            made = Reply(message_id, node_id, None if lost else body, body if lost else None)
             self.inbox.append((self.now + delay, made))
         return message_id
 
@@ -251,7 +245,7 @@ def test_a_site_that_stays_silent_is_asked_again_and_answers(caplog):
 
 def test_an_unknown_reply_is_dropped(caplog):
     world = World({"south": [None]})
-    world.inbox.append((0.0, Reply("m99", b"?")))
+    world.inbox.append((0.0, Reply("m99", 2, b"?")))
     with pytest.raises(StudyError, match="south: no answer"):
         world.sum()
     assert "dropped an unknown reply" in caplog.text
