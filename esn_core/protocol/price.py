@@ -1,6 +1,7 @@
 """What a protocol costs each child: the noise of every release, and the epsilon of all of them."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from esn_core.errors import ProtocolError
 from esn_core.privacy import release as releases
@@ -14,7 +15,7 @@ from esn_core.privacy.accounting import (
     replace_one_epsilon_of,
     true_positives,
 )
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import Phase, PlannedPhase
 from esn_core.protocol.protocol import Protocol
 
 
@@ -124,12 +125,24 @@ def price_of(protocol: Protocol) -> Price:
     the latter may spend the whole budget again, and no child pays twice.
     """
     privacy = protocol.privacy
-    budget = mu_for(privacy.epsilon, privacy.delta)
-    phases = []
-    for planned in protocol.phases:
+    shares = None if privacy.noise == "none" else tuple(privacy.shares.items())
+    return _price(protocol.phases, shares, privacy.epsilon, privacy.delta)
+
+
+@lru_cache(maxsize=64)  # a root is searched for, and every question asks for it
+def _price(
+    phases: tuple[PlannedPhase, ...],
+    shares: tuple[tuple[Phase, float], ...] | None,
+    epsilon: float,
+    delta: float,
+) -> Price:
+    """Return the price of phases under a budget and its shares; the shares are None without noise."""
+    budget = mu_for(epsilon, delta)
+    priced = []
+    for planned in phases:
         noise = NO_NOISE
-        if privacy.noise != "none" and not planned.exact:
-            share = privacy.shares[planned.phase]
+        if shares is not None and not planned.exact:
+            share = dict(shares)[planned.phase]
             noise = noise_multiplier_for(budget, share=share, releases=planned.releases)
-        phases.append(PhasePrice(planned.phase, planned.children, planned.releases, noise))
-    return Price(tuple(phases), privacy.delta)
+        priced.append(PhasePrice(planned.phase, planned.children, planned.releases, noise))
+    return Price(tuple(priced), delta)

@@ -19,6 +19,7 @@ from esn_core.errors import ConfigError, ProtocolError
 from esn_core.identity.public_keys import identity_text, mask_text
 from esn_core.identity.roster import RosterEntry
 from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.system.toml_file import read_toml
 from esn_server.protocol.drafting import draft
@@ -346,3 +347,16 @@ def test_a_sites_impossible_setting_is_refused_with_its_place(tmp_path, old, new
     path.write_text(SITE.replace(old, new))
     with pytest.raises(ConfigError, match=words):
         read_toml(path, SiteSettings)
+
+
+def test_an_altered_copy_has_nothing_of_what_was_computed_of_the_original(protocol_content):
+    protocol = Protocol.model_validate(protocol_content)
+    before = (protocol.sha256, protocol.phases, protocol.candidates, price_of(protocol))
+    rounds = protocol.training.rounds + 1
+    other = protocol.model_copy(update={"training": protocol.training.model_copy(update={"rounds": rounds})})
+    fresh = Protocol.model_validate(other.model_dump())
+    assert (other.sha256, other.phases, price_of(other)) == (fresh.sha256, fresh.phases, price_of(fresh))
+    assert other.sha256 != before[0]
+    assert other.phases != before[1]
+    assert (protocol.sha256, protocol.phases) == before[:2]
+    assert protocol == Protocol.model_validate(protocol_content)

@@ -1,0 +1,160 @@
+"""What the tables of a protocol must not say together: each check returns its complaints as sentences.
+
+A check knows nothing of where the tables come from. `Protocol` asks it as soon as the
+tables that it needs can be read, so that one reading of a file tells every fault.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from esn_core.connectome.atlas import load_atlas
+from esn_core.errors import ConfigError
+from esn_core.identity.roster import RosterEntry
+from esn_core.privacy.release import CHILDREN
+from esn_core.protocol.analyses import SEVERITIES, Analyses
+from esn_core.protocol.data_dictionary import Phenotype
+from esn_core.protocol.imaging_recipe import ImagingRecipe
+from esn_core.protocol.phases import planned_phases
+from esn_core.protocol.rules import PrivacyRules, RoundRules, SelectionRules, TrainingRules
+from esn_core.severity_network.candidates import listed_edges
+
+_COMBAT_UNDER_NOISE = (
+    "ComBat is for studies without noise, as other children enter a child's harmonised scores "
+    "and no noise bounds what one of them does; take 'own-controls', or noise = 'none'"
+)
+# Sums that mix the children of one site, where the centre would see that site's alone.
+_COMBAT_ALONE = "ComBat needs trust 'secure-sum': a site's own sums would give its means away"
+_LOCAL_STEPS_ALONE = (
+    "several local steps need trust 'secure-sum': a site's own update, seen by itself, tells of its children"
+)
+_NETWORK_ALONE = (
+    "the exact network needs trust 'secure-sum': sums of one site's children tell of each of them"
+)
+
+
+def listed_twice(roster: Sequence[RosterEntry]) -> list[str]:
+    """Name every site and every key that the roster lists more than once."""
+    said = []
+    for what, values in (
+        ("site", [entry.site for entry in roster]),
+        ("node key", [entry.node_key for entry in roster]),
+        ("identity key", [entry.identity_key for entry in roster]),
+        ("mask key", [entry.mask_key for entry in roster]),
+    ):
+        twice = [value for value, times in Counter(values).items() if times > 1]
+        if twice:
+            said.append(f"the roster lists a {what} twice: {', '.join(twice)}")
+    return said
+
+
+def unknown_regions(rules: SelectionRules, imaging: ImagingRecipe) -> list[str]:
+    """Name the listed pairs of regions that the recipe's atlas does not have."""
+    if not rules.pairs:
+        return []
+    try:
+        listed_edges(load_atlas(imaging.atlas), rules.pairs)
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
+def unexplained_columns(analyses: Analyses, phenotypes: Mapping[str, Phenotype]) -> list[str]:
+    """Name the columns that the analyses use and the data dictionary lacks, and cut-offs out of range."""
+    rules = analyses.neurocognition
+    if rules is None:
+        return []
+    used = {name for model in rules.models for name in model} - set(SEVERITIES)
+    used |= {outcome.column for outcome in rules.outcomes}
+    said = [f"the column {name} is not explained in 'phenotypes'" for name in sorted(used - set(phenotypes))]
+    for outcome in rules.outcomes:
+        column = phenotypes.get(outcome.column)
+        if column is not None and not column.span[0] < outcome.impaired_below < column.span[1]:
+            said.append(f"the cut-off of {outcome.name} lies outside the range of {outcome.column}")
+    return said
+
+
+def unprotected_sums(
+    privacy: PrivacyRules, training: TrainingRules, analyses: Analyses, *, combat: bool
+) -> list[str]:
+    """Name what mixes a site's children, and so needs exact sums or the company of other sites' sums."""
+    local = training.local_steps > 1
+    said = []
+    if privacy.noise != "none":
+        said = [_COMBAT_UNDER_NOISE] if combat else []
+        if local:
+            said.append(
+                f"{training.strategy} with {training.local_steps} local steps is for studies without "
+                "noise, as a site's update mixes its children and no noise bounds what one of them does "
+                "to it; take 1 local step, or noise = 'none'"
+            )
+    if said or privacy.trust == "secure-sum":
+        return said
+    return [
+        words
+        for asked, words in (
+            (combat, _COMBAT_ALONE),
+            (local, _LOCAL_STEPS_ALONE),
+            (analyses.network is not None, _NETWORK_ALONE),
+        )
+        if asked
+    ]
+
+
+def unfit_shares(privacy: PrivacyRules, training: TrainingRules, analyses: Analyses) -> list[str]:
+    """Compare the shares of the budget with the phases that have noise."""
+    if privacy.noise == "none":
+        return []
+    plan = planned_phases(
+        training_rounds=training.rounds, local_steps=training.local_steps, combat=False, analyses=analyses
+    )
+    planned = {phase.phase for phase in plan if not phase.exact}
+    given = set(privacy.shares)
+    said = [f"no share of the budget for the phase {name}" for name in sorted(planned - given)]
+    said += [f"a share for {name}, which is not asked or is exact" for name in sorted(given - planned)]
+    for children in CHILDREN:
+        total = sum(privacy.shares.get(p.phase, 0.0) for p in plan if p.children == children)
+        if not said and abs(total - 1) > 1e-9:
+            said.append(f"the shares of {children} children must sum to 1, not {total:g}")
+    return said
+
+
+def unfit_quorum(
+    rounds: RoundRules, *, sites: int, privacy: PrivacyRules | None, analyses: Analyses | None
+) -> list[str]:
+    """Compare the quorum with the roster, with the draws of the network, and with the sites that collude.
+
+    Parameters
+    ----------
+    rounds : RoundRules
+    sites : int
+        On the roster; 0 where it cannot be read.
+    privacy, analyses : PrivacyRules, Analyses or None
+        None where the table cannot be read: what concerns it is not said.
+
+    Returns
+    -------
+    list of str
+        The first complaint alone: the others would follow from it.
+
+    """
+    if sites and rounds.quorum > sites:
+        return [f"the quorum is {rounds.quorum}, but the roster lists {sites} sites"]
+    if privacy is None:
+        return []
+    colluding = privacy.colluding_sites
+    if analyses is not None and analyses.network is not None:
+        too_many = analyses.network.too_many_draws(rounds.quorum - colluding)
+        if too_many is not None:
+            return [too_many]
+    if not sites or privacy.trust != "secure-sum":
+        return []
+    if rounds.quorum - colluding < 2:
+        others = rounds.quorum - colluding
+        said = f"with {colluding} colluding sites a quorum of {rounds.quorum} leaves {others} others"
+        return [f"{said}; a sum hides its parts from 2 on"]
+    # Any two sets of sites that may be summed then share a site that reveals one seed only.
+    if 2 * rounds.quorum <= sites + colluding:
+        needed = (sites + colluding) // 2 + 1
+        said = f"a quorum of {rounds.quorum} of {sites} sites, {colluding} of them colluding"
+        return [f"{said}, lets the centre subtract two sums; {needed} or more are needed"]
+    return []
