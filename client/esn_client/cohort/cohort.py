@@ -1,7 +1,6 @@
 """The site's cohort: its children with epilepsy, which split they are in, and their edge scores."""
 
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,18 +8,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_client.cohort.members import Members, People
 from esn_client.cohort.participants import Participant, read_phenotypes
-from esn_client.imaging.bids.derivatives import Derivative, prepared_visits
-from esn_client.imaging.bids.scans import Visit
-from esn_client.imaging.quality.site_table import read_exclusions
 from esn_core.connectome.control_offset import control_offset
-from esn_core.connectome.template import Template, edge_scores, edge_strengths
 from esn_core.errors import DataError
 from esn_core.privacy.release import Children
 from esn_core.protocol.protocol import Protocol
-from esn_core.statistics.matching import Standing
 
 _log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -40,30 +37,11 @@ class Split:
     """
 
     participants: tuple[str, ...]
-    scores: NDArray[np.float64]
-    gase: NDArray[np.float64]
-    phenotypes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    age_years: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    sex: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-
-
-@dataclass(frozen=True)
-class People:
-    """Who is counted in a comparison of children and controls, and who was left out.
-
-    Attributes
-    ----------
-    participants : tuple of n str
-    standing : tuple of n str
-        Training children, controls, and everybody who was left out, by reason.
-    age_years, sex : (n,) float64
-
-    """
-
-    participants: tuple[str, ...]
-    standing: tuple[Standing, ...]
-    age_years: NDArray[np.float64]
-    sex: NDArray[np.float64]
+    scores: Floats
+    gase: Floats
+    phenotypes: Mapping[str, Floats] = field(default_factory=dict)
+    age_years: Floats = field(default_factory=lambda: np.empty(0))
+    sex: Floats = field(default_factory=lambda: np.empty(0))
 
 
 _NOBODY = People((), (), np.empty(0), np.empty(0))
@@ -109,84 +87,32 @@ def load_cohort(
         No child with epilepsy has a connectome, or the table of quality is older than one.
 
     """
-    template = protocol.template
-    excluded = read_exclusions(derivatives, protocol.imaging)
-    if excluded:
-        _log.warning("site %s: %d visits are left out for their quality", site, len(excluded))
     phenotypes = read_phenotypes(participants, protocol.phenotypes)
-    scored: list[tuple[Participant, NDArray[np.float64]]] = []
-    standing: dict[str, Standing] = {}
-    for participant in participants:
-        label = participant.label
-        if participant.group == "dre" and participant.gase is None:
-            standing[label] = "no-score"
-            continue
-        try:
-            scored.append((participant, _scores(participant, derivatives, protocol, template, excluded)))
-        except DataError:
-            poor = any(visit.participant == label for visit in excluded)
-            standing[label] = "poor-quality" if poor else "no-connectome"
-    for reason, count in Counter(standing.values()).items():
+    members = Members.read(participants, site=site, derivatives=derivatives, protocol=protocol)
+    for reason, count in members.left_out.items():
         _log.warning("site %s: %d participants are left out: %s", site, count, reason)
-    controls = [scores for p, scores in scored if p.group == "control"]
+    if not members.scored("dre"):
+        raise DataError(f"site {site}: no child with DRE has a connectome; run 'esn-client prepare' first")
+    controls = [scores for _, scores in members.scored("control")]
     # ComBat finds the offset by itself, from the children.
     used = [] if protocol.cohort.harmonisation == "combat" else controls
-    offset = control_offset(np.array(used).reshape(-1, len(template.mean)))
-    children = [(p, scores - offset) for p, scores in scored if p.group == "dre"]
-    if not children:
-        raise DataError(f"site {site}: no child with DRE has a connectome; run 'esn-client prepare' first")
-    held = {p.label for p, _ in children if protocol.cohort.holds_out(p.label, site=site)}
-    for p, _ in scored:
-        if p.label not in held:
-            standing[p.label] = "child" if p.group == "dre" else "control"
-    counted = [p for p in participants if p.label in standing]
+    offset = control_offset(np.array(used).reshape(-1, len(protocol.template.mean)))
     return Cohort(
-        training=_split([c for c in children if c[0].label not in held], len(offset), phenotypes),
-        held_out=_split([c for c in children if c[0].label in held], len(offset), phenotypes),
+        training=_split(members.scored("dre", held_out=False), offset, phenotypes),
+        held_out=_split(members.scored("dre", held_out=True), offset, phenotypes),
         controls=len(controls),
-        people=People(
-            participants=tuple(p.label for p in counted),
-            standing=tuple(standing[p.label] for p in counted),
-            age_years=np.array([p.age_years for p in counted]),
-            sex=np.array([p.sex for p in counted]),
-        ),
+        people=members.people,
     )
 
 
-def _scores(
-    participant: Participant,
-    derivatives: Path,
-    protocol: Protocol,
-    template: Template,
-    excluded: frozenset[Visit],
-) -> NDArray[np.float64]:
-    """Average the edge scores of a participant's usable visits."""
-    found, fault = [], DataError(f"{participant.label}: no connectome that may be used")
-    for visit in prepared_visits(derivatives, protocol.imaging, participant=participant.label):
-        if visit in excluded:
-            continue
-        try:
-            connectome = Derivative(derivatives, visit, protocol.imaging).read_connectome()
-            found.append(
-                edge_scores(
-                    edge_strengths(connectome), template, age_years=participant.age_years, sex=participant.sex
-                )
-            )
-        except DataError as error:
-            fault = error
-    if not found:
-        raise fault
-    return np.asarray(np.mean(found, axis=0), dtype=np.float64)
-
-
 def _split(
-    children: list[tuple[Participant, NDArray[np.float64]]],
-    edges: int,
+    children: list[tuple[Participant, Floats]],
+    offset: Floats,
     phenotypes: Mapping[str, Mapping[str, float]],
 ) -> Split:
     return Split(
         participants=tuple(p.label for p, _ in children),
-        scores=np.array([s for _, s in children]).reshape(-1, edges),
+        scores=np.array([scores - offset for _, scores in children]).reshape(-1, len(offset)),
         gase=np.array([p.gase for p, _ in children], dtype=np.float64),
         phenotypes={
             name: np.array([values[p.label] for p, _ in children]) for name, values in phenotypes.items()
