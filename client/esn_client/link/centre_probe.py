@@ -1,18 +1,125 @@
-"""The centre as a site meets it: whether it is there, and whether it is the right one."""
+"""One look at the centre from a site: the way there, its certificate, and its clock.
 
+`probe` looks once, for whoever wants to know. `require_centre` looks until the centre is ready
+to be joined.
+"""
+
+import datetime
 import ssl
 import time
+import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from esn_core.errors import AwayError, LinkError
 
 _RETRY_S = 1.0
-# The SuperLink accepts a signature for 300 s.
-_MAX_SKEW_S = 240.0
+_LONGEST_LOOK_S = 10.0
+# The SuperLink accepts a signature of the time for 300 s; some of it is the way there.
+LARGEST_CLOCK_OFFSET_S = 240.0
+# So far off, a clock is not kept by NTP.
+GOOD_CLOCK_OFFSET_S = 60.0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one request to the centre showed.
+
+    Attributes
+    ----------
+    address : str
+        ``host:port``.
+    proxy : str or None
+        Through which it went, without any password.
+    seconds : float
+        That the answer took.
+    status : int
+        Of the answer; 200 where the centre is ready.
+    certificate_ends : datetime
+        Last moment of the server's certificate.
+    clock_offset_s : (float, float) or None
+        Bounds of this machine's clock minus the centre's; None when the centre told no time.
+
+    """
+
+    address: str
+    proxy: str | None
+    seconds: float
+    status: int
+    certificate_ends: datetime.datetime
+    clock_offset_s: tuple[float, float] | None
+
+    @property
+    def clock_off_s(self) -> float:
+        """How far the clocks are apart at least, as the answer took its time and tells whole seconds."""
+        low, high = self.clock_offset_s or (0.0, 0.0)
+        return max(low, -high, 0.0)
+
+    @property
+    def clock_side(self) -> str:
+        """On which side of the centre's clock this machine's is, in words."""
+        return "ahead of" if self.clock_offset_s is not None and self.clock_offset_s[0] > 0 else "behind"
+
+
+def probe(address: str, *, ca_certificate: Path, timeout_s: float) -> Probe:
+    """Ask the centre once whether it is well.
+
+    Parameters
+    ----------
+    address : str
+        ``host:port`` of the centre.
+    ca_certificate : Path
+        The authority that it has to prove itself against, PEM.
+    timeout_s : float
+
+    Raises
+    ------
+    AwayError
+        It cannot be reached.
+    LinkError
+        Its certificate is not from that authority or not for that name.
+
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(ca_certificate))
+    except OSError as error:
+        raise LinkError(f"{ca_certificate} cannot be used as the centre's certificate: {error}") from error
+    proxy = _proxy_to(address)
+    way = f" through the proxy {proxy}" if proxy else ""
+    began, sent = time.monotonic(), time.time()
+    try:
+        # The environment's HTTPS_PROXY is used, as it is by the SuperNode.
+        with (
+            httpx.Client(verify=context, timeout=timeout_s) as client,
+            client.stream("GET", f"https://{address}/health") as response,
+        ):
+            came = time.time()
+            certificate: Any = response.extensions["network_stream"].get_extra_info("ssl_object")
+            ends = ssl.cert_time_to_seconds(certificate.getpeercert()["notAfter"])
+            date = response.headers.get("date")
+    except httpx.HTTPError as error:
+        why = _distrust(error)
+        if why:
+            raise LinkError(
+                f"the centre at {address} is not who it should be: {why} (compared with {ca_certificate})"
+            ) from error
+        raise AwayError(
+            f"the centre at {address} cannot be reached{way}: {_words(error)}; is it started, and may this "
+            "machine connect to it?"
+        ) from error
+    return Probe(
+        address=address,
+        proxy=proxy,
+        seconds=time.monotonic() - began,
+        status=response.status_code,
+        certificate_ends=datetime.datetime.fromtimestamp(ends, datetime.UTC),
+        clock_offset_s=_offset(date, sent=sent, came=came),
+    )
 
 
 def require_centre(
@@ -39,53 +146,53 @@ def require_centre(
         The centre's certificate is not from `ca_certificate`.
 
     """
-    try:
-        context = ssl.create_default_context(cafile=str(ca_certificate))
-    except OSError as error:
-        raise LinkError(f"{ca_certificate} cannot be used as the centre's certificate: {error}") from error
     deadline_s = time.monotonic() + timeout_s
-    # The environment's HTTPS_PROXY is used, as it is by the SuperNode.
-    with httpx.Client(verify=context, timeout=min(10.0, timeout_s)) as client:
-        while not stopped():
-            try:
-                reply = client.get(f"https://{address}/health")
-            except httpx.HTTPError as error:
-                why = distrust(error)
-                if why:
-                    raise LinkError(
-                        f"the centre at {address} is not who it should be: {why} (compared with "
-                        f"{ca_certificate})"
-                    ) from error
-                reason = str(error) or type(error).__name__
-            else:
-                skew_s = clock_skew_s(reply)
-                if abs(skew_s) > _MAX_SKEW_S:
-                    side = "ahead of" if skew_s > 0 else "behind"
-                    raise AwayError(
-                        f"this machine's clock is {abs(skew_s):.0f} s {side} the centre's; they must agree "
-                        f"within {_MAX_SKEW_S:.0f} s, set it right"
-                    )
-                if reply.status_code == httpx.codes.OK:
-                    return
-                reason = f"it is not ready ({reply.status_code})"
-            if time.monotonic() + _RETRY_S > deadline_s:
-                raise AwayError(f"the centre at {address} did not answer within {timeout_s:.0f} s: {reason}")
-            time.sleep(_RETRY_S)
+    while not stopped():
+        try:
+            seen = probe(address, ca_certificate=ca_certificate, timeout_s=min(_LONGEST_LOOK_S, timeout_s))
+        except AwayError as error:
+            reason = _words(error.__cause__ or error)
+        else:
+            if seen.clock_off_s > LARGEST_CLOCK_OFFSET_S:
+                raise AwayError(
+                    f"this machine's clock is {seen.clock_off_s:.0f} s {seen.clock_side} the centre's; they "
+                    f"must agree within {LARGEST_CLOCK_OFFSET_S:.0f} s, set it right"
+                )
+            if seen.status == httpx.codes.OK:
+                return
+            reason = f"it is not ready ({seen.status})"
+        if time.monotonic() + _RETRY_S > deadline_s:
+            raise AwayError(f"the centre at {address} did not answer within {timeout_s:.0f} s: {reason}")
+        time.sleep(_RETRY_S)
 
 
-def clock_skew_s(reply: httpx.Response) -> float:
-    """Return by how much this machine's clock is ahead of the centre's, to a second or so."""
+def _offset(date: str | None, *, sent: float, came: float) -> tuple[float, float] | None:
+    """Return bounds of our clock minus the centre's, which tells whole seconds."""
     try:
-        there = parsedate_to_datetime(reply.headers["date"])
-    except (KeyError, ValueError):
-        return 0.0
-    return time.time() - there.timestamp()
+        told = parsedate_to_datetime(date or "").timestamp()
+    except ValueError:
+        return None
+    return sent - (told + 1), came - told
 
 
-def distrust(error: BaseException | None) -> str:
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _distrust(error: BaseException | None) -> str:
     """Return why TLS did not trust the centre, or nothing if that was not the reason."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return error.verify_message
         error = error.__cause__ or error.__context__
     return ""
+
+
+def _proxy_to(address: str) -> str | None:
+    """Return the host and port of the proxy that leads to the centre, if one does."""
+    host = address.rpartition(":")[0].strip("[]")
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get("https") or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(host):
+        return None
+    return proxy.rpartition("@")[2].removeprefix("http://").removeprefix("https://").rstrip("/")

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from esn_client.cohort.participants import read_phenotypes
-from esn_client.gate.audit_log import AuditLog, check_against_audit
+from esn_client.gate.audit_log import AuditLog, check_against_audit_log
 from esn_client.gate.gate import check_budget
+from esn_client.link.centre_probe import GOOD_CLOCK_OFFSET_S, LARGEST_CLOCK_OFFSET_S
 from esn_client.site.centre_kit import load_kit
 from esn_client.site.settings import SiteSettings, load_site
 from esn_client.site.state import own_entry, read_salt
-from esn_client.status.snapshot import Circumstances, open_ledger
+from esn_client.status.snapshot import Snapshot, open_ledger
 from esn_core.errors import ConfigError, DataError, EsnError, LinkError, ProtocolError
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.signature import today_utc
@@ -27,9 +28,6 @@ _LEAST_DISK = 200 * _MIB
 _GOOD_DISK = 5 * 1024 * _MIB
 _LEAST_MEMORY = 512 * _MIB
 _GOOD_MEMORY = 2 * 1024 * _MIB
-# Flower refuses a site whose signature of the time is older or younger than this.
-_LARGEST_SKEW_S = 300.0
-_GOOD_SKEW_S = 60.0
 _GOOD_DAYS = 30
 
 
@@ -76,13 +74,13 @@ def preflight(path: Path) -> list[Finding]:
     first = _look("configuration", configuration, None)
     if not found:
         return [first]
-    about = Circumstances(found[0], today=today_utc())
-    return [first, *(_look(name, look, about) for name, look in POINTS.items())]
+    snapshot = Snapshot(found[0], today=today_utc())
+    return [first, *(_look(name, look, snapshot) for name, look in POINTS.items())]
 
 
-def state(about: Circumstances) -> str:
+def state(snapshot: Snapshot) -> str:
     """Look at the state directory: whole, and for its owner alone."""
-    site = about.settings
+    site = snapshot.settings
     own_entry(site)
     read_salt(site)
     if stat.S_IMODE(site.state.stat().st_mode) & 0o077:
@@ -90,33 +88,34 @@ def state(about: Circumstances) -> str:
     return f"keys and salt are in {site.state}, for its owner alone"
 
 
-def dataset(about: Circumstances) -> str:
+def dataset(snapshot: Snapshot) -> str:
     """Look at the layout of the dataset."""
     from esn_client.imaging.bids.dataset import Dataset
 
-    visits = Dataset(about.settings.dataset).visits(None, None)
-    return f"{len(visits)} visits with scans in {about.settings.dataset}"
+    visits = Dataset(snapshot.settings.dataset).visits(None, None)
+    return f"{len(visits)} visits with scans in {snapshot.settings.dataset}"
 
 
-def phenotypes(about: Circumstances) -> str:
+def phenotypes(snapshot: Snapshot) -> str:
     """Look at participants.tsv, and at the columns that the approved protocols need."""
-    if about.settings.kit_path.exists():  # without one nothing is approved, as another point tells
-        for approved in about.current:
-            read_phenotypes(about.participants, approved.phenotypes)
-    children = sum(p.group == "dre" for p in about.participants)
-    return f"{children} children with DRE and {len(about.participants) - children} controls"
+    if snapshot.settings.kit_path.exists():  # without one nothing is approved, as another point tells
+        for approved in snapshot.current:
+            read_phenotypes(snapshot.participants, approved.phenotypes)
+    children = sum(p.group == "dre" for p in snapshot.participants)
+    return f"{children} children with DRE and {len(snapshot.participants) - children} controls"
 
 
-def prepared(about: Circumstances) -> str:
+def prepared(snapshot: Snapshot) -> str:
     """Look for the connectomes of the approved protocols' recipes."""
-    if not about.current:
+    if not snapshot.current:
         raise Doubt("no protocol is approved that would say which connectomes are needed")
     said, few = [], []
-    for protocol in about.current:
-        cohort = about.cohort(protocol)
+    for protocol in snapshot.current:
+        cohort = snapshot.cohort(protocol)
         training, held_out = len(cohort.training.participants), len(cohort.held_out.participants)
         least = {
-            split: max(about.settings.limits.minimum_children, protocol.minimum(split)) for split in CHILDREN
+            split: max(snapshot.settings.limits.minimum_children, protocol.minimum(split))
+            for split in CHILDREN
         }
         if training < least["training"] or held_out < least["held-out"]:
             raise DataError(
@@ -128,9 +127,9 @@ def prepared(about: Circumstances) -> str:
             f"{protocol.study}: {training} training and {held_out} held-out children, "
             f"{cohort.controls} controls"
         )
-        if usable < len(about.participants):
+        if usable < len(snapshot.participants):
             few.append(
-                f"{protocol.study}: {len(about.participants) - usable} of {len(about.participants)} "
+                f"{protocol.study}: {len(snapshot.participants) - usable} of {len(snapshot.participants)} "
                 "participants have no usable connectome; run 'esn-client prepare', or leave them out"
             )
     if few:
@@ -138,11 +137,11 @@ def prepared(about: Circumstances) -> str:
     return "; ".join(said)
 
 
-def disk(about: Circumstances) -> str:
+def disk(snapshot: Snapshot) -> str:
     """Look at the free space of state and derivatives."""
     free = {
         place: shutil.disk_usage(_existing(place)).free
-        for place in (about.settings.state, about.settings.derivatives)
+        for place in (snapshot.settings.state, snapshot.settings.derivatives)
     }
     place, least = min(free.items(), key=lambda item: item[1])
     text = f"{least / 2**30:.1f} GiB are free at {place}"
@@ -153,7 +152,7 @@ def disk(about: Circumstances) -> str:
     return text
 
 
-def memory(_: Circumstances) -> str:
+def memory(_: Snapshot) -> str:
     """Look at the memory that is free now."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     meminfo = Path("/proc/meminfo")
@@ -170,96 +169,94 @@ def memory(_: Circumstances) -> str:
     return text
 
 
-def processor(about: Circumstances) -> str:
+def processor(snapshot: Snapshot) -> str:
     """Look at the device that the settings ask for."""
     from esn_client.answers.training import device_for
 
-    return f"{device_for(about.settings.compute.device)}, as compute.device asks"
+    return f"{device_for(snapshot.settings.compute.device)}, as compute.device asks"
 
 
-def enrolment(about: Circumstances) -> str:
+def enrolment(snapshot: Snapshot) -> str:
     """Compare the site's keys with those that the centre enrolled."""
-    kit, own = load_kit(about.settings), own_entry(about.settings)
+    kit, own = load_kit(snapshot.settings), own_entry(snapshot.settings)
     if kit.entry != own:
         raise ProtocolError(
             f"the centre enrolled the keys {kit.entry.fingerprint}, this site has {own.fingerprint}; send "
-            f"the centre {about.settings.enrolment_path}, and take its new kit in"
+            f"the centre {snapshot.settings.enrolment_path}, and take its new kit in"
         )
     return f"the centre's kit is for these keys, {own.fingerprint}"
 
 
-def centre(about: Circumstances) -> str:
+def centre(snapshot: Snapshot) -> str:
     """Look whether the centre answers."""
-    met = about.meeting
-    way = f"through the proxy {met.proxy}" if met.proxy else "directly"
-    return f"{met.address} answers in {met.seconds:.2f} s, {way}"
+    seen = snapshot.centre
+    way = f"through the proxy {seen.proxy}" if seen.proxy else "directly"
+    return f"{seen.address} answers in {seen.seconds:.2f} s, {way}"
 
 
-def certificate(about: Circumstances) -> str:
+def certificate(snapshot: Snapshot) -> str:
     """Look at the centre's certificate: whose it is was shown by the connection itself."""
-    left = (about.meeting.certificate_ends - datetime.datetime.now(datetime.UTC)).days
+    left = (snapshot.centre.certificate_ends - datetime.datetime.now(datetime.UTC)).days
     text = f"it is from the kit's authority and for this address, for {left} more days"
     if left < _GOOD_DAYS:
         raise Doubt(f"{text}; ask the centre to run 'esn-server renew'")
     return text
 
 
-def clock(about: Circumstances) -> str:
+def clock(snapshot: Snapshot) -> str:
     """Compare this machine's clock with the centre's."""
-    bounds = about.meeting.clock_offset_s
-    if bounds is None:
+    seen = snapshot.centre
+    if seen.clock_offset_s is None:
         raise Doubt("the centre told no time; compare the clocks yourself")
-    # As far off as it must be at least: the answer took its time, and tells whole seconds.
-    off = max(bounds[0], -bounds[1], 0.0)
-    side = "ahead of" if bounds[0] > 0 else "behind"
-    if off > _LARGEST_SKEW_S:
+    off = f"{seen.clock_off_s:.0f} s {seen.clock_side} the centre's"
+    if seen.clock_off_s > LARGEST_CLOCK_OFFSET_S:
         raise LinkError(
-            f"this machine's clock is {off:.0f} s {side} the centre's, which refuses a site beyond "
-            f"{_LARGEST_SKEW_S:.0f} s; set the clock (NTP)"
+            f"this machine's clock is {off}; they must agree within {LARGEST_CLOCK_OFFSET_S:.0f} s: set the "
+            "clock (NTP)"
         )
-    if off > _GOOD_SKEW_S:
-        raise Doubt(f"this machine's clock is {off:.0f} s {side} the centre's; set the clock (NTP)")
-    return "this machine's clock and the centre's agree" if off == 0 else f"{off:.0f} s {side} the centre's"
+    if seen.clock_off_s > GOOD_CLOCK_OFFSET_S:
+        raise Doubt(f"this machine's clock is {off}; set the clock (NTP)")
+    return "this machine's clock and the centre's agree" if seen.clock_off_s == 0 else off
 
 
-def protocol(about: Circumstances) -> str:
+def protocol(snapshot: Snapshot) -> str:
     """Look for an approved protocol that counts today."""
-    expired = [p.study for p in about.protocols if p not in about.current]
-    if not about.current:
+    expired = [p.study for p in snapshot.protocols if p not in snapshot.current]
+    if not snapshot.current:
         ended = f"; expired: {', '.join(expired)}" if expired else ""
         raise Doubt(f"no protocol is approved{ended}; run 'esn-client review' and 'approve'")
-    return ", ".join(f"{p.study} until {p.expires}" for p in about.current)
+    return ", ".join(f"{p.study} until {p.expires}" for p in snapshot.current)
 
 
-def ledger(about: Circumstances) -> str:
+def ledger(snapshot: Snapshot) -> str:
     """Walk the ledger's chain, and compare its end with the audit log."""
-    with open_ledger(about.settings) as opened:
-        check_against_audit(opened, AuditLog(about.settings.audit_path, site=about.settings.site))
+    with open_ledger(snapshot.settings) as opened:
+        check_against_audit_log(opened, AuditLog(snapshot.settings.audit_path, site=snapshot.settings.site))
         return f"{opened.mark.entries} entries, all signed and in their places"
 
 
-def budget(about: Circumstances) -> str:
+def budget(snapshot: Snapshot) -> str:
     """Look whether every approved protocol can be answered to its end; nothing is spent."""
-    if not about.current:
+    if not snapshot.current:
         raise Doubt("no protocol is approved that would spend any")
-    with open_ledger(about.settings) as opened:
-        for approved in about.current:
-            cohort = about.cohort(approved)
+    with open_ledger(snapshot.settings) as opened:
+        for approved in snapshot.current:
+            cohort = snapshot.cohort(approved)
             check_budget(
                 opened,
                 approved,
-                limits=about.settings.limits,
-                salt=read_salt(about.settings),
+                limits=snapshot.settings.limits,
+                salt=read_salt(snapshot.settings),
                 run=None,
                 children={
                     "training": cohort.training.participants,
                     "held-out": cohort.held_out.participants,
                 },
             )
-    return f"all of {', '.join(p.study for p in about.current)} fits under the cap"
+    return f"all of {', '.join(p.study for p in snapshot.current)} fits under the cap"
 
 
-POINTS: dict[str, Callable[[Circumstances], str]] = {
+POINTS: dict[str, Callable[[Snapshot], str]] = {
     "state": state,
     "dataset": dataset,
     "phenotypes": phenotypes,
@@ -278,9 +275,9 @@ POINTS: dict[str, Callable[[Circumstances], str]] = {
 """Every point after the configuration, in the order in which they are told."""
 
 
-def _look(point: str, look: Callable[[_A], str], about: _A) -> Finding:
+def _look(point: str, look: Callable[[_A], str], snapshot: _A) -> Finding:
     try:
-        return Finding(point, "ok", look(about), 0)
+        return Finding(point, "ok", look(snapshot), 0)
     except Doubt as doubt:
         return Finding(point, "warn", str(doubt), 0)
     except EsnError as error:

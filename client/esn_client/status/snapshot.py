@@ -1,4 +1,4 @@
-"""What a site's preflight and status look at, read when it is first asked for."""
+"""A snapshot of a site, which its preflight and its status look at."""
 
 import datetime
 from functools import cached_property
@@ -8,7 +8,7 @@ from esn_client.cohort.cohort import Cohort, load_cohort
 from esn_client.cohort.participants import Participant, read_participants
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.ledger import Ledger
-from esn_client.link.meeting import Meeting, meet
+from esn_client.link.centre_probe import Probe, probe
 from esn_client.site.centre_kit import centre_key, load_kit
 from esn_client.site.keys import load_identity_key
 from esn_client.site.settings import SiteSettings
@@ -16,8 +16,8 @@ from esn_core.errors import ConfigError
 from esn_core.protocol.protocol import Protocol
 
 
-class Circumstances:
-    """One site today.
+class Snapshot:
+    """One site today: each thing is read when it is first asked for, and then kept.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Circumstances:
         site = self.settings
         audit = AuditLog(site.audit_path, site=site.site)
         approvals = Approvals(site, centre_key=centre_key(site), audit=audit)
-        return tuple(approvals.recorded(digest) for digest in approvals.digests())
+        return tuple(approvals.recorded(digest).protocol for digest in approvals.digests())
 
     @property
     def current(self) -> tuple[Protocol, ...]:
@@ -51,10 +51,10 @@ class Circumstances:
         return tuple(protocol for protocol in self.protocols if protocol.expires >= self.today)
 
     @cached_property
-    def meeting(self) -> Meeting:
+    def centre(self) -> Probe:
         """One look at the centre."""
         kit = load_kit(self.settings)
-        return meet(kit.address, ca_certificate=self.settings.ca_certificate_path, timeout_s=10.0)
+        return probe(kit.address, ca_certificate=self.settings.ca_certificate_path, timeout_s=10.0)
 
     def cohort(self, protocol: Protocol) -> Cohort:
         """Return the site's children for a protocol."""

@@ -8,7 +8,7 @@ import shutil
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from esn_client.site.settings import SiteSettings
-from esn_client.status.snapshot import Circumstances, open_ledger
+from esn_client.status.snapshot import Snapshot, open_ledger
 from esn_core.errors import EsnError
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import today_utc
@@ -89,10 +89,10 @@ def status_of(settings: SiteSettings) -> SiteStatus:
 
     """
     today = today_utc()
-    about = Circumstances(settings, today=today)
+    snapshot = Snapshot(settings, today=today)
     complaint = None
     try:
-        _ = about.meeting
+        _ = snapshot.centre
     except EsnError as error:
         complaint = str(error)
     with open_ledger(settings) as ledger:
@@ -109,7 +109,7 @@ def status_of(settings: SiteSettings) -> SiteStatus:
         ),
         approved=tuple(
             Approved(study=p.study, protocol_sha256=p.sha256, expires=p.expires, expired=p.expires < today)
-            for p in _approved(about)
+            for p in _approved(snapshot)
         ),
         last=_last(settings),
         epsilon_of_worst_child=worst if math.isfinite(worst) else None,
@@ -120,8 +120,8 @@ def status_of(settings: SiteSettings) -> SiteStatus:
     )
 
 
-def _approved(about: Circumstances) -> tuple[Protocol, ...]:
-    return about.protocols if about.settings.kit_path.exists() else ()
+def _approved(snapshot: Snapshot) -> tuple[Protocol, ...]:
+    return snapshot.protocols if snapshot.settings.kit_path.exists() else ()
 
 
 def _last(settings: SiteSettings) -> LastMessage | None:

@@ -17,14 +17,14 @@ from esn_client.cohort.cohort import Cohort, Split
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.charge import Charge
 from esn_client.gate.ledger import Ledger, patient_hashes, salt_fingerprint
-from esn_client.link.meeting import meet
+from esn_client.link.centre_probe import probe
 from esn_client.site.centre_kit import centre_key, read_kit, take_in
 from esn_client.site.keys import load_identity_key
 from esn_client.site.settings import load_site
 from esn_client.site.state import own_entry, read_salt
 from esn_client.status import preflight
-from esn_client.status import snapshot as circumstances
-from esn_client.status.snapshot import Circumstances
+from esn_client.status import snapshot as snapshot
+from esn_client.status.snapshot import Snapshot
 from esn_core.errors import ConfigError, DataError, LinkError, PrivacyBudgetError, ProtocolError
 from esn_core.identity.roster import RosterEntry
 from esn_core.protocol.analyses import Analyses
@@ -112,7 +112,7 @@ def approve(site, centre, roster, tmp_path, sign_as):
         path.write_text(text)
         audit = AuditLog(settings.audit_path, site="north")
         approvals = Approvals(settings, centre_key=centre_key(settings), audit=audit)
-        return approvals.approve(sign_as(path, load_centre_key(centre[0])))
+        return approvals.approve(sign_as(path, load_centre_key(centre[0]))).protocol
 
     return approve
 
@@ -120,7 +120,7 @@ def approve(site, centre, roster, tmp_path, sign_as):
 @pytest.fixture
 def about(site):
     """The site, today; a function, as a look is kept."""
-    return lambda **_: Circumstances(load_site(site), today=TODAY)
+    return lambda **_: Snapshot(load_site(site), today=TODAY)
 
 
 def cohort(training=8, held_out=6):
@@ -193,7 +193,7 @@ def test_too_few_connectomes_fail_and_missing_ones_are_told(tmp_path, about, app
     approve()
     table(tmp_path, rows=18)
     for made, fails in ((cohort(), None), (cohort(held_out=4), DataError), (cohort(7, 6), preflight.Doubt)):
-        monkeypatch.setattr(circumstances, "load_cohort", lambda *_, made=made, **__: made)
+        monkeypatch.setattr(snapshot, "load_cohort", lambda *_, made=made, **__: made)
         if fails is None:
             assert "test: 8 training and 6 held-out children, 4 controls" in preflight.prepared(about())
         else:
@@ -225,9 +225,9 @@ def test_keys_that_were_rotated_need_a_new_kit(site, about, esn_client):
         (
             600,
             LinkError,
-            r"(59\d|600) s behind the centre's, which refuses a site beyond 300 s; set the clock",
+            r"(59\d|600) s behind the centre's; they must agree within 240 s: set the clock",
         ),
-        (-600, LinkError, r"\d+ s ahead of the centre's, which refuses"),
+        (-600, LinkError, r"\d+ s ahead of the centre's; they must agree"),
         (120, preflight.Doubt, r"(11\d|120) s behind the centre's; set the clock"),
         (None, preflight.Doubt, "the centre told no time"),
     ],
@@ -244,10 +244,10 @@ def test_a_clock_that_is_wrong_is_measured(centre, about, ahead_s, fails, words)
 def test_a_certificate_of_somebody_else_is_not_the_centres(centre, tmp_path):
     create_authority(tmp_path / "other", names=["127.0.0.1"])
     with pytest.raises(LinkError, match="is not who it should be"):
-        meet(centre[1], ca_certificate=tmp_path / "other" / "ca.crt", timeout_s=5)
-    met = meet(centre[1], ca_certificate=centre[0] / "ca.crt", timeout_s=5)
-    assert (met.certificate_ends.date() - TODAY).days in (824, 825)
-    assert met.proxy is None
+        probe(centre[1], ca_certificate=tmp_path / "other" / "ca.crt", timeout_s=5)
+    seen = probe(centre[1], ca_certificate=centre[0] / "ca.crt", timeout_s=5)
+    assert (seen.certificate_ends.date() - TODAY).days in (824, 825)
+    assert seen.proxy is None
 
 
 def test_a_centre_that_is_not_there_is_named_with_the_proxy_that_leads_to_it(
@@ -263,7 +263,7 @@ def test_a_centre_that_is_not_there_is_named_with_the_proxy_that_leads_to_it(
 
 def test_an_expired_protocol_is_no_approval(about, approve, site):
     approve(days=1)
-    later = Circumstances(load_site(site), today=TODAY + datetime.timedelta(days=30))
+    later = Snapshot(load_site(site), today=TODAY + datetime.timedelta(days=30))
     with pytest.raises(preflight.Doubt, match="no protocol is approved; expired: test"):
         preflight.protocol(later)
     assert preflight.protocol(about()).startswith("test until ")
@@ -274,7 +274,7 @@ def test_a_budget_that_was_spent_elsewhere_is_seen_and_nothing_is_spent(
 ):
     approve(epsilon=6.0)
     table(tmp_path)
-    monkeypatch.setattr(circumstances, "load_cohort", lambda *_, **__: cohort())
+    monkeypatch.setattr(snapshot, "load_cohort", lambda *_, **__: cohort())
     assert preflight.budget(about()) == "all of test fits under the cap"
     settings = load_site(site)
     salt = read_salt(settings)
