@@ -7,6 +7,7 @@ signature does not belong.
 
 import base64
 import datetime
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -17,8 +18,29 @@ from esn_core.identity.signing import fingerprint, is_signed, sign
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.protocol.rules import Signature
 
+_CHECKED = object()
 
-def load_signed(path: Path, key: Ed25519PublicKey) -> Protocol:
+
+@dataclass(frozen=True)
+class SignedProtocol:
+    """A protocol whose signature was checked; `load_signed` and `signed_with` alone make one.
+
+    Attributes
+    ----------
+    protocol : Protocol
+
+    """
+
+    protocol: Protocol
+    checked: InitVar[object] = None
+
+    def __post_init__(self, checked: object) -> None:
+        """Refuse a protocol whose signature nobody looked at."""
+        if checked is not _CHECKED:
+            raise TypeError("a signed protocol is made by load_signed or signed_with, which check it")
+
+
+def load_signed(path: Path, key: Ed25519PublicKey) -> SignedProtocol:
     """Read a protocol that the holder of a key signed; drafts are read by `load_protocol`.
 
     Parameters
@@ -44,7 +66,7 @@ def load_signed(path: Path, key: Ed25519PublicKey) -> Protocol:
         raise ProtocolError(
             f"{path}: is signed by the key {fingerprint(found)}, not by the centre's, {fingerprint(key)}"
         )
-    return protocol
+    return SignedProtocol(protocol, _CHECKED)
 
 
 def signer(protocol: Protocol) -> Ed25519PublicKey | None:
@@ -71,6 +93,11 @@ def signature_of(protocol: Protocol, key: Ed25519PrivateKey) -> Signature:
     """Sign a protocol."""
     value = sign(protocol.canonical, key, "protocol")
     return Signature(key=identity_text(key.public_key()), value=base64.b64encode(value).decode())
+
+
+def signed_with(key: Ed25519PrivateKey, protocol: Protocol) -> SignedProtocol:
+    """Return a protocol with the signature of a key that is at hand."""
+    return SignedProtocol(protocol.model_copy(update={"signature": signature_of(protocol, key)}), _CHECKED)
 
 
 def require_current(protocol: Protocol, today: datetime.date) -> None:

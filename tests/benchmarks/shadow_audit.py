@@ -227,7 +227,7 @@ def shadow_table(*, worlds: int, seed: int) -> list[Row]:
             study = Study("north", rehearsal.protocol, cohort, torch.device("cpu"))
             for number in range(worlds):
                 world = World(rehearsal, study, bool(present[number]))
-                findings = run_study(rehearsal.protocol, run="r1", asking=world, rng=rng)
+                findings = run_study(rehearsal.signed, run="r1", asking=world, rng=rng)
                 log_ratio[number] = world.log_ratio
                 features[number] = published(findings, cohort.training)
         mu = price_of(rehearsal.protocol).mu("training")

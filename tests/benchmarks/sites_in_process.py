@@ -23,6 +23,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from esn_client.gate.approved import ApprovedProtocol, approved_as
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.gate import Gate, Rows
 from esn_client.gate.ledger import Ledger
@@ -32,6 +33,7 @@ from esn_core.identity.public_keys import identity_text, mask_text
 from esn_core.learning.releases import gradient_release
 from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.signature import signed_with
 from esn_server.link.message_log import LoggedLink
 from esn_server.run.checkpoints import Checkpoints, RunStore
 from esn_server.run.memory import Memory
@@ -54,7 +56,7 @@ LIMITS = Limits(
 class CheapSites:
     """Answers at once through each site's real gate, and measures how long that takes."""
 
-    protocol: Protocol
+    approved: ApprovedProtocol
     gates: dict[int, Gate]
     rows: Rows
     centre_key: Ed25519PrivateKey
@@ -67,11 +69,11 @@ class CheapSites:
         gate = self.gates[node_id]
         question = Question.from_bytes(body, self.centre_key.public_key())
         gate.receive(question, body)
-        answer = gate.answered(question, self.protocol) if not question.reveal else None
+        answer = gate.answered(question, self.approved) if not question.reveal else None
         if question.reveal:
-            answer = gate.reveal(question, self.protocol)
+            answer = gate.reveal(question, self.approved)
         elif answer is None:
-            answer = gate.release(question, self.rows, self.protocol)
+            answer = gate.release(question, self.rows, self.approved)
         self.seconds.append(time.perf_counter() - began)
         self.sent += 1
         self.replies.append(Reply(f"m{self.sent}", node_id, answer))
@@ -131,6 +133,7 @@ def measure(sites: int, *, trust: str, numbers: int, rounds: int) -> dict[str, f
     rng = np.random.default_rng(1)
     rows = Rows(kind, rng.normal(size=(CHILDREN, numbers)) / 100, tuple(f"sub-{i}" for i in range(CHILDREN)))
     centre_key = Ed25519PrivateKey.generate()
+    signed = signed_with(centre_key, protocol)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         place = Path(scratch)
         gates = {}
@@ -146,7 +149,7 @@ def measure(sites: int, *, trust: str, numbers: int, rounds: int) -> dict[str, f
                 mask_key=mask,
                 noise=discrete_gaussian,
             )
-        link = CheapSites(protocol, gates, rows, centre_key)
+        link = CheapSites(approved_as(protocol.sha256, signed), gates, rows, centre_key)
         nodes = {name: node for node, name in enumerate(names, start=1)}
         store = stack.enter_context(RunStore(place / "run.sqlite", protocol_sha256=protocol.sha256))
         asking = Checkpoints(
@@ -154,7 +157,7 @@ def measure(sites: int, *, trust: str, numbers: int, rounds: int) -> dict[str, f
             Rounds(
                 LoggedLink(link, nodes, centre=place),
                 nodes,
-                protocol=protocol,
+                protocol=signed,
                 signing_key=centre_key,
                 memory=Memory(place / "centre", store),
                 observer=ProgressFile(place / "progress.json", protocol=protocol),

@@ -17,7 +17,7 @@ from esn_server.link.bundle import bundle_sha256
 from esn_server.link.flower_run import open_flower_run
 from esn_server.link.registration import register_site
 from esn_server.link.transport import Transport
-from esn_server.service.address import whereabouts
+from esn_server.service.address import read_address
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ def started_federation(directory: Path) -> Iterator[tuple[Transport, set[int]]]:
         log = directory / "centre.log"
         centre = stack.enter_context(ChildProcess(command, log_file=log, environment={}))
         assert centre.wait_until((directory / "centre" / "link.json").exists, timeout_s=90)
-        where = whereabouts(directory / "centre")
+        where = read_address(directory / "centre")
         nodes = set()
         for name in ("north", "south", "east"):
             site = directory / name

@@ -21,7 +21,7 @@ from esn_server.enrolment.centre_keys import create_authority
 from esn_server.link.bundle import build_bundle, bundle_sha256
 from esn_server.link.registration import register_site
 from esn_server.link.transport import Transport
-from esn_server.service.address import whereabouts
+from esn_server.service.address import read_address
 from esn_server.study.link import Reply
 
 
@@ -146,7 +146,7 @@ def open_centre() -> Callable[[Path], contextlib.AbstractContextManager[Centre]]
     def open_(directory: Path) -> Iterator[Centre]:
         create_authority(directory, names=["localhost"])
         with started_centre(directory) as process:
-            where = whereabouts(directory)
+            where = read_address(directory)
             ca = directory / "ca.crt"
             yield Centre(directory, where.superlink, where.public, where.health, ca, process)
 

@@ -21,7 +21,7 @@ from esn_server.link import flower_run as link
 from esn_server.link import grid
 from esn_server.link.flower_run import open_flower_run, open_study
 from esn_server.link.registration import control_client, register_site, unregister_site
-from esn_server.service.address import whereabouts
+from esn_server.service.address import read_address
 from esn_server.service.superlink import run_superlink
 
 pytestmark = pytest.mark.slow
@@ -234,12 +234,12 @@ def test_a_centre_serves_until_it_is_asked_to_stop(tmp_path, free_tcp_port, numb
         assert process.stdout.readline() == f"the centre is ready at 127.0.0.1:{free_tcp_port}\n"
         children = psutil.Process(process.pid).children()
         assert len(children) == 2
-        assert whereabouts(directory).pid == process.pid
+        assert read_address(directory).pid == process.pid
         process.send_signal(number)
         assert process.wait(timeout=20) == 0
     assert not any(child.is_running() for child in children)
     with pytest.raises(LinkError, match="is not started; run 'esn-server start"):
-        whereabouts(directory)
+        read_address(directory)
 
 
 def test_a_supernode_that_ends_is_started_again(centre, three_sites, ask):

@@ -22,7 +22,7 @@ from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import create_authority
 from esn_server.link.flower_run import open_flower_run
 from esn_server.link.registration import control_client, register_site
-from esn_server.service.address import whereabouts
+from esn_server.service.address import read_address
 
 pytestmark = pytest.mark.slow
 ECHO_SITE = Path(__file__).parent / "echo_site.py"
@@ -133,7 +133,7 @@ def test_a_site_behind_a_proxy_that_allows_connect_alone_answers(tmp_path_factor
     with subprocess.Popen([*command, *ports]) as centre_process:
         try:
             wait_for((directory / "link.json").exists, timeout_s=90)
-            superlink = whereabouts(directory).superlink
+            superlink = read_address(directory).superlink
             own = tmp_path / "site"
             create_node_key(own / "node_key")
             node = register_site(directory, superlink, own / "node_key.pub")

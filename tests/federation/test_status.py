@@ -19,7 +19,7 @@ from esn_core.errors import ConfigError
 from esn_core.identity.public_keys import identity_text, mask_text
 from esn_core.protocol.protocol import Protocol
 from esn_server.run.progress import ProgressFile
-from esn_server.service.address import whereabouts
+from esn_server.service.address import read_address
 from esn_server.status.status import status_of
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def test_a_connected_site_is_seen_with_the_time_of_its_last_word(centre, one_sit
 def test_a_superlink_that_is_gone_leaves_the_rest(centre, one_site, free_tcp_port, tmp_path):
     gone = tmp_path / "centre"
     shutil.copytree(centre.directory, gone)
-    replace(whereabouts(gone), superlink=f"127.0.0.1:{free_tcp_port}").write(gone)
+    replace(read_address(gone), superlink=f"127.0.0.1:{free_tcp_port}").write(gone)
     status = status_of(gone, [])
     assert "cannot be reached" in status.superlink
     assert [(site.name, site.connected) for site in status.sites] == [("north", None)]

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from esn_client.answers.hospital import Hospital
 from esn_client.answers.study import Study
 from esn_client.cohort.cohort import Cohort, Split
+from esn_client.gate.approved import approved_as
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.gate import Gate
 from esn_client.gate.ledger import Ledger
@@ -34,6 +35,7 @@ from esn_core.errors import EsnError, ProtocolError
 from esn_core.messages.answer import Answer
 from esn_core.messages.question import Question
 from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.signature import signed_with
 
 CHILDREN, HELD_OUT = 16, 8
 CENTRE_KEY = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"the centre, for tests").digest())
@@ -92,7 +94,7 @@ class SeededHospital(Hospital):
         def approved(digest):
             if digest not in known:
                 raise ProtocolError("not approved")
-            return known[digest]
+            return approved_as(digest, signed_with(CENTRE_KEY, known[digest]))
 
         def load(protocol):
             return Study(site, protocol, cohort, torch.device("cpu"))
@@ -179,13 +181,13 @@ def ask(link, nodes, directory, study, content):
     from esn_server.study.rounds import Rounds
     from esn_server.study.study import run_study
 
-    protocol = next(p for p in protocols(content).values() if p.study == study)
-    with RunStore(directory / f"{study}.sqlite", protocol_sha256=protocol.sha256) as store:
+    signed = signed_with(CENTRE_KEY, next(p for p in protocols(content).values() if p.study == study))
+    with RunStore(directory / f"{study}.sqlite", protocol_sha256=signed.protocol.sha256) as store:
         rounds = Rounds(
-            link, nodes, protocol=protocol, memory=Memory(directory / "memory", store), signing_key=CENTRE_KEY
+            link, nodes, protocol=signed, memory=Memory(directory / "memory", store), signing_key=CENTRE_KEY
         )
         run_study(
-            protocol,
+            signed,
             run=store.run,
             asking=Checkpoints(store, rounds),
             rng=np.random.default_rng(0),
@@ -195,11 +197,11 @@ def ask(link, nodes, directory, study, content):
 def study(directory, centre, name):
     """Be the centre's study, over the real link."""
     from esn_server.link.flower_run import open_study
-    from esn_server.run.queue import turn
+    from esn_server.run.queue import place_in_queue
 
     content = json.loads((directory / "content.json").read_text())
     with (
-        turn(Path(centre), study=name, run_directory=directory / name, behind=lambda _: None),
+        place_in_queue(Path(centre), study=name, run_directory=directory / name, behind=lambda _: None),
         open_study(Path(centre)) as link,
     ):
         ask(link, content["nodes"], directory, name, content)

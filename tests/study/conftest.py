@@ -8,7 +8,9 @@ import torch
 
 from esn_client.answers.hospital import Hospital
 from esn_client.answers.study import Study
-from esn_client.cohort.cohort import Cohort, People, Split
+from esn_client.cohort.cohort import Cohort, Split
+from esn_client.cohort.members import People
+from esn_client.gate.approved import approved_as
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.gate import Gate
 from esn_client.gate.ledger import Ledger
@@ -19,6 +21,7 @@ from esn_core.connectome.template import load_template
 from esn_core.errors import ProtocolError
 from esn_core.messages.question import Question
 from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.signature import SignedProtocol, signed_with
 from esn_server.run.checkpoints import RunStore
 from esn_server.run.memory import Memory
 from esn_server.study.link import Reply
@@ -82,17 +85,21 @@ class InProcessLink:
 class Consortium:
     """Three hospitals, their ledgers, and the way to ask them."""
 
-    protocol: Protocol
+    signed: SignedProtocol
     cohorts: dict
     ledgers: dict
     link: InProcessLink
     store: RunStore
     rounds: Rounds
 
+    @property
+    def protocol(self):
+        return self.signed.protocol
+
     def study(self, asking=None):
         """Run the whole study, by default with nothing kept between its steps; return what it found."""
         return run_study(
-            self.protocol,
+            self.signed,
             run="r1",
             asking=asking or self.rounds,
             rng=np.random.default_rng(0),
@@ -133,7 +140,8 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
             content["privacy"]["noise"] = "none"
         content["roster"] = [entry for entry in roster if entry["site"] in sites]
         content["rounds"] = {**content["rounds"], "quorum": quorum or len(sites)}
-        protocol = Protocol.model_validate(content)
+        signed = signed_with(centre_key, Protocol.model_validate(content))
+        protocol = signed.protocol
         rng = np.random.default_rng(seed)
         cohorts = {s: draw_cohort(rng) for s in sites}
         limits = Limits(
@@ -162,7 +170,7 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
             def approved(digest):
                 if digest != protocol.sha256:
                     raise ProtocolError("not approved")
-                return protocol
+                return approved_as(digest, signed)
 
             def load(protocol, site=site, cohort=cohorts[site]):
                 return Study(site, protocol, cohort, torch.device("cpu"))
@@ -178,13 +186,13 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
         rounds = Rounds(
             link,
             nodes,
-            protocol=protocol,
+            protocol=signed,
             signing_key=centre_key,
             memory=memory,
             clock=link.clock,
             sleep=link.sleep,
         )
-        return Consortium(protocol, cohorts, ledgers, link, store, rounds)
+        return Consortium(signed, cohorts, ledgers, link, store, rounds)
 
     yield make
     for ledger in opened:

@@ -23,7 +23,7 @@ def study_with(make_consortium, protocol_content, monkeypatch):
         monkeypatch.setitem(protocol_content, "severity_network", selection)
         consortium = make_consortium(exact=True)
         findings = run_study(
-            consortium.protocol,
+            consortium.signed,
             run="r1",
             asking=consortium.rounds,
             rng=np.random.default_rng(0),

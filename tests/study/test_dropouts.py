@@ -112,7 +112,7 @@ def test_a_question_whose_seeds_were_asked_for_is_finished_with_the_same_sites_o
     again = Rounds(
         four.link,
         dict(zip(FOUR, range(1, 5), strict=True)),
-        protocol=four.protocol,
+        protocol=four.signed,
         signing_key=four.link.centre_key,
         memory=four.rounds._memory,
         clock=four.link.clock,

@@ -45,7 +45,7 @@ def run(consortium, before=lambda _phase: None):
                 before(phase)
 
     return run_study(
-        consortium.protocol,
+        consortium.signed,
         run=consortium.store.run,
         asking=Checkpoints(consortium.store, consortium.rounds),
         rng=np.random.default_rng(0),

@@ -164,7 +164,7 @@ def test_a_whole_study_is_told(make_consortium, tmp_path):
     rounds = consortium.rounds
     rounds._courier._observer = file
     findings = run_study(
-        consortium.protocol,
+        consortium.signed,
         run="r1",
         asking=rounds,
         rng=np.random.default_rng(0),

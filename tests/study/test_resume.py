@@ -85,14 +85,14 @@ def test_a_copied_run_goes_on_where_the_other_stopped(make_consortium, tmp_path)
             rounds = Rounds(
                 consortium.link,
                 {site: node for node, site in enumerate(consortium.protocol.sites, start=1)},
-                protocol=consortium.protocol,
+                protocol=consortium.signed,
                 signing_key=consortium.link.centre_key,
                 memory=Memory(place / "centre", store),
                 clock=consortium.link.clock,
                 sleep=consortium.link.sleep,
             )
             return run_study(
-                consortium.protocol,
+                consortium.signed,
                 run=store.run,
                 asking=StopsAfter(Checkpoints(store, rounds), sums),
                 rng=np.random.default_rng(0),

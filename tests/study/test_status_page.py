@@ -50,7 +50,7 @@ class Watched:
             self.rounds = Rounds(
                 self.consortium.link,
                 {site: node for node, site in enumerate(self.consortium.protocol.sites, start=1)},
-                protocol=self.consortium.protocol,
+                protocol=self.consortium.signed,
                 signing_key=self.consortium.link.centre_key,
                 memory=Memory(self.directory / "own", store),
                 observer=self,
@@ -58,7 +58,7 @@ class Watched:
                 sleep=lambda seconds: self.sleep(seconds),
             )
             run_study(
-                self.consortium.protocol,
+                self.consortium.signed,
                 run="r1",
                 asking=self.rounds,
                 rng=np.random.default_rng(0),

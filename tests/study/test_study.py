@@ -13,6 +13,7 @@ from esn_core.learning.weights import from_vector
 from esn_core.privacy.accounting import compose
 from esn_core.privacy.fixed_point import noise_sd
 from esn_core.protocol.price import price_of
+from esn_core.protocol.signature import signed_with
 from esn_core.severity_network.association import association_release
 from esn_core.severity_network.selection import masked_input
 from esn_core.statistics.agreement import EVALUATION
@@ -131,7 +132,7 @@ def test_a_second_run_of_a_protocol_is_refused(make_consortium):
     consortium.study()
     with pytest.raises(StudyError, match=r"north: refused \(PrivacyBudgetError\)"):
         run_study(
-            consortium.protocol,
+            consortium.signed,
             run="r2",
             asking=consortium.rounds,
             rng=np.random.default_rng(0),
@@ -144,14 +145,16 @@ def test_a_site_below_the_budget_refuses_and_the_study_names_it(make_consortium)
         consortium.study()
 
 
-def test_exact_sums_need_the_sites_consent(make_consortium):
+def test_exact_sums_need_the_sites_consent(make_consortium, centre_key):
     consortium = make_consortium(noise=None)
     exact = consortium.protocol.model_copy(
         update={"privacy": consortium.protocol.privacy.model_copy(update={"noise": "none"})}
     )
     assert exact.sha256 != consortium.protocol.sha256
     with pytest.raises(StudyError, match=r"refused \(ProtocolError\)"):
-        run_study(exact, run="r1", asking=consortium.rounds, rng=np.random.default_rng(0))
+        run_study(
+            signed_with(centre_key, exact), run="r1", asking=consortium.rounds, rng=np.random.default_rng(0)
+        )
 
 
 def test_the_result_tells_the_price_of_every_phase(make_consortium):

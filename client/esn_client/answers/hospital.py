@@ -13,6 +13,7 @@ from esn_client.answers import exact_network as network
 from esn_client.answers.study import Study, calibrated
 from esn_client.answers.training import gradients
 from esn_client.cohort.cohort import Split
+from esn_client.gate.approved import ApprovedProtocol
 from esn_client.gate.gate import Gate, Rows
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import EsnError, ProtocolError
@@ -66,7 +67,7 @@ class Hospital:
         *,
         gate: Gate,
         centre_key: Ed25519PublicKey,
-        approved: Callable[[str], Protocol],
+        approved: Callable[[str], ApprovedProtocol],
         load: Callable[[Protocol], Study],
     ) -> None:
         self._gate = gate
@@ -99,13 +100,13 @@ class Hospital:
 
     def _answer(self, question: Question) -> bytes:
         digest = question.id.protocol_sha256
-        protocol = self._approved(digest)
+        approved = self._approved(digest)
         study = self._studies.get(digest)
         if study is None:
-            study = self._studies[digest] = self._load(protocol)
+            study = self._studies[digest] = self._load(approved.protocol)
         _check_round(question, study.protocol)
         if question.reveal:
-            return self._gate.reveal(question, study.protocol)
+            return self._gate.reveal(question, approved)
         _check_arrays(question, study.protocol)
         if question.id.phase == "roll-call":
             children: dict[Children, tuple[str, ...]] = {
@@ -113,13 +114,13 @@ class Hospital:
                 "held-out": study.cohort.held_out.participants,
             }
             facts = roll_call(study, *self._gate.ledger_marks(question.entries_seen))
-            return self._gate.disclose(question, facts, study.protocol, children=children)
-        before = self._gate.answered(question, study.protocol)
+            return self._gate.disclose(question, facts, approved, children=children)
+        before = self._gate.answered(question, approved)
         if before is not None:
             return before
         if "combat" in question.arrays:
             study = combat.harmonised(study, question.array("combat"))
-        return self._gate.release(question, rows_of(question, study), study.protocol)
+        return self._gate.release(question, rows_of(question, study), approved)
 
 
 def roll_call(study: Study, ledger: LedgerMark, ledger_seen: LedgerMark) -> SiteFacts:

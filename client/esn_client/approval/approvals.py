@@ -1,4 +1,4 @@
-"""The protocols that a site approved: they are read again for every question.
+"""The protocols that a site approved: their files are looked at again for every question.
 
 So an approval, a withdrawal or the end of a protocol's validity counts from the
 next question on, and a file that was changed is never acted on.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from esn_client.gate.approved import ApprovedProtocol, approved_as
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.policy import violations
 from esn_client.site.settings import SiteSettings
@@ -48,8 +49,9 @@ class Approvals:
         self._key = centre_key
         self._audit = audit
         self._today = today
+        self._known: dict[str, tuple[bytes, ApprovedProtocol]] = {}
 
-    def approve(self, path: Path) -> Protocol:
+    def approve(self, path: Path) -> ApprovedProtocol:
         """Approve a protocol: from the next question on, this site answers it.
 
         Raises
@@ -61,7 +63,8 @@ class Approvals:
             This version ships no such atlas or template.
 
         """
-        protocol = load_signed(path, self._key)
+        signed = load_signed(path, self._key)
+        protocol = signed.protocol
         require_current(protocol, self._today())
         _ = protocol.template  # refuses an atlas without one
         _check_roster(self._settings, protocol)
@@ -70,7 +73,7 @@ class Approvals:
             raise ProtocolError(f"this site's settings forbid it: {'; '.join(forbidden)}")
         self._audit.write("approved", protocol=protocol.sha256)
         write_whole(self._path(protocol.sha256), path.read_bytes())
-        return protocol
+        return approved_as(protocol.sha256, signed)
 
     def withdraw(self, beginning: str) -> str:
         """Take an approval back: from the next question on, this site refuses the protocol's questions.
@@ -107,7 +110,7 @@ class Approvals:
         """Return the hashes of the approved protocols, expired ones among them."""
         return tuple(path.stem for path in sorted(self._settings.approved_path.glob("*.toml")))
 
-    def protocol(self, digest: str) -> Protocol:
+    def protocol(self, digest: str) -> ApprovedProtocol:
         """Return an approved protocol whose questions may be answered today.
 
         Raises
@@ -116,19 +119,27 @@ class Approvals:
             It is not approved, has expired, or its file was changed since.
 
         """
-        protocol = self.recorded(digest)
-        require_current(protocol, self._today())
-        return protocol
+        approved = self.recorded(digest)
+        require_current(approved.protocol, self._today())
+        return approved
 
-    def recorded(self, digest: str) -> Protocol:
+    def recorded(self, digest: str) -> ApprovedProtocol:
         """Return an approved protocol, expired or not; `ProtocolError` when it is not approved or changed."""
         path = self._path(digest)
         if not path.is_file():
             raise ProtocolError("a question of a protocol that this site has not approved, or has withdrawn")
-        protocol = load_signed(path, self._key)
-        if protocol.sha256 != digest:
-            raise ProtocolError(f"{path}: was changed after it was approved; approve it again")
-        return protocol
+        try:
+            content = path.read_bytes()
+        except OSError as cause:
+            raise ProtocolError(f"{path}: cannot be read: {cause.strerror}") from cause
+        known = self._known.get(digest)
+        if known is None or known[0] != content:  # parsed and checked again where a byte has changed
+            signed = load_signed(path, self._key)
+            try:
+                known = self._known[digest] = (content, approved_as(digest, signed))
+            except ProtocolError as fault:
+                raise ProtocolError(f"{path}: {fault}") from fault
+        return known[1]
 
     def bundles(self) -> frozenset[str]:
         """Return the hashes of the Flower bundles that the approved protocols name."""
@@ -136,7 +147,7 @@ class Approvals:
         for digest in self.digests():
             # A file that was changed is refused under its own name, when it is asked about.
             with suppress(ProtocolError):
-                named.add(self.recorded(digest).bundle_sha256)
+                named.add(self.recorded(digest).protocol.bundle_sha256)
         return frozenset(named)
 
     def _path(self, digest: str) -> Path:

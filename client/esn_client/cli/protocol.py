@@ -35,7 +35,7 @@ def review(
 
 def approve(settings: SettingsFile, protocol: ProtocolFile) -> None:
     """Approve a signed protocol: from then on the site answers its questions, in one run."""
-    typer.echo(_approvals(settings).approve(protocol).sha256)
+    typer.echo(_approvals(settings).approve(protocol).protocol.sha256)
 
 
 def withdraw(

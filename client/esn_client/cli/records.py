@@ -74,12 +74,12 @@ def show(
 
 def verify(settings: SettingsFile) -> None:
     """Walk the ledger's chain and signatures; compare its end with the audit log. A change is an error."""
-    from esn_client.gate.audit_log import AuditLog, check_against_audit
+    from esn_client.gate.audit_log import AuditLog, check_against_audit_log
     from esn_client.site.settings import load_site
 
     site = load_site(settings)
     with _ledger(site) as ledger:
-        check_against_audit(ledger, AuditLog(site.audit_path, site=site.site))
+        check_against_audit_log(ledger, AuditLog(site.audit_path, site=site.site))
         typer.echo(f"{ledger.verify()} entries, head {ledger.mark.head}")
 
 

@@ -89,7 +89,7 @@ class AuditLog:
         return last
 
 
-def check_against_audit(ledger: Ledger, audit: AuditLog) -> None:
+def check_against_audit_log(ledger: Ledger, audit: AuditLog) -> None:
     """Refuse a ledger that lacks what the audit log saw leave.
 
     Raises

@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
+from esn_client.gate.approved import ApprovedProtocol
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.charge import Charge
 from esn_client.gate.ledger import Ledger, Paid, patient_hashes, salt_fingerprint
@@ -121,7 +122,7 @@ class Gate:
         self._mask_key = mask_key
         self._noise = noise
 
-    def answered(self, question: Question, protocol: Protocol) -> bytes | None:
+    def answered(self, question: Question, approved: ApprovedProtocol) -> bytes | None:
         """Return the answer that was already paid for, when this question was asked before.
 
         Raises
@@ -135,17 +136,16 @@ class Gate:
             return None
         if paid.content_sha256 != question.content_sha256:
             raise ProtocolError("a question was asked again with other content")
-        return self._send_sum(question, paid, protocol)
+        return self._send_sum(question, paid, approved.protocol)
 
-    def reveal(self, question: Question, protocol: Protocol) -> bytes:
+    def reveal(self, question: Question, approved: ApprovedProtocol) -> bytes:
         """Reveal the seed of this site's own mask, for one set of sites and never for another.
 
         Parameters
         ----------
         question : Question
             Whose `participants` have all answered, says the centre.
-        protocol : Protocol
-            Approved by the site.
+        approved : ApprovedProtocol
 
         Raises
         ------
@@ -154,6 +154,7 @@ class Gate:
             protocol has no such masks.
 
         """
+        protocol = approved.protocol
         if not protocol.self_masked:
             raise ProtocolError("a seed was asked for; this protocol's masks have none to reveal")
         attempt = self._attempt(question, protocol)
@@ -161,7 +162,7 @@ class Gate:
         seed = self_seed(self._mask_key, attempt)
         return self._send(question, Answer(question.id, self._site, seed=seed, charged=mark), mark)
 
-    def release(self, question: Question, rows: Rows, protocol: Protocol) -> bytes:
+    def release(self, question: Question, rows: Rows, approved: ApprovedProtocol) -> bytes:
         """Protect, charge and hand out one sum.
 
         Parameters
@@ -170,8 +171,7 @@ class Gate:
             Of the phase that the sum answers.
         rows : Rows
             What is to be summed.
-        protocol : Protocol
-            Approved by the site.
+        approved : ApprovedProtocol
 
         Returns
         -------
@@ -189,7 +189,7 @@ class Gate:
             The site's cap, or a second run of the protocol.
 
         """
-        kind = rows.kind
+        kind, protocol = rows.kind, approved.protocol
         if question.id.protocol_sha256 != protocol.sha256:
             raise GateError("the question belongs to another protocol")
         price = price_of(protocol).of(question.id.phase)
@@ -232,7 +232,7 @@ class Gate:
         self,
         question: Question,
         facts: SiteFacts,
-        protocol: Protocol,
+        approved: ApprovedProtocol,
         *,
         children: Mapping[Children, Sequence[str]],
     ) -> bytes:
@@ -245,8 +245,7 @@ class Gate:
         question : Question
         facts : SiteFacts
             Nothing in them is computed from a child's scan or score.
-        protocol : Protocol
-            Approved by the site.
+        approved : ApprovedProtocol
         children : dict of {'training', 'held-out'} to sequence of str
             Participant labels of each split.
 
@@ -261,6 +260,7 @@ class Gate:
             Patients of the ledger were hashed with another key.
 
         """
+        protocol = approved.protocol
         price = price_of(protocol)
         self._check_trust(protocol)
         for phase in price.phases:

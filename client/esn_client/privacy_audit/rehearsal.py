@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
+from esn_client.gate.approved import approved_as
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.gate import Gate, Rows
 from esn_client.gate.ledger import Ledger
@@ -36,6 +37,7 @@ from esn_core.privacy.release import Children
 from esn_core.privacy.secure_sum import Attempt, unmask
 from esn_core.protocol.phases import Phase
 from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.signature import signed_with
 
 # SQLite keeps a ledger of this name in memory, a new one for each connection.
 _IN_MEMORY = Path(":memory:")
@@ -96,6 +98,9 @@ class Rehearsal:
             for entry in protocol.roster
         )
         self.protocol = protocol.model_copy(update={"roster": roster})
+        # Signed with a key that is made up as well, and approved by nobody but the rehearsal.
+        self.signed = signed_with(Ed25519PrivateKey.generate(), self.protocol)
+        self._approved = approved_as(self.protocol.sha256, self.signed)
         self._site = site
         self._limits = limits
         self._scratch = scratch
@@ -146,11 +151,11 @@ class Rehearsal:
                     noise=discrete_gaussian,
                 )
                 public = keys.identity.public_key()
-                total = Answer.from_bytes(gate.release(question, given, self.protocol), public).total
+                total = Answer.from_bytes(gate.release(question, given, self._approved), public).total
                 if total is not None:
                     totals[name] = total
                 if self.protocol.self_masked:
-                    seed = Answer.from_bytes(gate.reveal(question, self.protocol), public).seed
+                    seed = Answer.from_bytes(gate.reveal(question, self._approved), public).seed
                     seeds[name] = seed or b""
                 paid = ledger.paid(str(question.id))
                 if name in self._colluding and paid is not None:

@@ -18,7 +18,7 @@ from esn_client.answers.training import device_for
 from esn_client.approval.approvals import Approvals
 from esn_client.cohort.cohort import load_cohort
 from esn_client.cohort.participants import read_participants
-from esn_client.gate.audit_log import AuditLog, check_against_audit
+from esn_client.gate.audit_log import AuditLog, check_against_audit_log
 from esn_client.gate.gate import Gate
 from esn_client.gate.ledger import Ledger
 from esn_client.gate.noise import discrete_gaussian
@@ -135,7 +135,7 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, Approvals]
 
     identity = load_identity_key(settings.identity_key_path)
     with Ledger(settings.ledger_path, identity) as ledger:
-        check_against_audit(ledger, audit)
+        check_against_audit_log(ledger, audit)
         gate = Gate(
             site=settings.site,
             limits=settings.limits,

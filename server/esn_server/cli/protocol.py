@@ -105,7 +105,7 @@ def sign(
     """Sign a protocol in its own file, for the sites to review and approve."""
     from esn_server.protocol.signing import sign_protocol
 
-    typer.echo(sign_protocol(protocol_file, directory).sha256)
+    typer.echo(sign_protocol(protocol_file, directory).protocol.sha256)
 
 
 def price(

@@ -65,14 +65,14 @@ def enrol(
     from esn_server.enrolment.revocations import require_not_revoked, revoked_node_keys
     from esn_server.enrolment.sites import keep_enrolment, node_key_of, read_request
     from esn_server.link.registration import register_site, unregister_site
-    from esn_server.service.address import whereabouts
+    from esn_server.service.address import read_address
 
     _warn_of_expiry(directory)
     entry = read_request(request)
     require_not_revoked(directory, entry)
     compare_by_telephone(f"the request of {entry.site}", entry.fingerprint, heard=fingerprint)
     # Asked before anything is kept: a centre that is not started enrols nobody.
-    started = whereabouts(directory)
+    started = read_address(directory)
     address = started.superlink
     port = int(started.public.rpartition(":")[2])
     path, kit = write_kit(directory, entry, public_address=public_address, port=port)
@@ -96,11 +96,11 @@ def revoke(
     from esn_server.enrolment.revocations import revoked_node_keys
     from esn_server.enrolment.sites import revoke as take_back
     from esn_server.link.registration import unregister_site
-    from esn_server.service.address import whereabouts
+    from esn_server.service.address import read_address
 
     take_back(directory, site)
     typer.echo(f"{site} is revoked at this centre", err=True)
-    address = whereabouts(directory).superlink
+    address = read_address(directory).superlink
     # Said to the SuperLink again and again, where need be: its database may come from a backup.
     for key in revoked_node_keys(directory, site):
         unregister_site(directory, address, key)

@@ -68,9 +68,9 @@ def verify_audit(
     site_logs: Annotated[list[Path], typer.Argument(help="From each site's 'esn-client audit-log export'.")],
 ) -> None:
     """Compare the centre's log of messages with those of sites; the first difference is an error."""
-    from esn_server.link.log_comparison import verify
+    from esn_server.link.log_comparison import compare_with_exports
 
-    for found in verify(directory, site_logs):
+    for found in compare_with_exports(directory, site_logs):
         typer.echo(
             f"{found.site}: {found.questions} questions and {found.answers} answers agree; lost under way: "
             f"{found.lost_questions} questions and {found.lost_answers} answers"

@@ -34,7 +34,7 @@ from esn_server.link.grid import PatientGrid
 from esn_server.link.lasting_link import LastingLink
 from esn_server.link.superlink_api import authority_of, control_client, reaching, runtime_client
 from esn_server.link.transport import Transport
-from esn_server.service.address import study_lock, whereabouts
+from esn_server.service.address import read_address, study_lock
 from esn_server.service.superlink import read_secret
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def open_study(directory: Path) -> Iterator[LastingLink]:
     """
 
     def run() -> contextlib.AbstractContextManager[Transport]:
-        return open_flower_run(directory, whereabouts(directory).superlink)
+        return open_flower_run(directory, read_address(directory).superlink)
 
     with _only_study(directory), LastingLink(run) as link:
         yield link

@@ -51,7 +51,7 @@ class Comparison:
     lost_answers: int
 
 
-def verify(centre: Path, site_logs: Sequence[Path]) -> list[Comparison]:
+def compare_with_exports(centre: Path, site_logs: Sequence[Path]) -> list[Comparison]:
     """Compare the centre's log with the logs that sites exported.
 
     Raises
@@ -65,10 +65,10 @@ def verify(centre: Path, site_logs: Sequence[Path]) -> list[Comparison]:
     """
     ours = _read(log_of(centre))
     lines = _chain(ours, log_of(centre))
-    return [_verify_one(centre, lines, path) for path in site_logs]
+    return [_compare_with_export(centre, lines, path) for path in site_logs]
 
 
-def compare(site: str, centre: Sequence[Line], hospital: Sequence[Line]) -> Comparison:
+def compare_site(site: str, centre: Sequence[Line], hospital: Sequence[Line]) -> Comparison:
     """Compare the lines of both sides about one site.
 
     Equal messages are counted: a centre that was started again asks with the
@@ -102,7 +102,7 @@ def compare(site: str, centre: Sequence[Line], hospital: Sequence[Line]) -> Comp
     )
 
 
-def _verify_one(centre: Path, lines: Sequence[Line], path: Path) -> Comparison:
+def _compare_with_export(centre: Path, lines: Sequence[Line], path: Path) -> Comparison:
     *body, last = _read(path) or [b""]
     try:
         trailer = json.loads(last)
@@ -118,7 +118,7 @@ def _verify_one(centre: Path, lines: Sequence[Line], path: Path) -> Comparison:
     key = identity_key(entries[site].identity_key)
     if not is_signed(f"{site}\n{len(body)}\n{head}".encode(), signature, key, "audit-log"):
         raise AuditError(f"{path}: was changed after {site} exported it, or {site} did not sign it")
-    return compare(site, lines, _chain(body, path))
+    return compare_site(site, lines, _chain(body, path))
 
 
 def _check_known(

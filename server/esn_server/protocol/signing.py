@@ -8,7 +8,14 @@ from esn_core.errors import ProtocolError
 from esn_core.identity.signing import fingerprint
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol, load_protocol
-from esn_core.protocol.signature import load_signed, require_current, signature_of, signer, today_utc
+from esn_core.protocol.signature import (
+    SignedProtocol,
+    load_signed,
+    require_current,
+    signature_of,
+    signer,
+    today_utc,
+)
 from esn_core.system.files import write_whole
 from esn_server.enrolment.centre_keys import load_centre_key
 from esn_server.enrolment.sites import require_enrolled
@@ -49,7 +56,7 @@ def validate(path: Path) -> str:
     )
 
 
-def sign_protocol(path: Path, centre: Path) -> Protocol:
+def sign_protocol(path: Path, centre: Path) -> SignedProtocol:
     """Sign a draft in its own file; a protocol that this centre has signed is left as it is.
 
     Parameters

@@ -38,7 +38,7 @@ class Ticket:
 
 
 @contextlib.contextmanager
-def turn(
+def place_in_queue(
     centre: Path, *, study: str, run_directory: Path, behind: Callable[[Sequence[str]], None]
 ) -> Iterator[None]:
     """Wait until every study that came before has ended, and keep the others waiting meanwhile.

@@ -10,8 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from esn_core.connectome.atlas import load_atlas
 from esn_core.protocol.phases import Phase
-from esn_core.protocol.protocol import Protocol
-from esn_core.protocol.signature import load_signed, require_current, today_utc
+from esn_core.protocol.signature import SignedProtocol, load_signed, require_current, today_utc
 from esn_server.enrolment.centre_keys import load_centre_key
 from esn_server.enrolment.sites import node_key_of, require_enrolled
 from esn_server.link.flower_run import open_study
@@ -25,8 +24,8 @@ from esn_server.run.checkpoints import Checkpoints, RunStore
 from esn_server.run.directory import PROGRESS, STORE, open_directory
 from esn_server.run.memory import Memory
 from esn_server.run.progress import ProgressFile
-from esn_server.run.queue import turn
-from esn_server.service.address import whereabouts
+from esn_server.run.queue import place_in_queue
+from esn_server.service.address import read_address
 from esn_server.study.observer import Observer
 from esn_server.study.rounds import Rounds
 from esn_server.study.study import run_study
@@ -71,7 +70,8 @@ def run(
 
     """
     key = load_centre_key(centre)
-    protocol = load_signed(protocol_path, key.public_key())
+    signed = load_signed(protocol_path, key.public_key())
+    protocol = signed.protocol
     require_current(protocol, today_utc())
     require_own_bundle(protocol, protocol_path)
     for entry in protocol.roster:
@@ -84,9 +84,9 @@ def run(
         file.queued(studies)
 
     try:
-        with turn(centre, study=protocol.study, run_directory=directory, behind=behind):
+        with place_in_queue(centre, study=protocol.study, run_directory=directory, behind=behind):
             file.started()
-            result = _run(protocol, directory, centre=centre, key=key, observer=file)
+            result = _run(signed, directory, centre=centre, key=key, observer=file)
             write_outcome(result, directory)
     except BaseException as error:
         file.ended(error)
@@ -96,7 +96,7 @@ def run(
 
 
 def _run(
-    protocol: Protocol,
+    signed: SignedProtocol,
     directory: Path,
     *,
     centre: Path,
@@ -104,7 +104,7 @@ def _run(
     observer: Observer,
 ) -> StudyResult:
     """Run the study, when it is its turn."""
-    address = whereabouts(centre).superlink
+    protocol, address = signed.protocol, read_address(centre).superlink
     nodes = {site: register_site(centre, address, node_key_of(centre, site)) for site in protocol.sites}
 
     started = time.monotonic()
@@ -115,13 +115,13 @@ def _run(
             rounds = Rounds(
                 LoggedLink(link, nodes, centre=centre),
                 nodes,
-                protocol=protocol,
+                protocol=signed,
                 signing_key=key,
                 memory=Memory(centre, store),
                 observer=observer,
             )
             findings = run_study(
-                protocol,
+                signed,
                 run=name,
                 asking=Checkpoints(store, rounds),
                 rng=np.random.default_rng(int(protocol.sha256[:16], 16)),

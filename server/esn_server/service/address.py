@@ -26,7 +26,7 @@ _FILE = "link.json"
 
 
 @dataclass(frozen=True)
-class Whereabouts:
+class Address:
     """Where a started centre is; see the module."""
 
     pid: int
@@ -40,7 +40,7 @@ class Whereabouts:
         write_whole(directory / _FILE, json.dumps(asdict(self), indent=2).encode() + b"\n")
 
 
-def whereabouts(directory: Path) -> Whereabouts:
+def read_address(directory: Path) -> Address:
     """Return where the centre of a directory is.
 
     Raises
@@ -51,7 +51,7 @@ def whereabouts(directory: Path) -> Whereabouts:
     """
     path = directory / _FILE
     try:
-        return Whereabouts(**json.loads(path.read_bytes()))
+        return Address(**json.loads(path.read_bytes()))
     except FileNotFoundError:
         raise LinkError(
             f"the centre of {directory} is not started; run 'esn-server start {directory}' first"

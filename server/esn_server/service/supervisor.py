@@ -15,7 +15,7 @@ from pathlib import Path
 from esn_core.errors import LinkError
 from esn_core.system.child_process import ChildProcess
 from esn_core.system.loopback import free_port
-from esn_server.service.address import Whereabouts, forget, study_is_open
+from esn_server.service.address import Address, forget, study_is_open
 from esn_server.service.health import HealthService
 from esn_server.service.superlink import answers, join_address, require_free_port, run_superlink
 
@@ -128,7 +128,7 @@ def serve(
                 raise LinkError(f"the front did not answer at {local}: {said}")
             time.sleep(_WATCH_S)
         health = stack.enter_context(HealthService(health_host, health_port))
-        Whereabouts(
+        Address(
             pid=os.getpid(),
             started_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             public=public,

@@ -16,7 +16,7 @@ from esn_server.link.registration import known_nodes
 from esn_server.run.directory import PROGRESS
 from esn_server.run.progress import REFRESH_S, RunProgress, read_progress
 from esn_server.run.queue import queue
-from esn_server.service.address import whereabouts
+from esn_server.service.address import read_address
 
 # A run that has not written for so long does not run: it writes every few seconds.
 _SILENCE_S = 12 * REFRESH_S
@@ -135,7 +135,7 @@ def _alive(progress: RunProgress) -> bool:
 def _sites(centre: Path) -> tuple[tuple[SiteStatus, ...], str | None]:
     nodes, complaint = {}, None
     try:
-        nodes = known_nodes(centre, whereabouts(centre).superlink)
+        nodes = known_nodes(centre, read_address(centre).superlink)
     except EsnError as error:
         complaint = str(error)
     try:

@@ -22,7 +22,7 @@ from esn_core.messages.question import Question
 from esn_core.privacy.fixed_point import add_up, check_range, leave_grid
 from esn_core.privacy.release import ReleaseKind
 from esn_core.privacy.secure_sum import Attempt, unmask
-from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.signature import SignedProtocol
 from esn_server.study.asking import Pooled
 from esn_server.study.courier import Courier
 from esn_server.study.exchange import Exchange, Read
@@ -41,7 +41,7 @@ class Rounds:
     link : Link
     nodes : dict of str to int
         Node of each site; nobody else is ever asked.
-    protocol : Protocol
+    protocol : SignedProtocol
         Its quorum, its deadline (waiting for sites to appear included), whether vectors are masked, and
         the identity keys by which the sites sign their answers.
     signing_key : Ed25519PrivateKey
@@ -59,7 +59,7 @@ class Rounds:
         link: Link,
         nodes: Mapping[str, int],
         *,
-        protocol: Protocol,
+        protocol: SignedProtocol,
         signing_key: Ed25519PrivateKey,
         memory: Memory,
         observer: Observer | None = None,
@@ -68,15 +68,15 @@ class Rounds:
     ) -> None:
         self._link = link
         self._nodes = dict(nodes)
-        self._protocol = protocol
+        self._protocol = protocol.protocol
         self._memory = memory
-        self._quorum = protocol.rounds.quorum
-        self._deadline_s = protocol.rounds.deadline_s
+        self._quorum = self._protocol.rounds.quorum
+        self._deadline_s = self._protocol.rounds.deadline_s
         self._clock = clock
         self._courier = Courier(
             link,
             signing_key=signing_key,
-            identity_keys={entry.site: identity_key(entry.identity_key) for entry in protocol.roster},
+            identity_keys={entry.site: identity_key(entry.identity_key) for entry in self._protocol.roster},
             memory=memory,
             observer=observer or Unobserved(),
             clock=clock,

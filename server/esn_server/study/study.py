@@ -23,6 +23,7 @@ from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.phases import Phase
 from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.signature import SignedProtocol
 from esn_core.severity_network.association import CENTRE, association_release
 from esn_core.severity_network.candidates import Candidates
 from esn_core.severity_network.selection import SeverityNetwork
@@ -145,7 +146,7 @@ class _Run:
 
 
 def run_study(
-    protocol: Protocol,
+    signed: SignedProtocol,
     *,
     run: str,
     asking: Asking,
@@ -156,7 +157,7 @@ def run_study(
 
     Parameters
     ----------
-    protocol : Protocol
+    signed : SignedProtocol
     run : str
         Name of this run; part of every question's id.
     asking : Asking
@@ -170,6 +171,7 @@ def run_study(
         A phase cannot be finished, or a site is not fit to take part.
 
     """
+    protocol = signed.protocol
     atlas, template = load_atlas(protocol.imaging.atlas), protocol.template
     study = _Run(
         protocol=protocol,

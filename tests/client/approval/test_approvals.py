@@ -263,15 +263,15 @@ def test_an_approval_counts_at_once_and_is_audited(approvals, site, make_protoco
     with pytest.raises(ProtocolError, match="has not approved, or has withdrawn"):
         approvals.protocol(digest)
     other = Approvals(site, centre_key=pinned_key(site), audit=AuditLog(site.audit_path, site="north"))
-    assert other.approve(path).sha256 == digest
-    assert approvals.protocol(digest).sha256 == digest
-    assert approvals.bundles() == {approvals.protocol(digest).bundle_sha256}
+    assert other.approve(path).protocol.sha256 == digest
+    assert approvals.protocol(digest).protocol.sha256 == digest
+    assert approvals.bundles() == {approvals.protocol(digest).protocol.bundle_sha256}
     event, line = audited(site)[-1]
     assert (event, line["protocol"]) == ("approved", digest)
 
 
 def test_a_withdrawal_counts_at_once_and_is_audited(enrolled, approvals, site, make_protocol, esn_client):
-    digest = approvals.approve(make_protocol()).sha256
+    digest = approvals.approve(make_protocol()).protocol.sha256
     approvals.protocol(digest)
     assert esn_client("withdraw", enrolled, digest[:8])[:2] == (0, digest + "\n")
     with pytest.raises(ProtocolError, match="has not approved, or has withdrawn"):
@@ -285,7 +285,7 @@ def test_a_withdrawal_counts_at_once_and_is_audited(enrolled, approvals, site, m
 
 
 def test_what_is_not_approved_cannot_be_withdrawn(enrolled, approvals, make_protocol, fails):
-    digest = approvals.approve(make_protocol()).sha256
+    digest = approvals.approve(make_protocol()).protocol.sha256
     fails(
         12,
         f"0 approved protocols begin with 00000000; approved: {digest[:16]}",
@@ -299,7 +299,7 @@ def test_what_is_not_approved_cannot_be_withdrawn(enrolled, approvals, make_prot
 
 def test_an_expired_protocol_is_neither_approved_nor_answered(site, approvals, make_protocol):
     path = make_protocol(valid_days=3)
-    digest = approvals.approve(path).sha256
+    digest = approvals.approve(path).protocol.sha256
     later = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=5)
     audit = AuditLog(site.audit_path, site="north")
     then = Approvals(site, centre_key=pinned_key(site), audit=audit, today=lambda: later)
@@ -429,7 +429,7 @@ def test_a_rotation_that_was_interrupted_is_made_good_by_another(settings, site,
 def test_keys_that_an_approved_protocol_names_are_not_exchanged(
     enrolled, site, approvals, make_protocol, fails
 ):
-    digest = approvals.approve(make_protocol()).sha256
+    digest = approvals.approve(make_protocol()).protocol.sha256
     before = own_entry(site)
     fails(
         10, (f"name the present keys: {digest[:16]}", "run 'esn-client withdraw' first"), "rotate", enrolled

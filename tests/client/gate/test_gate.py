@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from esn_client.gate import gate as egress
+from esn_client.gate.approved import approved_as
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.gate import Gate, Rows
 from esn_client.gate.ledger import Ledger
@@ -25,6 +26,7 @@ from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.fixed_point import noise_units, sensitivity_units, units_per_one
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.signature import signed_with
 from esn_core.severity_network.association import CENTRE, centre_rows
 
 SALT = b"s" * 32
@@ -49,6 +51,9 @@ FACTS = SiteFacts(
 
 def no_noise(dimension, scale):
     return np.zeros(dimension, dtype=np.int64)
+
+
+CENTRE_KEY = Ed25519PrivateKey.from_private_bytes(b"c" * 32)
 
 
 class Site:
@@ -78,13 +83,17 @@ class Site:
             noise=noise,
         )
 
+    @property
+    def approved(self):
+        return approved_as(self.protocol.sha256, signed_with(CENTRE_KEY, self.protocol))
+
     def question(self, phase="centre", *, run="r1", attempt=0, arrays=None):
         digest = self.protocol.sha256
         number = QuestionId(protocol_sha256=digest, run=run, phase=phase, round=0, attempt=attempt)
         return Question(number, arrays or {})
 
     def release(self, rows=None, question=None):
-        return self.gate.release(question or self.question(), rows or centre(), self.protocol)
+        return self.gate.release(question or self.question(), rows or centre(), self.approved)
 
     def total(self, rows=None, question=None):
         return Answer.from_bytes(self.release(rows, question), PUBLIC).total
@@ -206,7 +215,7 @@ def test_the_charge_comes_before_the_audit_line_and_the_bytes(make_site):
     assert len(site.ledger.entries()) == 1
     site.audit_path.rmdir()
     # It was paid for: the same question gets it.
-    assert site.gate.answered(site.question(), site.protocol) is not None
+    assert site.gate.answered(site.question(), site.approved) is not None
     assert len(site.ledger.entries()) == 1
     assert [line["event"] for line in site.audit] == ["sent"]
 
@@ -269,7 +278,7 @@ def test_the_same_question_gets_the_same_bytes_for_one_charge(make_site):
     site = make_site(noise=discrete_gaussian)
     first = site.release()
     assert site.release() == first
-    assert site.gate.answered(site.question(), site.protocol) == first
+    assert site.gate.answered(site.question(), site.approved) == first
     assert len(site.ledger.entries()) == 1
     assert len({line["sha256"] for line in site.audit}) == 1
 
@@ -288,7 +297,7 @@ def test_the_same_id_with_other_content_is_refused(make_site):
     with pytest.raises(ProtocolError, match="asked again with other content"):
         site.release(question=other)
     with pytest.raises(ProtocolError, match="asked again with other content"):
-        site.gate.answered(other, site.protocol)
+        site.gate.answered(other, site.approved)
     assert len(site.audit) == len(site.ledger.entries()) == 1
 
 
@@ -301,7 +310,7 @@ def test_a_second_run_is_refused(make_site):
 
 def test_nothing_was_answered_before_it_was_asked(make_site):
     site = make_site()
-    assert site.gate.answered(site.question(), site.protocol) is None
+    assert site.gate.answered(site.question(), site.approved) is None
 
 
 # --- roll call ---------------------------------------------------------------------------------------
@@ -309,7 +318,7 @@ def test_nothing_was_answered_before_it_was_asked(make_site):
 
 def disclose(site, *, training=CHILDREN, held_out=("sub-101", "sub-102", "sub-103", "sub-104", "sub-105")):
     children = {"training": training, "held-out": held_out}
-    return site.gate.disclose(site.question("roll-call"), FACTS, site.protocol, children=children)
+    return site.gate.disclose(site.question("roll-call"), FACTS, site.approved, children=children)
 
 
 def test_a_site_that_can_answer_to_the_end_says_its_facts(make_site):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from esn_client.gate.approved import approved_as
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.gate import Gate, Rows
 from esn_client.gate.ledger import Ledger
@@ -20,6 +21,7 @@ from esn_core.messages.answer import Answer
 from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.signature import signed_with
 from esn_core.severity_network.association import CENTRE, centre_rows
 
 KILLS = 200
@@ -32,6 +34,10 @@ class Study:
 
     def __init__(self, directory, protocol, mask_key):
         self.directory, self.protocol, self.mask_key = directory, protocol, mask_key
+
+    @property
+    def approved(self):
+        return approved_as(self.protocol.sha256, signed_with(KEY, self.protocol))
 
     def question(self, number):
         """Every third is asked again with another set of sites, and every fourth for its seed."""
@@ -72,10 +78,10 @@ class Study:
             for number in range(first, 10_000):
                 for kind, question in self.messages(number):
                     if kind == "reveal":
-                        body = gate.reveal(question, self.protocol)
+                        body = gate.reveal(question, self.approved)
                     else:
-                        body = gate.answered(question, self.protocol)
-                        body = body or gate.release(question, self.rows(number), self.protocol)
+                        body = gate.answered(question, self.approved)
+                        body = body or gate.release(question, self.rows(number), self.approved)
                     line = {"n": number, "kind": kind, "sites": question.participants, "body": body.hex()}
                     os.write(pipe, json.dumps(line).encode() + b"\n")
 

@@ -5,8 +5,10 @@ import math
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from scipy import stats
 
+from esn_client.gate.approved import approved_as
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.gate import Gate, Rows
 from esn_client.gate.ledger import Ledger
@@ -19,6 +21,7 @@ from esn_core.privacy.fixed_point import leave_grid, sensitivity_units
 from esn_core.privacy.secure_sum import Attempt, unmask
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.signature import signed_with
 from esn_core.severity_network.association import CENTRE, centre_rows
 
 CHILDREN = tuple(f"sub-{i:03d}" for i in range(8))
@@ -35,6 +38,9 @@ POLICY = {
 
 def no_noise(dimension, scale):
     return np.zeros(dimension, dtype=np.int64)
+
+
+CENTRE_KEY = Ed25519PrivateKey.from_private_bytes(b"c" * 32)
 
 
 class Site:
@@ -57,6 +63,10 @@ class Site:
             noise=noise,
         )
 
+    @property
+    def approved(self):
+        return approved_as(self.protocol.sha256, signed_with(CENTRE_KEY, self.protocol))
+
     def question(self, sites, *, attempt=0, reveal=False):
         number = QuestionId(
             protocol_sha256=self.protocol.sha256, run="r1", phase="centre", round=0, attempt=attempt
@@ -65,11 +75,11 @@ class Site:
 
     def answer(self, sites, **about):
         rows = Rows(CENTRE, centre_rows(GASE), CHILDREN)
-        body = self.gate.release(self.question(sites, **about), rows, self.protocol)
+        body = self.gate.release(self.question(sites, **about), rows, self.approved)
         return Answer.from_bytes(body, self.public)
 
     def seed(self, sites):
-        body = self.gate.reveal(self.question(sites, reveal=True), self.protocol)
+        body = self.gate.reveal(self.question(sites, reveal=True), self.approved)
         return Answer.from_bytes(body, self.public)
 
 
@@ -201,11 +211,11 @@ def test_the_same_set_gets_the_same_bytes(protocol_of, consortium):
     site = consortium(protocol, noise=discrete_gaussian)["north"]
     question = site.question(protocol.sites)
     rows = Rows(CENTRE, centre_rows(GASE), CHILDREN)
-    first = site.gate.release(question, rows, protocol)
-    assert site.gate.answered(question, protocol) == first
-    assert site.gate.release(question, rows, protocol) == first
+    first = site.gate.release(question, rows, site.approved)
+    assert site.gate.answered(question, site.approved) == first
+    assert site.gate.release(question, rows, site.approved) == first
     reveal = site.question(protocol.sites, reveal=True)
-    assert site.gate.reveal(reveal, protocol) == site.gate.reveal(reveal, protocol)
+    assert site.gate.reveal(reveal, site.approved) == site.gate.reveal(reveal, site.approved)
 
 
 def test_a_centre_that_lies_about_a_dropout_gets_one_sum_and_no_second(protocol_of, consortium):
@@ -275,7 +285,7 @@ def test_a_set_of_sites_that_cannot_be_is_refused_before_anything_is_charged(
         with pytest.raises(ProtocolError, match=words):
             attempt(named)
     with pytest.raises(ProtocolError, match=words):
-        site.gate.answered(site.question(named), site.protocol)
+        site.gate.answered(site.question(named), site.approved)
 
 
 def test_a_set_of_sites_is_refused_where_no_masks_are(protocol_of, consortium):

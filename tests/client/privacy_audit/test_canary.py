@@ -23,6 +23,7 @@ from esn_client.answers.hospital import Hospital
 from esn_client.answers.study import Study
 from esn_client.cohort.cohort import Cohort, Split
 from esn_client.gate import gate as egress
+from esn_client.gate.approved import approved_as
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.gate import Gate, Rows
 from esn_client.gate.ledger import Ledger
@@ -40,6 +41,7 @@ from esn_core.privacy.fixed_point import leave_grid
 from esn_core.privacy.secure_sum import Attempt, unmask
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.signature import signed_with
 from esn_core.severity_network.association import association_release
 
 ERROR = 1e-5
@@ -90,9 +92,12 @@ class Consortium:
             self.hospitals[site] = Hospital(
                 gate=self.gates[site],
                 centre_key=centre_key.public_key(),
-                approved=lambda digest, studies=studies: studies[digest].protocol,
+                approved=lambda digest, studies=studies: self.approved(studies[digest].protocol),
                 load=lambda protocol, studies=studies: studies[protocol.sha256],
             )
+
+    def approved(self, protocol):
+        return approved_as(protocol.sha256, signed_with(self.centre_key, protocol))
 
     def protocol(self, number):
         """Return another study of the same rules, and have every site approve it."""
@@ -197,7 +202,7 @@ def gradient_trials(consortium, trials):
         }
 
         def answer(site, protocol=protocol, question=question, given=given):
-            return consortium.gates[site].release(question, given[site], protocol)
+            return consortium.gates[site].release(question, given[site], consortium.approved(protocol))
 
         seen = consortium.view(protocol, question, kind, answer)
         scores.append(seen / kind.l2_bound)

@@ -1,5 +1,6 @@
 """A signature covers all that a protocol says, and nothing else; what is wrong with one is named."""
 
+import dataclasses
 import datetime
 import random
 import shutil
@@ -9,11 +10,12 @@ import pytest
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from esn_client.gate.approved import ApprovedProtocol, approved_as
 from esn_core.errors import ConfigError, ProtocolError
 from esn_core.identity.public_keys import identity_text
 from esn_core.identity.signing import create_signing_key, fingerprint, is_signed, load_signing_key, sign
 from esn_core.protocol.protocol import Protocol, load_protocol
-from esn_core.protocol.signature import load_signed, require_current, signer
+from esn_core.protocol.signature import SignedProtocol, load_signed, require_current, signed_with, signer
 
 UTC = datetime.UTC
 OTHER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
@@ -28,7 +30,7 @@ def path(tmp_path, protocol_content, centre_key, sign_as):
 
 
 def test_a_signed_protocol_is_the_draft_with_the_same_hash(path, protocol_content, centre_key):
-    signed = load_signed(path, centre_key.public_key())
+    signed = load_signed(path, centre_key.public_key()).protocol
     draft = Protocol.model_validate(protocol_content)
     assert (draft.signature, signed.sha256) == (None, draft.sha256)
     assert signed == load_protocol(path)
@@ -57,14 +59,14 @@ def test_a_protocol_signed_by_another_key_is_refused_with_both_fingerprints(path
 
 
 def test_a_protocol_with_any_byte_changed_is_refused_or_says_the_same(path, centre_key):
-    signed = load_signed(path, centre_key.public_key())
+    signed = load_signed(path, centre_key.public_key()).protocol
     whole = path.read_bytes()
     rng = random.Random(20261125)
     refused = 0
     for at in rng.sample(range(len(whole)), 300):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ rng.randrange(1, 256)]) + whole[at + 1 :])
         try:
-            assert load_signed(path, centre_key.public_key()).sha256 == signed.sha256
+            assert load_signed(path, centre_key.public_key()).protocol.sha256 == signed.sha256
         except ProtocolError:
             refused += 1
     # What says the same: an empty line that became spaces, and the like.
@@ -161,3 +163,18 @@ def test_what_is_no_signing_key_is_refused_by_what_was_found(tmp_path):
     path.write_text("no key")
     with pytest.raises(ConfigError, match="is no private key in OpenSSH format; it was damaged"):
         load_signing_key(path, program="esn-server")
+
+
+def test_nothing_but_a_check_makes_a_signed_or_an_approved_protocol(protocol_content, centre_key):
+    protocol = Protocol.model_validate(protocol_content)
+    signed = signed_with(centre_key, protocol)
+    assert signer(signed.protocol) is not None
+    with pytest.raises(TypeError, match="load_signed or signed_with, which check it"):
+        SignedProtocol(protocol)
+    with pytest.raises(TypeError, match="load_signed or signed_with"):
+        dataclasses.replace(signed, protocol=protocol)
+    with pytest.raises(TypeError, match="approved_as, which compares the hash"):
+        ApprovedProtocol(protocol)
+    assert approved_as(protocol.sha256, signed).protocol == signed.protocol
+    with pytest.raises(ProtocolError, match="was changed after it was approved"):
+        approved_as("0" * 64, signed)

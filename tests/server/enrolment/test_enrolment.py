@@ -25,7 +25,7 @@ from esn_server.cli import main as cli
 from esn_server.enrolment.centre_keys import load_centre_key, read_certificate, server_names
 from esn_server.enrolment.sites import enrolled
 from esn_server.protocol.drafting import example
-from esn_server.service.address import Whereabouts
+from esn_server.service.address import Address
 
 SITES = ("north", "south", "west")
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"x" * 32)
@@ -47,8 +47,8 @@ def fails(command_fails):
 def superlink(monkeypatch):
     """The node keys that the SuperLink of a started centre accepts now."""
     accepted = set()
-    started = Whereabouts(1, "2026-11-25T00:00:00+00:00", "0.0.0.0:9443", "127.0.0.1:1", "127.0.0.1:2")
-    monkeypatch.setattr("esn_server.service.address.whereabouts", lambda _: started)
+    started = Address(1, "2026-11-25T00:00:00+00:00", "0.0.0.0:9443", "127.0.0.1:1", "127.0.0.1:2")
+    monkeypatch.setattr("esn_server.service.address.read_address", lambda _: started)
     monkeypatch.setattr(
         "esn_server.link.registration.register_site", lambda _d, _a, key: accepted.add(key.read_text())
     )
@@ -300,7 +300,7 @@ def test_a_draft_is_validated_signed_once_and_validated_again(consortium, protoc
     assert "epsilon 8.00 for a training child, 8.00 for a held-out child, at delta 0.001" in out
     assert esn_server("protocol", "sign", consortium, protocol)[:2] == (0, digest + "\n")
     key = load_centre_key(consortium).public_key()
-    assert load_signed(protocol, key).sha256 == digest
+    assert load_signed(protocol, key).protocol.sha256 == digest
     signed = protocol.read_text()
     assert esn_server("protocol", "sign", consortium, protocol)[0] == 0
     assert protocol.read_text() == signed

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from esn_core.errors import ConfigError
-from esn_server.run.queue import queue, turn
+from esn_server.run.queue import place_in_queue, queue
 
 
 def holding(centre, study):
@@ -19,8 +19,8 @@ def holding(centre, study):
     source = f"""
         import sys, time
         from pathlib import Path
-        from esn_server.run.queue import turn
-        with turn(Path({str(centre)!r}), study={study!r}, run_directory=Path("x"), behind=print):
+        from esn_server.run.queue import place_in_queue
+        with place_in_queue(Path({str(centre)!r}), study={study!r}, run_directory=Path("x"), behind=print):
             print("running", flush=True)
             time.sleep(600)
     """
@@ -43,7 +43,7 @@ def test_three_studies_run_in_the_order_in_which_they_came(tmp_path):
     go = threading.Event()
 
     def study(name):
-        with turn(
+        with place_in_queue(
             tmp_path, study=name, run_directory=tmp_path / name, behind=said.setdefault(name, []).append
         ):
             go.wait(30)
@@ -75,7 +75,7 @@ def test_a_killed_study_loses_its_place(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     waited = []
-    with turn(tmp_path, study="next", run_directory=tmp_path, behind=waited.append):
+    with place_in_queue(tmp_path, study="next", run_directory=tmp_path, behind=waited.append):
         assert [t.study for t in queue(tmp_path)] == ["next"]
     assert waited == []
 
@@ -84,6 +84,6 @@ def test_a_queue_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "queue").write_text("a file")
     with (
         pytest.raises(ConfigError, match="the queue of studies cannot be used"),
-        turn(tmp_path, study="s", run_directory=tmp_path, behind=print),
+        place_in_queue(tmp_path, study="s", run_directory=tmp_path, behind=print),
     ):
         pass

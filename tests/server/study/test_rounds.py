@@ -13,6 +13,7 @@ from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.fixed_point import units_per_one
 from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.signature import signed_with
 from esn_server.run.checkpoints import RunStore
 from esn_server.run.memory import Memory
 from esn_server.study.link import Reply
@@ -93,7 +94,7 @@ class World:
         return Rounds(
             self,
             NODES,
-            protocol=protocol,
+            protocol=signed_with(self.centre_key, protocol),
             signing_key=self.centre_key,
             memory=self.memory,
             clock=lambda: self.now,

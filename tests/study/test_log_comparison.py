@@ -9,7 +9,7 @@ import tomli_w
 from esn_client.gate.audit_log import AuditLog
 from esn_core.errors import AuditError, ConfigError
 from esn_core.system.chained_log import ChainedLog, hash_of
-from esn_server.link.log_comparison import verify
+from esn_server.link.log_comparison import compare_with_exports
 from esn_server.link.message_log import LoggedLink, log_of
 from esn_server.run.checkpoints import RunStore
 from esn_server.run.memory import Memory
@@ -37,14 +37,14 @@ class Pair:
             rounds = Rounds(
                 LoggedLink(link or consortium.link, nodes, centre=self.centre),
                 nodes,
-                protocol=consortium.protocol,
+                protocol=consortium.signed,
                 signing_key=consortium.link.centre_key,
                 memory=Memory(self.centre, store),
                 clock=consortium.link.clock,
                 sleep=consortium.link.sleep,
             )
             run_study(
-                consortium.protocol,
+                consortium.signed,
                 run="r1",
                 asking=rounds,
                 rng=np.random.default_rng(0),
@@ -56,8 +56,10 @@ class Pair:
         path.write_text("".join(f"{line}\n" for line in log.export(self.keys[site][0])))
         return path
 
-    def verify(self):
-        return verify(self.centre, [self.export(site) for site in self.consortium.protocol.sites])
+    def compare(self):
+        return compare_with_exports(
+            self.centre, [self.export(site) for site in self.consortium.protocol.sites]
+        )
 
     def rewrite(self, path, change):
         """Write a log again with a chain of its own, as whoever owns the file could."""
@@ -81,7 +83,7 @@ QUESTIONS = 8  # roll call, centre, association, three gradients, calibration, e
 
 
 def test_the_logs_of_a_study_agree(pair):
-    found = pair.verify()
+    found = pair.compare()
     assert [c.site for c in found] == ["north", "south", "west"]
     assert {(c.questions, c.answers, c.lost_questions, c.lost_answers) for c in found} == {
         (QUESTIONS, QUESTIONS, 0, 0)
@@ -135,7 +137,7 @@ def swap(said):
 def test_a_site_that_writes_its_log_anew_is_found_out(pair, change, words):
     pair.rewrite(pair.directory / "south.jsonl", change)
     with pytest.raises(AuditError, match=words):
-        pair.verify()
+        pair.compare()
 
 
 @pytest.mark.parametrize(
@@ -152,13 +154,13 @@ def test_a_site_that_writes_its_log_anew_is_found_out(pair, change, words):
 def test_a_centre_that_writes_its_log_anew_is_found_out(pair, change, words):
     pair.rewrite(log_of(pair.centre), change)
     with pytest.raises(AuditError, match=words):
-        pair.verify()
+        pair.compare()
 
 
 def test_a_last_answer_that_the_site_does_not_know_is_named(pair):
     pair.rewrite(log_of(pair.centre), edit("answered", -1))
     with pytest.raises(AuditError, match="west: its log ends before"):
-        pair.verify()
+        pair.compare()
 
 
 @pytest.mark.parametrize("side", ["centre", "site"])
@@ -166,7 +168,7 @@ def test_a_line_that_was_changed_in_its_place_is_named(pair, side):
     path = log_of(pair.centre) if side == "centre" else pair.directory / "south.jsonl"
     path.write_bytes(path.read_bytes().replace(b"association", b"dissociatio", 1))
     with pytest.raises(AuditError, match=r"line \d+ does not follow the one before it"):
-        pair.verify()
+        pair.compare()
 
 
 def test_an_export_that_was_changed_on_its_way_is_not_believed(pair):
@@ -174,10 +176,10 @@ def test_an_export_that_was_changed_on_its_way_is_not_believed(pair):
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:-3], *lines[-1:]]))
     with pytest.raises(AuditError, match="was changed after north exported it, or north did not sign it"):
-        verify(pair.centre, [path])
+        compare_with_exports(pair.centre, [path])
     path.write_text("".join(lines[:-1]))
     with pytest.raises(ConfigError, match="its last line is missing"):
-        verify(pair.centre, [path])
+        compare_with_exports(pair.centre, [path])
 
 
 class Fragile:
@@ -213,7 +215,7 @@ def test_a_centre_that_was_killed_and_started_again_agrees_with_its_sites(
     with pytest.raises(KeyboardInterrupt):
         pair.run(link=Fragile(pair.consortium.link, **cut))
     pair.run()
-    found = pair.verify()
+    found = pair.compare()
     lost = (sum(c.lost_questions for c in found), sum(c.lost_answers for c in found))
     # The question that was about to leave, and the answer to the one before; or the answers of all sites.
     assert lost == ((1, 1) if "before_sending" in cut else (0, 3))
@@ -246,12 +248,12 @@ def test_a_site_that_was_killed_while_it_worked_agrees(make_consortium, tmp_path
 
     link.receive = receive
     pair.run()
-    (south,) = [c for c in pair.verify() if c.site == "south"]
+    (south,) = [c for c in pair.compare() if c.site == "south"]
     assert (south.questions, south.answers) == (QUESTIONS + 1, QUESTIONS)
     with (tmp_path / "south.jsonl").open("ab") as file:
         file.write(b'{"at": "2026-11')  # and killed once more, in the midst of a line
     ChainedLog(tmp_path / "south.jsonl").append(site="south", event="approved", protocol="a" * 64)
-    pair.verify()
+    pair.compare()
 
 
 def _question(pair, body):
