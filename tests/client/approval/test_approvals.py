@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from esn_client.approval import approvals as module
 from esn_client.approval.approvals import Approvals
 from esn_client.cli import main as cli
 from esn_client.gate.audit_log import AuditLog
@@ -26,6 +27,7 @@ from esn_core.identity.roster import RosterEntry
 from esn_core.identity.signing import fingerprint
 from esn_core.protocol.analyses import Analyses
 from esn_core.protocol.protocol import load_protocol
+from esn_core.protocol.signature import load_signed
 from esn_core.system.toml_file import read_toml
 from esn_server.enrolment.centre_keys import create_authority, load_centre_key
 from esn_server.enrolment.kits import write_kit
@@ -268,6 +270,26 @@ def test_an_approval_counts_at_once_and_is_audited(approvals, site, make_protoco
     assert approvals.bundles() == {approvals.protocol(digest).protocol.bundle_sha256}
     event, line = audited(site)[-1]
     assert (event, line["protocol"]) == ("approved", digest)
+
+
+def test_an_approved_file_is_parsed_again_where_a_byte_has_changed(
+    approvals, site, make_protocol, monkeypatch
+):
+    digest = approvals.approve(make_protocol()).protocol.sha256
+    parsed = []
+    monkeypatch.setattr(
+        module, "load_signed", lambda path, key: parsed.append(path) or load_signed(path, key)
+    )
+    first = approvals.protocol(digest)
+    assert approvals.protocol(digest) is first
+    assert len(parsed) == 1
+    path = site.approved_path / f"{digest}.toml"
+    path.write_text(path.read_text() + "# a remark\n")
+    assert approvals.protocol(digest) == first
+    assert len(parsed) == 2
+    path.write_text(path.read_text().replace('study = "', 'study = "x'))
+    with pytest.raises(ProtocolError, match="was altered since it was signed"):
+        approvals.protocol(digest)
 
 
 def test_a_withdrawal_counts_at_once_and_is_audited(enrolled, approvals, site, make_protocol, esn_client):
