@@ -3,7 +3,9 @@
 
 PYTHON ?= python3.11
 VENV := .venv
-INSTALLED := $(VENV)/.installed
+# cpu, cuda or a build of PyTorch's index such as cu126. What was installed once stays the default.
+TORCH ?= $(or $(patsubst $(VENV)/.installed-%,%,$(firstword $(wildcard $(VENV)/.installed-*))),cpu)
+INSTALLED := $(VENV)/.installed-$(TORCH)
 
 .PHONY: setup demo test test-faults bench clean
 
@@ -11,11 +13,7 @@ setup: $(INSTALLED)
 
 # The stamp is written last: an interrupted install is done again.
 $(INSTALLED): pyproject.toml constraints.txt
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --group dev
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[client,server]'
-	touch $@
+	@./install '$(PYTHON)' '$(VENV)' '$(TORCH)'
 
 demo: setup
 	$(VENV)/bin/esn-server demo
