@@ -284,13 +284,17 @@ INTERRUPTED = """
 import sys
 from pathlib import Path
 from esn_client.imaging.pipeline import prepare
+from esn_client.imaging.simulated_site import write_site
 from esn_core.recipe import ImagingRecipe
 
 if __name__ == "__main__":
-    bids, out, recipe = sys.argv[1:]
-    settings = ImagingRecipe.model_validate_json(recipe)
+    what, out, bids, recipe = sys.argv[1:]
     try:
-        prepare(Path(bids), Path(out), settings, participants=None, n_procs=2)
+        if what == "simulate":
+            write_site(Path(out), site="north", seed=8, children=99, controls=0, truth=None, n_procs=2)
+        else:
+            settings = ImagingRecipe.model_validate_json(recipe)
+            prepare(Path(bids), Path(out), settings, participants=None, n_procs=2)
     except KeyboardInterrupt:
         sys.exit(130)
 """
@@ -308,19 +312,20 @@ def working(workers, out):
 
 # SIGINT goes to the whole group, twice, as Ctrl-C at a terminal does.
 @pytest.mark.parametrize(
-    ("blow", "instant"),
+    ("blow", "what", "instant"),
     [
-        (signal.SIGINT, starting),
-        (signal.SIGINT, working),
-        (signal.SIGTERM, working),
-        (signal.SIGKILL, working),
+        (signal.SIGINT, "prepare", starting),
+        (signal.SIGINT, "prepare", working),
+        (signal.SIGTERM, "prepare", working),
+        (signal.SIGKILL, "prepare", working),
+        (signal.SIGINT, "simulate", starting),
     ],
 )
-def test_workers_end_with_their_parent(bids, tmp_path, blow, instant):
+def test_workers_end_with_their_parent(bids, tmp_path, blow, what, instant):
     script, out = tmp_path / "interrupted.py", tmp_path / "out"
     script.write_text(INTERRUPTED)
     endless = RECIPE.model_copy(update={"seeds": 30_000_000})
-    command = [sys.executable, script, bids, out, endless.model_dump_json()]
+    command = [sys.executable, script, what, out, bids, endless.model_dump_json()]
     with (tmp_path / "said").open("wb") as said:
         process = subprocess.Popen(command, stderr=said, start_new_session=True)
     try:
@@ -342,7 +347,8 @@ def test_workers_end_with_their_parent(bids, tmp_path, blow, instant):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert (tmp_path / "said").read_text() == ""  # no traceback of a worker either
-    assert not list(out.rglob("*.tsv"))
+    assert not list(out.rglob("*relmat*.tsv"))
+    assert len(list(out.rglob("*_dwi.nii.gz"))) < 99
 
 
 def workers_of(parent):
