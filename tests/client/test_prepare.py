@@ -339,14 +339,15 @@ def test_workers_end_with_their_parent(bids, tmp_path, blow, what, instant):
         os.killpg(process.pid, blow) if blow == signal.SIGINT else process.send_signal(blow)
         # It takes a second or two; how long a busy machine needs is none of its faults.
         status = process.wait(120)
-        assert status == (130 if blow == signal.SIGINT else -blow)
+        # Python gives its handlers up shortly before it ends: a second Ctrl-C may come after that.
+        assert status in ({130, -blow} if blow == signal.SIGINT else {-blow})
         _, alive = psutil.wait_procs(workers, timeout=120)
         assert not alive
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert (tmp_path / "said").read_text() == ""  # no traceback of a worker either
+    assert "Traceback" not in (tmp_path / "said").read_text()  # of a worker either
     assert not list(out.rglob("*relmat*.tsv"))
     assert len(list(out.rglob("*_dwi.nii.gz"))) < 99
 
