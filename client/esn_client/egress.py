@@ -11,6 +11,7 @@ rows: a refusal costs no privacy, so it must not depend on a child's data.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from importlib.metadata import version
 
 import numpy as np
@@ -201,7 +202,7 @@ class Gate:
                 dimension=kind.dimension,
                 patients=self._hashes(patients),
                 salt_sha256=salt_fingerprint(self._salt),
-                software=version("esn-federated"),
+                software=_software(),
             ),
             total,
             content_sha256=question.content_sha256,
@@ -423,6 +424,12 @@ def discrete_gaussian(dimension: int, scale: float) -> NDArray[np.int64]:
         Standard deviation, in grid units.
 
     """
+    return np.array(_measurement(scale)([0] * dimension), dtype=np.int64)
+
+
+@lru_cache(maxsize=64)
+def _measurement(scale: float) -> Callable[[list[int]], list[int]]:
+    """Make OpenDP's measurement once for each scale; each call of it draws anew."""
     # Imported here: OpenDP loads a native library, and most commands draw no noise. Its prelude would load
     # scikit-learn as well.
     from opendp.domains import atom_domain, vector_domain
@@ -431,8 +438,16 @@ def discrete_gaussian(dimension: int, scale: float) -> NDArray[np.int64]:
     from opendp.mod import enable_features
 
     enable_features("contrib")
-    measurement = make_gaussian(vector_domain(atom_domain(T="i64")), l2_distance(T="f64"), scale=scale)
-    return np.array(measurement([0] * dimension), dtype=np.int64)
+    made: Callable[[list[int]], list[int]] = make_gaussian(
+        vector_domain(atom_domain(T="i64")), l2_distance(T="f64"), scale=scale
+    )
+    return made
+
+
+@cache
+def _software() -> str:
+    """Return our own version; looking it up reads a file and parses it."""
+    return version("esn-federated")
 
 
 def _one_row_each(rows: Rows) -> tuple[Sequence[str], NDArray[np.float64]]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from esn_client.answers import Hospital
 from esn_client.approvals import Approvals
 from esn_client.audit import AuditLog
 from esn_client.cohort import load_cohort
@@ -14,14 +14,16 @@ from esn_client.kit import centre_key
 from esn_client.ledger import Ledger
 from esn_client.participants import read_participants
 from esn_client.state import SALT_BYTES
-from esn_client.study import Study
-from esn_client.training import device_for
 from esn_core.errors import ConfigError, DataError, LedgerError
 from esn_core.protocol import Protocol
 
+if TYPE_CHECKING:
+    from esn_client.answers import Hospital
+    from esn_client.study import Study
+
 
 @contextmanager
-def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, Approvals]]:
+def open_hospital(settings: SiteSettings) -> Iterator[tuple["Hospital", Approvals]]:
     """Open the ledger and stand ready to answer the approved protocols, those of later included.
 
     Yields
@@ -48,28 +50,35 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, Approvals]
     approvals = Approvals(settings, centre_key=key, audit=audit)
     for digest in approvals.digests():
         approvals.recorded(digest)
-    device = device_for(settings.compute.device)
     participants = read_participants(settings.dataset)
     if not settings.derivatives.is_dir():
         raise DataError(f"{settings.derivatives}: there is no such directory; run 'esn-client prepare' first")
 
-    def load(protocol: Protocol) -> Study:
-        cohort = load_cohort(
-            participants, site=settings.site, derivatives=settings.derivatives, protocol=protocol
-        )
-        return Study(settings.site, protocol, cohort, device)
-
     identity = load_identity_key(settings.identity_key_path)
     with Ledger(settings.ledger_path, identity) as ledger:
         check_against_audit(ledger, audit)
+        salt, mask_key = read_salt(settings), load_mask_key(settings.mask_key_path)
+        # Imported when nothing is amiss: torch takes seconds to load, and a site's mistake is told at once.
+        from esn_client.answers import Hospital
+        from esn_client.study import Study
+        from esn_client.training import device_for
+
+        device = device_for(settings.compute.device)
+
+        def load(protocol: Protocol) -> "Study":
+            cohort = load_cohort(
+                participants, site=settings.site, derivatives=settings.derivatives, protocol=protocol
+            )
+            return Study(settings.site, protocol, cohort, device)
+
         gate = Gate(
             site=settings.site,
             limits=settings.limits,
             ledger=ledger,
             audit=audit,
-            salt=read_salt(settings),
+            salt=salt,
             identity_key=identity,
-            mask_key=load_mask_key(settings.mask_key_path),
+            mask_key=mask_key,
             noise=discrete_gaussian,
         )
         yield Hospital(gate=gate, centre_key=key, approved=approvals.protocol, load=load), approvals

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import multiprocessing
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from esn_client.imaging.derivatives import BIDS_VERSION
 from esn_client.imaging.nifti import write_image, write_scan_files
 from esn_client.imaging.presets import SITES, SitePreset
 from esn_client.imaging.scans import segmentation_of
+from esn_client.imaging.workers import undisturbed, worker_pool
 from esn_core.atlas import Atlas, load_atlas
 from esn_core.errors import ConfigError
 from esn_core.phenotypes import MISSING
@@ -119,8 +118,10 @@ def write_dataset(
         for task in tasks:
             _write_scan(*task)
         return
-    with ProcessPoolExecutor(n_procs, multiprocessing.get_context("spawn")) as pool:
-        for future in [pool.submit(_write_scan, *task) for task in tasks]:
+    with worker_pool(n_procs) as pool:
+        with undisturbed():
+            written = [pool.submit(_write_scan, *task) for task in tasks]
+        for future in written:
             future.result()
 
 
