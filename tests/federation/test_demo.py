@@ -8,11 +8,15 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import psutil
 import pytest
 
+from esn_core.atlas import load_atlas
+from esn_core.connectome import load_template, strengths_of_counts
 from esn_core.errors import ConfigError, StudyError
 from esn_core.protocol import CohortRules
+from esn_core.simulation.tracking import log_shares, tracking
 from esn_server.demo import FULL, SHORT, run_demo
 from esn_server.report.result import read_result
 
@@ -40,6 +44,18 @@ def held_out(plan):
         site: sum(rules.holds_out(f"sub-{i:03d}", site=site) for i in range(1, children + 1))
         for site, children in plan.children.items()
     }
+
+
+def apart_in_sd(hospital):
+    """How far the prepared scan's median edge lies from the line that the other children were drawn about."""
+    upper = tuple(load_atlas(SHORT.atlas).edges.T)
+    (matrix,) = hospital.glob("derivatives/sub-001/dwi/*meas-count_relmat.dense.tsv")
+    found = strengths_of_counts(np.loadtxt(matrix)[upper])
+    with np.load(hospital / "truth.npz") as truth:
+        shares = log_shares(truth["log_weights"][0])
+    measured, present = tracking(hospital.name), load_template(SHORT.atlas).present
+    line = measured.strength + measured.slope * (shares - measured.log_share)
+    return np.median((np.abs(found - line) / measured.sd)[present])
 
 
 def test_a_directory_that_no_demo_made_is_left_alone(tmp_path):
@@ -70,6 +86,9 @@ def test_a_demo_prepares_its_scans_runs_both_studies_and_says_so_in_few_lines(tm
         # The scanned child's connectome names its scan; the others say that there is none.
         assert [label for label, record in sorted(records.items()) if record["Sources"]] == ["sub-001"]
         assert all("Origin" in record for label, record in records.items() if label != "sub-001")
+    # Half of normal numbers lie within .67 sd. Over 32 scans of another world: .73 on average (sd .2); 1.3 for
+    # counts drawn straight from the bundles, 1.6 for another child's.
+    assert np.mean([apart_in_sd(tmp_path / "demo" / "hospitals" / site) for site in TINY.children]) < 1
     written = read_result(tmp_path / "demo" / "result.json")
     assert written == shown.private
     assert [site.name for site in written.sites] == sorted(TINY.children)
