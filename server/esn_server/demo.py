@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,13 +26,14 @@ from esn_server.running import write_outcome
 from esn_server.sites import read_request
 
 DELTA = 1e-3
-TRAINING_ROUNDS = 8
 
 _MARKER = ".esn-demo"
 _PROCESSES = 2
 _START_S = 60.0
-_SAID = "commands.log"
-_SAID_TAIL = 5
+_POLL_S = 0.05
+
+Side = Literal["client", "server"]
+_Process = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Plan:
         How many of each site's children have raw diffusion MRI, to be prepared; all others have connectomes.
     atlas : str
     split_salt : str
+    training_rounds : int
     about_s : dict of str to int
         Seconds that each step took on two idle cores; what a reader is told to expect.
     analyses : tuple of str
@@ -68,6 +70,7 @@ class Plan:
     scans: int
     atlas: str
     split_salt: str
+    training_rounds: int
     about_s: dict[str, int] = field(default_factory=dict)
     analyses: tuple[str, ...] = ()
     exact_analyses: tuple[str, ...] = ()
@@ -82,6 +85,7 @@ SHORT = Plan(
     atlas="phantom-28",
     # With this salt the hash holds out 19 to 21 of the 60 children of each site, 100 in all.
     split_salt="demo-207",
+    training_rounds=3,
     about_s={"simulate": 15, "start": 15, "prepare": 40, "study": 50, "reference": 5},
 )
 FULL = Plan(
@@ -91,6 +95,7 @@ FULL = Plan(
     scans=0,
     atlas="desikan-killiany-83",
     split_salt="demo-full",
+    training_rounds=8,
     about_s={"simulate": 8, "start": 15, "study": 150, "reference": 65},
     analyses=(
         *("--cohort-summary", "--cross-site", "--random-scores", "1"),
@@ -200,7 +205,7 @@ def run_demo(out: Path, plan: Plan, *, seed: int, epsilon: float) -> Shown:
     ConfigError
         `out` holds something else.
     StudyError
-        A process of the demo failed; its last words are in the message.
+        A process of the demo failed; the message ends with its last words and names its log.
 
     """
     _clear(out)
@@ -208,8 +213,7 @@ def run_demo(out: Path, plan: Plan, *, seed: int, epsilon: float) -> Shown:
     private = _Study(plan, plan.name, out, hospitals, "gaussian", epsilon)
     exact = _Study(plan, f"{plan.name}-no-noise", out / "no-noise", hospitals, "none", epsilon)
     with private.step("simulate", f"Simulating {_hospitals(plan)}"):
-        for site in plan.children:
-            _simulate(private, site, seed=seed)
+        _simulate(private, seed=seed)
     result = _run(private)
     _say("Once more without noise, to see what privacy costs (simulated children only):")
     beside = write_outcome(_run(exact), exact.directory, timing_s=exact.timing_s)
@@ -230,16 +234,20 @@ def _say(words: str, *, end: str = "\n") -> None:
     sys.stderr.flush()
 
 
-def _simulate(study: _Study, site: str, *, seed: int) -> None:
-    data, plan = study.hospitals / site, study.plan
-    _call(
-        study,
-        "client",
-        *("simulate", str(data / "bids"), "--site", site, "--seed", str(seed)),
-        *("--children", str(plan.children[site]), "--controls", str(plan.controls)),
-        *("--connectomes", str(data / "derivatives"), "--truth", str(data / "truth.npz")),
-        *(("--scans", str(plan.scans), "--n-procs", str(_PROCESSES)) if plan.scans else ()),
-    )
+def _simulate(study: _Study, *, seed: int) -> None:
+    plan = study.plan
+    commands = []
+    for site, children in plan.children.items():
+        data = study.hospitals / site
+        commands.append(
+            (
+                *("simulate", str(data / "bids"), "--site", site, "--seed", str(seed)),
+                *("--children", str(children), "--controls", str(plan.controls)),
+                *("--connectomes", str(data / "derivatives"), "--truth", str(data / "truth.npz")),
+                *(("--scans", str(plan.scans)) if plan.scans else ()),
+            )
+        )
+    _call_each(study, "client", commands)
 
 
 def _run(study: _Study) -> StudyResult:
@@ -260,24 +268,24 @@ def _run(study: _Study) -> StudyResult:
                     log=study.logs / "centre.log",
                 )
             )
-            for site in study.plan.children:
-                _initialise(study, site)
+            _initialise(study)
             if not centre.wait_until(
                 lambda: any("ready" in line for line in centre.log_lines()), timeout_s=_START_S
             ):
                 raise StudyError(f"the centre did not start: {centre.last_words()}")
-            for site in study.plan.children:
-                _enrol(study, site, port)
+            _enrol(study, port)
             _draft(study)
         if study.plan.scans and study.noise != "none":
             with study.step("prepare", f"Preparing {study.plan.scans} raw scans at each hospital"):
-                for site in study.plan.children:
-                    _prepare(study, site)
+                _prepare(study)
         with study.step(
             "study", "Running the study in private" if study.noise != "none" else "Running the study"
         ):
+            approvals = [
+                ("approve", str(study.settings(site)), str(study.protocol)) for site in study.plan.children
+            ]
+            _call_each(study, "client", approvals)
             for site in study.plan.children:
-                _call(study, "client", "approve", str(study.settings(site)), str(study.protocol))
                 processes.enter_context(
                     _background("client", "join", str(study.settings(site)), log=study.logs / f"{site}.log")
                 )
@@ -286,15 +294,21 @@ def _run(study: _Study) -> StudyResult:
     return read_result(study.directory / "run" / "result.json")
 
 
-def _initialise(study: _Study, site: str) -> None:
-    data = study.hospitals / site
-    _call(
+def _initialise(study: _Study) -> None:
+    exact = study.noise == "none" or "--exact" in study.plan.analyses
+    _call_each(
         study,
         "client",
-        *("init", str(study.settings(site).parent), "--site", site),
-        *("--epsilon-cap", str(study.epsilon), "--delta", str(DELTA)),
-        *("--dataset", str(data / "bids"), "--derivatives", str(data / "derivatives")),
-        "--exact-sums" if study.noise == "none" or "--exact" in study.plan.analyses else "--no-exact-sums",
+        [
+            (
+                *("init", str(study.settings(site).parent), "--site", site),
+                *("--epsilon-cap", str(study.epsilon), "--delta", str(DELTA)),
+                *("--dataset", str(study.hospitals / site / "bids")),
+                *("--derivatives", str(study.hospitals / site / "derivatives")),
+                "--exact-sums" if exact else "--no-exact-sums",
+            )
+            for site in study.plan.children
+        ],
     )
 
 
@@ -306,30 +320,36 @@ def _with_references(study: _Study, result: StudyResult, *, seed: int) -> StudyR
     return add(result, load_protocol(study.protocol), hospitals, seed=seed)
 
 
-def _prepare(study: _Study, site: str) -> None:
-    data = study.hospitals / site
-    _call(
-        study,
-        "client",
-        *("prepare", str(data / "bids"), str(data / "derivatives"), "participant"),
-        *("--protocol", str(study.protocol), "--n-procs", str(_PROCESSES), "--skip-pages"),
-    )
+def _prepare(study: _Study) -> None:
+    commands = []
+    for site in study.plan.children:
+        data = study.hospitals / site
+        commands.append(
+            (
+                *("prepare", str(data / "bids"), str(data / "derivatives"), "participant"),
+                *("--protocol", str(study.protocol), "--skip-pages"),
+            )
+        )
+    _call_each(study, "client", commands)
 
 
-def _enrol(study: _Study, site: str, port: int) -> None:
-    """Exchange request and kit; the telephone calls are played."""
-    settings = study.settings(site)
-    request = settings.parent / "state" / "enrolment.toml"
-    heard = read_request(request).fingerprint
-    _call(
-        study,
-        "server",
-        *("enrol", str(study.centre), str(request), "--fingerprint", heard),
-        *("--public-address", f"127.0.0.1:{port}"),
-    )
-    kit = study.centre / "kits" / f"{site}.kit.toml"
-    heard = read_toml(kit, SiteKit).fingerprint
-    _call(study, "client", "kit", str(settings), str(kit), "--fingerprint", heard)
+def _enrol(study: _Study, port: int) -> None:
+    """Exchange requests and kits; the telephone calls are played."""
+    kits = []
+    for site in study.plan.children:
+        settings = study.settings(site)
+        request = settings.parent / "state" / "enrolment.toml"
+        heard = read_request(request).fingerprint
+        _call(
+            study,
+            "server",
+            *("enrol", str(study.centre), str(request), "--fingerprint", heard),
+            *("--public-address", f"127.0.0.1:{port}"),
+        )
+        kit = study.centre / "kits" / f"{site}.kit.toml"
+        heard = read_toml(kit, SiteKit).fingerprint
+        kits.append(("kit", str(settings), str(kit), "--fingerprint", heard))
+    _call_each(study, "client", kits)
 
 
 def _draft(study: _Study) -> None:
@@ -338,43 +358,70 @@ def _draft(study: _Study) -> None:
         "server",
         *("protocol", "new", str(study.centre), "--study", study.name, "--out", str(study.protocol)),
         *("--epsilon", str(study.epsilon), "--delta", str(DELTA), "--noise", study.noise, "--simulated"),
-        *("--split-salt", study.plan.split_salt, "--training-rounds", str(TRAINING_ROUNDS)),
+        *("--split-salt", study.plan.split_salt, "--training-rounds", str(study.plan.training_rounds)),
         *("--deadline-s", "120", "--atlas", study.plan.atlas, *study.plan.analyses),
         *(study.plan.exact_analyses if study.noise == "none" else ()),
     )
     _call(study, "server", "protocol", "sign", str(study.centre), str(study.protocol))
 
 
-def _program(side: Literal["client", "server"]) -> list[str]:
+def _program(side: Side) -> list[str]:
     return [sys.executable, "-m", f"esn_{side}.cli"]
 
 
-def _call(study: _Study, side: Literal["client", "server"], *arguments: str) -> None:
-    """Run a command to its end; what it says to people goes to a log, as nobody is there to telephone."""
-    study.logs.mkdir(parents=True, exist_ok=True)
-    said = study.logs / _SAID
+def _call(study: _Study, side: Side, *arguments: str) -> None:
+    """Run a command to its end."""
+    _call_each(study, side, [arguments])
+
+
+def _call_each(study: _Study, side: Side, commands: Sequence[Sequence[str]]) -> None:
+    """Run commands to their ends, two at a time: every hospital has a machine of its own, this one two cores.
+
+    What they say to people goes to logs, as nobody is there to telephone.
+    """
+    waiting, running = list(reversed(commands)), list[tuple[_Process, Path, str]]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < _PROCESSES:
+                running.append(_begin(study, side, waiting.pop()))
+            ended = [command for command in running if command[0].poll() is not None]
+            for command in ended:
+                running.remove(command)
+                _require_success(*command)
+            if not ended:
+                time.sleep(_POLL_S)
+    except BaseException:
+        for process, _, _ in running:
+            process.terminate()
+        for process, _, _ in running:
+            process.wait()
+        raise
+
+
+def _begin(study: _Study, side: Side, arguments: Sequence[str]) -> tuple[_Process, Path, str]:
+    logs = study.logs / "commands"
+    logs.mkdir(parents=True, exist_ok=True)
+    name = f"esn-{side} {arguments[0]}"
+    path = logs / f"{len(list(logs.iterdir())) + 1:03d}-{name.replace(' ', '-')}.log"
     # In a session of its own: an interrupt typed at the terminal is for us, and a command that is asked
     # to end ends its own workers in order.
-    with (
-        said.open("ab") as log,
-        subprocess.Popen(
+    with path.open("wb") as log:
+        process = subprocess.Popen(
             [*_program(side), *arguments], stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
-        ) as process,
-    ):
-        try:
-            status = process.wait()
-        except BaseException:
-            # Popen itself waits a quarter of a second for a child that was interrupted, and no longer.
-            process.terminate()
-            process.wait()
-            raise
-    if status != 0:
-        last = said.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()[-_SAID_TAIL:]
-        _say("\n".join(["", *last]), end="")
-        raise StudyError(f"'esn-{side} {arguments[0]}' ended with exit status {status}; see {said}")
+        )
+    return process, path, name
 
 
-def _background(side: Literal["client", "server"], *arguments: str, log: Path) -> ChildProcess:
+def _require_success(process: _Process, log: Path, name: str) -> None:
+    if process.returncode == 0:
+        return
+    said = log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+    raise StudyError(
+        f"'{name}' ended with exit status {process.returncode}: {said[-1] if said else 'no message'}; see {log}"
+    )
+
+
+def _background(side: Side, *arguments: str, log: Path) -> ChildProcess:
     return ChildProcess([*_program(side), *arguments], log_file=log, environment={})
 
 

@@ -86,7 +86,7 @@ def test_a_demo_prepares_its_scans_runs_both_studies_and_says_so_in_few_lines(tm
         # The scanned child's connectome names its scan; the others say that there is none.
         assert [label for label, record in sorted(records.items()) if record["Sources"]] == ["sub-001"]
         assert all("Origin" in record for label, record in records.items() if label != "sub-001")
-    # Half of normal numbers lie within .67 sd. Over 32 scans of another world: .73 on average (sd .2); 1.3 for
+    # Half of normal numbers lie within .67 sd. On 32 scans of another world: .73 on average (sd .2); 1.3 for
     # counts drawn straight from the bundles, 1.6 for another child's.
     assert np.mean([apart_in_sd(tmp_path / "demo" / "hospitals" / site) for site in TINY.children]) < 1
     written = read_result(tmp_path / "demo" / "result.json")
@@ -115,13 +115,15 @@ def test_an_interrupted_demo_leaves_no_process(tmp_path, number):
     assert of_directory(out) == []
 
 
-def test_a_command_that_fails_is_quoted_and_its_log_named(tmp_path, capfd):
-    unknown = replace(TINY, children={"nowhere": 10})
-    with pytest.raises(
-        StudyError, match=r"'esn-client simulate' ended with exit status \d+; see .*commands.log"
-    ):
+def test_a_command_that_fails_is_quoted_and_its_log_named(tmp_path):
+    unknown = replace(TINY, children={"north": 10, "nowhere": 10})
+    words = (
+        r"'esn-client simulate' ended with exit status 10: esn-client: unknown site 'nowhere'; "
+        r"there are: north, .*; see .*/002-esn-client-simulate.log"
+    )
+    with pytest.raises(StudyError, match=words):
         run_demo(tmp_path / "demo", unknown, seed=1, epsilon=8.0)
-    assert "unknown site 'nowhere'; there are: north, south" in capfd.readouterr().err
+    assert of_directory(tmp_path / "demo") == []
 
 
 def test_each_site_of_a_demo_holds_out_and_keeps_enough():

@@ -2,13 +2,14 @@
 
 import math
 
+from esn_server.report.analyses import Correlation
 from esn_server.report.result import Evaluation, PrivacySummary
 from esn_server.report.wording import fixed, interval
 
 _Z_95 = 1.959963984540054
 
 
-def interval_with_noise(evaluation: Evaluation) -> tuple[float, float] | None:
+def interval_with_noise(evaluation: Evaluation | Correlation) -> tuple[float, float] | None:
     """Widen the interval of r by the privacy noise.
 
     The variances add on Fisher's scale z = atanh(r), where the noise has standard deviation
@@ -16,7 +17,7 @@ def interval_with_noise(evaluation: Evaluation) -> tuple[float, float] | None:
 
     Parameters
     ----------
-    evaluation : Evaluation
+    evaluation : Evaluation or Correlation
 
     Returns
     -------
