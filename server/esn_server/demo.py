@@ -85,8 +85,8 @@ SHORT = Plan(
     controls=12,
     scans=6,
     atlas="phantom-28",
-    # With this salt the hash holds out 26 to 28 of the 60 children of each site, 135 in all: the noise in r falls
-    # with their number, and what the others find hardly does.
+    # With this salt the hash holds out 26 to 28 of the 60 children of each site, 135 in all: the noise in r
+    # falls with their number, and what the others find hardly does.
     split_salt="demo-766",
     held_out_fraction=0.45,
     training_rounds=3,
@@ -174,19 +174,19 @@ class Shown:
     def in_three_lines(self) -> tuple[str, str, str]:
         """What was found, what it cost, and what to open."""
         evaluation, privacy = self.private.evaluation, self.private.privacy
+        found = f"predicted severity: r {fixed(evaluation.r, 2)}"
         widened = interval_with_noise(evaluation)
-        found = f"r {fixed(evaluation.r, 2)}"
         if widened is not None:
-            found += f" (95 % interval {interval(widened, 2)})"
-        found += f"; without noise {fixed(self.exact.evaluation.r, 2)}"
+            found += f" (95 %: {interval(widened, 2)})"
         alone = self.private.local_only
         if alone is not None:
             found += f"; one site alone {fixed(alone.mean_r, 2)}"
-        spent = fixed(privacy.epsilon_training_child, 2, "no bound")
-        held_out = fixed(privacy.epsilon_held_out_child, 2, "no bound")
+        each = privacy.epsilon_training_child, privacy.epsilon_held_out_child
+        most = None if None in each else max(epsilon for epsilon in each if epsilon is not None)
+        exact = fixed(self.exact.evaluation.r, 2)
         return (
             f"found  {found}",
-            f"cost   ε {spent} for a training child, {held_out} for a held-out one (δ {privacy.delta:g})",
+            f"cost   ε {fixed(most, 2, 'unbounded')} for a child (δ {privacy.delta:g}); without noise r {exact}",
             f"open   {self.report}",
         )
 

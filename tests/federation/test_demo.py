@@ -98,6 +98,12 @@ def test_a_demo_prepares_its_scans_runs_both_studies_and_says_so_in_few_lines(tm
     assert written.privacy.noise == "gaussian"
     assert read_result(tmp_path / "demo" / "no-noise" / "result.json").privacy.noise == "none"
     assert of_directory(tmp_path / "demo") == []
+    found, cost, to_open = shown.in_three_lines
+    assert found.startswith("found  predicted severity: r ")
+    assert f"one site alone {written.local_only.mean_r:.2f}".replace("-", "−") in found
+    assert "ε 8.00 for a child (δ 0.001); without noise r " in cost
+    assert to_open == f"open   {tmp_path / 'demo' / 'report.html'}"
+    assert max(len(found), len(cost)) <= 80
 
 
 @pytest.mark.slow
