@@ -183,10 +183,10 @@ class Shown:
             found += f"; one site alone {fixed(alone.mean_r, 2)}"
         each = privacy.epsilon_training_child, privacy.epsilon_held_out_child
         most = None if None in each else max(epsilon for epsilon in each if epsilon is not None)
-        exact = fixed(self.exact.evaluation.r, 2)
+        cost = f"ε {fixed(most, 2, 'unbounded')} for a child (δ {privacy.delta:g})"
         return (
             f"found  {found}",
-            f"cost   ε {fixed(most, 2, 'unbounded')} for a child (δ {privacy.delta:g}); without noise r {exact}",
+            f"cost   {cost}; without noise r {fixed(self.exact.evaluation.r, 2)}",
             f"open   {self.report}",
         )
 
