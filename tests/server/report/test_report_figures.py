@@ -122,8 +122,8 @@ def test_every_phase_has_its_bar_and_so_have_both_totals(result, exact_result):
 
 def test_the_noise_widens_the_interval_as_two_independent_errors_would(result):
     low, high = interval_with_noise(result.evaluation)
-    # By hand, from r .412 (.021 to .694) and a noise of 1.96 * .235 = .461: the squares of .391 and .461 add up to
-    # that of .604, those of .282 and .461 to that of .540.
+    # By hand, from r .412 (.021 to .694) and a noise of 1.96 * .235 = .461: the squares of .391 and .461 add
+    # up to that of .604, those of .282 and .461 to that of .540.
     assert (low, high) == pytest.approx((0.412 - 0.604, 0.412 + 0.540), abs=1e-3)
     assert low < 0.021
     assert high > 0.694
