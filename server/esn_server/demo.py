@@ -81,14 +81,14 @@ class Plan:
 
 SHORT = Plan(
     name="demo",
-    children=dict.fromkeys(("north", "south", "west", "east", "coast"), 60),
+    children=dict.fromkeys(("north", "south", "west", "east", "coast"), 64),
     controls=12,
     scans=6,
     atlas="phantom-28",
-    # With this salt the hash holds out 26 to 28 of the 60 children of each site, 135 in all: the noise in r
+    # With this salt the hash holds out 31 to 33 of the 64 children of each site, 160 in all: the noise in r
     # falls with their number, and what the others find hardly does.
-    split_salt="demo-766",
-    held_out_fraction=0.45,
+    split_salt="demo-3336",
+    held_out_fraction=0.5,
     training_rounds=3,
     about_s={"simulate": 15, "start": 15, "prepare": 40, "study": 50, "reference": 5},
 )

@@ -28,6 +28,7 @@ TINY = replace(
     children=dict.fromkeys(("north", "south", "west"), 15),
     controls=4,
     scans=1,
+    held_out_fraction=0.45,
     # With this salt the hash holds out exactly 7 of the 15 children of each site.
     split_salt="tiny-53",
 )
@@ -135,8 +136,8 @@ def test_a_command_that_fails_is_quoted_and_its_log_named(tmp_path):
 
 
 def test_each_site_of_a_demo_holds_out_and_keeps_enough():
-    assert sum(held_out(SHORT).values()) == 135
-    assert all(26 <= held <= 28 for held in held_out(SHORT).values())
+    assert sum(held_out(SHORT).values()) == 160
+    assert all(31 <= held <= 33 for held in held_out(SHORT).values())
     assert set(held_out(TINY).values()) == {7}
     for site, held in held_out(FULL).items():
         assert 10 <= held <= FULL.children[site] - 20
