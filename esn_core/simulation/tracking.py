@@ -68,7 +68,8 @@ class Tracking:
 
 def log_shares(log_weights: Floats) -> Floats:
     """Return the log of each bundle's share of a subject's weights; a tracker sees shares alone."""
-    return log_weights - np.log(np.exp(log_weights).sum(axis=-1, keepdims=True))
+    shares: Floats = log_weights - np.log(np.exp(log_weights).sum(axis=-1, keepdims=True))
+    return shares
 
 
 @cache
