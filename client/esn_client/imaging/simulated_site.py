@@ -81,6 +81,7 @@ def write_dataset(
     name: str,
     seed: int,
     n_procs: int,
+    scanned: int | None = None,
 ) -> None:
     """Write given subjects as a BIDS dataset, scanned by a given scanner.
 
@@ -95,6 +96,8 @@ def write_dataset(
     seed : int
         Of heads, bundles' places and noise; each participant has a stream of its own.
     n_procs : int
+    scanned : int or None
+        How many have scans, the first ones; the others are in the table alone. None: all.
 
     """
     labels = directory / "derivatives" / "labels"
@@ -113,7 +116,7 @@ def write_dataset(
     (labels / f"seg-{segmentation_of(atlas.name)}_dseg.tsv").write_text(
         "index\tname\n" + rows, encoding="utf-8"
     )
-    tasks = [(directory, s.participant, s.log_weights, atlas, preset, name, seed) for s in subjects]
+    tasks = [(directory, s.participant, s.log_weights, atlas, preset, name, seed) for s in subjects[:scanned]]
     if n_procs == 1:
         for task in tasks:
             _write_scan(*task)
