@@ -52,6 +52,25 @@ def every_process_is_waited_for():
     assert not left, f"processes that nobody waited for: {words}"
 
 
+@pytest.hookimpl(trylast=True)  # when those that were not asked for are gone
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest: two processes then end at about the same time.
+
+    Each process takes a file at a time, or a class that stands for one (`--dist loadscope`). They are ordered
+    by the longest time that they ask for, then by whether they are slow at all.
+    """
+    files = {}
+    for item in items:
+        files.setdefault((item.path, item.cls), []).append(item)
+
+    def longest_first(tests):
+        timeouts = [mark.args[0] for item in tests if (mark := item.get_closest_marker("timeout"))]
+        slow = any(item.get_closest_marker("slow") for item in tests)
+        return -max(timeouts, default=0), not slow
+
+    items[:] = [item for tests in sorted(files.values(), key=longest_first) for item in tests]
+
+
 def _secret(purpose, site):
     return hashlib.sha256(f"{purpose} of {site}, for tests".encode()).digest()
 

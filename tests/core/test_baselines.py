@@ -72,7 +72,7 @@ def test_every_predictor_but_the_mean_follows_gase_where_the_truth_is_clear(atla
         assert rated.mae < mean.mae, rated
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_published_network_learns_too(world):
     training, held_out, _ = world
     (rated,) = compare([PublishedDcnnRn(ATLAS)], training, held_out, rng=np.random.default_rng(0))

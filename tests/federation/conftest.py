@@ -32,7 +32,7 @@ def started_centre(directory: Path, *, host: str = "127.0.0.1") -> Iterator[Chil
         *("--host", host, "--port", str(free_port()), "--health-port", str(free_port())),
     ]
     with ChildProcess(command, log_file=directory / "logs" / "centre.log", environment={}) as process:
-        assert process.wait_until((directory / "link.json").exists, timeout_s=90), process.last_words()
+        assert process.wait_until((directory / "link.json").exists, timeout_s=300), process.last_words()
         yield process
 
 
@@ -57,12 +57,12 @@ class Site:
     process: subprocess.Popen[str]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def centre(
     tmp_path_factory: pytest.TempPathFactory,
     open_centre: Callable[[Path], contextlib.AbstractContextManager[Centre]],
 ) -> Iterator[Centre]:
-    """A centre with certificates, started as an operator starts it."""
+    """A centre with certificates, started as an operator starts it; every test of this process may use it."""
     with open_centre(tmp_path_factory.mktemp("centre") / "centre") as centre:
         yield centre
 
@@ -83,6 +83,7 @@ def bundle_with_code() -> bytes:
 @pytest.fixture(scope="module")
 def site_process(centre: Centre) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a hospital's process; what still runs at the end of the module is stopped."""
+    started: list[subprocess.Popen[str]] = []
     with contextlib.ExitStack() as stack:
 
         def start(
@@ -107,10 +108,14 @@ def site_process(centre: Centre) -> Iterator[Callable[..., subprocess.Popen[str]
                     cwd=directory,
                 )
             )
-            stack.callback(process.terminate)
+            started.append(process)
             return process
 
-        yield start
+        try:
+            yield start
+        finally:
+            for process in started:  # all of them at once, and each is waited for
+                process.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +207,7 @@ def ask() -> Callable[[Transport, list[Site], bytes], dict[int, Reply]]:
     """Ask sites one question, once they are online, and wait for all of the replies."""
 
     def ask(transport: Transport, sites: list[Site], body: bytes) -> dict[int, Reply]:
-        deadline_s = time.monotonic() + 60.0
+        deadline_s = time.monotonic() + 300.0
         nodes = {site.node_id for site in sites}
         while not nodes <= transport.online():
             assert time.monotonic() < deadline_s, "a site did not come online"
