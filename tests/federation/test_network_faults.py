@@ -175,7 +175,9 @@ def cut_for(seconds, centre, relay, directory):
         transport.send(node, b"lost")
         time.sleep(seconds)
         relay.cut = False
+        start_s = time.monotonic()
         echo(transport, node, b"after")
+        print(f"a cut of {seconds} s: answered {time.monotonic() - start_s:.0f} s after it")
         assert process.poll() is None
 
 
