@@ -13,14 +13,17 @@ PACKAGES = {"esn_core": ROOT, "esn_client": ROOT / "client", "esn_server": ROOT 
 
 # Which of our modules may import a package directly; a name ending in a dot means everything below it.
 ALLOWED = {
-    "flwr": ("esn_client.app", "esn_client.guard", "esn_server.app", "esn_server.grid", "esn_server.link"),
+    "flwr": (
+        *("esn_client.app", "esn_client.guard"),
+        *("esn_server.app", "esn_server.flower_superlink", "esn_server.grid", "esn_server.link"),
+    ),
     "dipy": ("esn_client.imaging.",),
     "nibabel": ("esn_client.imaging.",),
     "opacus": ("esn_client.training",),
     "opendp": ("esn_client.egress",),
     "torch": ("esn_core.learning.", "esn_client.training", "esn_server.pretraining"),
 }
-PRIVATE_FLOWER = ("esn_client.guard", "esn_server.grid", "esn_server.link")
+PRIVATE_FLOWER = ("esn_client.guard", "esn_server.flower_superlink", "esn_server.grid", "esn_server.link")
 PUBLIC_FLOWER = {"flwr", "flwr.app", "flwr.clientapp", "flwr.serverapp"}
 
 

@@ -323,7 +323,7 @@ def test_health_is_ok_for_load_balancers_and_for_orchestrators(centre, client):
                 time.sleep(0.1)
 
 
-@pytest.mark.parametrize("which", ["flower-superlink", "esn_server.front"])
+@pytest.mark.parametrize("which", ["flower_superlink", "esn_server.front"])
 def test_a_killed_superlink_or_front_comes_back_and_sites_go_on(centre, three_sites, ask, which):
     supervisor = psutil.Process(centre.process.pid)
     with open_run(centre.directory, address=centre.address) as transport:

@@ -30,7 +30,7 @@ SEED = int(os.environ.get("ESN_FAULT_SEED", "20261125"))
 STUDIES = [f"study-{number}" for number in range(80)]
 COMMANDS = {
     "the front": "esn_server.front",
-    "the SuperLink": "flower-superlink",
+    "the SuperLink": "flower_superlink",
     "a guard": "tiny_guard.py",
     "an executor": "tiny_hospital.py answer",
     "a SuperNode": "flower-supernode",
