@@ -17,7 +17,7 @@ import pytest
 from esn_core.child_process import ChildProcess
 from esn_core.loopback import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 DOCS = Path(__file__).parents[1] / "docs"
 SITES = ("north", "south", "west")

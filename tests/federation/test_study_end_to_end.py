@@ -29,7 +29,7 @@ from esn_core.loopback import free_port
 from esn_server.identity import load_centre_key
 from esn_server.report.result import read_result
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 SITES = ("north", "south", "west")
 CHILDREN, CONTROLS, ROUNDS = 10, 2, 2
