@@ -14,11 +14,13 @@ PACKAGES = {"esn_core": ROOT, "esn_client": ROOT / "client", "esn_server": ROOT 
 # Which of our modules may import a package directly; a name ending in a dot means everything below it.
 ALLOWED = {
     "flwr": (
-        "esn_client.app",
-        "esn_client.link.guard",
-        "esn_server.app",
-        "esn_server.link.grid",
-        "esn_server.link.flower_run",
+        *("esn_client.app", "esn_client.link.guard"),
+        *(
+            "esn_server.app",
+            "esn_server.service.flower_superlink",
+            "esn_server.link.grid",
+            "esn_server.link.flower_run",
+        ),
     ),
     "dipy": ("esn_client.imaging.",),
     "nibabel": ("esn_client.imaging.",),
@@ -26,7 +28,12 @@ ALLOWED = {
     "opendp": ("esn_client.gate.gate",),
     "torch": ("esn_core.learning.", "esn_client.answers.training", "esn_server.simulation.pretraining"),
 }
-PRIVATE_FLOWER = ("esn_client.link.guard", "esn_server.link.grid", "esn_server.link.flower_run")
+PRIVATE_FLOWER = (
+    "esn_client.link.guard",
+    "esn_server.service.flower_superlink",
+    "esn_server.link.grid",
+    "esn_server.link.flower_run",
+)
 PUBLIC_FLOWER = {"flwr", "flwr.app", "flwr.clientapp", "flwr.serverapp"}
 
 

@@ -11,6 +11,7 @@ rows: a refusal costs no privacy, so it must not depend on a child's data.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 
 import numpy as np
@@ -202,7 +203,7 @@ class Gate:
                 dimension=kind.dimension,
                 patients=self._hashes(patients),
                 salt_sha256=salt_fingerprint(self._salt),
-                software=version("esn-federated"),
+                software=_software(),
             ),
             total,
             content_sha256=question.content_sha256,
@@ -412,6 +413,12 @@ def check_budget(
             epsilon_cap=limits.epsilon_cap,
             delta=limits.delta,
         )
+
+
+@cache
+def _software() -> str:
+    """Return our own version; looking it up reads a file and parses it."""
+    return version("esn-federated")
 
 
 def _one_row_each(rows: Rows) -> tuple[Sequence[str], NDArray[np.float64]]:

@@ -172,9 +172,12 @@ def memory(_: Circumstances) -> str:
 
 def processor(about: Circumstances) -> str:
     """Look at the device that the settings ask for."""
+    import torch
+
     from esn_client.answers.training import device_for
 
-    return f"{device_for(about.settings.compute.device)}, as compute.device asks"
+    device = device_for(about.settings.compute.device)
+    return f"{device}, as compute.device asks; torch {torch.__version__}"
 
 
 def enrolment(about: Circumstances) -> str:
