@@ -20,6 +20,7 @@ ALLOWED = {
         "esn_server.link.grid",
         "esn_server.link.flower_run",
         "esn_server.link.registration",
+        "esn_server.link.flower_superlink",
     ),
     "dipy": ("esn_client.imaging.",),
     "nibabel": ("esn_client.imaging.", "esn_client.simulation.nifti"),
@@ -32,6 +33,7 @@ PRIVATE_FLOWER = (
     "esn_server.link.flower_run",
     "esn_server.link.grid",
     "esn_server.link.registration",
+    "esn_server.link.flower_superlink",
 )
 PUBLIC_FLOWER = {"flwr", "flwr.app", "flwr.clientapp", "flwr.serverapp"}
 

@@ -218,7 +218,9 @@ Found = dict[Key, tuple[float, float | None]]
 """r and MAE."""
 
 
-def one_world(seed: int, *, epsilons: Sequence[float], fine_tune: bool) -> Found:
+def one_world(
+    seed: int, *, epsilons: Sequence[float], fine_tune: bool, sources: Sequence[str] = SOURCES
+) -> Found:
     """Return (r, MAE) of every row in one world."""
     atlas = load_atlas(ATLAS)
     rng = np.random.default_rng(seed)
@@ -227,7 +229,7 @@ def one_world(seed: int, *, epsilons: Sequence[float], fine_tune: bool) -> Found
     model = pretrained(WEIGHTS)
     sites = len(consortium.training_sites)
     found: Found = {}
-    for source in SOURCES:
+    for source in sources:
         chosen = candidates_of(source, atlas, consortium.template, pairs=pairs if source == "list" else ())
         study = Study(atlas, consortium, chosen)
         for epsilon, trust in [(None, "none"), *((e, t) for e in epsilons for t in TRUSTS)]:
@@ -272,13 +274,19 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=8)
     parser.add_argument("--seed", type=int, default=8300)
     parser.add_argument("--epsilon", type=float, action="append", help="1, 3 and 8 unless given")
+    parser.add_argument("--candidates", action="append", choices=SOURCES, help="all of them unless given")
     parser.add_argument("--fine-tune", action="store_true", help="also with DP-SGD, under secure sum")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     started, worlds = time.monotonic(), []
     for index in range(asked.worlds):
         worlds.append(
-            one_world(asked.seed + index, epsilons=asked.epsilon or EPSILONS, fine_tune=asked.fine_tune)
+            one_world(
+                asked.seed + index,
+                epsilons=asked.epsilon or EPSILONS,
+                fine_tune=asked.fine_tune,
+                sources=asked.candidates or SOURCES,
+            )
         )
         print(f"world {index + 1} of {asked.worlds}: {time.monotonic() - started:.0f} s", file=sys.stderr)
     rows = table(worlds)

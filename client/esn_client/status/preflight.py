@@ -6,6 +6,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -174,7 +175,8 @@ def processor(about: Circumstances) -> str:
     """Look at the device that the settings ask for."""
     from esn_client.answers.training import device_for
 
-    return f"{device_for(about.settings.compute.device)}, as compute.device asks"
+    device = device_for(about.settings.compute.device)
+    return f"{device}, as compute.device asks; torch {version('torch')}"
 
 
 def enrolment(about: Circumstances) -> str:

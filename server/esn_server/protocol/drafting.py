@@ -100,6 +100,7 @@ def analyses_of(*, network: bool, neurocognition: bool, exact: Sequence[str], **
 
 
 VALID_DAYS = 365
+HELD_OUT_FRACTION = 0.333
 
 
 def example() -> str:
@@ -137,6 +138,7 @@ def draft(
     training_rounds: int,
     deadline_s: float,
     atlas: str = "phantom-28",
+    held_out_fraction: float = HELD_OUT_FRACTION,
     analyses: Analyses,
     valid_days: int = VALID_DAYS,
 ) -> str:
@@ -164,6 +166,8 @@ def draft(
         Longest that one question may take.
     atlas : str
         One that ships: its imaging recipe and its pre-trained weights are taken.
+    held_out_fraction : float
+        Of the children, by hash; they judge the prediction and train nothing.
     analyses : Analyses
         What is asked beyond the network and its prediction.
     valid_days : int
@@ -190,7 +194,7 @@ def draft(
         bundle_sha256=bundle_sha256(),
         roster=[entry.model_dump() for entry in roster],
         imaging=tomllib.loads(recipe),
-        held_out_fraction=0.333,
+        held_out_fraction=held_out_fraction,
         split_salt=split_salt,
         training_rounds=training_rounds,
         learning_rate=0.001,

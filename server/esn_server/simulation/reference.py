@@ -60,6 +60,60 @@ class _Site:
     covariates: Floats
 
 
+def with_sites_alone(
+    result: StudyResult, protocol: Protocol, hospitals: Mapping[str, Path], *, seed: int
+) -> StudyResult:
+    """Add to a result what each site would have found alone, and how much of its network is true.
+
+    Parameters
+    ----------
+    result : StudyResult
+    protocol : Protocol
+        Of simulated children.
+    hospitals : dict of str to Path
+        Directory of each site, with ``bids``, ``derivatives`` and ``truth.npz``.
+    seed : int
+        Of the networks' first weights.
+
+    """
+    atlas, rng = load_atlas(protocol.imaging.atlas), np.random.default_rng(seed)
+    sites = {name: _read(path, name, protocol, atlas) for name, path in hospitals.items()}
+    ours = CompactDcnnRn(atlas, protocol.candidates, protocol.model.initial_weights)
+    scores = _against_controls(sites)
+    held_out = _pooled(sites, scores, held_out=True)
+    pooled = rate(
+        "pooled", ours.fit(*_pooled(sites, scores, held_out=False), rng=rng)(held_out[0]), held_out[1]
+    )
+    alone = []
+    for name in sites:
+        own = _pooled({name: sites[name]}, scores, held_out=False)
+        rated = rate(name, ours.fit(*own, rng=rng)(held_out[0]), held_out[1])
+        alone.append(AloneAtSite(site=name, training=len(own[1]), r=rated.r, r_interval=rated.r_interval))
+    network = result.severity_network
+    truth = network_truth(network, atlas, protocol.candidates.edges, true_effects(hospitals))
+    return result.model_copy(
+        update={
+            "absent": _without(result.absent, "local_only"),
+            "local_only": LocalOnly(
+                note=_NOTE,
+                by_site=alone,
+                mean_r=float(np.mean([site.r or 0.0 for site in alone])),
+                pooled_r=pooled.r,
+                pooled_r_interval=pooled.r_interval,
+            ),
+            "severity_network": network.model_copy(update={"truth": truth}),
+        }
+    )
+
+
+def _without(absent: Mapping[str, str], name: str) -> dict[str, str]:
+    return {other: why for other, why in absent.items() if other != name}
+
+
+def _against_controls(sites: Mapping[str, _Site]) -> dict[str, Floats]:
+    return {name: site.children - control_offset(site.controls) for name, site in sites.items()}
+
+
 def with_references(
     result: StudyResult, protocol: Protocol, hospitals: Mapping[str, Path], *, seed: int
 ) -> StudyResult:
@@ -76,33 +130,19 @@ def with_references(
         Of the networks' first weights and of the permutations.
 
     """
+    result = with_sites_alone(result, protocol, hospitals, seed=seed)
     atlas, rng = load_atlas(protocol.imaging.atlas), np.random.default_rng(seed)
     sites = {name: _read(path, name, protocol, atlas) for name, path in hospitals.items()}
     candidates, true = protocol.candidates, true_effects(hospitals)
     ours = CompactDcnnRn(atlas, candidates, protocol.model.initial_weights)
-    scores = {name: site.children - control_offset(site.controls) for name, site in sites.items()}
+    scores = _against_controls(sites)
     training, held_out = _pooled(sites, scores, held_out=False), _pooled(sites, scores, held_out=True)
-    pooled = rate("pooled", ours.fit(*training, rng=rng)(held_out[0]), held_out[1])
-    alone = []
-    for name in sites:
-        own = _pooled({name: sites[name]}, scores, held_out=False)
-        rated = rate(name, ours.fit(*own, rng=rng)(held_out[0]), held_out[1])
-        alone.append(AloneAtSite(site=name, training=len(own[1]), r=rated.r, r_interval=rated.r_interval))
     chance = permuted_r(ours, training, held_out, times=_PERMUTATIONS, rng=rng)
     low, high = np.quantile(chance, [0.025, 0.975])
     random = result.random_score
     return result.model_copy(
         update={
-            "absent": {
-                name: why for name, why in result.absent.items() if name not in ("local_only", "baselines")
-            },
-            "local_only": LocalOnly(
-                note=_NOTE,
-                by_site=alone,
-                mean_r=float(np.mean([site.r or 0.0 for site in alone])),
-                pooled_r=pooled.r,
-                pooled_r_interval=pooled.r_interval,
-            ),
+            "absent": _without(result.absent, "baselines"),
             "baselines": [
                 _row(rated)
                 for rated in compare(
@@ -128,9 +168,6 @@ def with_references(
                 method=result.harmonisation.method,
                 note=result.harmonisation.note,
                 compared=_harmonised(sites, scores, rng),
-            ),
-            "severity_network": result.severity_network.model_copy(
-                update={"truth": network_truth(result.severity_network, atlas, candidates.edges, true)}
             ),
             "explanation": None
             if result.explanation is None

@@ -91,7 +91,9 @@ def test_an_audit_passes_writes_its_page_and_nothing_else(site, esn_client, tmp_
     settings, protocol = site
     before = contents(tmp_path)
     page = tmp_path / "audit.html"
-    status, out, _ = esn_client("audit", settings, protocol, "--out", page, "--repeats", 80, "--json")
+    # The fewest repeats: that an honest gate passes does not depend on them, and the attacks' strength is the
+    # business of the test below.
+    status, out, _ = esn_client("audit", settings, protocol, "--out", page, "--repeats", 20, "--json")
     assert status == 0
     found = json.loads(out)
     assert found["passed"] is True
@@ -110,6 +112,23 @@ def test_an_audit_passes_writes_its_page_and_nothing_else(site, esn_client, tmp_
     assert {path: after[path] for path in before} == before
     assert "Pass: no attack found more" in page.read_text()
     assert "sub-" not in page.read_text()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("share", "passes"), [(1.0, True), (0.7, False)])
+def test_an_audit_at_its_full_strength_tells_seven_tenths_of_the_noise_from_all(
+    site, esn_client, tmp_path, monkeypatch, share, passes
+):
+    def fainter(dimension, scale):
+        return discrete_gaussian(dimension, scale * share)
+
+    monkeypatch.setattr(rehearsal, "discrete_gaussian", fainter)
+    status, out, _ = esn_client("audit", *site, "--out", tmp_path / "audit.html", "--json")
+    found = json.loads(out)
+    assert (status, found["passed"]) == ((0, True) if passes else (13, False))
+    # By the audit's own word, it can show this fault.
+    assert any(kind["canaries"]["smallest_fault"] > 0.7 for kind in found["kinds"])
 
 
 def test_an_audit_of_broken_noise_fails_with_its_page_and_one_line(site, esn_client, tmp_path, monkeypatch):
