@@ -14,7 +14,7 @@ from esn_core.privacy.accounting import (
     replace_one_epsilon_of,
     true_positives,
 )
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.protocol import Protocol
 
 
@@ -34,7 +34,7 @@ class PhasePrice:
 
     """
 
-    phase: Phase
+    phase: PhaseName
     children: releases.Children
     releases: int
     noise_multiplier: float

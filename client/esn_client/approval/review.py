@@ -11,33 +11,10 @@ from esn_core.identity.public_keys import identity_text
 from esn_core.identity.signing import fingerprint
 from esn_core.privacy.accounting import epsilon_of
 from esn_core.privacy.release import Children
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PHASES
 from esn_core.protocol.price import PhasePrice, Price, price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import signer
-
-_WHAT_LEAVES: Mapping[Phase, str] = {
-    "cohort": "numbers, sums of age and sex of children and controls; how many were left out, by reason",
-    "combat": "age, sex, severity and edges, their products and squares, of children about the site's means",
-    "centre": "the number of training children and the sum of their severity scores",
-    "association": "for each candidate edge, the sum of edge strength times severity",
-    "gradient": "the sum of the children's clipped gradients, and of their losses",
-    "local-update": "where several steps of training at this site lead, times its children; without noise",
-    "calibration": "five sums of predicted and clinical severity",
-    "evaluation": "number of held-out children, moments of predicted and clinical GASE, errors; also by GASE",
-    "attribution": "for each candidate edge, what it adds to the held-out children's predictions",
-    "network": "for each candidate edge, its products with severity, age and sex about the site's means",
-    "network-null": "the same products with random numbers that this site draws in the place of severity",
-    "network-bootstrap": "what children add to each edge's correlation, weighed by such random numbers",
-    "rerun-association": "the sums of 'association' without each site or part, and with random scores",
-    "rerun-calibration": "the sums of 'calibration' for each of these reruns",
-    "rerun-evaluation": "the sums of 'evaluation' for each of these reruns; a site is seen by itself in one",
-    "fold-evaluation": "the sums of 'evaluation' over the parts that the reruns left out",
-    "linear": "for each linear model, products of predictors and score",
-    "newton": "for each logistic model, its curvature, its slope and its likelihood",
-    "comparison": "how much better one model predicts impairment than another, summed and squared",
-    "ranking": "histograms of severities and models' predictions, of children with and without impairment",
-}
 
 _LOCAL: Mapping[str, tuple[str, ...]] = {
     "gaussian": (
@@ -72,7 +49,7 @@ def review(protocol: Protocol) -> str:
     ]
     for phase in price.phases:
         lines += [f"  {phase.phase}, {_times(phase)} from the {phase.children} children:"]
-        lines += [f"    {_WHAT_LEAVES[phase.phase]}"]
+        lines += [f"    {PHASES[phase.phase].leaves}"]
         lines += [f"    {_noise(phase, price.epsilon_alone(phase))}"]
     lines += [
         f"  No sum over fewer than {minimum} children leaves. No image, connectome or score of one child",

@@ -6,17 +6,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from esn_client.privacy_audit.findings import CANARY_DELTA, FALSE_POSITIVES, Audit, Canaries
+from esn_core.privacy.release import CHILDREN
+from esn_core.protocol.phases import PHASES
 from esn_core.system.files import write_whole
-
-_IN_WORDS = {
-    "combat": "age, sex, severity and edges, their products and squares, about the site's means",
-    "centre": "number of children and sum of their severity",
-    "association": "edge strength times severity, summed for each candidate edge",
-    "gradient": "gradients of the network and loss, summed in one training step",
-    "local-update": "several training steps of this site, times its children",
-    "calibration": "five sums of prediction and severity",
-    "evaluation": "sums of prediction and severity of held-out children",
-}
 
 
 def write_page(path: Path, audit: Audit) -> None:
@@ -37,12 +29,12 @@ def page_text(audit: Audit) -> str:
     environment.filters["epsilon"] = lambda value: f"{value:.2f}" if math.isfinite(value) else "unbounded"
     return environment.get_template("page.html.j2").render(
         audit=audit,
-        in_words=_IN_WORDS,
+        phases=PHASES,
         noise_found=_noise_found,
         canary_delta=f"{CANARY_DELTA:.6f}",
         false_positives=_percent(FALSE_POSITIVES),
         exact=all(kind.canaries is None for kind in audit.kinds),
-        factor=_factor(max(audit.price.epsilon(split) for split in ("training", "held-out"))),
+        factor=_factor(max(audit.price.noised.epsilon(split) for split in CHILDREN)),
     )
 
 

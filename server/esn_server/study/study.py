@@ -21,7 +21,7 @@ from esn_core.messages.facts import SiteFacts
 from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.fixed_point import noise_sd
 from esn_core.privacy.release import ReleaseKind
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.association import CENTRE, association_release
@@ -47,7 +47,7 @@ class Asking(Structural):
         """Ask every site for one release and add the answers up."""
 
 
-Progress = Callable[[Phase, int, int], None]
+Progress = Callable[[PhaseName, int, int], None]
 """Told phase, round and number of rounds before each question."""
 
 Learned = Callable[[int, float], None]
@@ -143,7 +143,7 @@ class _Run:
         """A public lower bound on the children in any sum: every site refuses fewer."""
         return float(self.protocol.rounds.quorum * self.protocol.cohort.minimum_children)
 
-    def question(self, phase: Phase, round_: int = 0, arrays: Arrays | None = None) -> Question:
+    def question(self, phase: PhaseName, round_: int = 0, arrays: Arrays | None = None) -> Question:
         digest = self.protocol.sha256
         return Question(
             QuestionId(protocol_sha256=digest, run=self.run, phase=phase, round=round_, attempt=0),
@@ -151,7 +151,7 @@ class _Run:
         )
 
     def sum(
-        self, phase: Phase, kind: ReleaseKind, round_: int = 0, arrays: Arrays | None = None
+        self, phase: PhaseName, kind: ReleaseKind, round_: int = 0, arrays: Arrays | None = None
     ) -> tuple[Pooled, float]:
         """Ask for a release; return the sum and the standard deviation of its noise."""
         started = time.monotonic()
@@ -162,7 +162,7 @@ class _Run:
         return pooled, each * math.sqrt(len(pooled.sites))
 
     def ask(
-        self, phase: Phase, kind: ReleaseKind, round_: int, arrays: Arrays
+        self, phase: PhaseName, kind: ReleaseKind, round_: int, arrays: Arrays
     ) -> tuple[NDArray[np.float64], float]:
         """Ask for a release; return its numbers and the standard deviation of their noise."""
         pooled, noise = self.sum(phase, kind, round_, arrays)
@@ -300,7 +300,7 @@ def _train(
         strategy=rules.strategy,
     )
     local, bound = rules.local_steps > 1, rules.max_gradient_norm
-    phase: Phase = "local-update" if local else "gradient"
+    phase: PhaseName = "local-update" if local else "gradient"
     describe = local_update_release if local else gradient_release
     kind = describe(len(optimiser.weights), max_gradient_norm=bound)
     losses = []
