@@ -109,7 +109,7 @@ class Agreement:
 
 
 def agreement(total: NDArray[np.float64]) -> Agreement:
-    """Compute the agreement from a sum of `releases.evaluation_rows`.
+    """Compute the agreement from a sum of `evaluation_rows`.
 
     Parameters
     ----------

@@ -8,8 +8,7 @@ from importlib.metadata import version
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from esn_client.answers import combat, neurocognition, reruns
-from esn_client.answers import exact_network as network
+from esn_client.answers import combat, exact_network, neurocognition, reruns
 from esn_client.answers.study import Study, calibrated
 from esn_client.answers.training import gradients
 from esn_client.cohort.cohort import Split
@@ -18,7 +17,7 @@ from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import EsnError, ProtocolError
 from esn_core.gase import standardise_severity
 from esn_core.learning.attribution import attributions
-from esn_core.learning.local_update import local_update as steps_from
+from esn_core.learning.local_update import take_local_steps
 from esn_core.learning.releases import (
     attribution_release,
     attribution_rows,
@@ -175,7 +174,7 @@ def local_update(question: Question, study: Study) -> Rows:
     """Take several steps at this site; for each training child, where they led, and the child's loss."""
     split, rules = study.cohort.training, study.protocol.training
     model, inputs = _model_and_inputs(question, study, split)
-    moved = steps_from(
+    moved = take_local_steps(
         model,
         inputs,
         split.gase,
@@ -245,9 +244,9 @@ ROWS: Mapping[PhaseName, Callable[[Question, Study], Rows]] = {
     "rerun-calibration": reruns.calibration,
     "rerun-evaluation": reruns.evaluation,
     "fold-evaluation": reruns.fold_evaluation,
-    "network": network.moments,
-    "network-null": network.null,
-    "network-bootstrap": network.bootstrap,
+    "network": exact_network.moments,
+    "network-null": exact_network.null,
+    "network-bootstrap": exact_network.bootstrap,
     "linear": neurocognition.linear,
     "newton": neurocognition.newton,
     "comparison": neurocognition.comparison,

@@ -13,9 +13,16 @@ from esn_core.analyses.reruns import reruns_of
 from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.connectome.template import Template
 from esn_core.errors import StudyError
-from esn_core.gase import GASE_UNIT
 from esn_core.learning.optimiser import CentreOptimiser
-from esn_core.learning.releases import attribution_release, gradient_release, local_update_release, mean_loss
+from esn_core.learning.releases import (
+    Attribution,
+    attribution_release,
+    gradient_release,
+    local_update_release,
+    read_attribution,
+    read_gradient,
+    read_local_update,
+)
 from esn_core.learning.weights import pretrained, to_vector
 from esn_core.messages.facts import SiteFacts
 from esn_core.messages.question import Question, QuestionId
@@ -24,7 +31,7 @@ from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol
-from esn_core.severity_network.association import CENTRE, association_release
+from esn_core.severity_network.association import CENTRE, association_release, read_centre
 from esn_core.severity_network.candidates import Candidates
 from esn_core.severity_network.selection import SeverityNetwork
 from esn_core.statistics.agreement import EVALUATION, Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
@@ -52,23 +59,6 @@ Progress = Callable[[PhaseName, int, int], None]
 
 Learned = Callable[[int, float], None]
 """Told a round of training, from 0, and its mean clipped loss, noise included."""
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """What the candidate edges contribute to the held-out children's predictions.
-
-    Attributes
-    ----------
-    mean : (d,) float64
-        In steps of GASE, over the children.
-    noise_sd : float
-        Of each mean.
-
-    """
-
-    mean: NDArray[np.float64]
-    noise_sd: float
 
 
 @dataclass(frozen=True)
@@ -280,8 +270,7 @@ def _harmonise(study: _Run) -> None:
 
 def _centre(study: _Run) -> tuple[float, float]:
     pooled, _ = study.sum("centre", CENTRE)
-    children = max(float(pooled.total[0]), study.fewest_children)
-    return children, float(np.clip(pooled.total[1] / children, -1, 1))
+    return read_centre(pooled.total, fewest_children=study.fewest_children)
 
 
 def _select(study: _Run, children: float, mean_severity: float) -> SeverityNetwork:
@@ -308,12 +297,14 @@ def _train(
         pooled, _ = study.sum(
             phase, kind, round_, {"weights": optimiser.weights, "edge_weights": network.weight}
         )
-        total = pooled.total
-        if local:
-            total, children = total[:-1], float(total[-1])
-        losses.append(mean_loss(total, children, max_gradient_norm=bound))
-        study.learned(round_, losses[-1])
-        optimiser.step(total[:-1] / children)
+        step = (
+            read_local_update(pooled.total, max_gradient_norm=bound)
+            if local
+            else read_gradient(pooled.total, children, max_gradient_norm=bound)
+        )
+        losses.append(step.loss)
+        study.learned(round_, step.loss)
+        optimiser.step(step.gradient)
     return optimiser.weights, tuple(losses)
 
 
@@ -344,8 +335,7 @@ def _explain(study: _Run, given: Arrays) -> Attribution | None:
         return None
     kind = attribution_release(len(study.candidates.edges))
     pooled, noise = study.sum("attribution", kind, arrays=given)
-    unit = GASE_UNIT / max(float(pooled.total[0]), study.fewest_children)
-    return Attribution(pooled.total[1:] * unit, noise * unit)
+    return read_attribution(pooled.total, fewest_children=study.fewest_children, noise_sd=noise)
 
 
 def _exact_network(study: _Run) -> NetworkFound | None:
