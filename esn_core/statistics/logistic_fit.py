@@ -9,6 +9,7 @@ from scipy.linalg import eigh
 from scipy.stats import norm
 
 from esn_core.errors import StudyError
+from esn_core.statistics.intervals import Z_95
 from esn_core.statistics.logistic_sums import LOGIT_CLIP, NewtonSums, largest_loss
 
 Floats = NDArray[np.float64]
@@ -35,7 +36,6 @@ _GONE = 1e-5
 _STEPS_BEFORE_JUDGING = 3
 # Of a correlation matrix of the features: below, one is another's copy up to rounding.
 _SMALLEST_EIGENVALUE = 1e-9
-_Z_95 = float(norm.ppf(0.975))
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class LogisticFit:
         """(p, 2) float64: 95 % by Wald, for the choice of children and the noise together."""
         with np.errstate(over="ignore"):
             ends: Floats = np.exp(
-                self.coefficients[:, None] + np.array([-_Z_95, _Z_95]) * self._errors[:, None]
+                self.coefficients[:, None] + np.array([-Z_95, Z_95]) * self._errors[:, None]
             )
         return ends
 

@@ -9,7 +9,7 @@ from esn_client.gate.limits import Limits
 from esn_client.gate.policy import violations
 from esn_core.identity.public_keys import identity_text
 from esn_core.identity.signing import fingerprint
-from esn_core.privacy.accounting import epsilon_of
+from esn_core.privacy.accounting import epsilon_of, odds_in_words
 from esn_core.privacy.release import Children
 from esn_core.protocol.phases import PHASES
 from esn_core.protocol.price import PhasePrice, Price, price_of
@@ -212,6 +212,7 @@ def _cost(whole: Price, protocol: Protocol, known: Container[Fact]) -> list[str]
     training, held_out = price.epsilon("training"), price.epsilon("held-out")
     worst: Children = "training" if training >= held_out else "held-out"
     replaced = [price.replace_one_epsilon(split) for split in ("training", "held-out")]
+    odds = odds_in_words(price.epsilon(worst))
     exact = Fact.DECLARED_EXACT in known
     nothing = "  Nothing of this protocol is declared exact: every sum carries noise."
     return [
@@ -221,7 +222,7 @@ def _cost(whole: Price, protocol: Protocol, known: Container[Fact]) -> list[str]
         f"  Exchanging one child for another: epsilon {replaced[0]:.2f} in training, {replaced[1]:.2f} held",
         "  out.",
         "  An attacker who watches everything raises the odds of a right guess about one child's",
-        f"  presence at most {_factor(price.epsilon(worst))}-fold, except with probability {price.delta:g}.",
+        f"  presence at most {odds}-fold, except with probability {price.delta:g}.",
         "  Of a hundred children who took part, an attacker who accepts one false alarm among a hundred",
         f"  who did not finds at most {100 * price.true_positives(worst):.0f}.",
         *_deserted(price, protocol, worst),
@@ -272,7 +273,3 @@ def _noise(phase: PhasePrice, epsilon: float) -> str:
 
 def _sites(number: int) -> str:
     return "one other site" if number == 1 else f"{number} other sites"
-
-
-def _factor(epsilon: float) -> str:
-    return f"{math.exp(epsilon):.0f}" if epsilon < 10 else "more than 20,000"

@@ -23,7 +23,7 @@ from esn_core.learning.weights import pretrained
 from esn_core.severity_network.association import association_rows
 from esn_core.severity_network.candidates import Candidates
 from esn_core.severity_network.selection import masked_input
-from esn_core.statistics.agreement import fisher_interval
+from esn_core.statistics.intervals import fisher_interval
 from esn_core.statistics.recalibration import PREDICTION_CLIP, affine, calibration_rows
 
 Floats = NDArray[np.float64]

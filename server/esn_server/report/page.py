@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from esn_core.connectome.atlas import Atlas
 from esn_core.protocol.phases import PHASES
 from esn_core.system.files import write_whole
+from esn_core.system.pages import templates_of
 from esn_server.report.figures.brain import connectogram, glass_brain
 from esn_server.report.figures.correlations import correlations
 from esn_server.report.figures.drawing import Drawing
@@ -45,20 +44,14 @@ def write_page(result: StudyResult, atlas: Atlas, path: Path, *, no_noise: Study
 
 def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None = None) -> str:
     """Return the HTML that `write_page` writes; see there."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["fixed"] = fixed
-    environment.filters["signed"] = signed
-    environment.filters["interval"] = interval
-    environment.filters["chance"] = chance
+    templates = templates_of("esn_server.report")
+    templates.filters["fixed"] = fixed
+    templates.filters["signed"] = signed
+    templates.filters["interval"] = interval
+    templates.filters["chance"] = chance
     exact = result.exact_network or (no_noise.exact_network if no_noise is not None else None)
     edges = sorted(result.severity_network.edges, key=lambda edge: -abs(edge.weight))
-    return environment.get_template("page.html.j2").render(
+    return templates.get_template("page.html.j2").render(
         result=result,
         no_noise=no_noise,
         phases=PHASES,

@@ -2,10 +2,10 @@
 
 import math
 
+from esn_core.privacy.accounting import odds_in_words
+from esn_core.statistics.intervals import Z_95
 from esn_server.report.result import Evaluation, PrivacySummary
 from esn_server.report.wording import fixed, interval
-
-_Z_95 = 1.959963984540054
 
 
 def interval_with_noise(evaluation: Evaluation) -> tuple[float, float] | None:
@@ -32,9 +32,9 @@ def interval_with_noise(evaluation: Evaluation) -> tuple[float, float] | None:
     low, high = evaluation.r_interval
     if max(abs(low), abs(high), abs(evaluation.r)) >= 1:
         return None
-    sampling = (math.atanh(high) - math.atanh(low)) / (2 * _Z_95)
+    sampling = (math.atanh(high) - math.atanh(low)) / (2 * Z_95)
     noise = evaluation.r_noise_sd / (1 - evaluation.r**2)
-    half = _Z_95 * math.hypot(sampling, noise)
+    half = Z_95 * math.hypot(sampling, noise)
     middle = (math.atanh(high) + math.atanh(low)) / 2
     return math.tanh(middle - half), math.tanh(middle + half)
 
@@ -103,7 +103,7 @@ def privacy_in_words(privacy: PrivacySummary) -> str:
         f"The whole study costs one training child ε = {training:.3f} and one held-out child"
         f" ε = {held_out:.3f} at δ = {privacy.delta:g}: apart from a probability of about δ,"
         " nobody outside the child's own hospital who sees all that was released can change their odds that"
-        f" the child took part by more than a factor of {_factor(worst)}."
+        f" the child took part by more than a factor of {odds_in_words(worst)}."
     )
 
 
@@ -114,9 +114,3 @@ def _against_zero(ends: tuple[float, float], subject: str) -> str:
     if high < 0:
         return f"{subject} lies below 0: the prediction runs against the clinical score."
     return f"{subject} includes 0: this run does not show that the prediction follows the clinical score."
-
-
-def _factor(epsilon: float) -> str:
-    if epsilon > math.log(1e4):
-        return f"e^{epsilon:.1f}, more than ten thousand"
-    return f"{math.exp(epsilon):,.{0 if epsilon > math.log(10) else 1}f}"
