@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.errors import ProtocolError
 from esn_core.gase import GASE_LEVELS
 from esn_core.privacy.accounting import NO_NOISE
@@ -21,8 +21,6 @@ from esn_core.protocol.analyses import SEVERITIES, NeurocognitionRules, Outcome
 from esn_core.protocol.data_dictionary import scaled
 from esn_core.protocol.protocol import Protocol
 from esn_core.statistics import calibration_curve, linear, logistic_sums, model_comparison, roc
-
-Floats = NDArray[np.float64]
 
 BINS = 200
 """Of a model's probability, in the histograms of its ROC curve."""

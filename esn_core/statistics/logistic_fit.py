@@ -4,15 +4,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.stats import norm
 
+from esn_core.arrays import Floats
 from esn_core.errors import StudyError
 from esn_core.statistics.intervals import Z_95
 from esn_core.statistics.logistic_sums import LOGIT_CLIP, NewtonSums, largest_loss
-
-Floats = NDArray[np.float64]
 
 ROUNDS = 8
 """Newton rounds that leave a fit without separation at its maximum to 1e-8 or better."""

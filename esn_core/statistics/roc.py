@@ -7,12 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from esn_core.arrays import Floats
 from esn_core.errors import DataError
 from esn_core.privacy.release import ReleaseKind
 from esn_core.statistics.intervals import Z_95
-
-Floats = NDArray[np.float64]
-
 
 # --- first pass: two histograms of each score -------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from esn_client.answers.study import Study, calibrated
 from esn_client.gate.gate import Rows
@@ -22,6 +21,7 @@ from esn_core.analyses.neurocognition import (
     rules_of,
     table_of,
 )
+from esn_core.arrays import Floats
 from esn_core.gase import GASE_LEVELS
 from esn_core.learning.severity_model import predict
 from esn_core.learning.weights import from_vector
@@ -32,8 +32,6 @@ from esn_core.statistics.linear import linear_rows
 from esn_core.statistics.logistic_sums import log_likelihoods, newton_rows
 from esn_core.statistics.model_comparison import vuong_rows
 from esn_core.statistics.roc import delong_rows, histogram_rows
-
-Floats = NDArray[np.float64]
 
 
 class _Children:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.connectome.control_offset import control_offset
 from esn_core.connectome.template import edge_scores, strengths_of_counts
@@ -45,8 +46,6 @@ from esn_server.report.analyses import (
 )
 from esn_server.report.result import StudyResult
 from esn_server.simulation.truth import network_truth, true_effects, truth_r
-
-Floats = NDArray[np.float64]
 
 _PERMUTATIONS = 200
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from esn_core.analyses.neurocognition import (
     Kinds,
@@ -15,6 +14,7 @@ from esn_core.analyses.neurocognition import (
     rules_of,
     span_of,
 )
+from esn_core.arrays import Floats
 from esn_core.errors import DataError, StudyError
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
@@ -26,8 +26,6 @@ from esn_core.statistics.logistic_sums import newton_dimension
 from esn_core.statistics.model_comparison import LikelihoodRatio, Vuong, likelihood_ratio, vuong_test
 from esn_core.statistics.roc import Auc, AucDifference, DeLong
 from esn_server.study.asking import Arrays, Ask
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
