@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from esn_core.errors import ProtocolError
-from esn_core.privacy import release as releases
 from esn_core.privacy.accounting import (
     NO_NOISE,
     GaussianRelease,
@@ -14,7 +13,8 @@ from esn_core.privacy.accounting import (
     replace_one_epsilon_of,
     true_positives,
 )
-from esn_core.protocol.phases import Phase
+from esn_core.privacy.release import Children
+from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.protocol import Protocol
 
 
@@ -34,8 +34,8 @@ class PhasePrice:
 
     """
 
-    phase: Phase
-    children: releases.Children
+    phase: PhaseName
+    children: Children
     releases: int
     noise_multiplier: float
 
@@ -89,15 +89,15 @@ class Price:
         """What the phases with noise would cost, were there no others."""
         return Price(tuple(p for p in self.phases if p.noise_multiplier != NO_NOISE), self.delta)
 
-    def mechanisms(self, children: releases.Children) -> list[GaussianRelease]:
+    def mechanisms(self, children: Children) -> list[GaussianRelease]:
         """Every release that touches one child of a split."""
         return [release for p in self.phases if p.children == children for release in p.mechanisms]
 
-    def mu(self, children: releases.Children) -> float:
+    def mu(self, children: Children) -> float:
         """Gaussian-DP parameter of all that touches one child of a split."""
         return compose(self.mechanisms(children))
 
-    def epsilon(self, children: releases.Children) -> float:
+    def epsilon(self, children: Children) -> float:
         """Epsilon of one child of a split, add/remove adjacency; infinite without noise."""
         return epsilon_of(self.mu(children), self.delta)
 
@@ -105,11 +105,11 @@ class Price:
         """Epsilon of one phase, were it the only one."""
         return epsilon_of(phase.mu, self.delta)
 
-    def replace_one_epsilon(self, children: releases.Children) -> float:
+    def replace_one_epsilon(self, children: Children) -> float:
         """Epsilon of one child of a split, replace-one adjacency."""
         return replace_one_epsilon_of(self.mu(children), self.delta)
 
-    def true_positives(self, children: releases.Children) -> float:
+    def true_positives(self, children: Children) -> float:
         """Largest share of a split's members that any attack finds, at one false alarm in a hundred."""
         return true_positives(self.mu(children), false_positives=0.01)
 

@@ -27,7 +27,7 @@ from esn_core.privacy.release import CHILDREN, Children
 from esn_core.protocol.analyses import SEVERITIES, Analyses
 from esn_core.protocol.data_dictionary import Column, Phenotype
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.protocol.phases import PlannedPhase, planned_phases
+from esn_core.protocol.phases import Asked, PlannedPhase, planned_phases
 from esn_core.protocol.rules import (
     CohortRules,
     ModelRules,
@@ -259,7 +259,12 @@ class Protocol(Table):
 
 def _plan(training: TrainingRules, analyses: Analyses, *, combat: bool) -> tuple[PlannedPhase, ...]:
     return planned_phases(
-        training_rounds=training.rounds, local_steps=training.local_steps, combat=combat, analyses=analyses
+        Asked(
+            training_rounds=training.rounds,
+            local_steps=training.local_steps,
+            combat=combat,
+            analyses=analyses,
+        )
     )
 
 

@@ -11,13 +11,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.template import SHARE_SCALE
 from esn_core.errors import ConfigError
-
-Floats = NDArray[np.float64]
 
 ATLAS = "phantom-28"
 TABLE = Path(__file__).with_name(f"{ATLAS}.tracking.tsv")

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from esn_core.errors import DataError
 from esn_core.gase import GASE_LEVELS, GASE_MIDDLE, HALF_RANGE
 from esn_core.privacy.release import ReleaseKind
+from esn_core.statistics.intervals import fisher_interval
 
 EVALUATION = ReleaseKind("evaluation", "held-out", 7 + 3 * len(GASE_LEVELS), math.sqrt(7))
 """Row: (1/2, a, b, a^2, b^2, ab, |a - b| / 2), then (1, a, a^2) / 2 at the child's own GASE, elsewhere 0.
@@ -110,7 +110,7 @@ class Agreement:
 
 
 def agreement(total: NDArray[np.float64]) -> Agreement:
-    """Compute the agreement from a sum of `releases.evaluation_rows`.
+    """Compute the agreement from a sum of `evaluation_rows`.
 
     Parameters
     ----------
@@ -161,19 +161,6 @@ def agreement(total: NDArray[np.float64]) -> Agreement:
         levels=levels,
         undefined_because=None,
     )
-
-
-def fisher_interval(r: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval of a correlation by Fisher's transformation (Fisher 1921).
-
-    atanh(r) is nearly normal with standard error 1 / sqrt(n - 3).
-    """
-    if n <= 3:
-        raise DataError(f"Fisher's interval needs more than 3 children, not {n:.1f}")
-    if abs(r) == 1:
-        return r, r
-    z, half = math.atanh(r), float(norm.ppf(0.5 + level / 2)) / math.sqrt(n - 3)
-    return math.tanh(z - half), math.tanh(z + half)
 
 
 def noise_sd_of_r(

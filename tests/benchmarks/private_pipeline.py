@@ -29,9 +29,9 @@ from esn_core.learning.optimiser import CentreOptimiser
 from esn_core.learning.releases import gradient_release, gradient_rows
 from esn_core.learning.severity_model import Connectomes, as_matrices, predict
 from esn_core.learning.weights import from_vector, pretrained, to_vector
-from esn_core.privacy import release as releases
 from esn_core.privacy.accounting import mu_for, noise_multiplier_for
 from esn_core.privacy.fixed_point import add_noise, add_up, noise_sd, noise_units, sum_rows
+from esn_core.privacy.release import ReleaseKind, clip_rows
 from esn_core.severity_network.association import CENTRE, association_release, association_rows, centre_rows
 from esn_core.severity_network.candidates import Candidates, Source, candidates_of
 from esn_core.severity_network.selection import SeverityNetwork, masked_input
@@ -85,10 +85,10 @@ class Summing:
     sites: int
 
     def __call__(
-        self, phase: str, kind: releases.ReleaseKind, rows: Iterable[Floats], *, times: int = 1
+        self, phase: str, kind: ReleaseKind, rows: Iterable[Floats], *, times: int = 1
     ) -> tuple[Floats, float]:
         """Return the noisy sum, and the standard deviation of its noise."""
-        totals = [sum_rows(releases.clip_rows(r, kind.l2_bound), kind) for r in rows]
+        totals = [sum_rows(clip_rows(r, kind.l2_bound), kind) for r in rows]
         if self.epsilon is None:
             return add_up(totals, kind), 0.0
         # Secure sum: the noise of one mechanism, shared out; local: each site adds all of it.

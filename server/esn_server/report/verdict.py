@@ -2,11 +2,11 @@
 
 import math
 
+from esn_core.privacy.accounting import odds_in_words
+from esn_core.statistics.intervals import Z_95
 from esn_server.report.analyses import Correlation
 from esn_server.report.result import Evaluation, PrivacySummary
 from esn_server.report.wording import fixed, interval
-
-_Z_95 = 1.959963984540054
 
 
 def interval_with_noise(evaluation: Evaluation | Correlation) -> tuple[float, float] | None:
@@ -15,8 +15,8 @@ def interval_with_noise(evaluation: Evaluation | Correlation) -> tuple[float, fl
     Limits of a sum from the limits of its parts (MOVER; Zou & Donner 2008, Statistics in Medicine 27:1693,
     equation 3): a limit lies as far from r as the root of both squared distances, Fisher's and that of
     the noise. Over 300 draws each, at a true r of .78, it held the truth in 96 to 97 % (135 and 165
-    children); the noise carried to Fisher's scale by 1 / (1 - r^2), as before, in 94 to 98 %, and without any
-    use near 1.
+    children); the noise carried to Fisher's scale by 1 / (1 - r^2), as before, in 94 to 98 %, and it
+    has no limits at all where r reaches 1.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def interval_with_noise(evaluation: Evaluation | Correlation) -> tuple[float, fl
     low, high = evaluation.r_interval
     if noise_sd == 0:
         return low, high
-    noise = _Z_95 * noise_sd
+    noise = Z_95 * noise_sd
     return max(r - math.hypot(r - low, noise), -1.0), min(r + math.hypot(high - r, noise), 1.0)
 
 
@@ -101,7 +101,7 @@ def privacy_in_words(privacy: PrivacySummary) -> str:
         f"The whole study costs one training child ε = {training:.3f} and one held-out child"
         f" ε = {held_out:.3f} at δ = {privacy.delta:g}: apart from a probability of about δ,"
         " nobody outside the child's own hospital who sees all that was released can change their odds that"
-        f" the child took part by more than a factor of {_factor(worst)}."
+        f" the child took part by more than a factor of {odds_in_words(worst)}."
     )
 
 
@@ -112,9 +112,3 @@ def _against_zero(ends: tuple[float, float], subject: str) -> str:
     if high < 0:
         return f"{subject} lies below 0: the prediction runs against the clinical score."
     return f"{subject} includes 0: this run does not show that the prediction follows the clinical score."
-
-
-def _factor(epsilon: float) -> str:
-    if epsilon > math.log(1e4):
-        return f"e^{epsilon:.1f}, more than ten thousand"
-    return f"{math.exp(epsilon):,.{0 if epsilon > math.log(10) else 1}f}"

@@ -9,7 +9,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from esn_core.connectome.atlas import load_atlas
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import load_signed, require_current, today_utc
 from esn_server.enrolment.centre_keys import load_centre_key
@@ -106,7 +106,7 @@ def _run(
     address = whereabouts(centre).superlink
     nodes = {site: register_site(centre, address, node_key_of(centre, site)) for site in protocol.sites}
 
-    def tell(phase: Phase, round_: int, rounds: int) -> None:
+    def tell(phase: PhaseName, round_: int, rounds: int) -> None:
         file.phase(phase, round_, rounds)
         progress(phase, round_, rounds)
 

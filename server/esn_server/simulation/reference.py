@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.connectome.control_offset import control_offset
 from esn_core.connectome.template import edge_scores, strengths_of_counts
+from esn_core.gase import standardise_severity
 from esn_core.learning.baselines.predictors import (
     CompactDcnnRn,
     EdgeRidge,
@@ -26,7 +28,15 @@ from esn_core.learning.baselines.predictors import (
     rate,
 )
 from esn_core.protocol.protocol import Protocol
-from esn_core.statistics import combat
+from esn_core.statistics.combat import (
+    COVARIATE_NORM,
+    ComBatSite,
+    age_and_sex,
+    combat_dimension,
+    combat_model,
+    combat_rows,
+    covariates_of,
+)
 from esn_server.report.analyses import (
     AloneAtSite,
     Compared,
@@ -37,10 +47,7 @@ from esn_server.report.analyses import (
 from esn_server.report.result import StudyResult
 from esn_server.simulation.truth import network_truth, true_effects, truth_r
 
-Floats = NDArray[np.float64]
-
 _PERMUTATIONS = 200
-_COVARIATE_NORM = 2.0
 
 _NOTE = (
     "Simulated children, without noise and without a federation: nothing is spent. Each row is the study's "
@@ -57,7 +64,8 @@ class _Site:
     controls: Floats
     gase: Floats
     held_out: NDArray[np.bool_]
-    covariates: Floats
+    age_years: Floats
+    sex: Floats
 
 
 def with_sites_alone(
@@ -195,8 +203,8 @@ def _read(path: Path, site: str, protocol: Protocol, atlas: Atlas) -> _Site:
         controls=scores[~child],
         gase=np.array([float(p["gase"]) for p in people if p["group"] == "dre"]),
         held_out=np.array(held)[child],
-        # Years from ten, in tens, and sex: on a scale that the sums hold.
-        covariates=np.column_stack([(age - 10) / 10, male - 0.5])[child],
+        age_years=age[child],
+        sex=male[child],
     )
 
 
@@ -237,30 +245,33 @@ def _combat(sites: Mapping[str, _Site], *, told_severity: bool) -> dict[str, Flo
     """
 
     def kept(site: _Site) -> Floats:
-        severity = [(site.gase - 4) / 3] if told_severity else []
-        return np.column_stack([site.covariates, *severity])
+        if told_severity:
+            return covariates_of(site.age_years, site.sex, standardise_severity(site.gase))
+        return age_and_sex(site.age_years, site.sex)
 
     def assumed(site: _Site) -> Floats:
-        return np.column_stack([site.covariates, *([np.zeros(len(site.gase))] if told_severity else [])])
+        if told_severity:
+            return covariates_of(site.age_years, site.sex, np.zeros(len(site.gase)))
+        return age_and_sex(site.age_years, site.sex)
 
     covariates = kept(next(iter(sites.values()))).shape[1]
     edges = next(iter(sites.values())).children.shape[1]
     total = sum(
         (
-            combat.combat_rows(
+            combat_rows(
                 site.children[~site.held_out],
                 kept(site)[~site.held_out],
-                covariate_norm=_COVARIATE_NORM,
+                covariate_norm=COVARIATE_NORM,
             ).sum(axis=0)
             for site in sites.values()
         ),
-        start=np.zeros(combat.combat_dimension(edges, covariates)),
+        start=np.zeros(combat_dimension(edges, covariates)),
     )
-    model = combat.combat_model(total, edges=edges, covariates=covariates)
+    model = combat_model(total, edges=edges, covariates=covariates)
     return {
-        name: combat.ComBatSite.estimate(
-            site.children[~site.held_out], kept(site)[~site.held_out], model
-        ).apply(site.children, assumed(site))
+        name: ComBatSite.estimate(site.children[~site.held_out], kept(site)[~site.held_out], model).apply(
+            site.children, assumed(site)
+        )
         for name, site in sites.items()
     }
 

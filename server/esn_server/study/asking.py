@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_core.privacy.release import ReleaseKind
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PhaseName
 
 Arrays = Mapping[str, NDArray[np.float64]]
 
-Ask = Callable[[Phase, ReleaseKind, int, Arrays], tuple[NDArray[np.float64], float]]
+Ask = Callable[[PhaseName, ReleaseKind, int, Arrays], tuple[NDArray[np.float64], float]]
 """Asks for a release of a phase, given its kind, round and arrays; returns the sum and its noise."""
 
 

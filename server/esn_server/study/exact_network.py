@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import StudyError
 from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.analyses import DRAWS_AT_ONCE, NetworkRules
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.bootstrap import Partial, bootstrap_r, network_bootstrap
 from esn_core.severity_network.components import Component, network_based
@@ -19,8 +20,7 @@ from esn_core.severity_network.exact import ExactNetwork, Moments, discovered, e
 from esn_core.severity_network.exact_releases import moments_of, network, network_null, null_moments
 from esn_server.study.asking import Arrays, Pooled
 
-Floats = NDArray[np.float64]
-Sum = Callable[[Phase, ReleaseKind, int, Arrays], tuple[Pooled, float]]
+Sum = Callable[[PhaseName, ReleaseKind, int, Arrays], tuple[Pooled, float]]
 """Asks for a release of a phase and round; returns the sum with who is in it, and the sd of its noise."""
 
 

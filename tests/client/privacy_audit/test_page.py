@@ -18,6 +18,7 @@ from esn_client.privacy_audit.page import page_text, write_page
 from esn_client.site.settings import load_site
 from esn_client.site.state import own_entry
 from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.phases import PHASES
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_server.protocol.drafting import draft
@@ -242,6 +243,22 @@ def test_a_protocol_without_noise_neither_passes_nor_fails(protocol_content):
     assert "There is no privacy to be tested" in words
     assert "Table 1" not in words.split("Table 2")[0]
     assert "Pass:" not in words
+
+
+@pytest.mark.parametrize("phase", [name for name in PHASES if PHASES[name].children is not None])
+def test_every_phase_has_its_words_on_the_page(protocol_content, phase):
+    words = Words(page_text(audit(protocol_content, kind(phase)))).text
+    assert f"{phase}{PHASES[phase].leaves}" in words
+
+
+def test_a_phase_that_is_declared_exact_stands_beside_those_with_noise(protocol_content):
+    content = {**protocol_content, "analyses": {"cohort": True, "exact": ["cohort"]}}
+    words = Words(page_text(audit(content, kind(), kind("cohort", canaries=False)))).text
+    assert "Pass: no attack found more" in words
+    assert "Declared exact: cohort." in words
+    assert words.count("there is no claim to be tested") == 1
+    assert "ε 8.00 for a training child" in words
+    assert "unbounded" not in words
 
 
 def test_too_few_children_are_said_so(protocol_content):

@@ -15,10 +15,10 @@ from esn_core.statistics.agreement import (
     EVALUATION,
     agreement,
     evaluation_rows,
-    fisher_interval,
     noise_sd_of_mae,
     noise_sd_of_r,
 )
+from esn_core.statistics.intervals import fisher_interval
 
 
 @st.composite
