@@ -3,19 +3,17 @@
 
 PYTHON ?= python3.11
 VENV := .venv
-INSTALLED := $(VENV)/.installed
+# cpu, cuda or a build of PyTorch's index such as cu126. What was installed once stays the default.
+TORCH ?= $(or $(patsubst $(VENV)/.installed-%,%,$(firstword $(wildcard $(VENV)/.installed-*))),cpu)
+INSTALLED := $(VENV)/.installed-$(TORCH)
 
-.PHONY: setup demo test test-faults bench clean
+.PHONY: setup demo test test-long bench clean
 
 setup: $(INSTALLED)
 
 # The stamp is written last: an interrupted install is done again.
 $(INSTALLED): pyproject.toml constraints.txt
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --group dev
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[client,server]'
-	touch $@
+	@./install '$(PYTHON)' '$(VENV)' '$(TORCH)'
 
 demo: setup
 	$(VENV)/bin/esn-server demo
@@ -23,9 +21,10 @@ demo: setup
 test: setup
 	./check --slow
 
-# The whole table of faults, in an hour or so; ESN_FAULT_SEED chooses the instants of the kills.
-test-faults: setup
-	$(VENV)/bin/python -m pytest tests/federation -m "slow or faults" -q -s --durations=15
+# What takes minutes each: the science at its real size, and federations that are broken in every way.
+# ESN_FAULT_SEED chooses the instants of the kills; -m faults alone breaks federations only.
+test-long: setup
+	$(VENV)/bin/python -m pytest -q -n 4 --dist loadscope --no-loadscope-reorder --durations=15 -m "long or faults"
 
 bench: setup
 	$(VENV)/bin/python -m pytest tests/benchmarks --benchmark-enable

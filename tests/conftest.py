@@ -7,9 +7,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import datetime
 import hashlib
+import signal
 import sys
 import tomllib
 from importlib.resources import files
+from multiprocessing import resource_tracker
+from pathlib import Path
 
 import pytest
 import tomli_w
@@ -25,7 +28,47 @@ from esn_core.protocol.signature import signature_of
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
+# What a script starts in the background ignores Ctrl-C, and so would every process that a test starts
+# and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SITES = ("north", "south", "west")
+
+
+def _children():
+    """The processes that this one started and has not waited for, ended ones included; Linux says it."""
+    told = Path("/proc/self/task").glob("*/children")
+    tracker = resource_tracker._resource_tracker._pid  # Python's own: one, for all that is shared
+    return {int(pid) for file in told for pid in file.read_text().split()} - {tracker}
+
+
+@pytest.fixture(autouse=True)
+def every_process_is_waited_for():
+    """The fault lands on the test that left a process behind, not on whichever runs when it is noticed."""
+    before = _children()
+    yield
+    left = _children() - before
+    words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")[:200] for pid in left}
+    assert not left, f"processes that nobody waited for: {words}"
+
+
+@pytest.hookimpl(trylast=True)  # when those that were not asked for are gone
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest: two processes then end at about the same time.
+
+    Each process takes a file at a time, or a class that stands for one (`--dist loadscope`). They are ordered
+    by the longest time that they ask for, then by whether they are slow at all.
+    """
+    files = {}
+    for item in items:
+        files.setdefault((item.path, item.cls), []).append(item)
+
+    def longest_first(tests):
+        timeouts = [mark.args[0] for item in tests if (mark := item.get_closest_marker("timeout"))]
+        slow = any(item.get_closest_marker("slow") for item in tests)
+        return -max(timeouts, default=0), not slow
+
+    items[:] = [item for tests in sorted(files.values(), key=longest_first) for item in tests]
 
 
 def _secret(purpose, site):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from esn_core.protocol.phases import PHASES
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"esn_core": ROOT, "esn_client": ROOT / "client", "esn_server": ROOT / "server"}
 
@@ -21,6 +23,7 @@ ALLOWED = {
         "esn_server.link.flower_run",
         "esn_server.link.superlink_api",
         "esn_server.link.registration",
+        "esn_server.link.flower_superlink",
     ),
     "dipy": ("esn_client.imaging.",),
     "nibabel": ("esn_client.imaging.", "esn_client.simulation.nifti"),
@@ -34,6 +37,7 @@ PRIVATE_FLOWER = (
     "esn_server.link.superlink_api",
     "esn_server.link.grid",
     "esn_server.link.registration",
+    "esn_server.link.flower_superlink",
 )
 PUBLIC_FLOWER = {"flwr", "flwr.app", "flwr.clientapp", "flwr.serverapp"}
 
@@ -369,3 +373,52 @@ def test_the_wheel_holds_three_packages_and_their_data(tmp_path):
         "esn_server/link/flower_app/pyproject.toml",
     ):
         assert data in names
+
+
+# --- one table of phases ---------------------------------------------------------------------------------
+
+# Who lists phases beside the table: the site, which has a function for each of them; and the analyses, two of
+# which are called as their phase.
+LISTING = ("esn_client.answers.hospital", "esn_core.protocol.analyses", "esn_core.protocol.phases")
+
+
+def listed_phases(source):
+    """Return the phases in each list, set, tuple or dict of a module that names two or more."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        parts = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", [])
+        names = {part.value for part in parts if isinstance(part, ast.Constant)} & set(PHASES)
+        if len(names) > 1:
+            found.append(sorted(names))
+    return found
+
+
+def test_phases_are_listed_in_their_table_alone():
+    assert [name for name, source in modules() if listed_phases(source)] == sorted(LISTING, key=_place)
+
+
+def _place(name):
+    return [module for module, _ in modules()].index(name)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "SHARES = {'centre': 0.1, 'association': 0.9}",
+        "def f(phase):\n    return phase in ('association', 'rerun-association')",
+        "EXACT = frozenset(['combat', 'local-update'])",
+    ],
+)
+def test_a_second_list_of_phases_is_seen(source):
+    assert len(listed_phases(source)) == 1
+
+
+def test_the_centre_reads_the_sum_of_every_phase():
+    asked = {
+        node.value
+        for name, source in modules()
+        if name.startswith("esn_server.study.")
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant)
+    }
+    assert set(PHASES) <= asked

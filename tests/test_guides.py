@@ -17,7 +17,7 @@ import pytest
 from esn_core.system.child_process import ChildProcess
 from esn_core.system.loopback import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 DOCS = Path(__file__).parents[1] / "docs"
 SITES = ("north", "south", "west")
@@ -26,7 +26,7 @@ SITES = ("north", "south", "west")
 CHANGES = {
     "centre.example.org": "127.0.0.1",
     '"agreed by all sites"': "test-119",
-    "--simulated": "--simulated --training-rounds 1 --deadline-s 120",
+    "--simulated": "--simulated --training-rounds 1 --deadline-s 300",
 }
 
 
@@ -111,7 +111,7 @@ def test_a_coordinator_and_three_hospitals_get_from_nothing_to_a_report(tmp_path
 
         centre.follow(init)
         serving = centre.follow(start)
-        assert serving.wait_until(lambda: "ready" in " ".join(serving.log_lines()), timeout_s=60)
+        assert serving.wait_until(lambda: "ready" in " ".join(serving.log_lines()), timeout_s=300)
         for site in sites:
             heard = read_out(site.follow(site_init))
             site.give("site/state/enrolment.toml", centre, f"{site.name}.enrolment.toml")

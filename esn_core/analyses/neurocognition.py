@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.errors import ProtocolError
 from esn_core.gase import GASE_LEVELS
 from esn_core.privacy.accounting import NO_NOISE
@@ -20,12 +20,7 @@ from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.analyses import SEVERITIES, NeurocognitionRules, Outcome
 from esn_core.protocol.data_dictionary import scaled
 from esn_core.protocol.protocol import Protocol
-from esn_core.statistics import calibration_curve as reliability
-from esn_core.statistics import linear, roc
-from esn_core.statistics import logistic_sums as logistic
-from esn_core.statistics import model_comparison as comparison
-
-Floats = NDArray[np.float64]
+from esn_core.statistics import calibration_curve, linear, logistic_sums, model_comparison, roc
 
 BINS = 200
 """Of a model's probability, in the histograms of its ROC curve."""
@@ -97,7 +92,7 @@ def rivals(models: tuple[Model, ...]) -> tuple[tuple[int, int], ...]:
 
 def logit_clip(noise_multiplier: float) -> float:
     """Return the largest linear predictor, with or without noise."""
-    return logistic.EXACT_LOGIT_CLIP if noise_multiplier == NO_NOISE else logistic.LOGIT_CLIP
+    return logistic_sums.EXACT_LOGIT_CLIP if noise_multiplier == NO_NOISE else logistic_sums.LOGIT_CLIP
 
 
 def span_of(column: str, protocol: Protocol) -> tuple[float, float]:
@@ -129,7 +124,7 @@ class Kinds:
     def newton(self) -> ReleaseKind:
         """One Newton step of all logistic models."""
         return _together(
-            "newton", [logistic.newton(len(m.names), feature_norm=m.feature_norm) for m in self.models]
+            "newton", [logistic_sums.newton(len(m.names), feature_norm=m.feature_norm) for m in self.models]
         )
 
     @property
@@ -146,9 +141,9 @@ class Kinds:
         """Yield the kinds of `comparison` in order, with the models of each."""
         for i in range(len(self.models)):
             yield roc.histogram(BINS), (i,)
-            yield reliability.reliability(GROUPS), (i,)
+            yield calibration_curve.reliability(GROUPS), (i,)
         for pair in rivals(self.models):
-            yield comparison.vuong(), pair
+            yield model_comparison.vuong(), pair
 
     def by_outcome(self) -> Mapping[str, tuple[int, ...]]:
         """Return the indices of each outcome's models."""

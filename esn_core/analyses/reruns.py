@@ -82,7 +82,7 @@ def random_scores(labels: Sequence[str], *, site: str, rules: CohortRules, draw:
 def rerun_association(reruns: Sequence[Rerun], candidates: int) -> ReleaseKind:
     """Describe the association sums of all reruns.
 
-    Row: for each rerun (k, z (y - mean)), with z (y - mean) as in `releases.association`, of norm 0.8
+    Row: for each rerun (k, z (y - mean)), with z (y - mean) as in `association_release`, of norm 0.8
     sqrt(candidates) at most, and k^2 a twentieth of that norm's square; zero where the child is left out.
     """
     block = RESIDUAL_CLIP * math.sqrt(candidates * (1 + _COUNT_SHARE))
@@ -95,8 +95,29 @@ def count_unit(candidates: int) -> float:
     return RESIDUAL_CLIP * math.sqrt(candidates * _COUNT_SHARE)
 
 
+def read_rerun_association(
+    total: NDArray[np.float64], reruns: Sequence[Rerun], candidates: int, *, fewest_children: float
+) -> tuple[tuple[NDArray[np.float64], float], ...]:
+    """Return the association sum of each rerun, and the children in it.
+
+    Parameters
+    ----------
+    total : (len(reruns) * (candidates + 1),) float64
+        Sum of rows of `rerun_association`, noise included.
+    reruns : sequence of Rerun
+    candidates : int
+    fewest_children : float
+        A public lower bound on how many children were summed.
+
+    """
+    return tuple(
+        (sums[1:], max(float(sums[0]) / count_unit(candidates), fewest_children))
+        for sums in total.reshape(len(reruns), candidates + 1)
+    )
+
+
 def rerun_calibration(reruns: Sequence[Rerun]) -> ReleaseKind:
-    """Describe the calibration sums of all reruns: blocks of `releases.CALIBRATION`."""
+    """Describe the calibration sums of all reruns: blocks of `CALIBRATION`."""
     bound = CALIBRATION.l2_bound * math.sqrt(_training_blocks(reruns))
     return ReleaseKind("rerun-calibration", "training", len(reruns) * CALIBRATION.dimension, bound)
 
@@ -113,7 +134,7 @@ def evaluation_blocks(tested: Sequence[Rerun], *, exact: bool) -> tuple[tuple[Re
 
 
 def rerun_evaluation(tested: Sequence[Rerun], *, exact: bool) -> ReleaseKind:
-    """Describe the evaluation sums of reruns: blocks of `releases.EVALUATION`.
+    """Describe the evaluation sums of reruns: blocks of `EVALUATION`.
 
     A held-out child evaluates the one rerun without its site, and every draw.
     """

@@ -17,7 +17,7 @@ from esn_core.learning.severity_model import Connectomes, SeverityModel
 from esn_core.learning.weights import to_vector
 
 
-def local_update(
+def take_local_steps(
     model: SeverityModel,
     inputs: Connectomes,
     gase: NDArray[np.float64],

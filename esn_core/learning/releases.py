@@ -1,10 +1,15 @@
-"""What leaves a site of a severity model: gradients, local updates and attributions, with their bounds."""
+"""What leaves a site of a severity model: gradients, local updates and attributions.
+
+Each release with its bound and the proof of it, its rows, and the reading of its sum.
+"""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_core.gase import GASE_UNIT
 from esn_core.privacy.release import ReleaseKind, clip_rows
 
 LOSS_CLIP = 4.0
@@ -23,6 +28,58 @@ def gradient_release(parameters: int, *, max_gradient_norm: float) -> ReleaseKin
     """
     bound = max_gradient_norm * math.sqrt(1 + _LOSS_SHARE**2)
     return ReleaseKind("gradient", "training", parameters + 1, bound)
+
+
+def gradient_rows(
+    gradients: NDArray[np.float64], losses: NDArray[np.float64], *, max_gradient_norm: float
+) -> NDArray[np.float64]:
+    """Return the (n, parameters + 1) rows of `gradient_release`.
+
+    Parameters
+    ----------
+    gradients : (n, parameters) float64
+        Gradient of each child's loss.
+    losses : (n,) float64
+        Squared error of each child, in standardised units.
+    max_gradient_norm : float
+
+    """
+    curve = _LOSS_SHARE * max_gradient_norm * np.clip(losses, 0, LOSS_CLIP) / LOSS_CLIP
+    return np.column_stack([clip_rows(gradients, max_gradient_norm), curve])
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a round of training says, over the children.
+
+    Attributes
+    ----------
+    gradient : (parameters,) float64
+        Their mean clipped gradient; of local updates, the mean of where the sites' steps lead, against the
+        gradient's direction.
+    loss : float
+        Their mean clipped squared error before the step, in standardised units.
+
+    """
+
+    gradient: NDArray[np.float64]
+    loss: float
+
+
+def read_gradient(total: NDArray[np.float64], children: float, *, max_gradient_norm: float) -> Step:
+    """Return the mean gradient and loss.
+
+    Parameters
+    ----------
+    total : (parameters + 1,) float64
+        Sum of `gradient_rows`, noise included.
+    children : float
+        How many were summed; as released by an earlier question, positive.
+    max_gradient_norm : float
+
+    """
+    loss = float(total[-1]) * LOSS_CLIP / (_LOSS_SHARE * max_gradient_norm) / children
+    return Step(total[:-1] / children, loss)
 
 
 def local_update_release(parameters: int, *, max_gradient_norm: float) -> ReleaseKind:
@@ -55,27 +112,17 @@ def local_update_rows(
     return np.column_stack([rows, np.ones(len(losses))])
 
 
-def gradient_rows(
-    gradients: NDArray[np.float64], losses: NDArray[np.float64], *, max_gradient_norm: float
-) -> NDArray[np.float64]:
-    """Return the (n, parameters + 1) rows of `gradient_release`.
+def read_local_update(total: NDArray[np.float64], *, max_gradient_norm: float) -> Step:
+    """Return the mean of the sites' updates by their children, and the mean loss.
 
     Parameters
     ----------
-    gradients : (n, parameters) float64
-        Gradient of each child's loss.
-    losses : (n,) float64
-        Squared error of each child, in standardised units.
+    total : (parameters + 2,) float64
+        Sum of `local_update_rows`, which is exact: its last number counts the children.
     max_gradient_norm : float
 
     """
-    curve = _LOSS_SHARE * max_gradient_norm * np.clip(losses, 0, LOSS_CLIP) / LOSS_CLIP
-    return np.column_stack([clip_rows(gradients, max_gradient_norm), curve])
-
-
-def mean_loss(total: NDArray[np.float64], children: float, *, max_gradient_norm: float) -> float:
-    """Return the mean clipped loss from a sum of `gradient_release` rows and the number of children."""
-    return float(total[-1]) * LOSS_CLIP / (_LOSS_SHARE * max_gradient_norm) / children
+    return read_gradient(total[:-1], float(total[-1]), max_gradient_norm=max_gradient_norm)
 
 
 ATTRIBUTION_CLIP = 1.0
@@ -93,3 +140,37 @@ def attribution_release(candidates: int) -> ReleaseKind:
 def attribution_rows(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the (n, 1 + d) rows of `attribution_release` for (n, d) attributions."""
     return np.column_stack([np.ones(len(values)), clip_rows(values, ATTRIBUTION_CLIP)])
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What the candidate edges contribute to the held-out children's predictions.
+
+    Attributes
+    ----------
+    mean : (d,) float64
+        In steps of GASE, over the children.
+    noise_sd : float
+        Of each mean.
+
+    """
+
+    mean: NDArray[np.float64]
+    noise_sd: float
+
+
+def read_attribution(total: NDArray[np.float64], *, fewest_children: float, noise_sd: float) -> Attribution:
+    """Return the mean attribution of each edge.
+
+    Parameters
+    ----------
+    total : (1 + d,) float64
+        Sum of `attribution_rows`, noise included.
+    fewest_children : float
+        A public lower bound on how many children were summed.
+    noise_sd : float
+        Standard deviation of the noise in each number of `total`.
+
+    """
+    unit = GASE_UNIT / max(float(total[0]), fewest_children)
+    return Attribution(total[1:] * unit, noise_sd * unit)

@@ -34,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from esn_core.errors import ProtocolError
 from esn_core.identity.roster import SiteName
 from esn_core.messages.envelope import HEADER, pack, seal, unpack, unseal, validated
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PhaseName
 
 
 class QuestionId(BaseModel):
@@ -44,7 +44,7 @@ class QuestionId(BaseModel):
 
     protocol_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     run: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
-    phase: Phase
+    phase: PhaseName
     round: int = Field(ge=0, le=100_000)
     attempt: int = Field(ge=0, le=1_000)
 

@@ -197,6 +197,13 @@ def true_positives(mu: float, *, false_positives: float) -> float:
     return float(ndtr(ndtri(false_positives) + mu))
 
 
+def odds_in_words(epsilon: float) -> str:
+    """Return e^epsilon, by which no attack changes the odds of one child more, as people read it."""
+    if epsilon > math.log(1e4):
+        return "more than 10,000"
+    return f"{math.exp(epsilon):,.{0 if epsilon > math.log(10) else 1}f}"
+
+
 def grid_delta(sd_units: float, *, dimension: int, shares: int) -> float:
     """Bound the distance between the noise that is added and a rounded continuous Gaussian.
 

@@ -10,6 +10,9 @@ from esn_core.protocol.data_dictionary import Column
 from esn_core.system.toml_file import Table
 
 SEVERITIES = ("gase", "predicted_gase")
+Declarable = Literal["cohort", "explanation", "network", "neurocognition"]
+"""An analysis whose sums a protocol may declare exact."""
+
 DRAWS_AT_ONCE = 20
 """So many draws of the exact network leave in one sum."""
 
@@ -101,7 +104,7 @@ class Analyses(Table):
     network: NetworkRules | None = None
     """The exact network, its components and its stability. Never private: it has to stand in 'exact'."""
     neurocognition: NeurocognitionRules | None = None
-    exact: tuple[Literal["cohort", "explanation", "network", "neurocognition"], ...] = ()
+    exact: tuple[Declarable, ...] = ()
     """Analyses whose sums leave without noise: they have no epsilon, and every site has to consent."""
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.analyses import SEVERITIES, Analyses
 from esn_core.protocol.data_dictionary import Phenotype
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.protocol.phases import planned_phases
+from esn_core.protocol.phases import Asked, planned_phases
 from esn_core.protocol.rules import PrivacyRules, RoundRules, SelectionRules, TrainingRules
 from esn_core.severity_network.candidates import listed_edges
 
@@ -105,7 +105,12 @@ def unfit_shares(privacy: PrivacyRules, training: TrainingRules, analyses: Analy
     if privacy.noise == "none":
         return []
     plan = planned_phases(
-        training_rounds=training.rounds, local_steps=training.local_steps, combat=False, analyses=analyses
+        Asked(
+            training_rounds=training.rounds,
+            local_steps=training.local_steps,
+            combat=False,
+            analyses=analyses,
+        )
     )
     planned = {phase.phase for phase in plan if not phase.exact}
     given = set(privacy.shares)

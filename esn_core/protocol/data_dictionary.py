@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from esn_core.arrays import Floats
 
 if TYPE_CHECKING:  # a guard reads protocols, and no table
     import pandas as pd
 
-Floats = NDArray[np.float64]
 
 Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 

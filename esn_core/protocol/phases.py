@@ -1,20 +1,23 @@
-"""The phases of a study: what each question is about, and which children it touches."""
+"""The phases of a study: one table of what each is about, which every part of the software reads.
 
+To add a phase, add its name and its entry here, a function that makes its rows at a site
+(`esn_client.answers.hospital`), and a function that reads their sum at the centre (`esn_server.study`).
+The order of the table is that of a study.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from esn_core.privacy.release import Children
-from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.analyses import Analyses, Declarable
 
-Phase = Literal[
+PhaseName = Literal[
     "roll-call",
     "cohort",
     "combat",
     "centre",
     "association",
-    "network",
-    "network-null",
-    "network-bootstrap",
     "gradient",
     "local-update",
     "calibration",
@@ -24,14 +27,255 @@ Phase = Literal[
     "rerun-calibration",
     "rerun-evaluation",
     "fold-evaluation",
+    "network",
+    "network-null",
+    "network-bootstrap",
     "linear",
     "newton",
     "comparison",
     "ranking",
 ]
 
-BEFORE_COMBAT: frozenset[Phase] = frozenset({"roll-call", "cohort", "combat"})
-"""Every later question of a study with ComBat carries what the sites share of it, as the array 'combat'."""
+
+@dataclass(frozen=True)
+class Asked:
+    """What decides which phases a protocol has.
+
+    Attributes
+    ----------
+    training_rounds, local_steps : int
+    combat : bool
+    analyses : Analyses
+
+    """
+
+    training_rounds: int
+    local_steps: int
+    combat: bool
+    analyses: Analyses
+
+    @property
+    def tested(self) -> bool:
+        """Whether there are reruns that held-out children evaluate."""
+        return self.analyses.cross_site or self.analyses.random_scores > 0
+
+    @property
+    def reruns(self) -> bool:
+        """Whether anything is selected and calibrated again."""
+        return self.tested or self.analyses.folds > 0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What there is to know about a phase.
+
+    Attributes
+    ----------
+    leaves : str
+        What leaves a site, in words that follow the phase's name.
+    children : {'training', 'held-out'} or None
+        Whose data it touches; None where no sum over children leaves.
+    releases : callable
+        How many sums leave each site, 0 where the protocol does not ask for the phase.
+    arrays : frozenset of str
+        Names of what its question carries, ComBat's shared model left out.
+    share : float or None
+        How much of the budget of its children a draft gives it, before what is not asked is left out.
+        None where the sums never have noise.
+    exact : {'always'} or str or None
+        When its sums leave without noise in a study that has noise: always, where the protocol declares this
+        analysis exact, or never.
+    harmonised : bool
+        Whether it comes after ComBat, so that the question of a study with ComBat carries the array 'combat'.
+
+    """
+
+    leaves: str
+    children: Children | None
+    releases: Callable[[Asked], int]
+    arrays: frozenset[str] = frozenset()
+    share: float | None = None
+    exact: Literal["always"] | Declarable | None = None
+    harmonised: bool = True
+
+
+_NETWORK = frozenset({"weights", "edge_weights"})
+_PREDICTION = _NETWORK | {"calibration"}
+_MODELS = _PREDICTION | {"coefficients"}
+
+
+def _once(_asked: Asked) -> int:
+    return 1
+
+
+def _draws(asked: Asked) -> tuple[int, int]:
+    """Return how many sums hold draws of the exact network: of its null, and of its bootstrap."""
+    return (0, 0) if asked.analyses.network is None else asked.analyses.network.releases
+
+
+def _models(asked: Asked) -> int:
+    return int(asked.analyses.neurocognition is not None)
+
+
+def _newton_steps(asked: Asked) -> int:
+    rules = asked.analyses.neurocognition
+    return 0 if rules is None else rules.rounds
+
+
+# The shares give most of the budget to finding the network: a prediction is no better than that.
+PHASES: Mapping[PhaseName, Phase] = {
+    "roll-call": Phase(
+        leaves="readiness, versions and cohort band; no sum over children",
+        children=None,
+        releases=_once,
+        harmonised=False,
+    ),
+    "cohort": Phase(
+        leaves="numbers, sums of age and sex of children and controls; how many were left out, by reason",
+        children="training",
+        releases=lambda asked: int(asked.analyses.cohort),
+        share=0.02,
+        exact="cohort",
+        harmonised=False,
+    ),
+    "combat": Phase(
+        leaves="age, sex, severity and connections, their products and squares, about the site's means",
+        children="training",
+        releases=lambda asked: int(asked.combat),
+        # Centred at the means of a site's children: no sum of rows of one child each.
+        exact="always",
+        harmonised=False,
+    ),
+    "centre": Phase(
+        leaves="the number of training children and the sum of their severity",
+        children="training",
+        releases=_once,
+        share=0.05,
+    ),
+    "association": Phase(
+        leaves="for each candidate connection, the sum of its strength times severity",
+        children="training",
+        releases=_once,
+        arrays=frozenset({"mean_severity"}),
+        share=0.70,
+    ),
+    "gradient": Phase(
+        leaves="the sum of the children's clipped gradients, and of their clipped losses; one sum a round",
+        children="training",
+        releases=lambda asked: asked.training_rounds if asked.local_steps == 1 else 0,
+        arrays=_NETWORK,
+        share=0.10,
+    ),
+    "local-update": Phase(
+        leaves="where several steps of training at a site lead, times its children; and their losses",
+        children="training",
+        releases=lambda asked: asked.training_rounds if asked.local_steps > 1 else 0,
+        arrays=_NETWORK,
+        # A site's update is no sum over children: no noise bounds what one of them does to it.
+        exact="always",
+    ),
+    "calibration": Phase(
+        leaves="five sums: children, predictions, their squares, severity, and products of the two",
+        children="training",
+        releases=_once,
+        arrays=_NETWORK,
+        share=0.15,
+    ),
+    "evaluation": Phase(
+        leaves="number of held-out children, moments of predicted and clinical GASE, errors; also by GASE",
+        children="held-out",
+        releases=_once,
+        arrays=_PREDICTION,
+        share=1.0,
+    ),
+    "attribution": Phase(
+        leaves="for each candidate connection, what it adds to the held-out children's predictions",
+        children="held-out",
+        releases=lambda asked: int(asked.analyses.explanation),
+        arrays=_PREDICTION,
+        share=0.2,
+        exact="explanation",
+    ),
+    "rerun-association": Phase(
+        leaves="the sums of 'association' without each site or part, and with random scores",
+        children="training",
+        releases=lambda asked: int(asked.reruns),
+        arrays=frozenset({"mean_severity"}),
+        share=0.45,
+    ),
+    "rerun-calibration": Phase(
+        leaves="the sums of 'calibration' for each of these reruns",
+        children="training",
+        releases=lambda asked: int(asked.reruns),
+        arrays=frozenset({"edge_weights"}),
+        share=0.10,
+    ),
+    "rerun-evaluation": Phase(
+        leaves="the sums of 'evaluation' for each of these reruns; a site is seen by itself in one",
+        children="held-out",
+        releases=lambda asked: int(asked.tested),
+        arrays=frozenset({"edge_weights", "calibration"}),
+        share=0.5,
+    ),
+    "fold-evaluation": Phase(
+        leaves="the sums of 'evaluation' over the parts that the reruns left out",
+        children="training",
+        releases=lambda asked: int(asked.analyses.folds > 0),
+        arrays=frozenset({"edge_weights", "calibration"}),
+        share=0.10,
+    ),
+    "network": Phase(
+        leaves="for each candidate connection, its products with severity, age and sex about site means",
+        children="training",
+        releases=lambda asked: int(asked.analyses.network is not None),
+        exact="always",
+    ),
+    "network-null": Phase(
+        leaves="the products of 'network' with random numbers that a site draws in the place of severity",
+        children="training",
+        releases=lambda asked: _draws(asked)[0],
+        exact="always",
+    ),
+    "network-bootstrap": Phase(
+        leaves="what children add to each connection's correlation, weighed by random numbers of the site",
+        children="training",
+        releases=lambda asked: _draws(asked)[1],
+        arrays=frozenset({"partial"}),
+        exact="always",
+    ),
+    "linear": Phase(
+        leaves="for each linear model, products of predictors and score",
+        children="held-out",
+        releases=_models,
+        arrays=_PREDICTION,
+        share=0.2,
+        exact="neurocognition",
+    ),
+    "newton": Phase(
+        leaves="for each logistic model, its curvature, its slope and its likelihood",
+        children="held-out",
+        releases=_newton_steps,
+        arrays=_MODELS,
+        share=0.8,
+        exact="neurocognition",
+    ),
+    "comparison": Phase(
+        leaves="histograms and calibration of each logistic model; how much better one is than its rival",
+        children="held-out",
+        releases=_models,
+        arrays=_MODELS,
+        share=0.2,
+        exact="neurocognition",
+    ),
+    "ranking": Phase(
+        leaves="DeLong's components of each outcome's models: how they rank children with an impairment",
+        children="held-out",
+        # DeLong's components have meaning without noise only.
+        releases=lambda asked: int("neurocognition" in asked.analyses.exact),
+        arrays=_MODELS | {"histograms"},
+        exact="always",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -50,53 +294,21 @@ class PlannedPhase:
 
     """
 
-    phase: Phase
+    phase: PhaseName
     children: Children
     releases: int
     exact: bool = False
 
 
-def planned_phases(
-    *, training_rounds: int, local_steps: int, combat: bool, analyses: Analyses
-) -> tuple[PlannedPhase, ...]:
+def planned_phases(asked: Asked) -> tuple[PlannedPhase, ...]:
     """Return the phases of a study in their order, the roll call left out."""
-    local = local_steps > 1
-    exact = analyses.exact
-    plan = [
-        PlannedPhase("cohort", "training", int(analyses.cohort), "cohort" in exact),
-        # Centred at the means of a site's children: no sum of rows of one child each.
-        PlannedPhase("combat", "training", int(combat), exact=True),
-        PlannedPhase("centre", "training", 1),
-        PlannedPhase("association", "training", 1),
-        PlannedPhase("gradient", "training", 0 if local else training_rounds),
-        # A site's update is no sum over children: no noise bounds what one of them does to it.
-        PlannedPhase("local-update", "training", training_rounds if local else 0, exact=True),
-        PlannedPhase("calibration", "training", 1),
-        PlannedPhase("evaluation", "held-out", 1),
-        PlannedPhase("attribution", "held-out", int(analyses.explanation), "explanation" in exact),
-    ]
-    tested = analyses.cross_site or analyses.random_scores > 0
-    if tested or analyses.folds:
-        plan += [
-            PlannedPhase("rerun-association", "training", 1),
-            PlannedPhase("rerun-calibration", "training", 1),
-            PlannedPhase("rerun-evaluation", "held-out", int(tested)),
-            PlannedPhase("fold-evaluation", "training", int(analyses.folds > 0)),
-        ]
-    if analyses.network is not None:
-        null, bootstrap = analyses.network.releases
-        plan += [
-            PlannedPhase("network", "training", 1, exact=True),
-            PlannedPhase("network-null", "training", null, exact=True),
-            PlannedPhase("network-bootstrap", "training", bootstrap, exact=True),
-        ]
-    if analyses.neurocognition is not None:
-        free = "neurocognition" in exact
-        plan += [
-            PlannedPhase("linear", "held-out", 1, free),
-            PlannedPhase("newton", "held-out", analyses.neurocognition.rounds, free),
-            PlannedPhase("comparison", "held-out", 1, free),
-            # DeLong's components have meaning without noise only.
-            PlannedPhase("ranking", "held-out", int(free), free),
-        ]
-    return tuple(phase for phase in plan if phase.releases)
+    return tuple(
+        PlannedPhase(
+            name,
+            phase.children,
+            phase.releases(asked),
+            exact=phase.exact == "always" or phase.exact in asked.analyses.exact,
+        )
+        for name, phase in PHASES.items()
+        if phase.children is not None and phase.releases(asked) > 0
+    )

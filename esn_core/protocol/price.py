@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from esn_core.errors import ProtocolError
-from esn_core.privacy import release as releases
 from esn_core.privacy.accounting import (
     NO_NOISE,
     GaussianRelease,
@@ -15,7 +14,8 @@ from esn_core.privacy.accounting import (
     replace_one_epsilon_of,
     true_positives,
 )
-from esn_core.protocol.phases import Phase, PlannedPhase
+from esn_core.privacy.release import Children
+from esn_core.protocol.phases import PhaseName, PlannedPhase
 from esn_core.protocol.protocol import Protocol
 
 
@@ -35,8 +35,8 @@ class PhasePrice:
 
     """
 
-    phase: Phase
-    children: releases.Children
+    phase: PhaseName
+    children: Children
     releases: int
     noise_multiplier: float
 
@@ -90,15 +90,15 @@ class Price:
         """What the phases with noise would cost, were there no others."""
         return Price(tuple(p for p in self.phases if p.noise_multiplier != NO_NOISE), self.delta)
 
-    def mechanisms(self, children: releases.Children) -> list[GaussianRelease]:
+    def mechanisms(self, children: Children) -> list[GaussianRelease]:
         """Every release that touches one child of a split."""
         return [release for p in self.phases if p.children == children for release in p.mechanisms]
 
-    def mu(self, children: releases.Children) -> float:
+    def mu(self, children: Children) -> float:
         """Gaussian-DP parameter of all that touches one child of a split."""
         return compose(self.mechanisms(children))
 
-    def epsilon(self, children: releases.Children) -> float:
+    def epsilon(self, children: Children) -> float:
         """Epsilon of one child of a split, add/remove adjacency; infinite without noise."""
         return epsilon_of(self.mu(children), self.delta)
 
@@ -106,11 +106,11 @@ class Price:
         """Epsilon of one phase, were it the only one."""
         return epsilon_of(phase.mu, self.delta)
 
-    def replace_one_epsilon(self, children: releases.Children) -> float:
+    def replace_one_epsilon(self, children: Children) -> float:
         """Epsilon of one child of a split, replace-one adjacency."""
         return replace_one_epsilon_of(self.mu(children), self.delta)
 
-    def true_positives(self, children: releases.Children) -> float:
+    def true_positives(self, children: Children) -> float:
         """Largest share of a split's members that any attack finds, at one false alarm in a hundred."""
         return true_positives(self.mu(children), false_positives=0.01)
 
@@ -132,7 +132,7 @@ def price_of(protocol: Protocol) -> Price:
 @lru_cache(maxsize=64)  # a root is searched for, and every question asks for it
 def _price(
     phases: tuple[PlannedPhase, ...],
-    shares: tuple[tuple[Phase, float], ...] | None,
+    shares: tuple[tuple[PhaseName, float], ...] | None,
     epsilon: float,
     delta: float,
 ) -> Price:

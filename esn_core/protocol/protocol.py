@@ -24,7 +24,7 @@ from esn_core.protocol import consistency
 from esn_core.protocol.analyses import Analyses
 from esn_core.protocol.data_dictionary import Column, Phenotype
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.protocol.phases import PlannedPhase, planned_phases
+from esn_core.protocol.phases import Asked, PlannedPhase, planned_phases
 from esn_core.protocol.rules import (
     CohortRules,
     ModelRules,
@@ -129,10 +129,12 @@ class Protocol(Table):
     def phases(self) -> tuple[PlannedPhase, ...]:
         """What is asked, in order, the roll call left out."""
         return planned_phases(
-            training_rounds=self.training.rounds,
-            local_steps=self.training.local_steps,
-            combat=self.cohort.harmonisation == "combat",
-            analyses=self.analyses,
+            Asked(
+                training_rounds=self.training.rounds,
+                local_steps=self.training.local_steps,
+                combat=self.cohort.harmonisation == "combat",
+                analyses=self.analyses,
+            )
         )
 
     def minimum(self, children: Children) -> int:

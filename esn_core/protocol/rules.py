@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from esn_core.identity.public_keys import identity_key, readable
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PhaseName
 from esn_core.severity_network.candidates import Source
 from esn_core.system.toml_file import Table
 
@@ -121,7 +121,7 @@ class PrivacyRules(Table):
     epsilon: float = Field(gt=0, le=50)
     """Budget of one child: training and held-out children spend it separately. Unused without noise."""
     delta: float = Field(gt=0, lt=0.1)
-    shares: dict[Phase, Annotated[float, Field(gt=0, le=1)]]
+    shares: dict[PhaseName, Annotated[float, Field(gt=0, le=1)]]
     """How the budget is divided among the phases that have noise: parts of mu squared. Those that touch
     training children sum to 1, and so do those that touch held-out children. Unused without noise."""
 

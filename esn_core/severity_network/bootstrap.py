@@ -8,15 +8,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.errors import DataError
 from esn_core.privacy.release import ReleaseKind, clip_rows
 from esn_core.privacy.secret_normals import LARGEST
 from esn_core.severity_network.exact import Moments
 from esn_core.severity_network.exact_releases import COVARIATES, centred
-
-Floats = NDArray[np.float64]
 
 # Largest root mean square of a child's influences on the correlations.
 _INFLUENCE_RMS = 40.0

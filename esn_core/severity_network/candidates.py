@@ -85,7 +85,7 @@ class Candidates:
         Parameters
         ----------
         total : (`released`,) float64
-            Sum of `releases.association_rows` of the `features` over all children, noise included.
+            Sum of `association_rows` of the `features` over all children, noise included.
         children : float
             How many children were summed; noisy, positive.
         noise_sd : float

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from esn_core.arrays import Floats
 from esn_core.errors import DataError, StudyError
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,13 @@ Statistics and Computing 15:53; exact where GASE or the scores are normal).
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.gase import standardise_severity
 from esn_core.privacy.release import ReleaseKind, clip_rows
 from esn_core.privacy.secret_normals import LARGEST
 from esn_core.severity_network.exact import Moments
 from esn_core.statistics.combat import age_and_sex
-
-Floats = NDArray[np.float64]
 
 COVARIATES = 2
 """Age and sex: their effects on edges and on severity are taken out."""

@@ -77,7 +77,7 @@ def select(
     Parameters
     ----------
     total : (d,) float64
-        Sum of `releases.association_rows` over all children, noise included.
+        Sum of `association_rows` over all children, noise included.
     edges : (d,) int64
         Candidate edges, as indices into the atlas's edges.
     blocks : (d,) int64

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
-
-Floats = NDArray[np.float64]
 
 BRAIN_SEMI_AXES_MM = np.array([62.0, 78.0, 55.0])
 """Of the ellipsoid that stands for a child's brain, in the atlas's space."""

@@ -6,13 +6,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import Anatomy, anatomy
 from esn_core.simulation.illness import draw_illness
 from esn_core.simulation.true_network import draw_network
 
-Floats = NDArray[np.float64]
 Sex = Literal["F", "M"]
 Group = Literal["dre", "control"]
 

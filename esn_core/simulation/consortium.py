@@ -8,8 +8,8 @@ public template, less the offset of the site's own controls.
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
 from esn_core.connectome.control_offset import control_offset
 from esn_core.connectome.template import REFERENCE_AGE_YEARS, Template, edge_scores, strengths_of_counts
@@ -23,8 +23,6 @@ from esn_core.simulation.cohort import (
     subject_counts,
 )
 from esn_core.simulation.true_network import MEASURABLE_LOG_WEIGHT
-
-Floats = NDArray[np.float64]
 
 # Of all edges' spread between subjects, at least so much, in units of strength: an
 # edge without streamlines has no spread of its own, and scores are divided by it.

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
 from esn_core.errors import DataError
 from esn_core.simulation.bundles import (
@@ -16,8 +17,6 @@ from esn_core.simulation.bundles import (
     lay_bundles,
     rotation_matrix,
 )
-
-Floats = NDArray[np.float64]
 
 REGION_RADIUS_MM = 24.0
 CORTEX_FROM = 0.74

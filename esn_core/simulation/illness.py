@@ -8,9 +8,8 @@ could not tell them apart.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from esn_core.arrays import Floats
 
 SHORTEST_YEARS = 0.5
 """Two medicines have to fail before an epilepsy is called drug-resistant; that takes half a year."""

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from esn_core.errors import DataError
 from esn_core.gase import GASE_LEVELS, GASE_MIDDLE, HALF_RANGE
 from esn_core.privacy.release import ReleaseKind
+from esn_core.statistics.intervals import fisher_interval
 
 EVALUATION = ReleaseKind("evaluation", "held-out", 7 + 3 * len(GASE_LEVELS), math.sqrt(7))
 """Row: (1/2, a, b, a^2, b^2, ab, |a - b| / 2), then (1, a, a^2) / 2 at the child's own GASE, elsewhere 0.
@@ -53,6 +53,7 @@ def evaluation_rows(prediction: NDArray[np.float64], gase: NDArray[np.float64]) 
 
 # Below this a variance is what rounding leaves of zero.
 _SMALLEST_VARIANCE = 1e-12
+FEWEST_CHILDREN = 4
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Agreement:
 
 
 def agreement(total: NDArray[np.float64]) -> Agreement:
-    """Compute the agreement from a sum of `releases.evaluation_rows`.
+    """Compute the agreement from a sum of `evaluation_rows`.
 
     Parameters
     ----------
@@ -130,8 +131,9 @@ def agreement(total: NDArray[np.float64]) -> Agreement:
         _level(g, float(c), float(s), float(q))
         for g, c, s, q in zip(GASE_LEVELS, counts, sums, squares, strict=True)
     )
-    if n < 4:
-        return _undefined(n, levels, f"{n:.1f} children are left after noise; at least 4 are needed")
+    if n < FEWEST_CHILDREN:
+        because = f"{n:.1f} children are left after noise; at least {FEWEST_CHILDREN} are needed"
+        return _undefined(n, levels, because)
     mean_a, mean_b = sum_a / n, sum_b / n
     var_a, var_b = sum_aa / n - mean_a**2, sum_bb / n - mean_b**2
     cov = sum_ab / n - mean_a * mean_b
@@ -161,19 +163,6 @@ def agreement(total: NDArray[np.float64]) -> Agreement:
     )
 
 
-def fisher_interval(r: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval of a correlation by Fisher's transformation (Fisher 1921).
-
-    atanh(r) is nearly normal with standard error 1 / sqrt(n - 3).
-    """
-    if n <= 3:
-        raise DataError(f"Fisher's interval needs more than 3 children, not {n:.1f}")
-    if abs(r) == 1:
-        return r, r
-    z, half = math.atanh(r), float(norm.ppf(0.5 + level / 2)) / math.sqrt(n - 3)
-    return math.tanh(z - half), math.tanh(z + half)
-
-
 def noise_sd_of_r(
     total: NDArray[np.float64], noise_sd: float, *, rng: np.random.Generator, draws: int = 400
 ) -> float | None:
@@ -181,20 +170,35 @@ def noise_sd_of_r(
 
     Noise of the known standard deviation is added once more to the released
     sum, `draws` times: what it does to r a second time is what it did the first.
+    A draw that takes the ratio beyond 1 counts as it stands: an r near 1 is no
+    reason to know less of its noise.
 
     Returns
     -------
     float or None
-        0 without noise; None when r is undefined, or in more than a tenth of the draws.
+        0 without noise; None when r is undefined, or when in more than a tenth of the draws too few
+        children or no variance is left.
 
     """
     if agreement(total).r is None:
         return None
     if noise_sd == 0:
         return 0.0
-    again = (agreement(total + rng.normal(0, noise_sd, total.shape)).r for _ in range(draws))
+    again = (_ratio(total + rng.normal(0, noise_sd, total.shape)) for _ in range(draws))
     defined = [r for r in again if r is not None]
     return float(np.std(defined)) if len(defined) >= 0.9 * draws else None
+
+
+def _ratio(total: NDArray[np.float64]) -> float | None:
+    """Return the covariance over both standard deviations, beyond 1 where the noise takes it there."""
+    half, sum_a, sum_b, sum_aa, sum_bb, sum_ab = (float(x) for x in total[:6])
+    n = 2 * half
+    if n < FEWEST_CHILDREN:
+        return None
+    var_a, var_b = sum_aa / n - (sum_a / n) ** 2, sum_bb / n - (sum_b / n) ** 2
+    if min(var_a, var_b) < _SMALLEST_VARIANCE:
+        return None
+    return (sum_ab / n - sum_a * sum_b / n**2) / math.sqrt(var_a * var_b)
 
 
 def noise_sd_of_mae(children: float, noise_sd: float) -> float | None:

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2, norm
+from scipy.stats import chi2
 
+from esn_core.arrays import Floats
 from esn_core.errors import DataError
 from esn_core.privacy.release import ReleaseKind
-
-Floats = NDArray[np.float64]
-
-_Z_95 = float(norm.ppf(0.975))
+from esn_core.statistics.intervals import Z_95
 
 
 def reliability(groups: int, *, name: str = "reliability") -> ReleaseKind:
@@ -124,7 +122,7 @@ def judge_reliability(total: Floats, *, noise_sd: float = 0.0) -> Reliability:
     gap = (observed - predicted) / n
     # The outcomes' variance at the predicted probabilities, and the noise of two sums over all groups.
     sampling = math.sqrt(share * (1 - share) / n)
-    half = _Z_95 * math.hypot(sampling, noise_sd * math.sqrt(2 * len(rows)) / n)
+    half = Z_95 * math.hypot(sampling, noise_sd * math.sqrt(2 * len(rows)) / n)
     statistic, p_value = _hosmer_lemeshow(rows) if noise_sd == 0 else (None, None)
     return Reliability(
         in_the_large=gap,
@@ -157,7 +155,7 @@ def _group(children: float, predicted: float, observed: float) -> Group:
     if children < 1:
         return Group(children, None, None, None)
     share = min(max(observed / children, 0.0), 1.0)
-    square = _Z_95**2 / children
+    square = Z_95**2 / children
     middle = (share + square / 2) / (1 + square)
     half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
     return Group(children, predicted / children, share, (middle - half, middle + half))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.errors import DataError, StudyError
 from esn_core.privacy.release import ReleaseKind, clip_rows
 
@@ -24,8 +25,6 @@ def age_and_sex(age_years: NDArray[np.float64], sex: NDArray[np.float64]) -> NDA
     """Return (n, 2): age in decades from 10 years, and sex as -1/2 (girls) and 1/2: covariates of edges."""
     return np.column_stack([(age_years - 10) / 10, sex - 0.5])
 
-
-Floats = NDArray[np.float64]
 
 COVARIATES = 3
 """Age, sex and severity: the covariates of a study's ComBat, whose effects on the edges are kept."""

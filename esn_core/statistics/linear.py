@@ -4,13 +4,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from esn_core.arrays import Floats
 from esn_core.errors import DataError, StudyError
 from esn_core.privacy.release import ReleaseKind, clip_rows
-
-Floats = NDArray[np.float64]
 
 
 def linear_dimension(features: int) -> int:

@@ -4,14 +4,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.stats import norm
 
+from esn_core.arrays import Floats
 from esn_core.errors import StudyError
+from esn_core.statistics.intervals import Z_95
 from esn_core.statistics.logistic_sums import LOGIT_CLIP, NewtonSums, largest_loss
-
-Floats = NDArray[np.float64]
 
 ROUNDS = 8
 """Newton rounds that leave a fit without separation at its maximum to 1e-8 or better."""
@@ -35,7 +34,6 @@ _GONE = 1e-5
 _STEPS_BEFORE_JUDGING = 3
 # Of a correlation matrix of the features: below, one is another's copy up to rounding.
 _SMALLEST_EIGENVALUE = 1e-9
-_Z_95 = float(norm.ppf(0.975))
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class LogisticFit:
         """(p, 2) float64: 95 % by Wald, for the choice of children and the noise together."""
         with np.errstate(over="ignore"):
             ends: Floats = np.exp(
-                self.coefficients[:, None] + np.array([-_Z_95, _Z_95]) * self._errors[:, None]
+                self.coefficients[:, None] + np.array([-Z_95, Z_95]) * self._errors[:, None]
             )
         return ends
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.errors import DataError
 from esn_core.privacy.release import ReleaseKind, clip_rows
-
-Floats = NDArray[np.float64]
 
 LOGIT_CLIP = 6.0
 """Largest linear predictor of a logistic model under noise: odds of 400 to 1."""

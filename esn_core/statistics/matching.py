@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.errors import DataError
 from esn_core.privacy.release import ReleaseKind
-
-Floats = NDArray[np.float64]
 
 Standing = Literal["child", "control", "no-connectome", "poor-quality", "no-score"]
 GROUPS: tuple[Standing, Standing] = ("child", "control")

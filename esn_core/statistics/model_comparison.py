@@ -4,15 +4,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
+from esn_core.arrays import Floats
 from esn_core.errors import DataError
 from esn_core.privacy.release import ReleaseKind
 from esn_core.statistics.logistic_fit import LogisticFit
 from esn_core.statistics.logistic_sums import LOGIT_CLIP, largest_loss
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Two numbers that turn a raw prediction into a severity: intercept and slope, from five sums."""
+"""Recalibration: intercept and slope that turn a raw prediction into a severity, from five sums.
+
+The release with its bound and the proof of it, its rows, and the reading of its sum (`affine`).
+"""
 
 import math
 
@@ -42,7 +45,7 @@ def affine(total: NDArray[np.float64], *, fewest_children: float, noise_sd: floa
     Parameters
     ----------
     total : (5,) float64
-        Sum of `releases.calibration_rows`, noise included.
+        Sum of `calibration_rows`, noise included.
     fewest_children : float
         A public lower bound on how many children were summed.
     noise_sd : float
@@ -52,6 +55,11 @@ def affine(total: NDArray[np.float64], *, fewest_children: float, noise_sd: floa
     -------
     intercept, slope : float
         Of standardised severity; the slope is positive.
+
+    Raises
+    ------
+    DataError
+        The sum has another shape or is not finite.
 
     """
     if total.shape != (CALIBRATION.dimension,) or not np.isfinite(total).all():

@@ -7,13 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from esn_core.arrays import Floats
 from esn_core.errors import DataError
 from esn_core.privacy.release import ReleaseKind
-
-Floats = NDArray[np.float64]
-
-_Z_95 = float(norm.ppf(0.975))
-
+from esn_core.statistics.intervals import Z_95
 
 # --- first pass: two histograms of each score -------------------------------------------------------
 
@@ -116,7 +113,7 @@ def auc(total: Floats, *, levels: bool = False, noise_sd: float = 0.0) -> Auc | 
     noise = noise_sd * math.sqrt(
         float(np.sum((below - area) ** 2)) / n**2 + float(np.sum((above - area) ** 2)) / m**2
     )
-    half = _Z_95 * math.hypot(error, noise)
+    half = Z_95 * math.hypot(error, noise)
     return Auc(
         value=area,
         binning_bound=0.0 if levels else float(np.abs(with_it) @ np.abs(without)) / (2 * n * m),
@@ -201,7 +198,7 @@ class DeLong:
         error = math.sqrt(max(float(contrast @ self.covariance @ contrast), 0.0))
         z = apart / error if error > 0 else 0.0
         return AucDifference(
-            apart, error, (apart - _Z_95 * error, apart + _Z_95 * error), z, float(2 * norm.sf(abs(z)))
+            apart, error, (apart - Z_95 * error, apart + Z_95 * error), z, float(2 * norm.sf(abs(z)))
         )
 
 
@@ -257,7 +254,7 @@ def delong_areas(total: Floats, scores: int) -> DeLong:
         products += np.triu(products, 1).T
         covariance += (products - n * np.outer(mean, mean)) / (n - 1) / n
         areas = mean
-    errors = _Z_95 * np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    errors = Z_95 * np.sqrt(np.maximum(np.diag(covariance), 0.0))
     return DeLong(areas, covariance, np.clip(areas[:, None] + np.outer(errors, [-1.0, 1.0]), 0.0, 1.0))
 
 

@@ -129,11 +129,14 @@ class ChildProcess:
 
     def stop(self, *, grace_s: float = 8.0) -> None:
         """Ask the child to end; after `grace_s` end it and whatever it started."""
-        if self.running:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=grace_s)
-        # The child leads its own process group: nothing that it started may stay behind.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        try:
+            if self.running:
+                self._process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(timeout=grace_s)
+        finally:
+            # The child leads its own process group: nothing that it started may stay behind, even if an
+            # interrupt cuts the wait short.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()

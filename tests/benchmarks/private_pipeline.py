@@ -29,9 +29,9 @@ from esn_core.learning.optimiser import CentreOptimiser
 from esn_core.learning.releases import gradient_release, gradient_rows
 from esn_core.learning.severity_model import Connectomes, as_matrices, predict
 from esn_core.learning.weights import from_vector, pretrained, to_vector
-from esn_core.privacy import release as releases
 from esn_core.privacy.accounting import mu_for, noise_multiplier_for
 from esn_core.privacy.fixed_point import add_noise, add_up, noise_sd, noise_units, sum_rows
+from esn_core.privacy.release import ReleaseKind, clip_rows
 from esn_core.severity_network.association import CENTRE, association_release, association_rows, centre_rows
 from esn_core.severity_network.candidates import Candidates, Source, candidates_of
 from esn_core.severity_network.selection import SeverityNetwork, masked_input
@@ -85,10 +85,10 @@ class Summing:
     sites: int
 
     def __call__(
-        self, phase: str, kind: releases.ReleaseKind, rows: Iterable[Floats], *, times: int = 1
+        self, phase: str, kind: ReleaseKind, rows: Iterable[Floats], *, times: int = 1
     ) -> tuple[Floats, float]:
         """Return the noisy sum, and the standard deviation of its noise."""
-        totals = [sum_rows(releases.clip_rows(r, kind.l2_bound), kind) for r in rows]
+        totals = [sum_rows(clip_rows(r, kind.l2_bound), kind) for r in rows]
         if self.epsilon is None:
             return add_up(totals, kind), 0.0
         # Secure sum: the noise of one mechanism, shared out; local: each site adds all of it.
@@ -218,7 +218,9 @@ Found = dict[Key, tuple[float, float | None]]
 """r and MAE."""
 
 
-def one_world(seed: int, *, epsilons: Sequence[float], fine_tune: bool) -> Found:
+def one_world(
+    seed: int, *, epsilons: Sequence[float], fine_tune: bool, sources: Sequence[str] = SOURCES
+) -> Found:
     """Return (r, MAE) of every row in one world."""
     atlas = load_atlas(ATLAS)
     rng = np.random.default_rng(seed)
@@ -227,7 +229,7 @@ def one_world(seed: int, *, epsilons: Sequence[float], fine_tune: bool) -> Found
     model = pretrained(WEIGHTS)
     sites = len(consortium.training_sites)
     found: Found = {}
-    for source in SOURCES:
+    for source in sources:
         chosen = candidates_of(source, atlas, consortium.template, pairs=pairs if source == "list" else ())
         study = Study(atlas, consortium, chosen)
         for epsilon, trust in [(None, "none"), *((e, t) for e in epsilons for t in TRUSTS)]:
@@ -272,13 +274,19 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=8)
     parser.add_argument("--seed", type=int, default=8300)
     parser.add_argument("--epsilon", type=float, action="append", help="1, 3 and 8 unless given")
+    parser.add_argument("--candidates", action="append", choices=SOURCES, help="all of them unless given")
     parser.add_argument("--fine-tune", action="store_true", help="also with DP-SGD, under secure sum")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     started, worlds = time.monotonic(), []
     for index in range(asked.worlds):
         worlds.append(
-            one_world(asked.seed + index, epsilons=asked.epsilon or EPSILONS, fine_tune=asked.fine_tune)
+            one_world(
+                asked.seed + index,
+                epsilons=asked.epsilon or EPSILONS,
+                fine_tune=asked.fine_tune,
+                sources=asked.candidates or SOURCES,
+            )
         )
         print(f"world {index + 1} of {asked.worlds}: {time.monotonic() - started:.0f} s", file=sys.stderr)
     rows = table(worlds)

@@ -1,6 +1,6 @@
 """What the networks reach without privacy: unseen sites, random scores, other predictors, another world.
 
-    python tests/benchmarks/severity_bars.py [--json] [--worlds N] [--seed S]
+    python tests/benchmarks/severity_bars.py [--json] [--worlds N] [--seed S] [--kind KIND ...]
 
 Worlds of `esn_core.simulation.consortium`: the clinical one, the weak one, and the one that is not additive.
 """
@@ -129,13 +129,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worlds", type=int, default=8)
     parser.add_argument("--seed", type=int, default=8400)
+    parser.add_argument("--kind", action="append", choices=WORLDS, help="of world; all of them unless given")
     parser.add_argument(
         "--published", type=int, default=3, help="worlds for the published network, 50 s each"
     )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     said = {}
-    for name in WORLDS:
+    for name in asked.kind or WORLDS:
         found = []
         for index in range(asked.worlds):
             started = time.process_time()

@@ -19,7 +19,7 @@ from esn_server.link.registration import register_site
 from esn_server.link.transport import Transport
 from esn_server.service.address import read_address
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 ECHO_SITE = Path(__file__).parents[1] / "federation" / "echo_site.py"
 # The size of the compact model's weights, about: what a question of the training phase carries.
@@ -35,7 +35,7 @@ def started_federation(directory: Path) -> Iterator[tuple[Transport, set[int]]]:
         command = [sys.executable, "-m", "esn_server.cli.main", "start", str(directory / "centre"), *ports]
         log = directory / "centre.log"
         centre = stack.enter_context(ChildProcess(command, log_file=log, environment={}))
-        assert centre.wait_until((directory / "centre" / "link.json").exists, timeout_s=90)
+        assert centre.wait_until((directory / "centre" / "link.json").exists, timeout_s=300)
         where = read_address(directory / "centre")
         nodes = set()
         for name in ("north", "south", "east"):
@@ -70,6 +70,6 @@ def test_overhead_per_question(benchmark, tmp_path):
         question_s = ask(transport, nodes)
         benchmark.extra_info["cold_start_s"] = cold_start_s
         benchmark.pedantic(ask, args=(transport, nodes), rounds=6, iterations=1)
-    # The bars are 4 s per question and 25 s to the first one; twice that on a machine with other work.
-    assert question_s < 8
-    assert cold_start_s < 50
+    if benchmark.enabled:  # seconds mean something where nothing else is being done: make bench
+        assert question_s < 4
+        assert cold_start_s < 25

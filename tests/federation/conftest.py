@@ -33,7 +33,7 @@ def started_centre(directory: Path, *, host: str = "127.0.0.1") -> Iterator[Chil
         *("--host", host, "--port", str(free_port()), "--health-port", str(free_port())),
     ]
     with ChildProcess(command, log_file=directory / "logs" / "centre.log", environment={}) as process:
-        assert process.wait_until((directory / "link.json").exists, timeout_s=90), process.last_words()
+        assert process.wait_until((directory / "link.json").exists, timeout_s=300), process.last_words()
         yield process
 
 
@@ -58,12 +58,12 @@ class Site:
     process: subprocess.Popen[str]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def centre(
     tmp_path_factory: pytest.TempPathFactory,
     open_centre: Callable[[Path], contextlib.AbstractContextManager[Centre]],
 ) -> Iterator[Centre]:
-    """A centre with certificates, started as an operator starts it."""
+    """A centre with certificates, started as an operator starts it; every test of this process may use it."""
     with open_centre(tmp_path_factory.mktemp("centre") / "centre") as centre:
         yield centre
 
@@ -81,9 +81,10 @@ def bundle_with_code() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="module")
-def site_process(centre: Centre) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a hospital's process; what still runs at the end of the module is stopped."""
+@contextlib.contextmanager
+def site_processes(centre: Centre) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start hospitals' processes; what still runs when the block is left is stopped."""
+    started: list[subprocess.Popen[str]] = []
     with contextlib.ExitStack() as stack:
 
         def start(
@@ -93,49 +94,62 @@ def site_process(centre: Centre) -> Iterator[Callable[..., subprocess.Popen[str]
             ca: Path = centre.ca_certificate,
             allowed: tuple[str, ...] = (bundle_sha256(),),
         ) -> subprocess.Popen[str]:
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [
-                        sys.executable,
-                        Path(__file__).parent / "echo_site.py",
-                        directory,
-                        address,
-                        ca,
-                        *allowed,
-                    ],
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    cwd=directory,
-                )
-            )
-            stack.callback(process.terminate)
+            program = Path(__file__).parent / "echo_site.py"
+            command = [sys.executable, program, directory, address, ca, *allowed]
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=directory)
+            started.append(stack.enter_context(process))
             return process
 
+        try:
+            yield start
+        finally:
+            for process in started:  # all of them at once, and each is waited for
+                process.terminate()
+
+
+def enrolment(
+    centre: Centre, start: Callable[..., subprocess.Popen[str]], factory: pytest.TempPathFactory
+) -> Callable[..., Site]:
+    """Return a function that enrols a new hospital and starts it."""
+
+    def enrol(**settings: object) -> Site:
+        directory = factory.mktemp("site")
+        create_node_key(directory / "node_key")
+        node_id = register_site(centre.directory, centre.address, directory / "node_key.pub")
+        return Site(directory, node_id, start(directory, **settings))
+
+    return enrol
+
+
+@pytest.fixture
+def site_process(centre: Centre) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a hospital's process, until the end of the test."""
+    with site_processes(centre) as start:
         yield start
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def enrolled_site(
     centre: Centre,
     site_process: Callable[..., subprocess.Popen[str]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Site]:
-    """Enrol a new hospital and start it."""
-
-    def start(**settings: object) -> Site:
-        directory = tmp_path_factory.mktemp("site")
-        create_node_key(directory / "node_key")
-        node_id = register_site(centre.directory, centre.address, directory / "node_key.pub")
-        return Site(directory, node_id, site_process(directory, **settings))
-
-    return start
+    """Enrol a new hospital and start it, until the end of the test."""
+    return enrolment(centre, site_process, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def three_sites(enrolled_site: Callable[..., Site], bundle_with_code: bytes) -> list[Site]:
+def lasting_site(centre: Centre, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Site]]:
+    """Enrol a new hospital and start it, until the end of the module."""
+    with site_processes(centre) as start:
+        yield enrolment(centre, start, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def three_sites(lasting_site: Callable[..., Site], bundle_with_code: bytes) -> list[Site]:
     """Three hospitals; the last one has carelessly agreed to the bundle with code."""
     careless = (bundle_sha256(), sha256(bundle_with_code).hexdigest())
-    return [enrolled_site(), enrolled_site(), enrolled_site(allowed=careless)]
+    return [lasting_site(), lasting_site(), lasting_site(allowed=careless)]
 
 
 @pytest.fixture(scope="session")
@@ -203,7 +217,7 @@ def ask() -> Callable[[Transport, list[Site], bytes], dict[int, Reply]]:
     """Ask sites one question, once they are online, and wait for all of the replies."""
 
     def ask(transport: Transport, sites: list[Site], body: bytes) -> dict[int, Reply]:
-        deadline_s = time.monotonic() + 60.0
+        deadline_s = time.monotonic() + 300.0
         nodes = {site.node_id for site in sites}
         while not nodes <= transport.online():
             assert time.monotonic() < deadline_s, "a site did not come online"

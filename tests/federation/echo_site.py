@@ -33,7 +33,7 @@ def main(directory: Path, address: str, ca_certificate: Path, *allowed_bundles: 
                 state_directory=directory / "state",
                 allowed_bundles=lambda: frozenset(allowed_bundles),
                 audit=lambda line: print(line, file=audit),
-                connect_timeout_s=15.0,
+                connect_timeout_s=60.0,
             )
             join(settings, answer)
         except EsnError as error:

@@ -13,7 +13,7 @@ import pytest
 
 from esn_core.errors import StudyError
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
 PROGRAM = Path(__file__).parent / "tiny_hospital.py"
 SITES = ("north", "south", "west")
@@ -87,7 +87,7 @@ def test_a_full_disk_ends_the_study_in_words_and_it_goes_on_after_the_cure(feder
             assert study.poll() is None, log.read_text()[-3000:]
             time.sleep(0.05)
         disk.fill()
-        status = study.wait(300)
+        status = study.wait(900)
     words = log.read_text()
     assert status == StudyError.exit_status, words[-3000:]
     assert "Traceback" not in words
@@ -103,6 +103,6 @@ def test_a_full_disk_ends_the_study_in_words_and_it_goes_on_after_the_cure(feder
     assert all(guard.running for guard in guards)
     done = steps(directory / f"{STUDY}.sqlite")
     disk.free()
-    again = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert again.returncode == 0, again.stderr[-3000:]
     assert steps(directory / f"{STUDY}.sqlite") == 7 > done >= 2

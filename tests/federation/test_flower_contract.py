@@ -12,6 +12,7 @@ from flwr.proto import control_pb2, fab_pb2, message_pb2, runtime_pb2, task_pb2
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.protobuf.client import ProtobufClient
 from flwr.supercore.retry import RetryInvoker, http_retry
+from flwr.supercore.state.alembic import utils
 from flwr.superlink.grid import HttpGrid
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.runtime import run_clientapp
@@ -19,6 +20,7 @@ from flwr.supernode.runtime import run_clientapp
 import esn_client.link.guard
 import esn_server.app
 import esn_server.link.flower_run
+import esn_server.link.flower_superlink
 import esn_server.link.grid
 
 
@@ -54,7 +56,12 @@ def test_flower_is_the_version_that_the_contracts_were_written_for():
     ("module", "name"),
     [
         found
-        for ours in (esn_client.link.guard, esn_server.link.grid, esn_server.link.flower_run)
+        for ours in (
+            esn_client.link.guard,
+            esn_server.link.flower_superlink,
+            esn_server.link.grid,
+            esn_server.link.flower_run,
+        )
         for found in imports_of(ours)
     ],
 )
@@ -115,6 +122,12 @@ def test_the_grid_retries_with_the_invoker_that_we_replace():
     assert "retry_invoker=self._retry_invoker" in inspect.getsource(HttpGrid._connect), advice(
         "HttpGrid._connect"
     )
+
+
+def test_the_superlink_makes_its_database_with_the_settings_that_we_mend():
+    workflow = inspect.getsource(utils._run_migration_workflow)
+    assert "config = build_alembic_config(engine)" in workflow, advice("build_alembic_config")
+    assert parameters_of(utils.build_alembic_config) == ["engine"], advice("build_alembic_config's parameter")
 
 
 def test_the_words_of_the_supernode_that_we_wait_for_are_still_said():

@@ -9,7 +9,7 @@ import pytest
 
 from esn_core.errors import StudyError
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(2700)]
 
 PROGRAM = Path(__file__).parent / "tiny_hospital.py"
 SITES = ("north", "south", "west")
@@ -25,8 +25,8 @@ GIGABYTE = "a gigabyte"
 
 
 @pytest.fixture(scope="module")
-def hospitals(centre, tiny_hospitals, protocol_content):
-    directory = centre.directory.parent / "study"
+def hospitals(centre, tiny_hospitals, protocol_content, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("hostile")
     protocol = {
         **protocol_content,
         "privacy": {**protocol_content["privacy"], "trust": "secure-sum"},
@@ -44,7 +44,7 @@ def line_of_the_failed_study(hospitals, centre, what):
     misbehaviour.write_text(what)
     try:
         ended = subprocess.run(
-            command(hospitals, centre, what), capture_output=True, text=True, timeout=400, check=False
+            command(hospitals, centre, what), capture_output=True, text=True, timeout=1200, check=False
         )
     finally:
         misbehaviour.unlink()
@@ -63,7 +63,7 @@ def command(hospitals, centre, what):
 
 def finish(hospitals, centre, what):
     again = subprocess.run(
-        command(hospitals, centre, what), capture_output=True, text=True, timeout=400, check=False
+        command(hospitals, centre, what), capture_output=True, text=True, timeout=1200, check=False
     )
     assert again.returncode == 0, again.stderr[-2000:]
 

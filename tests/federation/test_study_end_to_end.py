@@ -29,7 +29,7 @@ from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import load_centre_key
 from esn_server.report.result import read_result
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 SITES = ("north", "south", "west")
 CHILDREN, CONTROLS, ROUNDS = 10, 2, 2
@@ -103,7 +103,7 @@ def kill_after_two_sums(federation):
     directory = federation.directory
     arguments = (str(directory / "centre"), str(directory / "protocol.toml"), "--out", str(directory / "run"))
     with background("server", "run", *arguments, log=directory / "killed.log") as first:
-        assert first.wait_until(lambda: finished_steps(directory / "run") >= 2, timeout_s=90)
+        assert first.wait_until(lambda: finished_steps(directory / "run") >= 2, timeout_s=300)
         os.kill(first.pid, signal.SIGKILL)
     # It goes on from a copy, as it would on another machine.
     shutil.copytree(directory / "run", directory / "copy")
@@ -144,7 +144,7 @@ def federation(tmp_path_factory):
         serving = processes.enter_context(
             background("server", "start", str(centre), *ports, log=directory / "centre.log")
         )
-        assert serving.wait_until(lambda: "ready" in " ".join(serving.log_lines()), timeout_s=60)
+        assert serving.wait_until(lambda: "ready" in " ".join(serving.log_lines()), timeout_s=300)
         for site in SITES:
             data = directory / site
             esn(
@@ -158,7 +158,7 @@ def federation(tmp_path_factory):
             "server",
             *("protocol", "new", str(centre), "--study", "test", "--epsilon", "8", "--delta", "0.001"),
             *("--split-salt", "test-119", "--simulated", "--training-rounds", str(ROUNDS)),
-            *("--deadline-s", "90", "--out", str(protocol)),
+            *("--deadline-s", "300", "--out", str(protocol)),
         )
         lower_minimum(protocol)
         esn("server", "protocol", "sign", str(centre), str(protocol))

@@ -1,6 +1,7 @@
 """A consortium in one process: real hospitals, real gates and ledgers, connectomes instead of scans."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -106,13 +107,14 @@ class Consortium:
         )
 
 
-@pytest.fixture
-def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
-    """A function that builds a consortium under given privacy rules."""
-    opened = []
+@pytest.fixture(scope="session")
+def build_consortium(protocol_content, more_sites, centre_key):
+    """A function that builds a consortium in a directory, and lists the files that it keeps open."""
     roster, keys = more_sites
 
     def make(
+        directory,
+        opened,
         *,
         exact=False,
         consent=True,
@@ -129,7 +131,7 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
         **privacy,
     ):
         def disk(whose):
-            return (disks or {}).get(whose, tmp_path)
+            return (disks or {}).get(whose, directory)
 
         content = {**protocol_content, "privacy": {**protocol_content["privacy"], **privacy}}
         content["analyses"] = analyses or {}
@@ -194,9 +196,16 @@ def make_consortium(tmp_path, protocol_content, more_sites, centre_key):
         )
         return Consortium(signed, cohorts, ledgers, link, store, rounds)
 
-    yield make
-    for ledger in opened:
-        ledger.close()
+    return make
+
+
+@pytest.fixture
+def make_consortium(tmp_path, build_consortium):
+    """A function that builds a consortium under given privacy rules."""
+    opened = []
+    yield partial(build_consortium, tmp_path, opened)
+    for file in opened:
+        file.close()
 
 
 def draw_cohort(rng):

@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 
+from esn_client.answers.hospital import ROWS
+from esn_client.answers.study import Study
 from esn_client.cohort.participants import Participant, read_phenotypes
+from esn_client.privacy_audit.audit import _arrays
 from esn_core.errors import DataError, ProtocolError
 from esn_core.learning.weights import pretrained, to_vector
 from esn_core.messages.answer import Answer
 from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.data_dictionary import Phenotype
+from esn_core.protocol.phases import PHASES as TABLE
+from esn_core.protocol.price import price_of
 
 WEIGHTS = to_vector(pretrained("compact-3"))
 
@@ -78,6 +83,80 @@ def test_every_phase_refuses_arrays_that_are_missing_unknown_or_of_another_lengt
 def test_every_phase_refuses_a_round_that_the_protocol_has_not(ask, phase):
     last = 3 if phase == "gradient" else 1
     assert ask(phase, round_=last, **arrays_of(ask, phase)).refusal.error == "ProtocolError"
+
+
+# --- the phases that a protocol has to ask for -----------------------------------------------------------
+
+SITES = ("north", "south", "west", "east")
+ANALYSES = {
+    "cohort": True,
+    "cross_site": True,
+    "folds": 3,
+    "random_scores": 1,
+    "explanation": True,
+    "network": {"t_threshold": 2.5, "null_draws": 18, "bootstrap_draws": 15, "minimum_children": 16},
+    "neurocognition": {
+        "rounds": 2,
+        "models": [["gase"], ["predicted_gase"]],
+        "outcomes": [{"name": "verbal", "column": "verbal_score", "impaired_below": 95.0}],
+    },
+    "exact": ["cohort", "explanation", "network", "neurocognition"],
+}
+PHENOTYPES = {"verbal_score": {"kind": "number", "unit": "standard score", "range": (40, 160)}}
+# Those that a protocol has in the place of others, or that change all questions after them.
+OTHERWISE = {
+    "combat": {"harmonisation": "combat"},
+    "local-update": {"training": {"strategy": "fedavg", "local_steps": 2}},
+}
+
+
+@pytest.fixture
+def ask_for(make_consortium, more_sites):
+    """A function that asks a hospital of exact sums for a phase, with given arrays and round."""
+
+    def prepare(phase):
+        consortium = make_consortium(
+            exact=True,
+            trust="secure-sum",
+            sites=SITES,
+            analyses=ANALYSES,
+            phenotypes=PHENOTYPES,
+            **OTHERWISE.get(phase, {}),
+        )
+        study = Study("north", consortium.protocol, consortium.cohorts["north"], "cpu")
+
+        def ask_one(arrays, *, round_=0):
+            number = QuestionId(
+                protocol_sha256=consortium.protocol.sha256, run="r1", phase=phase, round=round_, attempt=0
+            )
+            question = Question(number, arrays, participants=SITES)
+            body = consortium.link.hospitals[1].reply(question.to_bytes(consortium.link.centre_key))
+            return Answer.from_bytes(body, more_sites[1]["north"][0].public_key())
+
+        ask_one.rounds = price_of(consortium.protocol).of(phase).releases
+        ask_one.arrays = dict(_arrays(phase, study))
+        ask_one.ledger = consortium.ledgers["north"]
+        return ask_one
+
+    return prepare
+
+
+@pytest.mark.parametrize("phase", [phase for phase in ROWS if phase not in PHASES])
+def test_every_other_phase_refuses_wrong_arrays_and_rounds_and_then_answers(ask_for, phase):
+    ask = ask_for(phase)
+    right = ask.arrays
+    assert set(right) == TABLE[phase].arrays
+    wrong = [
+        {**right, "more": np.ones(1)},
+        *({k: v for k, v in right.items() if k != name} for name in right),
+    ]
+    assert {ask(arrays).refusal.error for arrays in wrong} == {"ProtocolError"}
+    assert ask(right, round_=ask.rounds).refusal.error == "ProtocolError"
+    longer = [{**right, name: np.append(right[name], 0.0)} for name in right]
+    assert all(ask(arrays).refusal is not None for arrays in longer)
+    assert ask.ledger.entries() == []
+    assert ask(right, round_=ask.rounds - 1).total is not None
+    assert len(ask.ledger.entries()) == 1
 
 
 def test_a_protocol_that_was_not_approved_is_refused(ask):

@@ -1,6 +1,8 @@
 """Both sides log every message: crashes are no difference, and everything else is."""
 
+import copy
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -73,11 +75,24 @@ class Pair:
         path.write_bytes(b"".join(line + b"\n" for line in lines))
 
 
-@pytest.fixture
-def pair(make_consortium, tmp_path, more_sites):
-    pair = Pair(make_consortium(trust="secure-sum"), tmp_path, more_sites[1])
+@pytest.fixture(scope="module")
+def finished(build_consortium, tmp_path_factory, more_sites):
+    """A study that was run to its end, and all that both sides wrote."""
+    opened, directory = [], tmp_path_factory.mktemp("finished")
+    pair = Pair(build_consortium(directory, opened, trust="secure-sum"), directory, more_sites[1])
     pair.run()
-    return pair
+    yield pair
+    for file in opened:
+        file.close()
+
+
+@pytest.fixture
+def pair(finished, tmp_path):
+    """The same, in a copy that a test may change."""
+    mine = copy.copy(finished)
+    mine.directory = shutil.copytree(finished.directory, tmp_path / "copy")
+    mine.centre = mine.directory / "centre"
+    return mine
 
 
 QUESTIONS = 8  # roll call, centre, association, three gradients, calibration, evaluation
@@ -259,9 +274,9 @@ def _question(pair, body):
     return Question.from_bytes(body, pair.consortium.link.centre_key.public_key())
 
 
-def test_a_message_that_cannot_be_logged_is_not_sent(pair):
+def test_a_message_that_cannot_be_logged_is_not_sent(make_consortium, tmp_path, more_sites):
+    pair = Pair(make_consortium(trust="secure-sum"), tmp_path, more_sites[1])
     path = log_of(pair.centre)
-    path.unlink()
     path.mkdir()
     before = len(pair.consortium.link.carried)
     with pytest.raises(Exception, match="the log of messages cannot be written to"):

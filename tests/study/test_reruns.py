@@ -16,7 +16,7 @@ from esn_core.learning.attribution import attributions
 from esn_core.learning.severity_model import as_matrices, predict
 from esn_core.learning.weights import from_vector, pretrained
 from esn_core.messages.question import Question, QuestionId
-from esn_core.privacy import release as releases
+from esn_core.privacy.release import clip_rows
 from esn_core.protocol.rules import CohortRules
 from esn_core.severity_network.association import association_rows
 from esn_core.severity_network.candidates import candidates_of
@@ -174,7 +174,7 @@ def test_attributions_equal_those_of_the_pooled_children(asking_for):
         regions=28,
     )
     slope = findings.calibration[1]
-    expected = 1.5 * releases.clip_rows(each * slope, 1.0).mean(axis=0)
+    expected = 1.5 * clip_rows(each * slope, 1.0).mean(axis=0)
     assert findings.attribution.mean == pytest.approx(expected, abs=1e-10)
     assert findings.attribution.noise_sd == 0
 

@@ -119,7 +119,7 @@ def address(watched):
     server = page_server(lambda: watched.look(), port=port)
     thread = threading.Thread(target=server.run)
     thread.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     while not server.started:
         assert time.monotonic() < deadline
         time.sleep(0.02)

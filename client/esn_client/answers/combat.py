@@ -8,11 +8,11 @@ children, and a protocol that asks for them is without noise.
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from esn_client.answers.study import Study
 from esn_client.cohort.cohort import Split
 from esn_client.gate.gate import Rows
+from esn_core.arrays import Floats
 from esn_core.gase import standardise_severity
 from esn_core.messages.question import Question
 from esn_core.statistics.combat import (
@@ -24,8 +24,6 @@ from esn_core.statistics.combat import (
     combat_rows,
     covariates_of,
 )
-
-Floats = NDArray[np.float64]
 
 
 def sums(_question: Question, study: Study) -> Rows:

@@ -1,10 +1,8 @@
 """What a site answers about the exact severity network: moments, and draws with secret numbers."""
 
-import numpy as np
-from numpy.typing import NDArray
-
 from esn_client.answers.study import Study
 from esn_client.gate.gate import Rows
+from esn_core.arrays import Floats
 from esn_core.messages.question import Question
 from esn_core.privacy.secret_normals import secret_normals
 from esn_core.protocol.analyses import DRAWS_AT_ONCE
@@ -16,8 +14,6 @@ from esn_core.severity_network.exact_releases import (
     network_null_rows,
     network_rows,
 )
-
-Floats = NDArray[np.float64]
 
 
 def moments(_question: Question, study: Study) -> Rows:

@@ -8,8 +8,7 @@ from importlib.metadata import version
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from esn_client.answers import combat, neurocognition, reruns
-from esn_client.answers import exact_network as network
+from esn_client.answers import combat, exact_network, neurocognition, reruns
 from esn_client.answers.study import Study, calibrated
 from esn_client.answers.training import gradients
 from esn_client.cohort.cohort import Split
@@ -19,7 +18,7 @@ from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import EsnError, ProtocolError
 from esn_core.gase import standardise_severity
 from esn_core.learning.attribution import attributions
-from esn_core.learning.local_update import local_update as steps_from
+from esn_core.learning.local_update import take_local_steps
 from esn_core.learning.releases import (
     attribution_release,
     attribution_rows,
@@ -33,7 +32,7 @@ from esn_core.learning.weights import from_vector
 from esn_core.messages.facts import LedgerMark, SiteFacts, size_band
 from esn_core.messages.question import Question
 from esn_core.privacy.release import Children
-from esn_core.protocol.phases import BEFORE_COMBAT, Phase
+from esn_core.protocol.phases import PHASES, PhaseName
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.association import CENTRE, association_release, association_rows, centre_rows
@@ -176,7 +175,7 @@ def local_update(question: Question, study: Study) -> Rows:
     """Take several steps at this site; for each training child, where they led, and the child's loss."""
     split, rules = study.cohort.training, study.protocol.training
     model, inputs = _model_and_inputs(question, study, split)
-    moved = steps_from(
+    moved = take_local_steps(
         model,
         inputs,
         split.gase,
@@ -229,57 +228,32 @@ def _model_and_inputs(question: Question, study: Study, split: Split) -> tuple[S
 
 def rows_of(question: Question, study: Study) -> Rows:
     """Compute the rows that answer a question, for the gate to sum."""
-    return _ROWS[question.id.phase](question, study)
+    return ROWS[question.id.phase](question, study)
 
 
-_ROWS: Mapping[Phase, Callable[[Question, Study], Rows]] = {
+ROWS: Mapping[PhaseName, Callable[[Question, Study], Rows]] = {
+    "cohort": cohort,
+    "combat": combat.sums,
     "centre": centre,
     "association": association,
     "gradient": gradient,
     "local-update": local_update,
     "calibration": calibration,
     "evaluation": evaluation,
-    "cohort": cohort,
-    "combat": combat.sums,
-    "linear": neurocognition.linear,
-    "newton": neurocognition.newton,
-    "comparison": neurocognition.comparison,
-    "ranking": neurocognition.ranking,
     "attribution": attribution,
-    "network": network.moments,
-    "network-null": network.null,
-    "network-bootstrap": network.bootstrap,
     "rerun-association": reruns.association,
     "rerun-calibration": reruns.calibration,
     "rerun-evaluation": reruns.evaluation,
     "fold-evaluation": reruns.fold_evaluation,
+    "network": exact_network.moments,
+    "network-null": exact_network.null,
+    "network-bootstrap": exact_network.bootstrap,
+    "linear": neurocognition.linear,
+    "newton": neurocognition.newton,
+    "comparison": neurocognition.comparison,
+    "ranking": neurocognition.ranking,
 }
-
-
-ARRAYS: Mapping[Phase, frozenset[str]] = {
-    "roll-call": frozenset(),
-    "centre": frozenset(),
-    "association": frozenset({"mean_severity"}),
-    "gradient": frozenset({"weights", "edge_weights"}),
-    "local-update": frozenset({"weights", "edge_weights"}),
-    "calibration": frozenset({"weights", "edge_weights"}),
-    "evaluation": frozenset({"weights", "edge_weights", "calibration"}),
-    "cohort": frozenset(),
-    "combat": frozenset(),
-    "linear": frozenset({"weights", "edge_weights", "calibration"}),
-    "newton": frozenset({"weights", "edge_weights", "calibration", "coefficients"}),
-    "comparison": frozenset({"weights", "edge_weights", "calibration", "coefficients"}),
-    "ranking": frozenset({"weights", "edge_weights", "calibration", "coefficients", "histograms"}),
-    "attribution": frozenset({"weights", "edge_weights", "calibration"}),
-    "network": frozenset(),
-    "network-null": frozenset(),
-    "network-bootstrap": frozenset({"partial"}),
-    "rerun-association": frozenset({"mean_severity"}),
-    "rerun-calibration": frozenset({"edge_weights"}),
-    "rerun-evaluation": frozenset({"edge_weights", "calibration"}),
-    "fold-evaluation": frozenset({"edge_weights", "calibration"}),
-}
-"""The arrays that a question of each phase has."""
+"""What makes the rows of each phase that has a sum over children."""
 
 
 def _check_round(question: Question, protocol: Protocol) -> None:
@@ -293,8 +267,9 @@ def _check_round(question: Question, protocol: Protocol) -> None:
 
 
 def _check_arrays(question: Question, protocol: Protocol) -> None:
-    expected = ARRAYS[question.id.phase]
-    if protocol.cohort.harmonisation == "combat" and question.id.phase not in BEFORE_COMBAT:
+    phase = PHASES[question.id.phase]
+    expected = phase.arrays
+    if protocol.cohort.harmonisation == "combat" and phase.harmonised:
         expected |= {"combat"}
     if set(question.arrays) != expected:
         found = sorted(question.arrays)

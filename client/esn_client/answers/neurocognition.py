@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from esn_client.answers.study import Study, calibrated
 from esn_client.gate.gate import Rows
@@ -22,18 +21,17 @@ from esn_core.analyses.neurocognition import (
     rules_of,
     table_of,
 )
+from esn_core.arrays import Floats
 from esn_core.gase import GASE_LEVELS
 from esn_core.learning.severity_model import predict
 from esn_core.learning.weights import from_vector
 from esn_core.messages.question import Question
 from esn_core.protocol.price import price_of
-from esn_core.statistics import calibration_curve as reliability
-from esn_core.statistics import linear as lines
-from esn_core.statistics import logistic_sums as logistic
-from esn_core.statistics import model_comparison as comparing
-from esn_core.statistics import roc
-
-Floats = NDArray[np.float64]
+from esn_core.statistics.calibration_curve import reliability_rows
+from esn_core.statistics.linear import linear_rows
+from esn_core.statistics.logistic_sums import log_likelihoods, newton_rows
+from esn_core.statistics.model_comparison import vuong_rows
+from esn_core.statistics.roc import delong_rows, histogram_rows
 
 
 class _Children:
@@ -76,7 +74,7 @@ def linear(question: Question, study: Study) -> Rows:
     """Sum the products of predictors and scores of all linear models."""
     children = _Children(question, study)
     rows = [
-        lines.linear_rows(
+        linear_rows(
             children.features(model),
             children.table(model).target,
             feature_norm=model.feature_norm,
@@ -93,7 +91,7 @@ def newton(question: Question, study: Study) -> Rows:
     kinds = children.kinds
     given = kinds.coefficients(question.array("coefficients", kinds.coefficient_count))
     rows = [
-        logistic.newton_rows(
+        newton_rows(
             children.features(model),
             children.table(model).impaired,
             coefficients=coefficients,
@@ -115,7 +113,7 @@ def comparison(question: Question, study: Study) -> Rows:
         models = [(kinds.models[i], given[i]) for i in chosen]
         if kind.name == "vuong":
             first, second = (
-                logistic.log_likelihoods(
+                log_likelihoods(
                     children.features(model),
                     children.table(model).impaired,
                     coefficients=coefficients,
@@ -124,14 +122,14 @@ def comparison(question: Question, study: Study) -> Rows:
                 )
                 for model, coefficients in models
             )
-            rows.append(comparing.vuong_rows(first, second, logit_clip=children.clip))
+            rows.append(vuong_rows(first, second, logit_clip=children.clip))
             continue
         ((model, coefficients),) = models
         said, truth = children.probability(model, coefficients), children.table(model).impaired
         if kind.name == "histogram":
-            rows.append(roc.histogram_rows(said, truth, bins=BINS))
+            rows.append(histogram_rows(said, truth, bins=BINS))
         else:
-            rows.append(reliability.reliability_rows(said, truth, groups=GROUPS))
+            rows.append(reliability_rows(said, truth, groups=GROUPS))
     return Rows(kinds.comparison, np.concatenate(rows, axis=1), children.participants)
 
 
@@ -145,5 +143,5 @@ def ranking(question: Question, study: Study) -> Rows:
     for own in kinds.by_outcome().values():
         values = np.column_stack([children.probability(kinds.models[i], given[i]) for i in own])
         truth = children.table(kinds.models[own[0]]).impaired
-        rows.append(roc.delong_rows(values, truth, histograms=tuple(histograms[i] for i in own)))
+        rows.append(delong_rows(values, truth, histograms=tuple(histograms[i] for i in own)))
     return Rows(kinds.ranking, np.concatenate(rows, axis=1), children.participants)

@@ -37,7 +37,11 @@ def device_for(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
-        raise ConfigError("compute.device is 'cuda', but this machine offers torch no CUDA device")
+        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a build for the CPU alone"
+        raise ConfigError(
+            "compute.device is 'cuda', but this machine offers torch no CUDA device; "
+            f"torch {torch.__version__} is {build}"
+        )
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 

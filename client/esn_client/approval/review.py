@@ -1,7 +1,7 @@
 """A protocol in plain words: what leaves, how often, from whom, and what it costs each child."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -9,34 +9,23 @@ from esn_client.gate.limits import Limits
 from esn_client.gate.policy import violations
 from esn_core.identity.public_keys import identity_text
 from esn_core.identity.signing import fingerprint
-from esn_core.privacy.accounting import epsilon_of
+from esn_core.privacy.accounting import epsilon_of, odds_in_words
 from esn_core.privacy.release import Children
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PHASES
 from esn_core.protocol.price import PhasePrice, Price, price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import signer
+from esn_core.protocol.warnings import Fact, cautions
 
-_WHAT_LEAVES: Mapping[Phase, str] = {
-    "cohort": "numbers, sums of age and sex of children and controls; how many were left out, by reason",
-    "combat": "age, sex, severity and edges, their products and squares, of children about the site's means",
-    "centre": "the number of training children and the sum of their severity scores",
-    "association": "for each candidate edge, the sum of edge strength times severity",
-    "gradient": "the sum of the children's clipped gradients, and of their losses",
-    "local-update": "where several steps of training at this site lead, times its children; without noise",
-    "calibration": "five sums of predicted and clinical severity",
-    "evaluation": "number of held-out children, moments of predicted and clinical GASE, errors; also by GASE",
-    "attribution": "for each candidate edge, what it adds to the held-out children's predictions",
-    "network": "for each candidate edge, its products with severity, age and sex about the site's means",
-    "network-null": "the same products with random numbers that this site draws in the place of severity",
-    "network-bootstrap": "what children add to each edge's correlation, weighed by such random numbers",
-    "rerun-association": "the sums of 'association' without each site or part, and with random scores",
-    "rerun-calibration": "the sums of 'calibration' for each of these reruns",
-    "rerun-evaluation": "the sums of 'evaluation' for each of these reruns; a site is seen by itself in one",
-    "fold-evaluation": "the sums of 'evaluation' over the parts that the reruns left out",
-    "linear": "for each linear model, products of predictors and score",
-    "newton": "for each logistic model, its curvature, its slope and its likelihood",
-    "comparison": "how much better one model predicts impairment than another, summed and squared",
-    "ranking": "histograms of severities and models' predictions, of children with and without impairment",
+# Each has a place and words of its own in the review; any other is listed near its end.
+_SAID_IN_PLACE = {
+    Fact.SIMULATED,
+    Fact.NO_NOISE,
+    Fact.DECLARED_EXACT,
+    Fact.LOCAL_STEPS,
+    Fact.COMBAT,
+    Fact.PUBLISHED_LIST,
+    Fact.NO_COLLUSION,
 }
 
 _LOCAL: Mapping[str, tuple[str, ...]] = {
@@ -58,11 +47,12 @@ def review(protocol: Protocol) -> str:
 
     """
     price = price_of(protocol)
+    known = {caution.fact: caution.words for caution in cautions(protocol)}
     minimum = protocol.cohort.minimum_children
     lines = [
         f"Study {protocol.study}, protocol {protocol.sha256}",
         *_signature(protocol),
-        "All children are simulated." if protocol.simulated else "The children are real patients.",
+        "All children are simulated." if Fact.SIMULATED in known else "The children are real patients.",
         "Sites, with the fingerprints of their keys:",
         *(f"  {entry.site}: {entry.fingerprint}" for entry in protocol.roster),
         "",
@@ -72,25 +62,26 @@ def review(protocol: Protocol) -> str:
     ]
     for phase in price.phases:
         lines += [f"  {phase.phase}, {_times(phase)} from the {phase.children} children:"]
-        lines += [f"    {_WHAT_LEAVES[phase.phase]}"]
+        lines += [f"    {PHASES[phase.phase].leaves}"]
         lines += [f"    {_noise(phase, price.epsilon_alone(phase))}"]
     lines += [
         f"  No sum over fewer than {minimum} children leaves. No image, connectome or score of one child",
         "  does.",
         *_network(protocol),
         "  A site that has fewer refuses, and the refusal itself tells that a split is below the minimum.",
-        *_mixed(protocol),
+        *_mixed(protocol, known),
         "",
-        *_list(protocol),
-        *_who_sees(protocol),
+        *_list(protocol, known),
+        *_who_sees(protocol, known),
         "",
         "What it costs one child",
-        *(_exact() if protocol.privacy.noise == "none" else _cost(price, protocol)),
+        *(_exact() if Fact.NO_NOISE in known else _cost(price, protocol, known)),
         "",
         "What is not covered",
         *_controls(protocol),
         "  The participation of the site itself, and the roll call above.",
         "",
+        *_others(known),
         "This approval is for one run of this protocol. The site's own cap on epsilon holds in any case.",
     ]
     return "\n".join(lines)
@@ -129,15 +120,15 @@ def _network(protocol: Protocol) -> list[str]:
     ]
 
 
-def _mixed(protocol: Protocol) -> list[str]:
+def _mixed(protocol: Protocol, known: Container[Fact]) -> list[str]:
     """Say how the model is trained, and which numbers depend on several children at once."""
     lines = [f"  Training: {protocol.training.in_words}."]
-    if protocol.training.local_steps > 1:
+    if Fact.LOCAL_STEPS in known:
         lines += [
             "  What several steps at this site lead to depends on all of its training children at once: no",
             "  clip bounds what one child does to it. It leaves under masks, weighed by its children.",
         ]
-    if protocol.cohort.harmonisation == "combat":
+    if Fact.COMBAT in known:
         lines += [
             "  ComBat: this site's other children enter a child's harmonised scores, and those of all sites",
             "  what the sites share. No epsilon bounds what any of the sums tells about one child.",
@@ -155,11 +146,11 @@ def _controls(protocol: Protocol) -> list[str]:
     ]
 
 
-def _list(protocol: Protocol) -> list[str]:
+def _list(protocol: Protocol, known: Container[Fact]) -> list[str]:
     """Say what a published list must not have seen."""
-    pairs = len(protocol.severity_network.pairs)
-    if not pairs:
+    if Fact.PUBLISHED_LIST not in known:
         return []
+    pairs = len(protocol.severity_network.pairs)
     return [
         "Where the candidates come from",
         f"  A published list of {pairs} pairs of regions. It is public only for children who were not in the",
@@ -169,7 +160,7 @@ def _list(protocol: Protocol) -> list[str]:
     ]
 
 
-def _who_sees(protocol: Protocol) -> list[str]:
+def _who_sees(protocol: Protocol, known: Container[Fact]) -> list[str]:
     """Say whom the children of this site have to trust."""
     quorum, sites = protocol.rounds.quorum, len(protocol.roster)
     if not protocol.masked:
@@ -186,7 +177,7 @@ def _who_sees(protocol: Protocol) -> list[str]:
         "  site that the centre had invented would hide nothing from it.",
         f"  A sum is formed of {quorum} or more of the {sites} sites.",
     ]
-    if protocol.privacy.noise == "none":
+    if Fact.NO_NOISE in known:
         return [
             *lines,
             "  No noise is added: from sites that tell the centre their own numbers it learns the sum of",
@@ -195,7 +186,7 @@ def _who_sees(protocol: Protocol) -> list[str]:
     lines += [
         f"  The sites share out the noise: each adds a part, and {quorum - colluding} parts are enough.",
     ]
-    if colluding:
+    if Fact.NO_COLLUSION not in known:
         lines += [
             f"  So the figures below hold even if {_sites(colluding)} told the centre everything they know.",
             "  They do not hold if more did.",
@@ -216,30 +207,37 @@ def _exact() -> list[str]:
     ]
 
 
-def _cost(whole: Price, protocol: Protocol) -> list[str]:
+def _cost(whole: Price, protocol: Protocol, known: Container[Fact]) -> list[str]:
     price = whole.noised
     training, held_out = price.epsilon("training"), price.epsilon("held-out")
     worst: Children = "training" if training >= held_out else "held-out"
     replaced = [price.replace_one_epsilon(split) for split in ("training", "held-out")]
+    odds = odds_in_words(price.epsilon(worst))
+    exact = Fact.DECLARED_EXACT in known
+    nothing = "  Nothing of this protocol is declared exact: every sum carries noise."
     return [
-        *_declared_exact(whole),
+        *(_declared_exact(whole) if exact else []),
         f"  A training child: epsilon {training:.2f}; a held-out child: epsilon {held_out:.2f};",
         f"  at delta {price.delta:g}, adding or removing one child (all its scans).",
         f"  Exchanging one child for another: epsilon {replaced[0]:.2f} in training, {replaced[1]:.2f} held",
         "  out.",
         "  An attacker who watches everything raises the odds of a right guess about one child's",
-        f"  presence at most {_factor(price.epsilon(worst))}-fold, except with probability {price.delta:g}.",
+        f"  presence at most {odds}-fold, except with probability {price.delta:g}.",
         "  Of a hundred children who took part, an attacker who accepts one false alarm among a hundred",
         f"  who did not finds at most {100 * price.true_positives(worst):.0f}.",
         *_deserted(price, protocol, worst),
-        *([] if whole.exact else ["  Nothing of this protocol is declared exact: every sum carries noise."]),
+        *([] if exact else [nothing]),
     ]
+
+
+def _others(known: Mapping[Fact, str]) -> list[str]:
+    """Say what else is known not to work, or not to protect."""
+    said = [f"  {words}" for fact, words in known.items() if fact not in _SAID_IN_PLACE]
+    return ["What is known not to work", *said, ""] if said else []
 
 
 def _declared_exact(price: Price) -> list[str]:
     """Say for whom there is no differential privacy, in a protocol that has noise otherwise."""
-    if not price.exact:
-        return []
     children = " and ".join(dict.fromkeys(phase.children for phase in price.exact))
     return [
         f"  Declared EXACT: {', '.join(phase.phase for phase in price.exact)}.",
@@ -275,7 +273,3 @@ def _noise(phase: PhasePrice, epsilon: float) -> str:
 
 def _sites(number: int) -> str:
     return "one other site" if number == 1 else f"{number} other sites"
-
-
-def _factor(epsilon: float) -> str:
-    return f"{math.exp(epsilon):.0f}" if epsilon < 10 else "more than 20,000"

@@ -11,11 +11,21 @@ from esn_core.system.command_line import progress_bar
 
 def simulate(
     directory: Annotated[Path, typer.Argument(help="The BIDS dataset to write.")],
-    site: Annotated[str, typer.Option(help="north, south or west; any name with --connectomes.")],
+    site: Annotated[
+        str, typer.Option(help="north, south, west, east or coast; any name with --connectomes alone.")
+    ],
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal datasets.")],
     connectomes: Annotated[
         Path | None,
-        typer.Option(help="Write derivatives there at once, on desikan-killiany-83, and no scans."),
+        typer.Option(
+            help="Write derivatives there and no scans, on desikan-killiany-83; with --scans on phantom-28."
+        ),
+    ] = None,
+    scans: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --connectomes: so many children have raw scans, to be prepared, instead."
+        ),
     ] = None,
     world: Annotated[
         str,
@@ -28,10 +38,28 @@ def simulate(
     truth: Annotated[Path | None, typer.Option(help="Write the hidden truth here, for tests only.")] = None,
     n_procs: Annotated[int, typer.Option(min=1, help="Subjects at a time.")] = 1,
 ) -> None:
-    """Write a simulated hospital, raw diffusion MRI or connectomes, of children who do not exist."""
-    from esn_client.simulation.connectomes import write_connectomes
+    """Write a simulated hospital, raw diffusion MRI or connectomes or both, of children who do not exist."""
+    from esn_client.simulation.connectomes import write_connectomes, write_partly_scanned
     from esn_client.simulation.scans import write_site
 
+    if connectomes is None and scans is not None:
+        raise ConfigError("--scans is for --connectomes; without it every child has scans")
+    if world != "clinical" and (connectomes is None or scans is not None):
+        raise ConfigError("--world is for --connectomes; scans are simulated of one kind of world alone")
+    if connectomes is not None and scans is not None:
+        write_partly_scanned(
+            directory,
+            connectomes,
+            site=site,
+            seed=seed,
+            children=children,
+            controls=controls,
+            scans=scans,
+            truth=truth,
+            n_procs=n_procs,
+        )
+        typer.echo(str(directory))
+        return
     if connectomes is not None:
         write_connectomes(
             directory,
@@ -45,8 +73,6 @@ def simulate(
         )
         typer.echo(str(directory))
         return
-    if world != "clinical":
-        raise ConfigError("--world is for --connectomes; scans are simulated of one kind of world alone")
     write_site(
         directory, site=site, seed=seed, children=children, controls=controls, truth=truth, n_procs=n_procs
     )

@@ -6,18 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from esn_client.cohort.members import Members, People
 from esn_client.cohort.participants import Participant, read_phenotypes
+from esn_core.arrays import Floats
 from esn_core.connectome.control_offset import control_offset
 from esn_core.errors import DataError
 from esn_core.privacy.release import Children
 from esn_core.protocol.protocol import Protocol
 
 _log = logging.getLogger(__name__)
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from esn_client.cohort.participants import Participant
 from esn_client.imaging.bids.derivatives import Derivative, prepared_visits
 from esn_client.imaging.bids.scans import Visit
 from esn_client.imaging.quality.site_table import read_exclusions
+from esn_core.arrays import Floats
 from esn_core.connectome.template import edge_scores, edge_strengths
 from esn_core.errors import DataError
 from esn_core.protocol.protocol import Protocol
 from esn_core.statistics.matching import Standing
 
 _log = logging.getLogger(__name__)
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ esn_core.errors.GateError: release centre needs rows of shape (2, 2), not (1, 2)
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 
 import numpy as np
@@ -219,7 +220,7 @@ class Gate:
                 dimension=kind.dimension,
                 patients=self._hashes(patients),
                 salt_sha256=salt_fingerprint(self._salt),
-                software=version("esn-federated"),
+                software=_software(),
             ),
             total,
             content_sha256=question.content_sha256,
@@ -429,6 +430,12 @@ def check_budget(
             epsilon_cap=limits.epsilon_cap,
             delta=limits.delta,
         )
+
+
+@cache
+def _software() -> str:
+    """Return our own version; looking it up reads a file and parses it."""
+    return version("esn-federated")
 
 
 def _one_row_each(rows: Rows) -> tuple[Sequence[str], NDArray[np.float64]]:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_client.answers.hospital import ARRAYS, rows_of
+from esn_client.answers.hospital import rows_of
 from esn_client.answers.study import Study
 from esn_client.answers.training import device_for
 from esn_client.cohort.cohort import load_cohort
@@ -47,7 +47,7 @@ from esn_core.errors import DataError, GateError
 from esn_core.learning.weights import pretrained, to_vector
 from esn_core.privacy.accounting import NO_NOISE, epsilon_of, true_positives
 from esn_core.privacy.release import ReleaseKind, clip_rows
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PHASES, PhaseName
 from esn_core.protocol.price import PhasePrice, price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.bootstrap import Partial
@@ -200,27 +200,28 @@ def audit_kind(
     )
 
 
-def _arrays(phase: Phase, study: Study) -> Mapping[str, NDArray[np.float64]]:
+def _arrays(phase: PhaseName, study: Study) -> Mapping[str, NDArray[np.float64]]:
     """Return what a centre could ask with before it knows anything: public weights, all edges alike."""
-    if phase == "centre":
+    wanted = PHASES[phase].arrays
+    if not wanted:
         return {}
-    if phase in ("association", "rerun-association"):
+    if "mean_severity" in wanted:
         return {"mean_severity": np.zeros(1)}
-    if "partial" in ARRAYS[phase]:
+    if "partial" in wanted:
         edges = len(study.candidates.edges)
         nothing = Partial(np.zeros(edges), np.ones(edges), np.zeros((2, edges)), 1.0, np.zeros(2))
         return {"partial": nothing.vector}
-    reruns = 1 if "weights" in ARRAYS[phase] else len(reruns_of(study.protocol))
+    reruns = 1 if "weights" in wanted else len(reruns_of(study.protocol))
     given = {
         "weights": to_vector(pretrained(study.protocol.model.initial_weights)),
         "edge_weights": np.ones(len(study.candidates.edges) * reruns),
         "calibration": np.tile([0.0, 1.0], reruns),
     }
-    if "coefficients" in ARRAYS[phase]:
+    if "coefficients" in wanted:
         kinds = Kinds(models_of(study.protocol))
         given["coefficients"] = np.zeros(kinds.coefficient_count)
         given["histograms"] = np.ones(2 * BINS * len(kinds.models))
-    return {name: given[name] for name in ARRAYS[phase]}
+    return {name: given[name] for name in wanted}
 
 
 def _directions(kind: ReleaseKind, count: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from esn_core.privacy.release import Children
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.price import Price
 
 # Far below one over the number of canaries: the one-run bound pays twice their number times delta.
@@ -99,7 +99,7 @@ class KindAudit:
 
     """
 
-    phase: Phase
+    phase: PhaseName
     children: Children
     releases: int
     numbers: int

@@ -3,20 +3,12 @@
 import math
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from esn_client.privacy_audit.findings import CANARY_DELTA, FALSE_POSITIVES, Audit, Canaries
+from esn_core.privacy.accounting import odds_in_words
+from esn_core.privacy.release import CHILDREN
+from esn_core.protocol.phases import PHASES
 from esn_core.system.files import write_whole
-
-_IN_WORDS = {
-    "combat": "age, sex, severity and edges, their products and squares, about the site's means",
-    "centre": "number of children and sum of their severity",
-    "association": "edge strength times severity, summed for each candidate edge",
-    "gradient": "gradients of the network and loss, summed in one training step",
-    "local-update": "several training steps of this site, times its children",
-    "calibration": "five sums of prediction and severity",
-    "evaluation": "sums of prediction and severity of held-out children",
-}
+from esn_core.system.pages import templates_of
 
 
 def write_page(path: Path, audit: Audit) -> None:
@@ -26,23 +18,17 @@ def write_page(path: Path, audit: Audit) -> None:
 
 def page_text(audit: Audit) -> str:
     """Return the HTML that `write_page` writes."""
-    environment = Environment(
-        loader=PackageLoader("esn_client.privacy_audit", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = _percent
-    environment.filters["epsilon"] = lambda value: f"{value:.2f}" if math.isfinite(value) else "unbounded"
-    return environment.get_template("page.html.j2").render(
+    templates = templates_of("esn_client.privacy_audit")
+    templates.filters["percent"] = _percent
+    templates.filters["epsilon"] = lambda value: f"{value:.2f}" if math.isfinite(value) else "unbounded"
+    return templates.get_template("page.html.j2").render(
         audit=audit,
-        in_words=_IN_WORDS,
+        phases=PHASES,
         noise_found=_noise_found,
         canary_delta=f"{CANARY_DELTA:.6f}",
         false_positives=_percent(FALSE_POSITIVES),
         exact=all(kind.canaries is None for kind in audit.kinds),
-        factor=_factor(max(audit.price.epsilon(split) for split in ("training", "held-out"))),
+        factor=odds_in_words(max(audit.price.noised.epsilon(split) for split in CHILDREN)),
     )
 
 
@@ -56,7 +42,3 @@ def _noise_found(canaries: Canaries) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
-
-
-def _factor(epsilon: float) -> str:
-    return f"{math.exp(epsilon):,.0f}" if epsilon < 10 else "more than 20,000"

@@ -35,7 +35,7 @@ from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.fixed_point import leave_grid
 from esn_core.privacy.release import Children
 from esn_core.privacy.secure_sum import Attempt, unmask
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import signed_with
 
@@ -115,7 +115,7 @@ class Rehearsal:
         """Return how many children of a split a sum needs."""
         return max(self._limits.minimum_children, self.protocol.minimum(children))
 
-    def question(self, phase: Phase, arrays: Mapping[str, NDArray[np.float64]]) -> Question:
+    def question(self, phase: PhaseName, arrays: Mapping[str, NDArray[np.float64]]) -> Question:
         """Return a question of the rehearsed protocol."""
         number = QuestionId(protocol_sha256=self.protocol.sha256, run=_RUN, phase=phase, round=0, attempt=0)
         return Question(number, dict(arrays), participants=self._sites if self.protocol.masked else ())

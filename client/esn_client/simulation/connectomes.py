@@ -1,6 +1,7 @@
-"""Simulated hospitals of connectomes: a table of children and their derivatives, without scans."""
+"""Simulated hospitals of connectomes: a table of children and their derivatives; few have scans, or none."""
 
 import tomllib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,16 +10,22 @@ from numpy.typing import NDArray
 
 from esn_client.imaging.bids.derivatives import Derivative, write_description
 from esn_client.imaging.bids.scans import Visit
-from esn_client.simulation.scans import generator, write_table, write_truth
-from esn_core.connectome.atlas import load_atlas
+from esn_client.simulation.presets import SITES
+from esn_client.simulation.scans import generator, write_dataset, write_table, write_truth
+from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.errors import ConfigError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.simulation.cohort import World, subject_counts
+from esn_core.simulation import tracking
+from esn_core.simulation.cohort import Subject, World, subject_counts
 from esn_core.simulation.consortium import WORLDS
 
 ATLAS = "desikan-killiany-83"
 
 _ORIGIN = "simulated connectome; no scan stands behind it"
+_AS_TRACKED = (
+    "simulated connectome, drawn as the pipeline was seen to read scans of this scanner; "
+    "no scan stands behind it"
+)
 _STREAMLINE_MM = 60.0
 _MEAN_FA = 0.45
 
@@ -60,17 +67,11 @@ def write_connectomes(
         A directory is in use, or there is no such kind of world.
 
     """
-    for path in (directory, derivatives):
-        if path.exists() and any(path.iterdir()):
-            raise ConfigError(f"{path} is not empty; a simulated site needs directories of its own")
+    _require_empty(directory, derivatives)
     if world not in WORLDS:
         raise ConfigError(f"unknown world {world!r}; there are: {', '.join(WORLDS)}")
     rules = WORLDS[world]
     atlas = load_atlas(ATLAS)
-    recipe_text = (files("esn_core.connectome") / "atlases" / f"{ATLAS}.recipe.toml").read_text(
-        encoding="utf-8"
-    )
-    recipe = ImagingRecipe.model_validate(tomllib.loads(recipe_text))
     drawn = World.draw(atlas, rules.world, rng=generator(seed, "world"))
     subjects = drawn.site(
         children=children,
@@ -82,16 +83,106 @@ def write_connectomes(
     directory.mkdir(parents=True, exist_ok=True)
     write_table(directory, subjects, name=site, seed=seed)
     rng = generator(seed, site, "counts")
-    for subject in subjects:
-        counts = _matrix(subject_counts(subject.log_weights, rng=rng), atlas.edges, len(atlas.regions))
-        Derivative(derivatives, Visit(subject.participant, None), recipe).write(
-            _measures(counts),
-            sources={},
-            details={"Origin": _ORIGIN},
-        )
-    write_description(derivatives, source=directory)
+    counts = np.array([subject_counts(subject.log_weights, rng=rng) for subject in subjects])
+    _write_derivatives(derivatives, subjects, counts, atlas=atlas, source=directory, origin=_ORIGIN)
     if truth is not None:
         write_truth(truth, drawn, subjects)
+
+
+def write_partly_scanned(
+    directory: Path,
+    derivatives: Path,
+    *,
+    site: str,
+    seed: int,
+    children: int,
+    controls: int,
+    scans: int,
+    truth: Path | None,
+    n_procs: int = 1,
+) -> None:
+    """Write one simulated hospital of which some children wait as scans; the others were prepared earlier.
+
+    All are of one world, on the phantom's atlas. The connectomes are drawn as the pipeline reads this site's
+    scans (`esn_core.simulation.tracking`), so that those that it makes of the scans lie among them.
+
+    Parameters
+    ----------
+    directory : Path
+        The BIDS dataset with all participants and the scans; it must not exist, or be empty.
+    derivatives : Path
+        The derivative dataset of those without scans, likewise.
+    site : str
+        A name in `SITES`.
+    seed : int
+        Equal seeds give equal bytes, whatever `n_procs`.
+    children, controls : int
+    scans : int
+        How many of the children, the first ones, have raw scans and no connectome.
+    truth : Path or None
+        Where the hidden truth goes, as ``.npz``.
+    n_procs : int
+
+    Raises
+    ------
+    ConfigError
+        There is no such site, more scans are asked for than children, or a directory is in use.
+
+    """
+    if site not in SITES:
+        raise ConfigError(f"unknown site {site!r}; there are: {', '.join(SITES)}")
+    if not 0 < scans <= children:
+        raise ConfigError(f"of {children} children from 1 to {children} can have scans, not {scans}")
+    _require_empty(directory, derivatives)
+    atlas = load_atlas(tracking.ATLAS)
+    world = World.draw(atlas, rng=generator(seed, "world"))
+    subjects = world.site(children=children, controls=controls, rng=generator(seed, site))
+    write_dataset(
+        directory,
+        subjects,
+        atlas=atlas,
+        preset=SITES[site],
+        name=site,
+        seed=seed,
+        n_procs=n_procs,
+        scanned=scans,
+    )
+    earlier = subjects[scans:]
+    counts = tracking.tracking(site).counts(
+        np.array([subject.log_weights for subject in earlier]), rng=generator(seed, site, "counts")
+    )
+    _write_derivatives(derivatives, earlier, counts, atlas=atlas, source=directory, origin=_AS_TRACKED)
+    if truth is not None:
+        write_truth(truth, world, subjects)
+
+
+def _require_empty(*directories: Path) -> None:
+    for path in directories:
+        if path.exists() and any(path.iterdir()):
+            raise ConfigError(f"{path} is not empty; a simulated site needs directories of its own")
+
+
+def _write_derivatives(
+    derivatives: Path,
+    subjects: Sequence[Subject],
+    counts: NDArray[np.float64],
+    *,
+    atlas: Atlas,
+    source: Path,
+    origin: str,
+) -> None:
+    """Write each subject's (n, E) counts as `prepare` would have, by the atlas's shipped recipe."""
+    text = (files("esn_core.connectome") / "atlases" / f"{atlas.name}.recipe.toml").read_text(
+        encoding="utf-8"
+    )
+    recipe = ImagingRecipe.model_validate(tomllib.loads(text))
+    for subject, edges in zip(subjects, counts, strict=True):
+        Derivative(derivatives, Visit(subject.participant, None), recipe).write(
+            _measures(_matrix(edges, atlas.edges, len(atlas.regions))),
+            sources={},
+            details={"Origin": origin},
+        )
+    write_description(derivatives, source=source)
 
 
 def _matrix(values: NDArray[np.float64], edges: NDArray[np.int64], regions: int) -> NDArray[np.float64]:

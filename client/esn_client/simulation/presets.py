@@ -61,4 +61,6 @@ SITES = {
     "north": SitePreset("LAS", 30, None, 4, 1000.0, 0.0, 28.0, 0.1),
     "south": SitePreset("RAS", 32, None, 4, 1000.0, 70.0, 26.0, 0.1),
     "west": SitePreset("LAS", 40, 10, 4, 900.0, 140.0, 20.0, 0.15),
+    "east": SitePreset("RAS", 36, 12, 4, 1000.0, 35.0, 24.0, 0.1),
+    "coast": SitePreset("LAS", 32, None, 4, 1000.0, 105.0, 26.0, 0.1),
 }

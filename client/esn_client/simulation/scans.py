@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import multiprocessing
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from esn_client.imaging.bids.derivatives import BIDS_VERSION
 from esn_client.imaging.bids.scans import segmentation_of
+from esn_client.imaging.pipeline.workers import undisturbed, worker_pool
 from esn_client.simulation.nifti import write_image, write_scan_files
 from esn_client.simulation.presets import SITES, SitePreset
 from esn_core.connectome.atlas import Atlas, load_atlas
@@ -82,6 +81,7 @@ def write_dataset(
     name: str,
     seed: int,
     n_procs: int,
+    scanned: int | None = None,
 ) -> None:
     """Write given subjects as a BIDS dataset, scanned by a given scanner.
 
@@ -96,6 +96,8 @@ def write_dataset(
     seed : int
         Of heads, bundles' places and noise; each participant has a stream of its own.
     n_procs : int
+    scanned : int or None
+        How many have scans, the first ones; the others are in the table alone. None: all.
 
     """
     labels = directory / "derivatives" / "labels"
@@ -114,13 +116,15 @@ def write_dataset(
     (labels / f"seg-{segmentation_of(atlas.name)}_dseg.tsv").write_text(
         "index\tname\n" + rows, encoding="utf-8"
     )
-    tasks = [(directory, s.participant, s.log_weights, atlas, preset, name, seed) for s in subjects]
+    tasks = [(directory, s.participant, s.log_weights, atlas, preset, name, seed) for s in subjects[:scanned]]
     if n_procs == 1:
         for task in tasks:
             _write_scan(*task)
         return
-    with ProcessPoolExecutor(n_procs, multiprocessing.get_context("spawn")) as pool:
-        for future in [pool.submit(_write_scan, *task) for task in tasks]:
+    with worker_pool(n_procs) as pool:
+        with undisturbed():
+            written = [pool.submit(_write_scan, *task) for task in tasks]
+        for future in written:
             future.result()
 
 

@@ -6,6 +6,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -173,7 +174,8 @@ def processor(snapshot: Snapshot) -> str:
     """Look at the device that the settings ask for."""
     from esn_client.answers.training import device_for
 
-    return f"{device_for(snapshot.settings.compute.device)}, as compute.device asks"
+    device = device_for(snapshot.settings.compute.device)
+    return f"{device}, as compute.device asks; torch {version('torch')}"
 
 
 def enrolment(snapshot: Snapshot) -> str:

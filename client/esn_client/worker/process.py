@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from esn_client.answers.hospital import Hospital
-from esn_client.answers.study import Study
-from esn_client.answers.training import device_for
 from esn_client.approval.approvals import Approvals
 from esn_client.cohort.cohort import load_cohort
 from esn_client.cohort.participants import read_participants
@@ -29,6 +27,10 @@ from esn_client.site.state import read_salt
 from esn_core.errors import ConfigError, DataError, EsnError, GateError
 from esn_core.messages.envelope import LARGEST_MESSAGE_BYTES
 from esn_core.protocol.protocol import Protocol
+
+if TYPE_CHECKING:
+    from esn_client.answers.hospital import Hospital
+    from esn_client.answers.study import Study
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ if __name__ == "__main__":
 
 
 @contextmanager
-def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, Approvals]]:
+def open_hospital(settings: SiteSettings) -> Iterator[tuple["Hospital", Approvals]]:
     """Open the ledger and stand ready to answer the approved protocols, those of later included.
 
     Yields
@@ -122,28 +124,35 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple[Hospital, Approvals]
     approvals = Approvals(settings, centre_key=key, audit=audit)
     for digest in approvals.digests():
         approvals.recorded(digest)
-    device = device_for(settings.compute.device)
     participants = read_participants(settings.dataset)
     if not settings.derivatives.is_dir():
         raise DataError(f"{settings.derivatives}: there is no such directory; run 'esn-client prepare' first")
 
-    def load(protocol: Protocol) -> Study:
-        cohort = load_cohort(
-            participants, site=settings.site, derivatives=settings.derivatives, protocol=protocol
-        )
-        return Study(settings.site, protocol, cohort, device)
-
     identity = load_identity_key(settings.identity_key_path)
     with Ledger(settings.ledger_path, identity) as ledger:
         check_against_audit_log(ledger, audit)
+        salt, mask_key = read_salt(settings), load_mask_key(settings.mask_key_path)
+        # Imported when nothing is amiss: torch takes seconds to load, and a site's mistake is told at once.
+        from esn_client.answers.hospital import Hospital
+        from esn_client.answers.study import Study
+        from esn_client.answers.training import device_for
+
+        device = device_for(settings.compute.device)
+
+        def load(protocol: Protocol) -> "Study":
+            cohort = load_cohort(
+                participants, site=settings.site, derivatives=settings.derivatives, protocol=protocol
+            )
+            return Study(settings.site, protocol, cohort, device)
+
         gate = Gate(
             site=settings.site,
             limits=settings.limits,
             ledger=ledger,
             audit=audit,
-            salt=read_salt(settings),
+            salt=salt,
             identity_key=identity,
-            mask_key=load_mask_key(settings.mask_key_path),
+            mask_key=mask_key,
             noise=discrete_gaussian,
         )
         yield Hospital(gate=gate, centre_key=key, approved=approvals.protocol, load=load), approvals

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import nn
 
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
 from esn_core.errors import DataError
 from esn_core.gase import GASE_MIDDLE, GASE_UNIT, standardise_severity
@@ -23,10 +24,9 @@ from esn_core.learning.weights import pretrained
 from esn_core.severity_network.association import association_rows
 from esn_core.severity_network.candidates import Candidates
 from esn_core.severity_network.selection import masked_input
-from esn_core.statistics.agreement import fisher_interval
+from esn_core.statistics.intervals import fisher_interval
 from esn_core.statistics.recalibration import PREDICTION_CLIP, affine, calibration_rows
 
-Floats = NDArray[np.float64]
 Fitted = Callable[[Floats], Floats]
 """Predicts (m,) GASE from (m, E) edge scores."""
 

@@ -30,6 +30,10 @@ def new(
         str, typer.Option(help="phantom-28 for rehearsals; desikan-killiany-83 or aal-116 for real scans.")
     ] = "phantom-28",
     valid_days: Annotated[int, typer.Option(min=1, help="Days until the protocol expires.")] = 365,
+    held_out_fraction: Annotated[
+        float,
+        typer.Option(help="Share of the children that only judge the prediction; training has the rest."),
+    ] = 0.333,
     training_rounds: Annotated[int, typer.Option(min=0, help="Steps of DP-SGD.")] = 8,
     cohort_summary: Annotated[
         bool, typer.Option(help="Ask how children and controls match, and who was left out.")
@@ -69,6 +73,7 @@ def new(
         epsilon=epsilon,
         delta=delta,
         split_salt=split_salt,
+        held_out_fraction=held_out_fraction,
         training_rounds=training_rounds,
         deadline_s=deadline_s,
         atlas=atlas,

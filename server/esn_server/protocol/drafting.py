@@ -2,7 +2,7 @@
 
 import datetime
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Literal
 
@@ -14,29 +14,10 @@ from esn_core.errors import ConfigError
 from esn_core.identity.roster import RosterEntry
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.analyses import Analyses
-from esn_core.protocol.phases import Phase, PlannedPhase, planned_phases
+from esn_core.protocol.phases import PHASES, Asked, PhaseName, planned_phases
 from esn_core.protocol.signature import today_utc
 from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS
 from esn_server.link.bundle import bundle_sha256
-
-# How a budget is divided, before what is not asked is left out: most of it finds the network (METHOD).
-_PARTS: Mapping[Phase, float] = {
-    "cohort": 0.02,
-    "centre": 0.05,
-    "association": 0.70,
-    "gradient": 0.10,
-    "calibration": 0.15,
-    "rerun-association": 0.45,
-    "rerun-calibration": 0.10,
-    "fold-evaluation": 0.10,
-    "evaluation": 1.0,
-    "rerun-evaluation": 0.5,
-    "attribution": 0.2,
-    "linear": 0.2,
-    "newton": 0.8,
-    "comparison": 0.2,
-    "ranking": 0.2,
-}
 
 _SCORE = {"kind": "number", "unit": "standard score, mean 100, sd 15", "range": [40, 160]}
 _PHENOTYPES = {
@@ -100,6 +81,7 @@ def analyses_of(*, network: bool, neurocognition: bool, exact: Sequence[str], **
 
 
 VALID_DAYS = 365
+HELD_OUT_FRACTION = 0.333
 
 
 def example() -> str:
@@ -137,6 +119,7 @@ def draft(
     training_rounds: int,
     deadline_s: float,
     atlas: str = "phantom-28",
+    held_out_fraction: float = HELD_OUT_FRACTION,
     analyses: Analyses,
     valid_days: int = VALID_DAYS,
 ) -> str:
@@ -164,6 +147,8 @@ def draft(
         Longest that one question may take.
     atlas : str
         One that ships: its imaging recipe and its pre-trained weights are taken.
+    held_out_fraction : float
+        Of the children, by hash; they judge the prediction and train nothing.
     analyses : Analyses
         What is asked beyond the network and its prediction.
     valid_days : int
@@ -190,7 +175,7 @@ def draft(
         bundle_sha256=bundle_sha256(),
         roster=[entry.model_dump() for entry in roster],
         imaging=tomllib.loads(recipe),
-        held_out_fraction=0.333,
+        held_out_fraction=held_out_fraction,
         split_salt=split_salt,
         training_rounds=training_rounds,
         learning_rate=0.001,
@@ -204,7 +189,7 @@ def draft(
         analyses=analyses.model_dump(mode="json", exclude_none=True),
         phenotypes=_PHENOTYPES if analyses.neurocognition else {},
         shares=_shares(
-            planned_phases(training_rounds=training_rounds, local_steps=1, combat=False, analyses=analyses)
+            Asked(training_rounds=training_rounds, local_steps=1, combat=False, analyses=analyses)
         ),
     )
 
@@ -219,14 +204,18 @@ def _enough_children(analyses: Analyses, *, sites: int) -> Analyses:
     return analyses.model_copy(update={"network": rules})
 
 
-def _shares(phases: Sequence[PlannedPhase]) -> dict[Phase, float]:
+def _shares(asked: Asked) -> dict[PhaseName, float]:
     """Divide the budget of each split among its phases; three decimals, which sum to 1."""
-    shares: dict[Phase, float] = {}
+    shares: dict[PhaseName, float] = {}
     for children in CHILDREN:
-        named = [p.phase for p in phases if p.children == children and not p.exact]
-        whole = sum(_PARTS[phase] for phase in named)
-        rounded = {phase: max(round(_PARTS[phase] / whole, 3), 0.001) for phase in named}
-        largest = max(named, key=lambda phase: rounded[phase])
+        parts = {
+            planned.phase: PHASES[planned.phase].share or 0.0
+            for planned in planned_phases(asked)
+            if planned.children == children and not planned.exact
+        }
+        whole = sum(parts.values())
+        rounded = {phase: max(round(part / whole, 3), 0.001) for phase, part in parts.items()}
+        largest = max(rounded, key=lambda phase: rounded[phase])
         rounded[largest] = round(rounded[largest] + 1 - sum(rounded.values()), 3)
         shares |= rounded
     return shares

@@ -16,6 +16,7 @@ from esn_core.protocol.signature import (
     signer,
     today_utc,
 )
+from esn_core.protocol.warnings import cautions
 from esn_core.system.files import write_whole
 from esn_server.enrolment.centre_keys import load_centre_key
 from esn_server.enrolment.sites import require_enrolled
@@ -25,7 +26,7 @@ _HEAD = "\n# By the centre, over all of the above; 'esn-server protocol sign' wr
 
 
 def validate(path: Path) -> str:
-    """Return what a protocol is, in three lines.
+    """Return what a protocol is, in three lines, and what is known not to work or not to protect in it.
 
     Raises
     ------
@@ -38,7 +39,7 @@ def validate(path: Path) -> str:
         found = signer(protocol)
     except ProtocolError as fault:
         raise ProtocolError(f"{path}: {fault}") from fault
-    price = price_of(protocol)
+    price = price_of(protocol).noised
     by = "unsigned, a draft" if found is None else f"signed by {fingerprint(found)}"
     costs = (
         "exact sums, without differential privacy"
@@ -52,6 +53,7 @@ def validate(path: Path) -> str:
             f"protocol {protocol.sha256}, {by}",
             f"study {protocol.study}: {len(protocol.roster)} sites; {state}, last day {protocol.expires}",
             costs,
+            *(f"warning: {caution.words}" for caution in cautions(protocol)),
         )
     )
 

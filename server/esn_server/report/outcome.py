@@ -9,6 +9,7 @@ from esn_core.connectome.atlas import load_atlas
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.price import Price
 from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.warnings import LARGEST_NOISE_IN_R, cautions
 from esn_core.severity_network.candidates import Source
 from esn_core.severity_network.selection import SeverityNetwork as Network
 from esn_server.report.analyses import Harmonisation
@@ -226,25 +227,15 @@ def _network(protocol: Protocol, network: Network) -> SeverityNetwork:
 
 
 def _warnings(protocol: Protocol, findings: Findings) -> list[str]:
-    said = []
-    privacy = protocol.privacy
-    if protocol.simulated:
-        said.append("Every child of this study is simulated: no figure says anything about patients.")
-    if privacy.noise == "none":
-        said.append("This study was run without noise: its sums are not differentially private.")
-    elif privacy.epsilon <= 1 and privacy.trust == "local":
-        said.append("Noise added by each site alone at epsilon 1 or less is known to leave no usable result.")
-    if privacy.noise != "none" and protocol.masked and privacy.colluding_sites == 0:
-        said.append(
-            "A site that subtracts its own share of the noise sees the others under less noise than ε says."
-        )
+    """Say what the protocol is known not to do, and what the findings do not allow to conclude."""
+    said = [caution.words for caution in cautions(protocol)]
     noise = findings.r_noise_sd
     if findings.agreement.r is not None and noise is None:
         said.append(
             "The privacy noise is so large that r is often undefined when as much is added once more: "
             "this r carries no information."
         )
-    if noise is not None and noise > 0.1:
+    if noise is not None and noise > LARGEST_NOISE_IN_R:
         said.append(
             f"Privacy noise alone gives r a standard deviation of {noise:.2f}; "
             "the interval of r does not contain it."

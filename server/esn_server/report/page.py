@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from esn_core.connectome.atlas import Atlas
+from esn_core.protocol.phases import PHASES
 from esn_core.system.files import write_whole
+from esn_core.system.pages import templates_of
 from esn_server.report.figures.brain import connectogram, glass_brain
 from esn_server.report.figures.correlations import correlations
 from esn_server.report.figures.drawing import Drawing
@@ -17,30 +17,6 @@ from esn_server.report.wording import chance, fixed, interval, signed
 
 STRONGEST = 12
 """Edges in the table that is always open; the table below it, folded, holds all of them."""
-
-_PHASES = {
-    "roll-call": "readiness, versions and cohort band; no sum over children",
-    "combat": "age, sex, severity and connections, their products and squares, about each site's means",
-    "centre": "number of training children and sum of their scores",
-    "association": "for each candidate connection, the sum of its strength times the score",
-    "gradient": "clipped gradient of the model and clipped loss, one sum a round",
-    "local-update": "where a site's own training steps lead, times its children; and their loss",
-    "calibration": "five sums: children, predictions, their squares, scores, and products of the two",
-    "cohort": "number, age and sex of children and controls; who was left out, by reason",
-    "attribution": "for each candidate connection, what it adds to the predictions",
-    "network": "for each candidate connection, its products with score, age and sex",
-    "network-null": "as network, with random numbers in the place of the score",
-    "network-bootstrap": "what children add to each correlation, weighed by random numbers",
-    "rerun-association": "as association, without each site or part, and with random scores",
-    "rerun-calibration": "as calibration, for each rerun",
-    "rerun-evaluation": "as evaluation, for each rerun",
-    "fold-evaluation": "as evaluation, over the parts that were left out",
-    "linear": "for each linear model, products of predictors and score",
-    "newton": "for each logistic model, curvature, slope and likelihood",
-    "comparison": "histograms and calibration of each model; how much better one is than its rival",
-    "ranking": "DeLong's components of each outcome's models",
-    "evaluation": "moments of predictions and scores, absolute error; by GASE: count, predictions, squares",
-}
 
 
 def write_page(result: StudyResult, atlas: Atlas, path: Path, *, no_noise: StudyResult | None = None) -> None:
@@ -68,23 +44,17 @@ def write_page(result: StudyResult, atlas: Atlas, path: Path, *, no_noise: Study
 
 def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None = None) -> str:
     """Return the HTML that `write_page` writes; see there."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["fixed"] = fixed
-    environment.filters["signed"] = signed
-    environment.filters["interval"] = interval
-    environment.filters["chance"] = chance
+    templates = templates_of("esn_server.report")
+    templates.filters["fixed"] = fixed
+    templates.filters["signed"] = signed
+    templates.filters["interval"] = interval
+    templates.filters["chance"] = chance
     exact = result.exact_network or (no_noise.exact_network if no_noise is not None else None)
     edges = sorted(result.severity_network.edges, key=lambda edge: -abs(edge.weight))
-    return environment.get_template("page.html.j2").render(
+    return templates.get_template("page.html.j2").render(
         result=result,
         no_noise=no_noise,
-        phases_in_words=_PHASES,
+        phases=PHASES,
         edges=edges,
         strongest=edges[:STRONGEST],
         widened=interval_with_noise(result.evaluation),

@@ -2,41 +2,41 @@
 
 import math
 
+from esn_core.privacy.accounting import odds_in_words
+from esn_core.statistics.intervals import Z_95
+from esn_server.report.analyses import Correlation
 from esn_server.report.result import Evaluation, PrivacySummary
 from esn_server.report.wording import fixed, interval
 
-_Z_95 = 1.959963984540054
 
-
-def interval_with_noise(evaluation: Evaluation) -> tuple[float, float] | None:
+def interval_with_noise(evaluation: Evaluation | Correlation) -> tuple[float, float] | None:
     """Widen the interval of r by the privacy noise.
 
-    The variances add on Fisher's scale z = atanh(r), where the noise has standard deviation
-    ``r_noise_sd / (1 - r^2)`` to first order.
+    Limits of a sum from the limits of its parts (MOVER; Zou & Donner 2008, Statistics in Medicine 27:1693,
+    equation 3): a limit lies as far from r as the root of both squared distances, Fisher's and that of
+    the noise. Over 300 draws each, at a true r of .78, it held the truth in 96 to 97 % (135 and 165
+    children); the noise carried to Fisher's scale by 1 / (1 - r^2), as before, in 94 to 98 %, and it
+    has no limits at all where r reaches 1.
 
     Parameters
     ----------
-    evaluation : Evaluation
+    evaluation : Evaluation or Correlation
 
     Returns
     -------
     (float, float) or None
-        About 95 %, for the choice of children and the noise together. Fisher's interval itself where no
-        noise was added; None where r, its interval or its noise is unknown, or abs(r) is 1.
+        About 95 %, for the choice of children and the noise together, within -1 and 1. Fisher's interval
+        itself where no noise was added; None where r, its interval or its noise is unknown.
 
     """
-    if evaluation.r is None or evaluation.r_interval is None or evaluation.r_noise_sd is None:
+    r, noise_sd = evaluation.r, evaluation.r_noise_sd
+    if r is None or evaluation.r_interval is None or noise_sd is None:
         return None
-    if evaluation.r_noise_sd == 0:
-        return evaluation.r_interval
     low, high = evaluation.r_interval
-    if max(abs(low), abs(high), abs(evaluation.r)) >= 1:
-        return None
-    sampling = (math.atanh(high) - math.atanh(low)) / (2 * _Z_95)
-    noise = evaluation.r_noise_sd / (1 - evaluation.r**2)
-    half = _Z_95 * math.hypot(sampling, noise)
-    middle = (math.atanh(high) + math.atanh(low)) / 2
-    return math.tanh(middle - half), math.tanh(middle + half)
+    if noise_sd == 0:
+        return low, high
+    noise = Z_95 * noise_sd
+    return max(r - math.hypot(r - low, noise), -1.0), min(r + math.hypot(high - r, noise), 1.0)
 
 
 def prediction_in_words(evaluation: Evaluation) -> list[str]:
@@ -59,7 +59,8 @@ def prediction_in_words(evaluation: Evaluation) -> list[str]:
         ]
     if evaluation.r_interval is None:
         return ["There are too few children for an interval, so r alone shows nothing."]
-    if evaluation.r_noise_sd is None:
+    widened = interval_with_noise(evaluation)
+    if widened is None or evaluation.r_noise_sd is None:
         return [
             "With as much privacy noise again, r is often undefined, so what the noise did to it is unknown.",
             "Do not rely on this r.",
@@ -67,13 +68,10 @@ def prediction_in_words(evaluation: Evaluation) -> list[str]:
         ]
     if evaluation.r_noise_sd == 0:
         return [_against_zero(evaluation.r_interval, "The 95 % interval")]
-    widened = interval_with_noise(evaluation)
     apart = (
         f"The choice of children alone gives the interval {interval(evaluation.r_interval)};"
         f" the privacy noise moves r by {fixed(evaluation.r_noise_sd)} besides (one standard deviation)."
     )
-    if widened is None:
-        return [apart, "Both together allow no interval at this r. Do not rely on it."]
     both = (
         "Taking the choice of children and the privacy noise together,"
         f" the 95 % interval of r is about {interval(widened)}."
@@ -103,7 +101,7 @@ def privacy_in_words(privacy: PrivacySummary) -> str:
         f"The whole study costs one training child ε = {training:.3f} and one held-out child"
         f" ε = {held_out:.3f} at δ = {privacy.delta:g}: apart from a probability of about δ,"
         " nobody outside the child's own hospital who sees all that was released can change their odds that"
-        f" the child took part by more than a factor of {_factor(worst)}."
+        f" the child took part by more than a factor of {odds_in_words(worst)}."
     )
 
 
@@ -114,9 +112,3 @@ def _against_zero(ends: tuple[float, float], subject: str) -> str:
     if high < 0:
         return f"{subject} lies below 0: the prediction runs against the clinical score."
     return f"{subject} includes 0: this run does not show that the prediction follows the clinical score."
-
-
-def _factor(epsilon: float) -> str:
-    if epsilon > math.log(1e4):
-        return f"e^{epsilon:.1f}, more than ten thousand"
-    return f"{math.exp(epsilon):,.{0 if epsilon > math.log(10) else 1}f}"

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from esn_core.errors import ConfigError
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.system.files import write_whole
@@ -51,7 +51,7 @@ class Agreement(_Table):
 class Step(_Table):
     """A finished step."""
 
-    phase: Phase
+    phase: PhaseName
     round: int
     finished_at: AwareDatetime
     seconds: float
@@ -78,9 +78,9 @@ class RunProgress(_Table):
     updated_at: AwareDatetime
     behind: tuple[str, ...]
     """The studies ahead in the queue."""
-    plan: tuple[tuple[Phase, int], ...]
+    plan: tuple[tuple[PhaseName, int], ...]
     """The phases, in order, with their rounds."""
-    phase: Phase | None
+    phase: PhaseName | None
     round: int
     rounds: int
     question_step: Literal["answers", "masks"]
@@ -93,7 +93,7 @@ class RunProgress(_Table):
     learning_curve: tuple[float, ...]
     failure: Failure | None
 
-    def plan_of(self, phase: Phase) -> int:
+    def plan_of(self, phase: PhaseName) -> int:
         """Return how many rounds a phase has; 0 where the protocol lacks it."""
         return dict(self.plan).get(phase, 0)
 
@@ -143,13 +143,13 @@ class ProgressFile:
         path: Path,
         *,
         protocol: Protocol,
-        show: Callable[[Phase, int, int], None] = lambda _phase, _round, _rounds: None,
+        show: Callable[[PhaseName, int, int], None] = lambda _phase, _round, _rounds: None,
     ) -> None:
         self._path = path
         self._show = show
         self._complained = False
         now = _now()
-        self._steps_before: dict[tuple[Phase, int], Step] = {}
+        self._steps_before: dict[tuple[PhaseName, int], Step] = {}
         if path.exists():
             try:
                 before = read_progress(path)
@@ -190,7 +190,7 @@ class ProgressFile:
         """Note that it is this run's turn."""
         self._change(state="running", behind=())
 
-    def began(self, phase: Phase, round_: int, rounds: int) -> None:
+    def began(self, phase: PhaseName, round_: int, rounds: int) -> None:
         """Note that a question begins, and the one before is done."""
         self._finish_step()
         self._change(

@@ -9,7 +9,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from esn_core.connectome.atlas import load_atlas
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.signature import SignedProtocol, load_signed, require_current, today_utc
 from esn_server.enrolment.centre_keys import load_centre_key
 from esn_server.enrolment.sites import node_key_of, require_enrolled
@@ -38,7 +38,7 @@ def run(
     directory: Path,
     *,
     centre: Path,
-    progress: Callable[[Phase, int, int], None],
+    progress: Callable[[PhaseName, int, int], None],
     resume: bool = False,
 ) -> StudyResult:
     """Run a study, or go on with one that was stopped; wait for those that were started before.

@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 import ssl
-import sysconfig
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -73,7 +73,7 @@ def run_superlink(directory: Path, *, port: int) -> Iterator[SuperLink]:
             raise LinkError(f"{directory / name} is missing; create the centre's certificates first")
     require_free_port("127.0.0.1", port)
     command = [
-        str(Path(sysconfig.get_path("scripts")) / "flower-superlink"),
+        *(sys.executable, "-m", "esn_server.link.flower_superlink"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--ssl-ca-certfile", str(directory / "ca.crt")),
         *("--ssl-certfile", str(directory / "server.crt")),

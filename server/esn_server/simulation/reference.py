@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.connectome.control_offset import control_offset
 from esn_core.connectome.template import edge_scores, strengths_of_counts
+from esn_core.gase import standardise_severity
 from esn_core.learning.baselines.predictors import (
     CompactDcnnRn,
     EdgeRidge,
@@ -26,7 +28,15 @@ from esn_core.learning.baselines.predictors import (
     rate,
 )
 from esn_core.protocol.protocol import Protocol
-from esn_core.statistics import combat
+from esn_core.statistics.combat import (
+    COVARIATE_NORM,
+    ComBatSite,
+    age_and_sex,
+    combat_dimension,
+    combat_model,
+    combat_rows,
+    covariates_of,
+)
 from esn_server.report.analyses import (
     AloneAtSite,
     Compared,
@@ -37,10 +47,7 @@ from esn_server.report.analyses import (
 from esn_server.report.result import StudyResult
 from esn_server.simulation.truth import network_truth, true_effects, truth_r
 
-Floats = NDArray[np.float64]
-
 _PERMUTATIONS = 200
-_COVARIATE_NORM = 2.0
 
 _NOTE = (
     "Simulated children, without noise and without a federation: nothing is spent. Each row is the study's "
@@ -57,7 +64,62 @@ class _Site:
     controls: Floats
     gase: Floats
     held_out: NDArray[np.bool_]
-    covariates: Floats
+    age_years: Floats
+    sex: Floats
+
+
+def with_sites_alone(
+    result: StudyResult, protocol: Protocol, hospitals: Mapping[str, Path], *, seed: int
+) -> StudyResult:
+    """Add to a result what each site would have found alone, and how much of its network is true.
+
+    Parameters
+    ----------
+    result : StudyResult
+    protocol : Protocol
+        Of simulated children.
+    hospitals : dict of str to Path
+        Directory of each site, with ``bids``, ``derivatives`` and ``truth.npz``.
+    seed : int
+        Of the networks' first weights.
+
+    """
+    atlas, rng = load_atlas(protocol.imaging.atlas), np.random.default_rng(seed)
+    sites = {name: _read(path, name, protocol, atlas) for name, path in hospitals.items()}
+    ours = CompactDcnnRn(atlas, protocol.candidates, protocol.model.initial_weights)
+    scores = _against_controls(sites)
+    held_out = _pooled(sites, scores, held_out=True)
+    pooled = rate(
+        "pooled", ours.fit(*_pooled(sites, scores, held_out=False), rng=rng)(held_out[0]), held_out[1]
+    )
+    alone = []
+    for name in sites:
+        own = _pooled({name: sites[name]}, scores, held_out=False)
+        rated = rate(name, ours.fit(*own, rng=rng)(held_out[0]), held_out[1])
+        alone.append(AloneAtSite(site=name, training=len(own[1]), r=rated.r, r_interval=rated.r_interval))
+    network = result.severity_network
+    truth = network_truth(network, atlas, protocol.candidates.edges, true_effects(hospitals))
+    return result.model_copy(
+        update={
+            "absent": _without(result.absent, "local_only"),
+            "local_only": LocalOnly(
+                note=_NOTE,
+                by_site=alone,
+                mean_r=float(np.mean([site.r or 0.0 for site in alone])),
+                pooled_r=pooled.r,
+                pooled_r_interval=pooled.r_interval,
+            ),
+            "severity_network": network.model_copy(update={"truth": truth}),
+        }
+    )
+
+
+def _without(absent: Mapping[str, str], name: str) -> dict[str, str]:
+    return {other: why for other, why in absent.items() if other != name}
+
+
+def _against_controls(sites: Mapping[str, _Site]) -> dict[str, Floats]:
+    return {name: site.children - control_offset(site.controls) for name, site in sites.items()}
 
 
 def with_references(
@@ -76,33 +138,19 @@ def with_references(
         Of the networks' first weights and of the permutations.
 
     """
+    result = with_sites_alone(result, protocol, hospitals, seed=seed)
     atlas, rng = load_atlas(protocol.imaging.atlas), np.random.default_rng(seed)
     sites = {name: _read(path, name, protocol, atlas) for name, path in hospitals.items()}
     candidates, true = protocol.candidates, true_effects(hospitals)
     ours = CompactDcnnRn(atlas, candidates, protocol.model.initial_weights)
-    scores = {name: site.children - control_offset(site.controls) for name, site in sites.items()}
+    scores = _against_controls(sites)
     training, held_out = _pooled(sites, scores, held_out=False), _pooled(sites, scores, held_out=True)
-    pooled = rate("pooled", ours.fit(*training, rng=rng)(held_out[0]), held_out[1])
-    alone = []
-    for name in sites:
-        own = _pooled({name: sites[name]}, scores, held_out=False)
-        rated = rate(name, ours.fit(*own, rng=rng)(held_out[0]), held_out[1])
-        alone.append(AloneAtSite(site=name, training=len(own[1]), r=rated.r, r_interval=rated.r_interval))
     chance = permuted_r(ours, training, held_out, times=_PERMUTATIONS, rng=rng)
     low, high = np.quantile(chance, [0.025, 0.975])
     random = result.random_score
     return result.model_copy(
         update={
-            "absent": {
-                name: why for name, why in result.absent.items() if name not in ("local_only", "baselines")
-            },
-            "local_only": LocalOnly(
-                note=_NOTE,
-                by_site=alone,
-                mean_r=float(np.mean([site.r or 0.0 for site in alone])),
-                pooled_r=pooled.r,
-                pooled_r_interval=pooled.r_interval,
-            ),
+            "absent": _without(result.absent, "baselines"),
             "baselines": [
                 _row(rated)
                 for rated in compare(
@@ -128,9 +176,6 @@ def with_references(
                 method=result.harmonisation.method,
                 note=result.harmonisation.note,
                 compared=_harmonised(sites, scores, rng),
-            ),
-            "severity_network": result.severity_network.model_copy(
-                update={"truth": network_truth(result.severity_network, atlas, candidates.edges, true)}
             ),
             "explanation": None
             if result.explanation is None
@@ -158,8 +203,8 @@ def _read(path: Path, site: str, protocol: Protocol, atlas: Atlas) -> _Site:
         controls=scores[~child],
         gase=np.array([float(p["gase"]) for p in people if p["group"] == "dre"]),
         held_out=np.array(held)[child],
-        # Years from ten, in tens, and sex: on a scale that the sums hold.
-        covariates=np.column_stack([(age - 10) / 10, male - 0.5])[child],
+        age_years=age[child],
+        sex=male[child],
     )
 
 
@@ -200,30 +245,33 @@ def _combat(sites: Mapping[str, _Site], *, told_severity: bool) -> dict[str, Flo
     """
 
     def kept(site: _Site) -> Floats:
-        severity = [(site.gase - 4) / 3] if told_severity else []
-        return np.column_stack([site.covariates, *severity])
+        if told_severity:
+            return covariates_of(site.age_years, site.sex, standardise_severity(site.gase))
+        return age_and_sex(site.age_years, site.sex)
 
     def assumed(site: _Site) -> Floats:
-        return np.column_stack([site.covariates, *([np.zeros(len(site.gase))] if told_severity else [])])
+        if told_severity:
+            return covariates_of(site.age_years, site.sex, np.zeros(len(site.gase)))
+        return age_and_sex(site.age_years, site.sex)
 
     covariates = kept(next(iter(sites.values()))).shape[1]
     edges = next(iter(sites.values())).children.shape[1]
     total = sum(
         (
-            combat.combat_rows(
+            combat_rows(
                 site.children[~site.held_out],
                 kept(site)[~site.held_out],
-                covariate_norm=_COVARIATE_NORM,
+                covariate_norm=COVARIATE_NORM,
             ).sum(axis=0)
             for site in sites.values()
         ),
-        start=np.zeros(combat.combat_dimension(edges, covariates)),
+        start=np.zeros(combat_dimension(edges, covariates)),
     )
-    model = combat.combat_model(total, edges=edges, covariates=covariates)
+    model = combat_model(total, edges=edges, covariates=covariates)
     return {
-        name: combat.ComBatSite.estimate(
-            site.children[~site.held_out], kept(site)[~site.held_out], model
-        ).apply(site.children, assumed(site))
+        name: ComBatSite.estimate(site.children[~site.held_out], kept(site)[~site.held_out], model).apply(
+            site.children, assumed(site)
+        )
         for name, site in sites.items()
     }
 

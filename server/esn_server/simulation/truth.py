@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
 from esn_server.report.analyses import Explanation
 from esn_server.report.result import NetworkTruth, SeverityNetwork
-
-Floats = NDArray[np.float64]
 
 
 def true_effects(hospitals: Mapping[str, Path]) -> Floats:

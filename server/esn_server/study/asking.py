@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from esn_core.messages.facts import SiteFacts
 from esn_core.messages.question import Question
 from esn_core.privacy.release import ReleaseKind
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PhaseName
 
 Arrays = Mapping[str, NDArray[np.float64]]
 
@@ -45,6 +45,6 @@ class Ask(Structural):
     """Asks for one release of a phase, as the parts of a study do."""
 
     def __call__(
-        self, phase: Phase, kind: ReleaseKind, round_: int = 0, arrays: Arrays | None = None, /
+        self, phase: PhaseName, kind: ReleaseKind, round_: int = 0, arrays: Arrays | None = None, /
     ) -> tuple[Pooled, float]:
         """Return the sum, and the standard deviation of the noise in each of its numbers."""

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import StudyError
 from esn_core.protocol.analyses import DRAWS_AT_ONCE, NetworkRules
@@ -15,8 +16,6 @@ from esn_core.severity_network.components import Component, network_based
 from esn_core.severity_network.exact import ExactNetwork, Moments, discovered, exact_network
 from esn_core.severity_network.exact_releases import moments_of, network, network_null, null_moments
 from esn_server.study.asking import Ask, Pooled
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

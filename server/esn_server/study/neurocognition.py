@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from esn_core.analyses.neurocognition import (
     Kinds,
@@ -15,21 +14,18 @@ from esn_core.analyses.neurocognition import (
     rules_of,
     span_of,
 )
+from esn_core.arrays import Floats
 from esn_core.errors import DataError, StudyError
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
-from esn_core.statistics import calibration_curve as reliability
-from esn_core.statistics import linear, roc
-from esn_core.statistics import model_comparison as comparison
-from esn_core.statistics.calibration_curve import Reliability
-from esn_core.statistics.linear import LinearFit, linear_fit
+from esn_core.statistics import roc
+from esn_core.statistics.calibration_curve import Reliability, judge_reliability
+from esn_core.statistics.linear import LinearFit, linear_dimension, linear_fit
 from esn_core.statistics.logistic_fit import LogisticFit, LogisticNewton
 from esn_core.statistics.logistic_sums import newton_dimension
-from esn_core.statistics.model_comparison import LikelihoodRatio, Vuong, likelihood_ratio
+from esn_core.statistics.model_comparison import LikelihoodRatio, Vuong, likelihood_ratio, vuong_test
 from esn_core.statistics.roc import Auc, AucDifference, DeLong
 from esn_server.study.asking import Arrays, Ask
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ def run_neurocognition(protocol: Protocol, ask: Ask, given: Arrays) -> Neurocogn
     """
     kinds, price = Kinds(models_of(protocol)), price_of(protocol)
     pooled, noise = ask("linear", kinds.linear, 0, given)
-    widths = [linear.linear_dimension(len(m.names)) for m in kinds.models]
+    widths = [linear_dimension(len(m.names)) for m in kinds.models]
     lines = [
         _linear(m, part, noise, protocol)
         for m, part in zip(kinds.models, _parts(pooled.total, widths), strict=True)
@@ -249,7 +245,7 @@ def _compared(
             first, second = chosen
             known = fits[first][0] is not None and fits[second][0] is not None
             vuongs[first, second] = (
-                comparison.vuong_test(
+                vuong_test(
                     part,
                     first_features=len(kinds.models[first].names),
                     second_features=len(kinds.models[second].names),
@@ -264,7 +260,7 @@ def _compared(
 
 def _curve(part: Floats, noise: float) -> Reliability | None:
     try:
-        return reliability.judge_reliability(part, noise_sd=noise)
+        return judge_reliability(part, noise_sd=noise)
     except DataError:
         return None
 

@@ -6,14 +6,14 @@ question is under way. It must not take long, and not raise.
 
 from typing import Protocol as Structural
 
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PhaseName
 from esn_server.study.question_progress import QuestionProgress
 
 
 class Observer(Structural):
     """What a study tells while it runs; `run.progress.ProgressFile` writes it down."""
 
-    def began(self, phase: Phase, round_: int, rounds: int) -> None:
+    def began(self, phase: PhaseName, round_: int, rounds: int) -> None:
         """Take note that a question begins: its phase, its round from 0, and how many rounds there are."""
 
     def progressed(self, question: QuestionProgress) -> None:
@@ -26,7 +26,7 @@ class Observer(Structural):
 class Unobserved:
     """The observer of a study that nobody watches."""
 
-    def began(self, phase: Phase, round_: int, rounds: int) -> None:
+    def began(self, phase: PhaseName, round_: int, rounds: int) -> None:
         """Do nothing."""
 
     def progressed(self, question: QuestionProgress) -> None:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from esn_core.analyses.reruns import (
     FOLD_EVALUATION,
-    count_unit,
     evaluation_blocks,
+    read_rerun_association,
     rerun_association,
     rerun_calibration,
     rerun_evaluation,
@@ -96,11 +96,14 @@ def run_reruns(
         0,
         {"mean_severity": np.array([mean_severity])},
     )
-    weights = []
-    for sums in pooled.total.reshape(len(reruns), released + 1):
-        children = max(float(sums[0]) / count_unit(released), fewest_children)
-        weights.append(candidates.network(sums[1:], children=children, noise_sd=noise).weight)
-    edge_weights = np.concatenate(weights)
+    edge_weights = np.concatenate(
+        [
+            candidates.network(sums, children=children, noise_sd=noise).weight
+            for sums, children in read_rerun_association(
+                pooled.total, reruns, released, fewest_children=fewest_children
+            )
+        ]
+    )
     pooled, noise = ask("rerun-calibration", rerun_calibration(reruns), 0, {"edge_weights": edge_weights})
     lines = [
         affine(sums, fewest_children=fewest_children, noise_sd=noise)

@@ -12,19 +12,26 @@ from esn_core.analyses.reruns import reruns_of
 from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.connectome.template import Template
 from esn_core.errors import StudyError
-from esn_core.gase import GASE_UNIT
 from esn_core.learning.optimiser import CentreOptimiser
-from esn_core.learning.releases import attribution_release, gradient_release, local_update_release, mean_loss
+from esn_core.learning.releases import (
+    Attribution,
+    attribution_release,
+    gradient_release,
+    local_update_release,
+    read_attribution,
+    read_gradient,
+    read_local_update,
+)
 from esn_core.learning.weights import pretrained, to_vector
 from esn_core.messages.facts import SiteFacts
 from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.fixed_point import noise_sd
 from esn_core.privacy.release import ReleaseKind
-from esn_core.protocol.phases import Phase
+from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import SignedProtocol
-from esn_core.severity_network.association import CENTRE, association_release
+from esn_core.severity_network.association import CENTRE, association_release, read_centre
 from esn_core.severity_network.candidates import Candidates
 from esn_core.severity_network.selection import SeverityNetwork
 from esn_core.statistics.agreement import EVALUATION, Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
@@ -36,23 +43,6 @@ from esn_server.study.exact_network import NetworkFound, run_network
 from esn_server.study.neurocognition import Neurocognition, run_neurocognition
 from esn_server.study.observer import Observer, Unobserved
 from esn_server.study.reruns import Reruns, run_reruns
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """What the candidate edges contribute to the held-out children's predictions.
-
-    Attributes
-    ----------
-    mean : (d,) float64
-        In steps of GASE, over the children.
-    noise_sd : float
-        Of each mean.
-
-    """
-
-    mean: NDArray[np.float64]
-    noise_sd: float
 
 
 @dataclass(frozen=True)
@@ -126,7 +116,7 @@ class _Run:
         """A public lower bound on the children in any sum: every site refuses fewer."""
         return float(self.protocol.rounds.quorum * self.protocol.cohort.minimum_children)
 
-    def question(self, phase: Phase, round_: int = 0, arrays: Arrays | None = None) -> Question:
+    def question(self, phase: PhaseName, round_: int = 0, arrays: Arrays | None = None) -> Question:
         digest = self.protocol.sha256
         return Question(
             QuestionId(protocol_sha256=digest, run=self.run, phase=phase, round=round_, attempt=0),
@@ -134,7 +124,7 @@ class _Run:
         )
 
     def ask(
-        self, phase: Phase, kind: ReleaseKind, round_: int = 0, arrays: Arrays | None = None, /
+        self, phase: PhaseName, kind: ReleaseKind, round_: int = 0, arrays: Arrays | None = None, /
     ) -> tuple[Pooled, float]:
         """Ask for a release; return the sum and the standard deviation of its noise."""
         started = time.monotonic()
@@ -254,8 +244,7 @@ def _harmonise(study: _Run) -> None:
 
 def _centre(study: _Run) -> tuple[float, float]:
     pooled, _ = study.ask("centre", CENTRE)
-    children = max(float(pooled.total[0]), study.fewest_children)
-    return children, float(np.clip(pooled.total[1] / children, -1, 1))
+    return read_centre(pooled.total, fewest_children=study.fewest_children)
 
 
 def _select(study: _Run, children: float, mean_severity: float) -> SeverityNetwork:
@@ -274,7 +263,7 @@ def _train(
         strategy=rules.strategy,
     )
     local, bound = rules.local_steps > 1, rules.max_gradient_norm
-    phase: Phase = "local-update" if local else "gradient"
+    phase: PhaseName = "local-update" if local else "gradient"
     describe = local_update_release if local else gradient_release
     kind = describe(len(optimiser.weights), max_gradient_norm=bound)
     losses = []
@@ -282,12 +271,14 @@ def _train(
         pooled, _ = study.ask(
             phase, kind, round_, {"weights": optimiser.weights, "edge_weights": network.weight}
         )
-        total = pooled.total
-        if local:
-            total, children = total[:-1], float(total[-1])
-        losses.append(mean_loss(total, children, max_gradient_norm=bound))
-        study.observer.learned(round_, losses[-1])
-        optimiser.step(total[:-1] / children)
+        step = (
+            read_local_update(pooled.total, max_gradient_norm=bound)
+            if local
+            else read_gradient(pooled.total, children, max_gradient_norm=bound)
+        )
+        losses.append(step.loss)
+        study.observer.learned(round_, step.loss)
+        optimiser.step(step.gradient)
     return optimiser.weights, tuple(losses)
 
 
@@ -318,8 +309,7 @@ def _explain(study: _Run, given: Arrays) -> Attribution | None:
         return None
     kind = attribution_release(len(study.candidates.edges))
     pooled, noise = study.ask("attribution", kind, 0, given)
-    unit = GASE_UNIT / max(float(pooled.total[0]), study.fewest_children)
-    return Attribution(pooled.total[1:] * unit, noise * unit)
+    return read_attribution(pooled.total, fewest_children=study.fewest_children, noise_sd=noise)
 
 
 def _exact_network(study: _Run) -> NetworkFound | None:

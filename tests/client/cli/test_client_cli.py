@@ -444,3 +444,9 @@ def test_scans_of_another_kind_of_world_are_refused(fails, tmp_path):
     words = "--world is for --connectomes; scans are simulated of one kind of world alone"
     fails(10, words, "simulate", tmp_path / "bids", "--site", "north", "--seed", "1", "--world", "weak")
     assert not (tmp_path / "bids").exists()
+
+
+def test_scans_are_asked_for_beside_connectomes_alone(fails, tmp_path):
+    words = "--scans is for --connectomes; without it every child has scans"
+    fails(10, words, "simulate", tmp_path / "bids", "--site", "north", "--seed", "1", "--scans", "2")
+    assert not (tmp_path / "bids").exists()

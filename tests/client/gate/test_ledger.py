@@ -487,9 +487,9 @@ def race(path, questions, noise):
     ]
     for process in processes:
         process.start()
-    found = [results.get(timeout=60) for _ in processes]
+    found = [results.get(timeout=240) for _ in processes]
     for process in processes:
-        process.join(60)
+        process.join()
     return found
 
 
@@ -531,18 +531,16 @@ for number in range(int(sys.argv[3]), 10**6):
 @pytest.mark.slow
 def test_a_kill_at_any_instant_loses_no_charge_and_gives_no_second_answer(path, tmp_path):
     program = VICTIM.format(here=str(Path(__file__).parent))
-    left, first, kills = {}, 0, 0
+    left, first = {}, 0
     rng = random.Random(1)
-    until = time.monotonic() + 12
-    while kills < 12 and time.monotonic() < until:
+    for kills in range(12):
         victim = subprocess.Popen(
             [sys.executable, "-c", program, str(path), str(kills), str(first)], stdout=subprocess.PIPE
         )
         victim.stdout.readline()
         time.sleep(rng.uniform(0, 0.05))
         os.kill(victim.pid, signal.SIGKILL)
-        answers, _ = victim.communicate(timeout=20)
-        kills += 1
+        answers, _ = victim.communicate()
         with Ledger(path, KEY) as ledger:
             charged = {entry.charge.question for entry in ledger.entries()}
             for line in answers.decode().splitlines():
@@ -554,7 +552,6 @@ def test_a_kill_at_any_instant_loses_no_charge_and_gives_no_second_answer(path, 
             # The next process asks again for the last one, which may or may not have left.
             first = max(len(charged) - 1, 0)
             assert charged == {f"q{n}" for n in range(len(charged))}
-    assert kills >= 3
     assert left
 
 

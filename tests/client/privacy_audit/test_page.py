@@ -18,6 +18,7 @@ from esn_client.privacy_audit.page import page_text, write_page
 from esn_client.site.settings import load_site
 from esn_client.site.state import own_entry
 from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.phases import PHASES
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_server.protocol.drafting import draft
@@ -91,7 +92,9 @@ def test_an_audit_passes_writes_its_page_and_nothing_else(site, esn_client, tmp_
     settings, protocol = site
     before = contents(tmp_path)
     page = tmp_path / "audit.html"
-    status, out, _ = esn_client("audit", settings, protocol, "--out", page, "--repeats", 80, "--json")
+    # The fewest repeats: that an honest gate passes does not depend on them, and the attacks' strength is the
+    # business of the test below.
+    status, out, _ = esn_client("audit", settings, protocol, "--out", page, "--repeats", 20, "--json")
     assert status == 0
     found = json.loads(out)
     assert found["passed"] is True
@@ -110,6 +113,23 @@ def test_an_audit_passes_writes_its_page_and_nothing_else(site, esn_client, tmp_
     assert {path: after[path] for path in before} == before
     assert "Pass: no attack found more" in page.read_text()
     assert "sub-" not in page.read_text()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("share", "passes"), [(1.0, True), (0.7, False)])
+def test_an_audit_at_its_full_strength_tells_seven_tenths_of_the_noise_from_all(
+    site, esn_client, tmp_path, monkeypatch, share, passes
+):
+    def fainter(dimension, scale):
+        return discrete_gaussian(dimension, scale * share)
+
+    monkeypatch.setattr(rehearsal, "discrete_gaussian", fainter)
+    status, out, _ = esn_client("audit", *site, "--out", tmp_path / "audit.html", "--json")
+    found = json.loads(out)
+    assert (status, found["passed"]) == ((0, True) if passes else (13, False))
+    # By the audit's own word, it can show this fault.
+    assert any(kind["canaries"]["smallest_fault"] > 0.7 for kind in found["kinds"])
 
 
 def test_an_audit_of_broken_noise_fails_with_its_page_and_one_line(site, esn_client, tmp_path, monkeypatch):
@@ -223,6 +243,22 @@ def test_a_protocol_without_noise_neither_passes_nor_fails(protocol_content):
     assert "There is no privacy to be tested" in words
     assert "Table 1" not in words.split("Table 2")[0]
     assert "Pass:" not in words
+
+
+@pytest.mark.parametrize("phase", [name for name in PHASES if PHASES[name].children is not None])
+def test_every_phase_has_its_words_on_the_page(protocol_content, phase):
+    words = Words(page_text(audit(protocol_content, kind(phase)))).text
+    assert f"{phase}{PHASES[phase].leaves}" in words
+
+
+def test_a_phase_that_is_declared_exact_stands_beside_those_with_noise(protocol_content):
+    content = {**protocol_content, "analyses": {"cohort": True, "exact": ["cohort"]}}
+    words = Words(page_text(audit(content, kind(), kind("cohort", canaries=False)))).text
+    assert "Pass: no attack found more" in words
+    assert "Declared exact: cohort." in words
+    assert words.count("there is no claim to be tested") == 1
+    assert "ε 8.00 for a training child" in words
+    assert "unbounded" not in words
 
 
 def test_too_few_children_are_said_so(protocol_content):

@@ -43,7 +43,13 @@ def test_another_seed_gives_other_children(sites, tmp_path):
 
 @pytest.mark.parametrize(
     ("site", "orientation", "volumes", "b_value"),
-    [("north", "LAS", 34, 1000), ("south", "RAS", 36, 1000), ("west", "LAS", 44, 900)],
+    [
+        ("north", "LAS", 34, 1000),
+        ("south", "RAS", 36, 1000),
+        ("west", "LAS", 44, 900),
+        ("east", "RAS", 39, 1000),
+        ("coast", "LAS", 36, 1000),
+    ],
 )
 def test_each_scanner_stores_images_its_own_way(sites, site, orientation, volumes, b_value):
     stem = sites / site / "sub-001" / "dwi" / "sub-001_dwi"
@@ -52,7 +58,7 @@ def test_each_scanner_stores_images_its_own_way(sites, site, orientation, volume
     assert "".join(nib.aff2axcodes(image.affine)) == orientation
     assert image.shape[3] == len(b) == volumes
     assert sorted(set(b.tolist())) == [0, b_value]
-    assert (np.flatnonzero(b == 0).tolist() == [0, 1, 2, 3]) == (site != "west")
+    assert (np.flatnonzero(b == 0).tolist() == [0, 1, 2, 3]) == (site not in ("west", "east"))
 
 
 def test_all_sites_share_one_world(sites):

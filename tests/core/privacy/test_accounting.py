@@ -20,6 +20,7 @@ from esn_core.privacy.accounting import (
     grid_delta,
     mu_for,
     noise_multiplier_for,
+    odds_in_words,
     replace_one_epsilon_of,
     true_positives,
 )
@@ -190,3 +191,11 @@ def test_on_the_grid_that_is_used_the_difference_is_nothing():
     assert grid_delta(2.0**20, dimension=10**5, shares=512) < 1e-8
     # What a study adds: about 2^38 steps.
     assert grid_delta(2.0**36, dimension=10**5, shares=512) * math.exp(8) * 100 < 1e-11
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "words"),
+    [(1.0, "2.7"), (3.0, "20"), (8.0, "2,981"), (9.3, "more than 10,000"), (math.inf, "more than 10,000")],
+)
+def test_the_odds_are_e_to_the_epsilon_in_words(epsilon, words):
+    assert odds_in_words(epsilon) == words

@@ -8,11 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from esn_core.analyses.reruns import Rerun, count_unit, read_rerun_association
 from esn_core.errors import DataError
 from esn_core.gase import standardise_severity
-from esn_core.learning.releases import gradient_release, gradient_rows, mean_loss
+from esn_core.learning.releases import (
+    attribution_rows,
+    gradient_release,
+    gradient_rows,
+    local_update_rows,
+    read_attribution,
+    read_gradient,
+    read_local_update,
+)
 from esn_core.privacy.release import ReleaseKind, clip_rows
-from esn_core.severity_network.association import CENTRE, association_release, association_rows, centre_rows
+from esn_core.severity_network.association import (
+    CENTRE,
+    association_release,
+    association_rows,
+    centre_rows,
+    read_centre,
+)
 from esn_core.statistics.agreement import EVALUATION, evaluation_rows
 from esn_core.statistics.recalibration import CALIBRATION, calibration_rows
 
@@ -142,11 +157,50 @@ def test_the_longest_evaluation_row_is_as_long_as_the_bound():
     assert lengths(rows) == pytest.approx([math.sqrt(7), math.sqrt(7), math.sqrt(6)], rel=1e-15)
 
 
-def test_the_mean_loss_is_read_back_from_the_sum():
+def test_the_mean_gradient_and_the_mean_loss_are_read_back_from_the_sum():
     losses = np.array([0.5, 1.0, 4.0, 9.0])
-    rows = gradient_rows(np.zeros((4, 2)), losses, max_gradient_norm=2.0)
-    # 9 is clipped to 4.
-    assert mean_loss(rows.sum(axis=0), 4, max_gradient_norm=2.0) == pytest.approx(9.5 / 4, rel=1e-15)
+    gradients = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 4.0], [0.0, 0.0]])
+    total = gradient_rows(gradients, losses, max_gradient_norm=2.0).sum(axis=0)
+    step = read_gradient(total, 4, max_gradient_norm=2.0)
+    # 9 is clipped to 4, and a gradient of length 4 to 2.
+    assert step.loss == pytest.approx(9.5 / 4, rel=1e-15)
+    assert step.gradient == pytest.approx([0.25, 0.75], rel=1e-15)
+
+
+def test_the_mean_of_local_updates_is_by_the_children_of_the_sites():
+    first = local_update_rows(np.array([1.0, 0.0]), np.array([1.0]), max_gradient_norm=2.0)
+    second = local_update_rows(np.array([0.0, 1.0]), np.array([2.0, 3.0, 2.0]), max_gradient_norm=2.0)
+    step = read_local_update(first.sum(axis=0) + second.sum(axis=0), max_gradient_norm=2.0)
+    assert step.gradient == pytest.approx([0.25, 0.75], rel=1e-15)
+    assert step.loss == pytest.approx(2.0, rel=1e-15)
+
+
+def test_the_centre_is_read_back_and_held_where_noise_carries_it_off():
+    gase = np.array([1.0, 4.0, 5.0, 6.0])
+    found = read_centre(centre_rows(gase).sum(axis=0), fewest_children=3.0)
+    assert found == pytest.approx((4.0, standardise_severity(gase).mean()), rel=1e-15)
+    # Fewer children than every site promises, and a sum that no children have.
+    assert read_centre(np.array([-2.0, 40.0]), fewest_children=15.0) == (15.0, 1.0)
+
+
+def test_the_mean_attribution_is_in_steps_of_gase():
+    values = np.array([[0.2, 0.0], [0.4, -0.1]])
+    total = attribution_rows(values).sum(axis=0)
+    found = read_attribution(total, fewest_children=1.0, noise_sd=0.5)
+    assert found.mean == pytest.approx(1.5 * values.mean(axis=0), rel=1e-15)
+    assert found.noise_sd == pytest.approx(1.5 * 0.5 / 2, rel=1e-15)
+    assert read_attribution(total, fewest_children=10.0, noise_sd=0.0).mean == pytest.approx(
+        0.15 * values.sum(axis=0), rel=1e-15
+    )
+
+
+def test_the_association_of_each_rerun_is_read_back_with_its_children():
+    reruns, unit = (Rerun(draw=0), Rerun(draw=1)), count_unit(3)
+    total = np.array([7 * unit, 1.0, 2.0, 3.0, 2 * unit, 4.0, 5.0, 6.0])
+    first, second = read_rerun_association(total, reruns, 3, fewest_children=4.0)
+    assert first[0].tolist() == [1.0, 2.0, 3.0]
+    assert second[0].tolist() == [4.0, 5.0, 6.0]
+    assert (first[1], second[1]) == (pytest.approx(7.0, rel=1e-15), 4.0)
 
 
 def test_severity_is_standardised_with_public_numbers():

@@ -15,10 +15,10 @@ from esn_core.statistics.agreement import (
     EVALUATION,
     agreement,
     evaluation_rows,
-    fisher_interval,
     noise_sd_of_mae,
     noise_sd_of_r,
 )
+from esn_core.statistics.intervals import fisher_interval
 
 
 @st.composite
@@ -195,3 +195,19 @@ def test_the_mean_error_stands_where_r_does_not():
     assert found.r is None
     assert found.mae == pytest.approx(np.abs(gase - 4).mean(), rel=1e-14)  # a few float64 roundings
     assert found.rmse == pytest.approx(np.sqrt(((gase - 4) ** 2).mean()), rel=1e-14)
+
+
+def test_an_r_near_one_has_a_noise_too():
+    rng = np.random.default_rng(11)
+    gase = rng.integers(1, 8, 130).astype(float)
+    total = evaluation_rows(np.clip(gase + rng.normal(0, 1.0, 130), 1, 7), gase).sum(axis=0)
+    sd = 2.0
+    drawn = [agreement(total + rng.normal(0, sd, 28)).r for _ in range(500)]
+    # Noise takes r beyond 1, where it is undefined, now and then; near that the noise is known all the same.
+    assert 0.02 < np.mean([r is None for r in drawn]) < 0.3
+    highest = next(
+        t for t in (total + rng.normal(0, sd, 28) for _ in range(10_000)) if 0.95 < (agreement(t).r or 0) < 1
+    )
+    near = noise_sd_of_r(highest, sd, rng=np.random.default_rng(12))
+    # r is cut at 1 in `drawn`, so its spread is a little too small.
+    assert near == pytest.approx(np.std([r for r in drawn if r is not None]), rel=0.5)

@@ -69,7 +69,7 @@ def test_several_processes_write_one_chain(tmp_path):
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(60)
+        writer.join()
     found = read_chain(list(ChainedLog(path).lines()))
     for name in "abc":
         assert [line.facts["number"] for line in found if line.facts["name"] == name] == list(range(20))

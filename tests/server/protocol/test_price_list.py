@@ -77,16 +77,6 @@ def test_the_list_has_local_updates_and_combat_and_says_what_they_mix(protocol_c
     assert "a training step, over" in plain
 
 
-def test_the_list_warns_of_edges_by_the_thousand(protocol_content):
-    from esn_core.protocol.expected_noise import ExpectedNoise
-    from esn_server.protocol.price_list import warnings_of
-
-    noise = ExpectedNoise(children=1, edge_r=0.1, gradient=1, slope=0.1, r=0.05, mae=0.1)
-    for epsilon, candidates, warned in ((3.0, 2500, True), (8.0, 2500, False), (3.0, 1000, False)):
-        said = warnings_of(make(protocol_content, epsilon=epsilon), noise, 250, 180, candidates)
-        assert any("edge-wise selection" in line for line in said) == warned
-
-
 def test_a_large_study_with_a_large_budget_has_no_warning(protocol_content):
     text = listed(make(protocol_content, trust="secure-sum", epsilon=40.0, delta=1e-5), 4000, 4000)
     assert text.endswith("Warnings\n  none")

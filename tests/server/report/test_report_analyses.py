@@ -43,6 +43,9 @@ def test_an_undefined_correlation_is_a_row_without_a_number(full):
     assert lines["random scores, draw 1"].r is None
     assert lines["200 permutations, in simulation"].interval == (-0.15, 0.18)
     assert lines["   north alone, in simulation"].r == 0.7
+    # The privacy noise makes the study's own interval wider than the choice of children alone.
+    low, high = lines["this study, held-out children"].interval
+    assert low < full.evaluation.r_interval[0] < full.evaluation.r_interval[1] < high
 
 
 def test_a_federation_that_gives_no_more_than_one_site_alone_is_told_so(full, atlas):

@@ -122,14 +122,19 @@ def test_every_phase_has_its_bar_and_so_have_both_totals(result, exact_result):
 
 def test_the_noise_widens_the_interval_as_two_independent_errors_would(result):
     low, high = interval_with_noise(result.evaluation)
-    z = [math.atanh(end) for end in (0.021, 0.694)]
-    half = math.hypot((z[1] - z[0]) / 2, 1.96 * 0.235 / (1 - 0.412**2))
-    # 1.96 has three digits, and r is not exactly in the middle of a rounded interval.
-    assert (low, high) == pytest.approx(
-        (math.tanh(sum(z) / 2 - half), math.tanh(sum(z) / 2 + half)), abs=1e-4
-    )
+    # By hand, from r .412 (.021 to .694) and a noise of 1.96 * .235 = .461: the squares of .391 and .461 add
+    # up to that of .604, those of .282 and .461 to that of .540.
+    assert (low, high) == pytest.approx((0.412 - 0.604, 0.412 + 0.540), abs=1e-3)
     assert low < 0.021
     assert high > 0.694
+
+
+def test_an_interval_with_noise_ends_where_correlations_end(result):
+    near_one = result.evaluation.model_copy(update={"r": 0.97, "r_interval": (0.957, 0.979)})
+    low, high = interval_with_noise(near_one)
+    assert high == 1
+    # The noise alone: 1.96 * .235 below .97.
+    assert low == pytest.approx(0.97 - 0.461, abs=1e-3)
 
 
 def test_an_interval_that_the_noise_stretches_over_0_is_called_inconclusive(result):

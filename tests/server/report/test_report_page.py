@@ -139,6 +139,21 @@ def test_an_undefined_result_is_told_with_its_reason(undefined_result, atlas):
     assert "nan" not in Elements(text).text.lower().split()
 
 
+def headline(result, atlas, **changed):
+    evaluation = result.evaluation.model_copy(update=changed)
+    text = Elements(page_text(result.model_copy(update={"evaluation": evaluation}), atlas)).text
+    return re.search(r"r = .*?(?=Mean absolute error)", text, re.DOTALL)[0]
+
+
+def test_the_interval_that_a_reader_sees_first_holds_the_noise(result, exact_result, atlas):
+    # By hand in test_report_figures.
+    assert "95 % interval −0.192 to 0.952, privacy noise included" in headline(result, atlas)
+    assert "95 % interval 0.493 to 0.878" in headline(exact_result, atlas)
+    assert "noise" not in headline(exact_result, atlas)
+    unknown = headline(result, atlas, r_noise_sd=None)
+    assert "95 % interval 0.021 to 0.694, privacy noise not included" in unknown
+
+
 def test_a_run_without_noise_is_called_that(exact_result, atlas):
     text = Elements(page_text(exact_result, atlas)).text
     assert "No privacy noise." in text

@@ -15,25 +15,26 @@ from esn_server.simulation.lessons import draw_lesson
 from esn_server.simulation.pretraining import pretrain
 
 
-def small(directory, *, seed=3, steps=20, atlases=("phantom-28",)):
+def small(directory, *, seed=3, worlds=20, steps=20, atlases=("phantom-28",)):
     return pretrain(
         directory,
         name="small",
         atlases=atlases,
         seed=seed,
-        worlds=20,
+        worlds=worlds,
         steps=steps,
         progress=lambda *_: None,
     )
 
 
 def test_equal_seeds_give_equal_weights(tmp_path):
-    first, second = small(tmp_path / "a"), small(tmp_path / "b")
+    few = {"worlds": 5, "steps": 5}
+    first, second = small(tmp_path / "a", **few), small(tmp_path / "b", **few)
     assert first == second
     body = (tmp_path / "a" / "small.safetensors").read_bytes()
     assert body == (tmp_path / "b" / "small.safetensors").read_bytes()
     assert first["sha256"] == hashlib.sha256(body).hexdigest()
-    assert small(tmp_path / "c", seed=4)["sha256"] != first["sha256"]
+    assert small(tmp_path / "c", seed=4, **few)["sha256"] != first["sha256"]
 
 
 def test_steps_teach(tmp_path, monkeypatch):
@@ -72,7 +73,7 @@ def test_one_prediction_of_a_hundred_lies_beyond_the_clip_and_their_order_stays(
 
 
 def test_lessons_take_turns_between_atlases(tmp_path):
-    card = small(tmp_path, steps=10, atlases=("phantom-28", "desikan-killiany-83"))
+    card = small(tmp_path, worlds=6, steps=4, atlases=("phantom-28", "desikan-killiany-83"))
     assert set(card["validation"]) == {"phantom-28", "desikan-killiany-83"}
     assert card["validation_worlds"] == 2
 

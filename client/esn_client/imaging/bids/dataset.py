@@ -1,26 +1,23 @@
 """BIDS datasets: who was scanned, when, and which files a connectome is made from."""
 
-import re
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+from esn_client.imaging.bids.files import BidsFile, datasets_of, files_of, is_label, nearest_above
 from esn_client.imaging.bids.scans import RunFiles, ScanFiles, Visit, json_of, sha256_of
 from esn_core.errors import DataError
 
 IMAGES = (".nii.gz", ".nii")
-JOINED = ("run",)
-"""Series that differ in these entities alone are one acquisition, cut in pieces."""
-LEFT_ASIDE = re.compile(r"/(sourcedata|code|stimuli|work|\.[^/]*)(/|$)")
-"""Never looked at: no dataset keeps scans there that anybody should use."""
+JOINED = "run"
+"""Series that differ in this entity alone are one acquisition, cut in pieces."""
+TABLES = (".bval", ".bvec")
 
 
 class Dataset:
     """A BIDS dataset, indexed once.
 
-    pybids finds the files and knows BIDS's rule of inheritance (a ``.bval`` may lie a directory higher); it
-    reads names only, so that thousands of files take seconds.
+    Names are read and no file is opened, so that thousands of files take a second. A ``.bval`` may lie a
+    directory higher (BIDS's inheritance principle).
 
     Parameters
     ----------
@@ -36,20 +33,23 @@ class Dataset:
     """
 
     def __init__(self, bids: Path) -> None:
-        from bids.layout import BIDSLayout, BIDSLayoutIndexer
-
         if not (bids / "dataset_description.json").is_file():
             raise DataError(f"{bids}: no BIDS dataset; dataset_description.json is missing")
         if not json_of(bids / "dataset_description.json"):
             raise DataError(f"{bids}: no BIDS dataset; dataset_description.json says nothing")
         self.bids = bids.absolute()
-        indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=[LEFT_ASIDE])
-        with warnings.catch_warnings():
-            # A derivative dataset without a description is passed over; what is missing is told by subject.
-            warnings.simplefilter("ignore")
-            self._layout = BIDSLayout(self.bids, indexer=indexer, derivatives=True, validate=False)
-        self._series = self._find(suffix="dwi")
-        self._labels = self._find(suffix="dseg")
+        self._series: list[tuple[Visit, BidsFile]] = []
+        self._labels: list[tuple[Visit, BidsFile]] = []
+        self._tables: dict[str, list[BidsFile]] = {extension: [] for extension in TABLES}
+        files = (file for dataset in datasets_of(self.bids) for file in files_of(dataset))
+        for file in sorted(files, key=lambda file: str(file.path)):
+            if file.suffix == "dwi" and file.extension in TABLES:
+                self._tables[file.extension].append(file)
+            if file.extension in IMAGES and "sub" in file.entities:
+                if file.suffix == "dwi":
+                    self._series.append((_visit_of(file), file))
+                if file.suffix == "dseg":
+                    self._labels.append((_visit_of(file), file))
         self._participants = sorted(path.name for path in bids.glob("sub-*") if path.is_dir())
         if not self._participants:
             raise DataError(f"{bids}: no participant; a directory sub-<label> is needed for each")
@@ -110,20 +110,24 @@ class Dataset:
             A file is missing, or the choice is not clear.
 
         """
-        here = [entities for v, entities in self._series if v == visit]
-        preprocessed = [e for e in here if e.get("desc") == "preproc"]
-        raw = [e for e in here if "desc" not in e and e.get("part", "mag") == "mag"]
-        series = _series_of(preprocessed or raw)
-        if not series:
+        if not all(is_label(name.partition("-")[2]) for name in visit.folder.split("/")):
+            raise DataError(f"{visit.label}: a label has letters, digits and + only; rename it")
+        here = [file for v, file in self._series if v == visit]
+        preprocessed = [file for file in here if file.entities.get("desc") == "preproc"]
+        raw = [
+            file for file in here if "desc" not in file.entities and file.entities.get("part", "mag") == "mag"
+        ]
+        if not preprocessed and not raw:
             raise DataError(
                 f"{visit.label}: one scan is needed ({visit.folder}/dwi/{visit.label}_*dwi.nii.gz); "
                 "found none"
             )
-        sources = {_source_of(e["path"]) for e in preprocessed}
+        sources = {file.dataset for file in preprocessed}
         if len(sources) > 1:
             names = ", ".join(sorted(source.name for source in sources))
             raise DataError(f"{visit.label}: several datasets hold a preprocessed scan ({names}); keep one")
-        runs = {key: [self._run(visit, path) for path in paths] for key, paths in series.items()}
+        series = self._series_of(visit, preprocessed or raw)
+        runs = {key: [self._run(visit, file) for file in files] for key, files in series.items()}
         chosen = self._most_weighted(visit, runs) if len(runs) > 1 else next(iter(runs))
         return ScanFiles(
             visit=visit,
@@ -143,10 +147,9 @@ class Dataset:
 
         """
         sizes: dict[int, list[tuple[str, Path]]] = {}
-        for visit, entities in self._series:
-            path = entities["path"]
-            if path.is_file():
-                sizes.setdefault(path.stat().st_size, []).append((visit.participant, path))
+        for visit, file in self._series:
+            if file.path.is_file():
+                sizes.setdefault(file.path.stat().st_size, []).append((visit.participant, file.path))
         same: dict[str, str] = {}
         for found in sizes.values():
             if len({participant for participant, _ in found}) < 2:
@@ -159,17 +162,18 @@ class Dataset:
                     same[one] = min(people - {one})
         return same
 
-    def _find(self, *, suffix: str) -> list[tuple[Visit, dict[str, Any]]]:
-        found = []
-        for file in self._layout.get(suffix=suffix, extension=list(IMAGES), return_type="object"):
-            entities = file.get_entities()
-            if "subject" not in entities:
-                continue
-            session = f"ses-{entities['session']}" if "session" in entities else None
-            found.append(
-                (Visit(f"sub-{entities['subject']}", session), {**entities, "path": Path(file.path)})
-            )
-        return sorted(found, key=lambda pair: str(pair[1]["path"]))
+    def _series_of(self, visit: Visit, files: Iterable[BidsFile]) -> dict[str, list[BidsFile]]:
+        """Group files that differ in runs alone, in the order of their names."""
+        series: dict[str, dict[str | int | None, BidsFile]] = {}
+        for file in files:
+            rest = {key: value for key, value in file.entities.items() if key != JOINED}
+            runs = series.setdefault(repr(sorted(rest.items())), {})
+            run = file.entities.get(JOINED)
+            if run in runs:
+                names = " and ".join(f.path.relative_to(self.bids).as_posix() for f in (runs[run], file))
+                raise DataError(f"{visit.label}: {names} are named as the same series; keep one")
+            runs[run] = file
+        return {key: list(runs.values()) for key, runs in series.items()}
 
     def _asked(self, asked: Sequence[str] | None) -> list[str]:
         there = self._participants
@@ -184,27 +188,16 @@ class Dataset:
             )
         return wanted
 
-    def _run(self, visit: Visit, dwi: Path) -> RunFiles:
-        stem = dwi.name.removesuffix(".gz").removesuffix(".nii")
+    def _run(self, visit: Visit, dwi: BidsFile) -> RunFiles:
+        stem = dwi.path.name.removesuffix(dwi.extension)
         paths = []
-        for suffix in (".bval", ".bvec"):
-            beside = dwi.with_name(f"{stem}{suffix}")
-            found = beside if beside.is_file() else self._inherited(dwi, suffix)
-            if found is None:
-                raise DataError(f"{visit.label}: {stem}{suffix} is missing beside {dwi.name}")
-            paths.append(found)
-        return RunFiles(dwi, *paths)
-
-    def _inherited(self, dwi: Path, suffix: str) -> Path | None:
-        """Find the nearest table that holds for an image: no entity of its name contradicts the image's."""
-        own = self._layout.get_file(str(dwi)).get_entities()
-        candidates: list[tuple[int, int, Path]] = []
-        for file in self._layout.get(suffix="dwi", extension=suffix, return_type="object"):
-            path = Path(file.path)
-            said = {k: v for k, v in file.get_entities().items() if k not in ("extension", "datatype")}
-            if path.parent in dwi.parents and all(own.get(k) == v for k, v in said.items()):
-                candidates.append((len(path.parts), len(said), path))
-        return max(candidates)[2] if candidates else None
+        for extension in TABLES:
+            beside = dwi.path.with_name(f"{stem}{extension}")
+            above = [] if beside.is_file() else nearest_above(dwi, self._tables[extension])
+            if not above and not beside.is_file():
+                raise DataError(f"{visit.label}: {stem}{extension} is missing beside {dwi.path.name}")
+            paths.append(above[0].path if above else beside)
+        return RunFiles(dwi.path, *paths)
 
     def _most_weighted(self, visit: Visit, runs: dict[str, list[RunFiles]]) -> str:
         weighted = {key: sum(run.count_weighted() for run in found) for key, found in runs.items()}
@@ -219,9 +212,7 @@ class Dataset:
         return best[0]
 
     def _labels_of(self, visit: Visit, segmentation: str) -> Path | None:
-        found: list[tuple[Visit, Path]] = [
-            (v, e["path"]) for v, e in self._labels if e.get("segmentation") == segmentation
-        ]
+        found = [(v, file.path) for v, file in self._labels if file.entities.get("seg") == segmentation]
         for wanted in (visit, Visit(visit.participant, None)):
             paths = [path for v, path in found if v == wanted]
             if len(paths) > 1:
@@ -232,18 +223,9 @@ class Dataset:
         return None
 
 
-def _series_of(files: Iterable[dict[str, Any]]) -> dict[str, list[Path]]:
-    """Group files that differ in runs alone, in the order of their names."""
-    series: dict[str, list[Path]] = {}
-    for entities in files:
-        rest = {k: v for k, v in entities.items() if k not in (*JOINED, "path", "extension")}
-        series.setdefault(repr(sorted(rest.items())), []).append(entities["path"])
-    return series
-
-
-def _source_of(path: Path) -> Path:
-    """Find the dataset that a file belongs to: the nearest directory with a description."""
-    return next(parent for parent in path.parents if (parent / "dataset_description.json").is_file())
+def _visit_of(file: BidsFile) -> Visit:
+    session = f"ses-{file.entities['ses']}" if "ses" in file.entities else None
+    return Visit(f"sub-{file.entities['sub']}", session)
 
 
 def _generator(dataset: Path) -> str:

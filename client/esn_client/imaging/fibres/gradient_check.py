@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from esn_client.imaging.fibres.tensor import dipy_table
 from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_core.arrays import Floats
 from esn_core.errors import DataError
-
-Floats = NDArray[np.float64]
 
 LEAST_FA = 0.35
 LEAST_PAIRS = 300

@@ -1,30 +1,24 @@
 """The pipeline: every subject of a BIDS dataset, in parallel, whatever becomes of the others."""
 
 import errno
-import logging
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from esn_client.imaging.bids.dataset import Dataset
 from esn_client.imaging.bids.derivatives import load_connectome, write_description
 from esn_client.imaging.bids.scans import ScanFiles, Visit, segmentation_of
 from esn_client.imaging.pipeline.subject import Making, prepare_subject
+from esn_client.imaging.pipeline.workers import undisturbed, worker_pool
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 
 __all__ = ["Failure", "load_connectome", "prepare"]
-
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 Progress = Callable[[str, int, int], None]
 
@@ -180,7 +174,7 @@ def _in_processes(
     """Prepare subjects in worker processes; yield each as it is finished."""
     left = dict(tasks)
     try:
-        with _pool(min(n_procs, len(left))) as pool:
+        with worker_pool(min(n_procs, len(left))) as pool:
             for name, failure in _finished(pool, dict(left), making, workers=n_procs, mem_gb=mem_gb):
                 left.pop(name)
                 yield name, failure
@@ -189,7 +183,7 @@ def _in_processes(
         # in a pool of its own, shows which.
         for name, task in left.items():
             try:
-                with _pool(1) as pool:
+                with worker_pool(1) as pool:
                     yield from _finished(pool, {name: task}, making, workers=1, mem_gb=mem_gb)
             except BrokenProcessPool:
                 yield (
@@ -213,7 +207,8 @@ def _finished(
             taken_gb = sum(gb for _, gb in running.values())
             if len(running) < workers and (mem_gb is None or not running or taken_gb + need_gb <= mem_gb):
                 try:
-                    future = pool.submit(_attempt, files, making)
+                    with undisturbed():
+                        future = pool.submit(_attempt, files, making)
                 except OSError as error:  # a worker died while the pool was starting another
                     raise BrokenProcessPool(str(error)) from error
                 running[future] = (name, need_gb)
@@ -222,38 +217,3 @@ def _finished(
         for future in sorted(done, key=lambda f: running[f]):
             failure = future.result()
             yield running.pop(future)[0], failure
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Start workers with one thread each, and leave none behind."""
-    before = set(multiprocessing.active_children())
-    inherited = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin_worker)
-    try:
-        yield pool
-        pool.shutdown()
-    except BaseException:
-        for child in set(multiprocessing.active_children()) - before:
-            child.terminate()
-        pool.shutdown(cancel_futures=True)
-        raise
-    finally:
-        for name, value in inherited.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-
-
-def _begin_worker() -> None:
-    """Leave Ctrl-C to the parent, end with it however it ends, and keep DIPY's news out of our log."""
-    logging.getLogger("dipy").setLevel(logging.WARNING)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: BaseProcess) -> None:
-    """End this process when its parent is gone."""
-    parent.join()
-    os._exit(1)

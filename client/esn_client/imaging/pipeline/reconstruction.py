@@ -27,12 +27,11 @@ from esn_client.imaging.tracking.density import count_visits
 from esn_client.imaging.tracking.streamline_weights import Visits, record_visits, weigh_streamlines
 from esn_client.imaging.tracking.tracking import TrackingRules, find_reach, find_seeds, least_amplitude, track
 from esn_client.imaging.tracking.tractogram import write_tractogram
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.connectome.edge_measures import EdgeMeasures
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

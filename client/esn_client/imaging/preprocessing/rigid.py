@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
 from scipy.spatial.transform import Rotation
 
-Floats = NDArray[np.float64]
+from esn_core.arrays import Floats
 
 SMOOTHING_VOXELS = (2.0, 0.7)
 """Sd of the smoothing, rough to fine: a wide one finds large movements, a narrow one is exact."""

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_client.imaging.quality.residuals import PlainTensor
-
-Floats = NDArray[np.float64]
+from esn_core.arrays import Floats
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from numpy.typing import NDArray
 
 from esn_client.imaging.bids.scans import Scan
 from esn_client.imaging.preprocessing.mask import cut_shares
-
-Floats = NDArray[np.float64]
+from esn_core.arrays import Floats
 
 
 def brain_ml(mask: NDArray[np.bool_], voxel_size_mm: Floats) -> float:

@@ -6,7 +6,6 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from esn_client.imaging.quality import figures
 from esn_client.imaging.quality.anatomy import Anatomy
@@ -14,11 +13,10 @@ from esn_client.imaging.quality.figures import Drawing
 from esn_client.imaging.quality.planes import Planes
 from esn_client.imaging.quality.rendering import environment
 from esn_client.imaging.quality.wording import WORDINGS
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.protocol.quality_limits import Verdict, overall, quantity
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,9 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial.transform import Rotation
 
 from esn_client.imaging.regions.atlas_volume import read_image, read_labels
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import SHIPPED, Atlas, label_volume
 from esn_core.errors import DataError
-
-Floats = NDArray[np.float64]
 
 TEMPLATE = "mni-fa-2mm.nii.gz"
 RIM_VOXELS = 2

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from esn_server.report.analyses import Correlation
 from esn_server.report.figures.drawing import BLUE, GREEN, GREY, INK, VERMILLION, Drawing, draw, style
 from esn_server.report.result import StudyResult
+from esn_server.report.verdict import interval_with_noise
 from esn_server.report.wording import fixed, interval
 
 _ROW_INCHES = 0.3
@@ -23,7 +24,7 @@ class Line:
 
 
 def correlations(result: StudyResult, *, no_noise: StudyResult | None) -> Drawing:
-    """Draw every correlation of a study with its 95 % interval.
+    """Draw every correlation of a study with its 95 % interval, the privacy noise included.
 
     Returns
     -------
@@ -55,7 +56,7 @@ def correlations(result: StudyResult, *, no_noise: StudyResult | None) -> Drawin
 def lines_of(result: StudyResult, *, no_noise: StudyResult | None) -> list[Line]:
     """Return the rows of the figure, in order."""
     found = result.evaluation
-    lines = [Line("this study, held-out children", found.r, found.r_interval, BLUE)]
+    lines = [Line("this study, held-out children", found.r, interval_with_noise(found), BLUE)]
     if no_noise is not None:
         lines.append(
             Line("the same without noise", no_noise.evaluation.r, no_noise.evaluation.r_interval, GREEN)
@@ -95,4 +96,4 @@ def lines_of(result: StudyResult, *, no_noise: StudyResult | None) -> list[Line]
 def _line(label: str, found: Correlation, colour: str) -> Line:
     """Return a row; where the noise alone often leaves no correlation at all, a number would mislead."""
     lost = found.r_noise_sd is None
-    return Line(label, None if lost else found.r, None if lost else found.r_interval, colour)
+    return Line(label, None if lost else found.r, interval_with_noise(found), colour)

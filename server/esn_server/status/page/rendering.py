@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from esn_core.system.pages import templates_of
 from esn_server.run.progress import RunProgress
 from esn_server.status.page.curve import curve_of
 from esn_server.status.status import CentreStatus
@@ -29,13 +28,7 @@ def stages_of(progress: RunProgress) -> list[Stage]:
     ]
 
 
-_PAGES = Environment(
-    loader=PackageLoader("esn_server.status.page", "."),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_PAGES = templates_of("esn_server.status.page")
 _PAGES.globals.update(
     agreed=agreed,
     clock=clock,

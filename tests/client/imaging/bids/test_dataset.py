@@ -1,6 +1,7 @@
 """Tests of BIDS datasets: which files a connectome is made from, and what is refused in words."""
 
 import json
+import os
 import shutil
 
 import nibabel as nib
@@ -228,3 +229,176 @@ def test_the_memory_of_a_subject_is_estimated_from_its_header(bids):
     assert files.memory_gb() == pytest.approx(0.8 + 27 * 7 * 16 / 1e9)
     files.runs[0].dwi.write_bytes(b"")
     assert files.memory_gb() == 0
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    return path
+
+
+def test_a_table_above_holds_for_the_images_that_it_does_not_contradict(bids):
+    """The nearest wins, and of one directory the one that says most."""
+    folder = bids / "sub-001"
+    (folder / "dwi" / "sub-001_dwi.nii.gz").rename(folder / "dwi" / "sub-001_acq-b_run-01_dwi.nii.gz")
+    for path in (folder / "dwi").glob("*.bv*"):
+        path.unlink()
+    touch(bids / "dwi.bvec")
+    touch(bids / "acq-b_dwi.bvec")
+    touch(bids / "acq-c_run-1_dwi.bvec")
+    touch(bids / "sub-002" / "acq-b_run-01_dwi.bvec")
+    (bids / "run-1_dwi.bval").write_text("0 1000")
+    run = chosen(bids).runs[0]
+    assert (run.bval, run.bvec) == (bids / "run-1_dwi.bval", bids / "acq-b_dwi.bvec")
+    near = touch(folder / "sub-001_dwi.bvec")
+    assert chosen(bids).runs[0].bvec == near
+
+
+def test_a_preprocessed_scan_inherits_no_table_of_the_raw_dataset(bids, preprocessed):
+    """The raw table knows nothing of the rotations that the other pipeline made."""
+    (bids / "dwi.bvec").write_text("1")
+    (preprocessed / "sub-001" / "dwi" / "sub-001_space-ACPC_desc-preproc_dwi.bvec").unlink()
+    with pytest.raises(DataError, match=r"desc-preproc_dwi\.bvec is missing"):
+        chosen(bids)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("sub-001_dwi.nii.gz", "sub-001_dwi.nii"),
+        ("sub-001_run-1_dwi.nii.gz", "sub-001_run-01_dwi.nii.gz"),
+        ("sub-001_dwi.nii.gz", "again/sub-001_dwi.nii.gz"),
+    ],
+)
+def test_a_series_that_is_there_twice_is_refused(bids, first, second):
+    folder = bids / "sub-001" / "dwi"
+    (folder / "sub-001_dwi.nii.gz").unlink()
+    touch(folder / first)
+    touch(folder / second)
+    with pytest.raises(
+        DataError, match=r"sub-001: sub-001/dwi/\S+ and sub-001/dwi/\S+ are named as the same"
+    ):
+        chosen(bids)
+
+
+@pytest.mark.parametrize("entity", ["echo-1", "part-mag", "acq-a-b", "acq-1", "foo-2", "chunk-1"])
+def test_series_that_differ_in_more_than_the_run_are_not_joined(bids, entity):
+    """Not even where BIDS knows no such entity."""
+    scan(bids / "sub-001" / "dwi", f"sub-001_{entity}_dwi", volumes=9)
+    files = chosen(bids)
+    assert names(files) == [f"sub-001_{entity}_dwi.nii.gz"]
+    assert [path.name for path in files.left_out] == ["sub-001_dwi.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scan.nii.gz",
+        "dwi.txt",
+        "sub-001_dwi_old.nii.gz",
+        "sub-001_dwi.nii.gz.bak",
+        "sub-001_acq-b.1_dwi.nii.gz",
+        "sub-001_DWI.nii.gz",
+        "._sub-001_dwi.nii.gz",
+        "sub-001_sbref.nii.gz",
+        "sub-001_desc-other_dwi.nii.gz",
+        "sub-001_part-real_dwi.nii.gz",
+    ],
+)
+def test_files_with_other_names_are_passed_over(bids, name):
+    touch(bids / "sub-001" / "dwi" / name)
+    files = chosen(bids)
+    assert (names(files), files.left_out) == (["sub-001_dwi.nii.gz"], ())
+
+
+@pytest.mark.parametrize("said", ["", "sub-001_ses-2_"])
+def test_the_directories_say_whose_scan_it_is(bids, said):
+    """A name may leave out participant and session, and does not win over its place."""
+    folder = bids / "sub-002" / "ses-1" / "dwi"
+    for path in list(folder.iterdir()):
+        path.rename(folder / path.name.replace("sub-002_ses-1_", said))
+    assert names(chosen(bids, Visit("sub-002", "ses-1"))) == [f"{said}dwi.nii.gz"]
+    assert [visit.label for visit in Dataset(bids).visits(["002"], None)] == [
+        "sub-002_ses-1",
+        "sub-002_ses-2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("directory", "visit"),
+    [("sub-a.b", Visit("sub-a.b", None)), ("sub-003/ses-2020-01", Visit("sub-003", "ses-2020-01"))],
+)
+def test_a_label_that_bids_does_not_allow_is_refused_by_name(bids, directory, visit):
+    scan(bids / directory / "dwi", f"{visit.label}_dwi")
+    assert visit in Dataset(bids).visits(None, None)
+    with pytest.raises(DataError, match=f"{visit.label}: a label has letters, digits and"):
+        chosen(bids, visit)
+
+
+def test_a_scan_behind_a_link_is_found(bids, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (bids / "sub-001").rename(elsewhere / "sub-001")
+    (bids / "sub-001").symlink_to(elsewhere / "sub-001")
+    (elsewhere / "sub-001" / "dwi" / "round").symlink_to(elsewhere / "sub-001")
+    (bids / "circle").symlink_to("circle")
+    (bids / "all").symlink_to(bids)
+    files = chosen(bids)
+    assert (names(files), files.left_out) == (["sub-001_dwi.nii.gz"], ())
+    assert files.runs[0].dwi.is_relative_to(bids)
+
+
+def test_a_scan_whose_content_was_not_fetched_is_not_passed_over(bids):
+    """git-annex leaves a link that leads nowhere; the visit must fail, not become one of fewer runs."""
+    path = bids / "sub-001" / "dwi" / "sub-001_dwi.nii.gz"
+    path.unlink()
+    path.symlink_to("../../.git/annex/objects/zz/sub-001_dwi.nii.gz")
+    dataset = Dataset(bids)
+    assert names(dataset.files(ONE, segmentation="pair")) == ["sub-001_dwi.nii.gz"]
+    assert dataset.same_scans() == {}
+
+
+def test_derivatives_of_derivatives_are_not_looked_at(bids, preprocessed):
+    shutil.copytree(preprocessed, preprocessed / "derivatives" / "inner")
+    assert chosen(bids).preprocessed_by == "QSIPrep 1.0.1"
+
+
+def test_a_derivative_directory_without_a_description_is_passed_over(bids, preprocessed):
+    (preprocessed / "dataset_description.json").unlink()
+    assert names(chosen(bids)) == ["sub-001_dwi.nii.gz"]
+
+
+def test_the_directory_of_derivatives_may_be_one_dataset(bids, preprocessed):
+    shutil.move(preprocessed / "dataset_description.json", bids / "derivatives")
+    assert chosen(bids).preprocessed_by == "QSIPrep 1.0.1"
+
+
+def test_a_dataset_may_have_a_dot_in_its_name(bids, preprocessed):
+    preprocessed.rename(preprocessed.with_name("qsiprep-1.0.1"))
+    moved = bids.rename(bids.with_name("study.v2"))
+    assert names(chosen(moved)) == ["sub-001_space-ACPC_desc-preproc_dwi.nii.gz"]
+
+
+@pytest.mark.parametrize("directory", ["work", "sub-001/sourcedata", "sub-001/dwi/.trash", "code", "stimuli"])
+def test_what_is_left_aside_is_left_aside_at_any_depth(bids, preprocessed, directory):
+    for root in (bids, preprocessed):
+        scan(root / directory / "sub-001" / "dwi", "sub-001_acq-z_dwi", volumes=20)
+    assert names(chosen(bids, Visit("sub-001", None))) == ["sub-001_space-ACPC_desc-preproc_dwi.nii.gz"]
+
+
+def test_a_directory_that_may_not_be_read_stops_nobody_else(bids, monkeypatch):
+    scandir = os.scandir
+
+    def refused(directory):
+        if os.fspath(directory).endswith("sub-002"):
+            raise PermissionError
+        return scandir(directory)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    visits = Dataset(bids).visits(None, None)
+    assert visits == [ONE, Visit("sub-002", None)]
+
+
+@pytest.mark.parametrize("extension", [".nii.gz", ".nii"])
+def test_labels_may_be_packed_or_not(bids, extension):
+    path = labels(bids, "sub-001", "anat", name=f"sub-001_seg-pair_dseg{extension}")
+    assert chosen(bids).labels == path

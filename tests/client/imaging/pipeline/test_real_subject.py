@@ -22,7 +22,7 @@ SPEC = importlib.util.spec_from_file_location(
 real_subject = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(real_subject)
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3000)]
 SEEDS = 50_000
 
 

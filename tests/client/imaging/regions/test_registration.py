@@ -92,8 +92,9 @@ def test_the_numbers_for_quality_control_tell_what_was_done(registration):
     assert registration.missing == ()
     assert registration.misplaced_fraction < 0.05
     assert registration.mirrored_correlation < registration.correlation
-    # Frontal and temporal poles have a few voxels on this grid.
-    assert np.median(registration.volume_ratio) == pytest.approx(1, abs=0.1)
+    # The subject's rim is left out and the template's is not: the bend draws the labels in, by a tenth. Other
+    # noise and other last digits move that by a hundredth or two; without the scale it were 0.67.
+    assert np.median(registration.volume_ratio) == pytest.approx(0.9, abs=0.1)
     assert registration.volume_ratio.shape == (83,)
 
 

@@ -1,0 +1,26 @@
+"""Pages: HTML from templates, each one file that asks for no other.
+
+jinja2 comes with the extras of either side, not with the core alone.
+"""
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+def templates_of(package: str, folder: str = ".") -> Environment:
+    """Return the templates of a package; a name that a template does not get is an error.
+
+    Parameters
+    ----------
+    package : str
+        Name of an importable package.
+    folder : str
+        Of the templates, below the package.
+
+    """
+    return Environment(
+        loader=PackageLoader(package, folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
