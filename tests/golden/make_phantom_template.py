@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_client.imaging.bids.derivatives import SOFTWARE
-from esn_client.imaging.pipeline.dataset_run import load_connectome, prepare
+from esn_client.imaging.bids.derivatives import load_connectome
+from esn_client.imaging.pipeline.dataset_run import prepare
+from esn_client.imaging.provenance import versions_of_software
 from esn_client.simulation.presets import SitePreset
 from esn_client.simulation.scans import ATLAS, write_dataset
 from esn_core.connectome.atlas import load_atlas
@@ -124,7 +125,7 @@ def main() -> None:
         "AtlasSha256": atlas.sha256,
         "RecipeSha256": recipe.sha256,
         "Sha256": hashlib.sha256(table.encode()).hexdigest(),
-        "Software": {name: version(name) for name in SOFTWARE},
+        "Software": {"esn-federated": version("esn-federated"), **versions_of_software()},
     }
     (ATLASES / f"{ATLAS}.template.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
 

@@ -15,14 +15,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from esn_client.imaging.bids.dataset import Dataset
-from esn_client.imaging.bids.derivatives import load_connectome, write_description
+from esn_client.imaging.bids.derivatives import write_description
 from esn_client.imaging.bids.scans import ScanFiles, Visit, segmentation_of
 from esn_client.imaging.pipeline.subject import Making, prepare_subject
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-
-__all__ = ["Failure", "load_connectome", "prepare"]
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
