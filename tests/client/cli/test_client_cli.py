@@ -365,7 +365,6 @@ def pay_once(found):
             trust="secure-sum",
             noise_multiplier=2.0,
             noise_share=0.5,
-            sampling_rate=1.0,
             l2_bound=1.0,
             dimension=2,
             patients=("p1", "p2"),
