@@ -4,8 +4,8 @@ A version is the number of a format, not of this software: a release that
 writes what the one before wrote leaves every version as it is. A reader reads
 the versions from `oldest` to `version`, and refuses a newer one in words,
 before it looks at anything else: a part that it does not know could change
-what the others mean. A reader of another kind of error than its neighbours
-keeps its own class; `fault_in` gives the sentence.
+what the others mean. Each reader raises an error of its own class;
+`fault_in` gives the words.
 
 Where a file was written before its format had a version, a missing number
 stands for 1.
@@ -14,6 +14,7 @@ For each format, tests/golden/formats holds a file of every version that is
 still read.
 """
 
+import json
 from dataclasses import dataclass
 
 
@@ -68,6 +69,28 @@ class Format:
         return None
 
 
+def version_in(content: object) -> int | None:
+    """Return the format that a table, or the text of a JSON object, says it has.
+
+    Parameters
+    ----------
+    content : object
+        A mapping, or JSON as bytes or str.
+
+    Returns
+    -------
+    int or None
+        None where it says none, or nothing that could be a version: whoever reads the whole complains.
+
+    """
+    try:
+        table = json.loads(content) if isinstance(content, bytes | str) else content
+    except (ValueError, RecursionError):
+        return None
+    found = table.get("format") if isinstance(table, dict) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None
+
+
 PROTOCOL = Format(
     "protocol",
     version=1,
@@ -110,6 +133,13 @@ DERIVATIVE = Format(
     ),
 )
 
+KIT = Format(
+    "kit",
+    version=1,
+    oldest=1,
+    raised_when="a field of what the centre sends to a site changes: the fingerprint is taken of all of it",
+)
+
 RESULT = Format(
     "result",
     version=1,
@@ -134,4 +164,4 @@ PROGRESS = Format(
     raised_when="any field of progress.json changes: the file is read whole or not at all",
 )
 
-FORMATS = (PROTOCOL, MESSAGE, LEDGER, DERIVATIVE, RESULT, RUN, PROGRESS)
+FORMATS = (PROTOCOL, MESSAGE, LEDGER, DERIVATIVE, KIT, RESULT, RUN, PROGRESS)

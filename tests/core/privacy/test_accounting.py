@@ -115,7 +115,8 @@ def test_opacus_gives_a_bound_that_is_near_and_above(sigma, steps):
     accountant = RDPAccountant()
     accountant.history = [(sigma, 1.0, steps)]
     bound = accountant.get_epsilon(1e-3)
-    # Rényi orders lose some tenths of an epsilon against the exact composition (0.45 and 0.34 here, of Opacus 1.6).
+    # Rényi orders lose some tenths of an epsilon against the exact composition: 0.45 and 0.34 here, by
+    # Opacus 1.6.
     assert bound - 0.5 < epsilon_of(compose([GaussianRelease(sigma)] * steps), 1e-3) <= bound
 
 

@@ -37,7 +37,7 @@ def test_an_undefined_result_survives_the_round_trip(undefined_result, tmp_path)
 @pytest.mark.parametrize(
     ("keys", "value", "words"),
     [
-        (("format",), 2, "format: Input should be 1"),
+        (("format",), 0, "format: Input should be 1"),
         (("child_scores",), [3.1], "child_scores: Extra inputs are not permitted"),
         (("protocol_sha256",), "abc", "protocol_sha256: String should match pattern"),
         (("evaluation", "r"), 1.2, "evaluation.r: Input should be less than or equal to 1"),

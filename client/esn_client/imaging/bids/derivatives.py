@@ -130,7 +130,7 @@ class Derivative:
                 and _step_versions(record) == versions_of(_stages_in(record))
                 and record["MatricesSha256"] == matrices
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
 
     def write(
@@ -216,7 +216,7 @@ class Derivative:
         except FileNotFoundError as error:
             missing = Path(error.filename).name
             raise DataError(f"{self.visit.label}: no connectome; {missing} is missing") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise DataError(
                 f"{self.visit.label}: {self.record.name} is not a record of a connectome"
             ) from None
