@@ -147,11 +147,6 @@ class Consortium:
     template: Template
     sites: tuple[SimulatedSite, ...]
 
-    @property
-    def training_sites(self) -> tuple[SimulatedSite, ...]:
-        """The sites with training children."""
-        return tuple(site for site in self.sites if len(site.training.gase))
-
 
 def draw_consortium(
     atlas: Atlas,

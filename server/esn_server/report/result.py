@@ -1,6 +1,5 @@
 """The result of a study, as data: what result.json holds and what each field means."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -316,11 +315,6 @@ def read_result(path: Path) -> StudyResult:
     except ValidationError as error:
         faults = "; ".join(_fault(fault["loc"], fault["msg"]) for fault in error.errors(include_url=False))
         raise ProtocolError(f"{path}: not a study result: {faults}") from error
-
-
-def schema_text() -> str:
-    """Return the JSON schema of result.json, as text for the documentation."""
-    return json.dumps(StudyResult.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _fault(place: tuple[int | str, ...], message: str) -> str:
