@@ -15,14 +15,10 @@ from esn_core.connectome.control_offset import control_offset
 from esn_core.connectome.template import REFERENCE_AGE_YEARS, Template, edge_scores, strengths_of_counts
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import Anatomy, anatomy
-from esn_core.simulation.cohort import (
-    ScannerRules,
-    Subject,
-    World,
-    WorldRules,
-    subject_counts,
-)
+from esn_core.simulation.cohort import Subject, draw_site, subject_counts
+from esn_core.simulation.scanner import ScannerRules
 from esn_core.simulation.true_network import MEASURABLE_LOG_WEIGHT
+from esn_core.simulation.world import World, WorldRules
 
 Floats = NDArray[np.float64]
 
@@ -215,7 +211,7 @@ def public_template(
     """
     shared = shared or anatomy(atlas)
     world = World.draw(atlas, rng=rng, shared=shared)
-    subjects = world.site(children=0, controls=controls, rng=rng)
+    subjects = draw_site(world, children=0, controls=controls, rng=rng)
     counts = np.array([subject_counts(subject.log_weights, rng=rng) for subject in subjects])
     strengths = strengths_of_counts(counts)
     design = np.array([[1.0, s.age_years - REFERENCE_AGE_YEARS, (s.sex == "M") - 0.5] for s in subjects])
@@ -253,7 +249,8 @@ def _draw_site(
     controls: int,
     rng: np.random.Generator,
 ) -> SimulatedSite:
-    subjects = world.site(
+    subjects = draw_site(
+        world,
         children=children + rules.held_out,
         controls=controls,
         rng=rng,

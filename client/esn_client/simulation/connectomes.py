@@ -13,8 +13,9 @@ from esn_client.simulation.scans import generator, write_table, write_truth
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ConfigError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.simulation.cohort import World, subject_counts
+from esn_core.simulation.cohort import draw_site, subject_counts
 from esn_core.simulation.consortium import WORLDS
+from esn_core.simulation.world import World
 
 ATLAS = "desikan-killiany-83"
 
@@ -72,7 +73,8 @@ def write_connectomes(
     )
     recipe = ImagingRecipe.model_validate(tomllib.loads(recipe_text))
     drawn = World.draw(atlas, rules.world, rng=generator(seed, "world"))
-    subjects = drawn.site(
+    subjects = draw_site(
+        drawn,
         children=children,
         controls=controls,
         rng=generator(seed, site),

@@ -8,8 +8,9 @@ import pytest
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import anatomy
-from esn_core.simulation.cohort import ScannerRules, World, WorldRules
 from esn_core.simulation.consortium import NON_ADDITIVE, ConsortiumRules, draw_consortium, public_template
+from esn_core.simulation.scanner import ScannerRules
+from esn_core.simulation.world import World, WorldRules
 
 ATLAS = load_atlas("desikan-killiany-83")
 CALM = ScannerRules(0.0, 0.0, 0.0)
