@@ -33,6 +33,7 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -126,7 +127,7 @@ def _flower_run(directory: Path, address: str) -> Iterator[Transport]:
         lost = threading.Event()
         heartbeats = HeartbeatSender(lambda: _beat(task, lost))
         heartbeats.start()
-        stack.callback(lambda: heartbeats.is_running and heartbeats.stop())
+        stack.callback(_end, heartbeats)
         status, details = SubStatus.FAILED, "not started"
         try:
             with reaching(address):
@@ -201,6 +202,11 @@ def _beat(task: RuntimeHttpClient, lost: threading.Event) -> bool:
     return True
 
 
+def _end(heartbeats: HeartbeatSender) -> None:
+    if heartbeats.is_running:
+        heartbeats.stop()
+
+
 @contextlib.contextmanager
 def _only_run(directory: Path) -> Iterator[None]:
     """Hold the directory's lock: two processes would take each other's tasks."""
@@ -219,7 +225,7 @@ def _only_run(directory: Path) -> Iterator[None]:
         yield
 
 
-def _runtime_client(address: str, certificate: bytes, proof: object) -> RuntimeHttpClient:
+def _runtime_client(address: str, certificate: bytes, proof: ProtobufClientInterceptor) -> RuntimeHttpClient:
     """Return a client of the API that a ServerApp uses, with the proof that it may."""
     return RuntimeHttpClient.from_server_address(
         address, False, certificate, [RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"), proof]
