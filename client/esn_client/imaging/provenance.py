@@ -41,9 +41,9 @@ SOFTWARE = ("dipy", "nibabel", "numpy", "scipy")
 """Another release of one of these may make another result: stages on disk are not used across them."""
 
 CODE_OF_VERSION_1 = (
-    # The flat modules of esn_client/imaging at 7257ccb, and at 12c8853, the last commit before they moved into
-    # folders: between the two, files are found and workers ended in other ways, and no step computes anything
-    # else.
+    # The flat modules of esn_client/imaging at 7257ccb, and at 12c8853, the last commit before they moved
+    # into folders: between the two, files are found and workers ended in other ways, and every step computes
+    # the same.
     "c23f29efbf76358956a4ed083b6f72c9cea3197c709e017db0a0a5009daf8c0a",
     "78a65c5a7e1f2a486141cd9b521eeb37e82a1466a5956d1071c209e86a6ad228",
 )
