@@ -22,7 +22,7 @@ def install(answer: Answer) -> None:
     _installed[:] = [answer]
 
 
-@app.query()  # type: ignore[untyped-decorator]
+@app.query()
 def query(message: Message, _context: Context) -> Message:
     """Hand a question's bytes to the installed function, and wrap what it returns."""
     try:

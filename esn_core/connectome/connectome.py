@@ -50,35 +50,3 @@ class Connectome:
             raise DataError(f"counts must not be negative; the least is {self.counts.min():g}")
         if not np.array_equal(self.counts, self.counts.T):
             raise DataError("counts must be symmetric: the pair (a, b) is the pair (b, a)")
-
-
-def from_end_regions(ends: NDArray[np.int64], regions: tuple[str, ...]) -> Connectome:
-    """Count the streamlines that join each pair of regions.
-
-    Parameters
-    ----------
-    ends : (S, 2) int64
-        Region index of both ends of each streamline, or -1 outside the atlas.
-    regions : tuple of R str
-        Atlas names; index ``r`` in `ends` means ``regions[r]``.
-
-    Returns
-    -------
-    Connectome
-        Streamlines with an end outside the atlas are left out.
-
-    Raises
-    ------
-    DataError
-        An index is ``R`` or more, or less than -1.
-
-    """
-    if ends.ndim != 2 or ends.shape[1] != 2:
-        raise DataError(f"ends must have shape (S, 2), not {ends.shape}")
-    size = len(regions)
-    if ends.size and not (ends.min() >= -1 and ends.max() < size):
-        raise DataError(f"ends must lie in -1..{size - 1}; found {ends.min()}..{ends.max()}")
-    inside = np.sort(ends[(ends >= 0).all(axis=1)], axis=1)
-    flat = np.bincount(inside[:, 0] * size + inside[:, 1], minlength=size * size)
-    upper = flat.reshape(size, size).astype(np.float64)
-    return Connectome(upper + np.triu(upper, k=1).T, regions)

@@ -1,6 +1,5 @@
 """A model's weights as one vector, and the pre-trained weights that ship with the software."""
 
-import json
 from importlib.resources import files
 
 import numpy as np
@@ -65,10 +64,3 @@ def pretrained(name: str) -> SeverityModel:
     model = SeverityModel()
     model.load_state_dict(state)
     return model
-
-
-def pretrained_card(name: str) -> dict[str, object]:
-    """Return how the shipped weights `name` were made: command, seed, figures, hash."""
-    resource = files("esn_core.learning") / "pretrained" / f"{name}.json"
-    card: dict[str, object] = json.loads(resource.read_text(encoding="utf-8"))
-    return card

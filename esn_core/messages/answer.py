@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from esn_core.errors import ProtocolError
 from esn_core.identity.roster import SiteName
-from esn_core.messages.envelope import pack, seal, unpack, unseal, validated
+from esn_core.messages.envelope import Header, pack, seal, unpack, unseal, validated
 from esn_core.messages.facts import LedgerMark, SiteFacts
 from esn_core.messages.question import QuestionId
 
@@ -23,9 +23,7 @@ class Refusal(BaseModel):
     error: str = Field(pattern=r"^[A-Za-z]{1,60}$")
 
 
-class _AnswerHeader(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _AnswerHeader(Header):
     id: QuestionId
     site: SiteName
     facts: SiteFacts | None = None

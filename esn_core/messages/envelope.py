@@ -2,6 +2,9 @@
 
 Named arrays and a small JSON header, nothing that could run. The signature, 64 bytes, follows the file,
 and is looked at before anything else is.
+
+A header that names no format has format 1. Format 1 is written without the field, so that whoever ran this
+software before formats had versions understands it; a later one is written with it, which they refuse.
 """
 
 import hashlib
@@ -12,11 +15,12 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from esn_core.errors import ProtocolError
+from esn_core.formats import MESSAGE, version_in
 from esn_core.identity.signing import SIGNATURE_BYTES, is_signed, sign
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -63,6 +67,14 @@ def unseal(sealed: bytes, key: Ed25519PublicKey, purpose: Literal["question", "a
     return body
 
 
+class Header(BaseModel):
+    """What the headers of questions and answers have in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = Field(default=1, exclude=True)
+
+
 def pack(arrays: dict[str, NDArray[np.float64]] | dict[str, NDArray[np.int64]], header: BaseModel) -> bytes:
     """Return a safetensors file of vectors with a JSON header."""
     metadata = {HEADER: header.model_dump_json()}
@@ -98,7 +110,18 @@ def unpack(body: bytes, *, integers: bool = False) -> tuple[dict[str, NDArray[An
 
 
 def validated(model: type[_M], header: str) -> _M:
-    """Read a header into its model; `ProtocolError` names the places that do not fit, not what they say."""
+    """Read a header into its model.
+
+    Raises
+    ------
+    ProtocolError
+        The message has another format; or a part of the header does not fit: named are the places, not
+        what they say.
+
+    """
+    fault = MESSAGE.fault_in(version_in(header))
+    if fault:
+        raise ProtocolError(f"the message cannot be read: {fault}")
     try:
         return model.model_validate_json(header)
     except ValidationError as error:

@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from esn_core.errors import ProtocolError
 from esn_core.identity.roster import SiteName
-from esn_core.messages.envelope import HEADER, pack, seal, unpack, unseal, validated
+from esn_core.messages.envelope import HEADER, Header, pack, seal, unpack, unseal, validated
 from esn_core.protocol.phases import PhaseName
 
 
@@ -134,9 +134,7 @@ class Question:
         return cls(said.id, arrays, said.participants, said.reveal, said.entries_seen)
 
 
-class _QuestionHeader(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _QuestionHeader(Header):
     id: QuestionId
     participants: tuple[SiteName, ...] = Field(max_length=1000)
     reveal: bool

@@ -8,10 +8,6 @@ Su 2022, "Gaussian differential privacy", corollary 2.13 and theorem 2.7):
     mu = sqrt(sum of 1 / noise_multiplier^2)
     delta(epsilon) = Phi(-epsilon/mu + mu/2) - exp(epsilon) Phi(-epsilon/mu - mu/2)
 
-A subsampled release, as another study of the same patient may have made, is
-composed by the privacy loss distributions of dp-accounting instead (Koskela,
-Jälkö & Honkela 2020; Doroshenko et al. 2022).
-
 The noise is the discrete Gaussian on a fine grid. `grid_delta` bounds what
 that, and the sum of several sites' shares of it, may add to delta.
 
@@ -25,7 +21,6 @@ Four equal releases for a budget of epsilon 8; one of them alone costs less than
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -44,45 +39,29 @@ _LARGEST_MU = 100.0
 
 @dataclass(frozen=True)
 class GaussianRelease:
-    """One noisy release of a sum over children, as a fact.
+    """One noisy release of a sum over all children of a split, as a fact.
 
     Attributes
     ----------
     noise_multiplier : float
         Standard deviation of the noise over the L2 sensitivity; 0 means that
         the sum left without noise.
-    sampling_rate : float
-        Probability with which each child took part (Poisson sampling); 1 is full participation.
 
     """
 
     noise_multiplier: float
-    sampling_rate: float = 1.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0):
             raise PrivacyBudgetError(
                 f"a noise multiplier must be finite and not negative, not {self.noise_multiplier}"
             )
-        if not 0 < self.sampling_rate <= 1:
-            raise PrivacyBudgetError(f"a sampling rate lies in (0, 1], not {self.sampling_rate}")
 
 
 def compose(releases: Iterable[GaussianRelease]) -> float:
-    """Return mu of all `releases` together; infinite when one is exact, 0 when there is none.
-
-    Raises
-    ------
-    PrivacyBudgetError
-        A release was subsampled: it has no mu.
-
-    """
+    """Return mu of all `releases` together; infinite when one is exact, 0 when there is none."""
     total = 0.0
     for release in releases:
-        if release.sampling_rate != 1:
-            raise PrivacyBudgetError(
-                f"a release with sampling rate {release.sampling_rate:g} is no Gaussian mechanism"
-            )
         if release.noise_multiplier == NO_NOISE:
             return math.inf
         total += release.noise_multiplier**-2
@@ -117,30 +96,6 @@ def epsilon_of(mu: float, delta: float) -> float:
     if delta_of(mu, _LARGEST_EPSILON) > delta:
         return math.inf
     return float(brentq(lambda e: delta_of(mu, e) - delta, 0.0, _LARGEST_EPSILON, xtol=1e-12, rtol=1e-14))
-
-
-def epsilon_of_all(releases: Iterable[GaussianRelease], delta: float) -> float:
-    """Return epsilon of all `releases` together, subsampled or not.
-
-    Exact for full participation. Otherwise dp-accounting's privacy loss
-    distributions, which are rounded towards a larger epsilon.
-    """
-    known = list(releases)
-    if all(release.sampling_rate == 1 for release in known):
-        return epsilon_of(compose(known), delta)
-    _check_delta(delta)
-    if any(release.noise_multiplier == NO_NOISE for release in known):
-        return math.inf
-    # Imported here: only a ledger with subsampled releases needs it.
-    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, pld
-
-    accountant = pld.PLDAccountant(value_discretization_interval=1e-3)
-    for release, times in Counter(known).items():
-        event = GaussianDpEvent(release.noise_multiplier)
-        if release.sampling_rate != 1:
-            event = PoissonSampledDpEvent(release.sampling_rate, event)
-        accountant.compose(event, times)
-    return float(accountant.get_epsilon(delta))
 
 
 def replace_one_epsilon_of(mu: float, delta: float) -> float:

@@ -18,6 +18,7 @@ from pydantic import Field, StrictBool, ValidationInfo, field_validator
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.template import Template, load_template
 from esn_core.errors import ProtocolError
+from esn_core.formats import PROTOCOL
 from esn_core.identity.roster import RosterEntry
 from esn_core.privacy.release import Children
 from esn_core.protocol import consistency
@@ -198,4 +199,4 @@ def load_protocol(path: Path) -> Protocol:
         the message lists every fault with its place.
 
     """
-    return read_toml(path, Protocol, error=ProtocolError)
+    return read_toml(path, Protocol, error=ProtocolError, written_as=PROTOCOL)

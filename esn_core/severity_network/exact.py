@@ -7,7 +7,6 @@ against.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,20 +122,6 @@ def exact_network(sums: Moments, *, false_discovery_rate: float = 0.05) -> Exact
         t = r * np.sqrt(freedom / (1 - r**2))
     p = 2 * student.sf(np.abs(t), freedom)
     return ExactNetwork(r, t, p, discovered(p, false_discovery_rate), freedom)
-
-
-def stability(parts: Sequence[Moments], *, false_discovery_rate: float = 0.05) -> Floats:
-    """Return in which (E,) share of the networks without one site each edge is retained."""
-    if len(parts) < 3:
-        raise StudyError(f"leaving sites out needs three or more, not {len(parts)}")
-    kept = []
-    for left_out in range(len(parts)):
-        others = [part for i, part in enumerate(parts) if i != left_out]
-        total = others[0]
-        for part in others[1:]:
-            total = total + part
-        kept.append(exact_network(total, false_discovery_rate=false_discovery_rate).retained)
-    return np.asarray(np.mean(kept, axis=0), dtype=np.float64)
 
 
 def discovered(p: Floats, rate: float = 0.05) -> NDArray[np.bool_]:

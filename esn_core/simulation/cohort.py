@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from esn_core.arrays import Floats
-from esn_core.connectome.atlas import Atlas
 from esn_core.errors import ConfigError
-from esn_core.simulation.anatomy import Anatomy, anatomy
 from esn_core.simulation.illness import draw_illness
-from esn_core.simulation.true_network import draw_network
+from esn_core.simulation.scanner import Scanner
+from esn_core.simulation.world import CONTROL_SEVERITY_Z, World
 
 Sex = Literal["F", "M"]
 Group = Literal["dre", "control"]
@@ -20,8 +18,6 @@ OUTCOMES = ("global_score", "verbal_score", "nonverbal_score")
 """Neurocognitive standard scores: mean 100 and sd 15 in the population."""
 SEVERITY_MEAN, SEVERITY_SD = 4.0, 1.35
 """Of the latent severity among children with drug-resistant epilepsy, on the scale of GASE."""
-CONTROL_SEVERITY_Z = -1.6
-"""Where healthy children stand on the severity axis."""
 
 
 @dataclass(frozen=True)
@@ -62,336 +58,68 @@ class Subject:
     log_weights: Floats
 
 
-@dataclass(frozen=True)
-class WorldRules:
-    """From what distribution a world is drawn.
+def draw_site(
+    world: World,
+    *,
+    children: int,
+    controls: int,
+    rng: np.random.Generator,
+    scanner: Scanner | None = None,
+    severity_shift_sd: float = 0.4,
+) -> tuple[Subject, ...]:
+    """Draw one site: children with drug-resistant epilepsy, then controls of matching age and sex.
 
-    Attributes
+    Parameters
     ----------
-    severity_edges : int
-        Size of the severity network.
-    effect_sd : float
-        Mean change of its edges per sd of severity, in each edge's own sd.
-    effect_spread : float
-        Effects lie within this part of `effect_sd` around it, uniformly.
-    clustered : float
-        Share of the network that lies in a few pairs of modules.
-    block_share : float
-        Most that the network holds of such a pair's bundles.
-    published_regions : float
-        How strongly the network prefers regions with a large published effect of epilepsy: a bundle is drawn
-        with its ends' mean damage to this power. 0: all regions alike; else on desikan-killiany-83 alone.
-    nuisance_factors : int
-    nuisance_sd : float
-        Sd that all factors together add to an edge, in the edge's own sd.
-    edge_sd : (float, float)
-        Range of the edges' own sd between subjects, in log units.
-    tail_freedom : float or None
-        Degrees of freedom of the edges' own variation, above 2; None for normal tails.
-    gase_noise : float
-        Sd of the rater's error, before rounding to a step of GASE.
-    template_shift_sd : float
-        Sd by which this population's mean log weights differ from the atlas's.
-    compensated_sd : float
-        Sd of the damage that one hemisphere has beyond the other's, in standard deviations of severity. The
-        other hemisphere makes up for it, so that severity follows the less damaged of the two: an
-        interaction between two networks, which no sum over edges can read. 0: severity is additive.
+    world : World
+    children, controls : int
+    rng : Generator
+    scanner : Scanner, optional
+        Drawn when it is not given.
+    severity_shift_sd : float
+        Sd, between sites, of the mean latent severity in steps of GASE: severity is confounded with
+        the scanner.
+
+    Returns
+    -------
+    tuple of Subject
 
     """
-
-    severity_edges: int = 24
-    effect_sd: float = 0.75
-    effect_spread: float = 0.4
-    clustered: float = 0.7
-    block_share: float = 1.0
-    published_regions: float = 0.0
-    nuisance_factors: int = 6
-    nuisance_sd: float = 0.28
-    edge_sd: tuple[float, float] = (0.30, 0.50)
-    tail_freedom: float | None = None
-    gase_noise: float = 0.45
-    template_shift_sd: float = 0.15
-    compensated_sd: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.tail_freedom is not None and not self.tail_freedom > 2:
-            raise ConfigError(f"tails of {self.tail_freedom} degrees of freedom have no sd; above 2 they do")
-        if not 0 <= self.compensated_sd < np.inf:
-            raise ConfigError(f"the sd of compensated damage is 0 or more, not {self.compensated_sd}")
-        if not 0 < self.edge_sd[0] <= self.edge_sd[1]:
-            raise ConfigError(f"the edges' sd needs a range of positive numbers, not {self.edge_sd}")
-        if not 0 <= self.published_regions < np.inf:
-            raise ConfigError(f"a preference for regions is 0 or more, not {self.published_regions}")
-
-
-@dataclass(frozen=True)
-class ScannerRules:
-    """From what distribution a site's scanner is drawn.
-
-    Attributes
-    ----------
-    offset_sd : float
-        Added to each edge, in the edge's own sd.
-    gain_sd : float
-        Added to all edges alike, in log units.
-    log_spread_sd : float
-        Of the factor on each edge's deviation from the mean.
-
-    """
-
-    offset_sd: float = 0.25
-    gain_sd: float = 0.25
-    log_spread_sd: float = 0.15
-
-
-@dataclass(frozen=True)
-class Scanner:
-    """What one site's scanner does to every log weight that it measures.
-
-    Attributes
-    ----------
-    offset : (E,) float64
-        Added to the log weights.
-    gain : (E,) float64
-        Multiplies each subject's deviation from the mean, positive.
-
-    """
-
-    offset: Floats
-    gain: Floats
-
-
-@dataclass(frozen=True)
-class World:
-    """What all simulated sites share: anatomy, the effects of age and sex, and the severity network.
-
-    Attributes
-    ----------
-    atlas : Atlas
-    mean : (E,) float64
-        Log weight of healthy children at ten years, midway between the sexes.
-    present : (E,) bool
-        The edges that have a bundle.
-    sd : (E,) float64
-        Between subjects.
-    age_slope, sex_slope : (E,) float64
-        Per year; boys minus girls.
-    severity_slope : (E,) float64
-        Per standard deviation of severity, from that of healthy children onwards; not zero in the severity
-        network alone.
-    factors : (K, E) float64
-        Low-rank nuisance: how each factor moves each log weight.
-    tail_freedom : float or None
-        Degrees of freedom of the edges' own variation; None for normal tails.
-    gase_noise : float
-        Sd of the rater's error, before rounding to a step of GASE.
-    compensated_sd : float
-        Sd of the damage that one hemisphere has beyond the other's; see `WorldRules`.
-
-    """
-
-    atlas: Atlas
-    mean: Floats
-    present: NDArray[np.bool_]
-    sd: Floats
-    age_slope: Floats
-    sex_slope: Floats
-    severity_slope: Floats
-    factors: Floats
-    tail_freedom: float | None
-    gase_noise: float
-    compensated_sd: float
-
-    @property
-    def severity_edges(self) -> NDArray[np.int64]:
-        """The positions of the edges of the hidden severity network."""
-        return np.flatnonzero(self.severity_slope)
-
-    @classmethod
-    def draw(
-        cls,
-        atlas: Atlas,
-        rules: WorldRules = WorldRules(),
-        *,
-        rng: np.random.Generator,
-        shared: Anatomy | None = None,
-    ) -> "World":
-        """Draw a world: the atlas's anatomy, mildly shifted, and a severity network of its own.
-
-        Parameters
-        ----------
-        atlas : Atlas
-        rules : WorldRules
-        rng : Generator
-        shared : Anatomy, optional
-            The atlas's own when it is not given.
-
-        Returns
-        -------
-        World
-
-        Raises
-        ------
-        ConfigError
-            The atlas has fewer measurable bundles than the network should have edges.
-
-        """
-        shared = shared or anatomy(atlas)
-        edges = len(shared.mean)
-        mean = shared.mean + rules.template_shift_sd * rng.normal(size=edges)
-        sd = rng.uniform(*rules.edge_sd, edges)
-        network = draw_network(
-            atlas,
-            shared,
-            size=rules.severity_edges,
-            clustered=rules.clustered,
-            block_share=rules.block_share,
-            published_regions=rules.published_regions,
-            rng=rng,
+    if children < 0 or controls < 0:
+        raise ConfigError(f"a site has 0 or more children and controls, not {children} and {controls}")
+    scanner = scanner or world.scanner(rng=rng)
+    shift, mean_age = rng.normal(0, severity_shift_sd), rng.normal(10, 0.8)
+    age = np.clip(rng.normal(mean_age, 3.5, children), 4, 18)
+    male = rng.integers(0, 2, children).astype(np.float64)
+    latent = np.clip(SEVERITY_MEAN + shift + SEVERITY_SD * rng.normal(size=children), 1, 7)
+    gase = np.clip(np.rint(latent + world.gase_noise * rng.normal(size=children)), 1, 7)
+    # Each control is matched to a child, as in the study; without children, to the population.
+    twin = rng.permutation(np.resize(np.arange(children), controls)) if children else None
+    like_age = age[twin] if twin is not None else rng.uniform(4, 18, controls)
+    like_male = male[twin] if twin is not None else rng.integers(0, 2, controls).astype(np.float64)
+    ages = np.round(np.concatenate([age, np.clip(like_age + rng.normal(0, 0.5, controls), 4, 18)]), 1)
+    males = np.concatenate([male, like_male])
+    severity = np.concatenate([(latent - SEVERITY_MEAN) / SEVERITY_SD, np.full(controls, CONTROL_SEVERITY_Z)])
+    weights = world.log_weights(ages, males, severity, scanner=scanner, rng=rng)
+    scores = _draw_outcomes(severity, rng=rng)
+    # From a stream of its own: whatever else is drawn from a seed stays as it was without it.
+    (own,) = rng.spawn(1)
+    illness = draw_illness(ages[:children], severity[:children], rng=own)
+    return tuple(
+        Subject(
+            participant=f"sub-{k + 1:03d}",
+            age_years=float(ages[k]),
+            sex="M" if males[k] else "F",
+            group="dre" if k < children else "control",
+            gase=int(gase[k]) if k < children else None,
+            duration_years=float(illness.duration_years[k]) if k < children else None,
+            medicines=int(illness.medicines[k]) if k < children else None,
+            outcomes=dict(zip(OUTCOMES, scores[k].tolist(), strict=True)),
+            severity=float(severity[k]),
+            log_weights=weights[k],
         )
-        effect = np.zeros(edges)
-        low, high = 1 - rules.effect_spread, 1 + rules.effect_spread
-        effect[network] = -rng.uniform(low, high, len(network)) * rules.effect_sd
-        effect[network] *= np.where(rng.random(len(network)) < 0.85, 1, -1)  # mostly weaker with severity
-        a, b = atlas.edges.T
-        nodes = rng.normal(size=(rules.nuisance_factors, len(atlas.regions)))
-        factors = nodes[:, a] * nodes[:, b]
-        factors /= np.sqrt(np.mean(factors**2, axis=1, keepdims=True) * max(rules.nuisance_factors, 1))
-        return cls(
-            atlas=atlas,
-            mean=mean,
-            present=shared.present,
-            sd=sd,
-            age_slope=rng.normal(0.03, 0.015, edges),
-            sex_slope=rng.normal(0, 0.08, edges),
-            severity_slope=effect * sd,
-            factors=rules.nuisance_sd * factors * sd,
-            tail_freedom=rules.tail_freedom,
-            gase_noise=rules.gase_noise,
-            compensated_sd=rules.compensated_sd,
-        )
-
-    def scanner(self, rules: ScannerRules = ScannerRules(), *, rng: np.random.Generator) -> Scanner:
-        """Draw the effects of one site's scanner."""
-        edges = len(self.mean)
-        offset = rules.offset_sd * rng.normal(size=edges) * self.sd + rng.normal(0, rules.gain_sd)
-        return Scanner(offset, np.exp(rng.normal(0, rules.log_spread_sd, edges)))
-
-    def log_weights(
-        self,
-        age_years: Floats,
-        male: Floats,
-        severity: Floats,
-        *,
-        scanner: Scanner,
-        rng: np.random.Generator,
-    ) -> Floats:
-        """Draw the log weights of many subjects.
-
-        Parameters
-        ----------
-        age_years, male, severity : (n,) float64
-            `male` is 0 or 1; `severity` is in standard deviations of the patients.
-        scanner : Scanner
-        rng : Generator
-
-        Returns
-        -------
-        (n, E) float64
-
-        """
-        subjects, edges = len(severity), len(self.mean)
-        deviation = self._own_variation((subjects, edges), rng) * self.sd
-        deviation += rng.normal(size=(subjects, len(self.factors))) @ self.factors
-        deviation += (severity - CONTROL_SEVERITY_Z)[:, None] * self.severity_slope
-        if self.compensated_sd:
-            deviation += self._compensated_damage(severity, rng) * self.severity_slope
-        expected = self.mean + np.outer(age_years - 10, self.age_slope) + np.outer(male - 0.5, self.sex_slope)
-        head = rng.normal(0, 0.15, (subjects, 1))  # size and gain of the whole scan
-        return expected + head + scanner.offset + scanner.gain * deviation
-
-    def _compensated_damage(self, severity: Floats, rng: np.random.Generator) -> Floats:
-        """Draw (n, E) damage beyond the other hemisphere's; an edge between two has half of each side's.
-
-        Healthy children, who stand at one severity exactly, have none.
-        """
-        imbalance = rng.normal(0, self.compensated_sd, len(severity)) * (severity != CONTROL_SEVERITY_Z)
-        beyond = {"L": np.maximum(imbalance, 0), "R": np.maximum(-imbalance, 0), "M": np.abs(imbalance) / 2}
-        regions = np.column_stack([beyond[region.hemisphere] for region in self.atlas.regions])
-        damage: Floats = regions[:, self.atlas.edges].mean(axis=2)
-        return damage
-
-    def _own_variation(self, shape: tuple[int, int], rng: np.random.Generator) -> Floats:
-        """Draw numbers of sd 1, with the world's tails."""
-        if self.tail_freedom is None:
-            return rng.normal(size=shape)
-        sd = np.sqrt(self.tail_freedom / (self.tail_freedom - 2))
-        drawn: Floats = rng.standard_t(self.tail_freedom, shape) / sd
-        return drawn
-
-    def site(
-        self,
-        *,
-        children: int,
-        controls: int,
-        rng: np.random.Generator,
-        scanner: Scanner | None = None,
-        severity_shift_sd: float = 0.4,
-    ) -> tuple[Subject, ...]:
-        """Draw one site: children with drug-resistant epilepsy, then controls of matching age and sex.
-
-        Parameters
-        ----------
-        children, controls : int
-        rng : Generator
-        scanner : Scanner, optional
-            Drawn when it is not given.
-        severity_shift_sd : float
-            Sd, between sites, of the mean latent severity in steps of GASE: severity is confounded with
-            the scanner.
-
-        Returns
-        -------
-        tuple of Subject
-
-        """
-        if children < 0 or controls < 0:
-            raise ConfigError(f"a site has 0 or more children and controls, not {children} and {controls}")
-        scanner = scanner or self.scanner(rng=rng)
-        shift, mean_age = rng.normal(0, severity_shift_sd), rng.normal(10, 0.8)
-        age = np.clip(rng.normal(mean_age, 3.5, children), 4, 18)
-        male = rng.integers(0, 2, children).astype(np.float64)
-        latent = np.clip(SEVERITY_MEAN + shift + SEVERITY_SD * rng.normal(size=children), 1, 7)
-        gase = np.clip(np.rint(latent + self.gase_noise * rng.normal(size=children)), 1, 7)
-        # Each control is matched to a child, as in the study; without children, to the population.
-        twin = rng.permutation(np.resize(np.arange(children), controls)) if children else None
-        like_age = age[twin] if twin is not None else rng.uniform(4, 18, controls)
-        like_male = male[twin] if twin is not None else rng.integers(0, 2, controls).astype(np.float64)
-        ages = np.round(np.concatenate([age, np.clip(like_age + rng.normal(0, 0.5, controls), 4, 18)]), 1)
-        males = np.concatenate([male, like_male])
-        severity = np.concatenate(
-            [(latent - SEVERITY_MEAN) / SEVERITY_SD, np.full(controls, CONTROL_SEVERITY_Z)]
-        )
-        weights = self.log_weights(ages, males, severity, scanner=scanner, rng=rng)
-        scores = _draw_outcomes(severity, rng=rng)
-        # From a stream of its own: whatever else is drawn from a seed stays as it was without it.
-        (own,) = rng.spawn(1)
-        illness = draw_illness(ages[:children], severity[:children], rng=own)
-        return tuple(
-            Subject(
-                participant=f"sub-{k + 1:03d}",
-                age_years=float(ages[k]),
-                sex="M" if males[k] else "F",
-                group="dre" if k < children else "control",
-                gase=int(gase[k]) if k < children else None,
-                duration_years=float(illness.duration_years[k]) if k < children else None,
-                medicines=int(illness.medicines[k]) if k < children else None,
-                outcomes=dict(zip(OUTCOMES, scores[k].tolist(), strict=True)),
-                severity=float(severity[k]),
-                log_weights=weights[k],
-            )
-            for k in range(children + controls)
-        )
+        for k in range(children + controls)
+    )
 
 
 def subject_counts(log_weights: Floats, *, rng: np.random.Generator) -> Floats:

@@ -15,14 +15,10 @@ from esn_core.connectome.control_offset import control_offset
 from esn_core.connectome.template import REFERENCE_AGE_YEARS, Template, edge_scores, strengths_of_counts
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import Anatomy, anatomy
-from esn_core.simulation.cohort import (
-    ScannerRules,
-    Subject,
-    World,
-    WorldRules,
-    subject_counts,
-)
+from esn_core.simulation.cohort import Subject, draw_site, subject_counts
+from esn_core.simulation.scanner import ScannerRules
 from esn_core.simulation.true_network import MEASURABLE_LOG_WEIGHT
+from esn_core.simulation.world import World, WorldRules
 
 # Of all edges' spread between subjects, at least so much, in units of strength: an
 # edge without streamlines has no spread of its own, and scores are divided by it.
@@ -145,11 +141,6 @@ class Consortium:
     template: Template
     sites: tuple[SimulatedSite, ...]
 
-    @property
-    def training_sites(self) -> tuple[SimulatedSite, ...]:
-        """The sites with training children."""
-        return tuple(site for site in self.sites if len(site.training.gase))
-
 
 def draw_consortium(
     atlas: Atlas,
@@ -218,7 +209,7 @@ def public_template(
     """
     shared = shared or anatomy(atlas)
     world = World.draw(atlas, rng=rng, shared=shared)
-    subjects = world.site(children=0, controls=controls, rng=rng)
+    subjects = draw_site(world, children=0, controls=controls, rng=rng)
     counts = np.array([subject_counts(subject.log_weights, rng=rng) for subject in subjects])
     strengths = strengths_of_counts(counts)
     design = np.array([[1.0, s.age_years - REFERENCE_AGE_YEARS, (s.sex == "M") - 0.5] for s in subjects])
@@ -256,7 +247,8 @@ def _draw_site(
     controls: int,
     rng: np.random.Generator,
 ) -> SimulatedSite:
-    subjects = world.site(
+    subjects = draw_site(
+        world,
         children=children + rules.held_out,
         controls=controls,
         rng=rng,

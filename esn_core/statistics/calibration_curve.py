@@ -71,7 +71,7 @@ class Group:
 class Reliability:
     """How far predicted probabilities can be taken at their word.
 
-    The calibration slope is that of a logistic model of the outcome on `logit_of` the probability
+    The calibration slope is that of a logistic model of the outcome on the logit of the probability
     (`esn_core.statistics.logistic_fit`); 1 is perfect.
 
     Attributes
@@ -132,14 +132,6 @@ def judge_reliability(total: Floats, *, noise_sd: float = 0.0) -> Reliability:
         p_value=p_value,
         groups=tuple(_group(*(float(x) for x in row[:3])) for row in rows),
     )
-
-
-def logit_of(probability: Floats, *, logit_clip: float) -> Floats:
-    """Return log(p / (1 - p)), held to [-clip, clip]: the feature of the calibration slope."""
-    ends = 1 / (1 + math.exp(logit_clip))
-    held = np.clip(probability, ends, 1 - ends)
-    odds: Floats = np.log(held) - np.log1p(-held)
-    return odds
 
 
 def _hosmer_lemeshow(rows: Floats) -> tuple[float | None, float | None]:

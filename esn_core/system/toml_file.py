@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from esn_core.errors import ConfigError, EsnError
+from esn_core.formats import Format, version_in
 
 
 class Table(BaseModel):
@@ -18,8 +19,23 @@ class Table(BaseModel):
 _M = TypeVar("_M", bound=BaseModel)
 
 
-def read_toml(path: Path, model: type[_M], *, error: type[EsnError] = ConfigError) -> _M:
+def read_toml(
+    path: Path,
+    model: type[_M],
+    *,
+    error: type[EsnError] = ConfigError,
+    written_as: Format | None = None,
+) -> _M:
     """Read a TOML file into a checked model, and complain once, completely.
+
+    Parameters
+    ----------
+    path : Path
+    model : type of pydantic model
+    error : type of EsnError
+    written_as : Format, optional
+        Of a file that names its format: one of another version is refused for that alone, as nothing else
+        that it says can be judged.
 
     Raises
     ------
@@ -36,6 +52,9 @@ def read_toml(path: Path, model: type[_M], *, error: type[EsnError] = ConfigErro
     # ValueError: numbers of thousands of digits; RecursionError: tables in tables without end.
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as cause:
         raise error(f"{path}: is not TOML: {cause}") from cause
+    fault = written_as.fault_in(version_in(content)) if written_as else None
+    if fault:
+        raise error(f"{path}: {fault}")
     try:
         return model.model_validate(content)
     except ValidationError as cause:

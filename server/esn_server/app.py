@@ -23,7 +23,7 @@ _FLOWER_ERRORS = {
 }
 
 
-@app.main()  # type: ignore[untyped-decorator]
+@app.main()
 def main(_grid: Grid, _context: Context) -> None:
     """Refuse to run in a process that Flower started: the study runs in the centre's own."""
     raise RuntimeError("a study is started with 'esn-server run', not by Flower")

@@ -24,8 +24,10 @@ from esn_core.connectome.control_offset import control_offset
 from esn_core.connectome.template import Template, edge_scores, strengths_of_counts
 from esn_core.learning.baselines.predictors import CompactDcnnRn, Cpm, EdgeRidge
 from esn_core.severity_network.candidates import candidates_of
-from esn_core.simulation.cohort import ScannerRules, Subject, World, subject_counts
+from esn_core.simulation.cohort import Subject, draw_site, subject_counts
 from esn_core.simulation.consortium import CLINICAL, ConsortiumRules, public_template
+from esn_core.simulation.scanner import ScannerRules
+from esn_core.simulation.world import World
 from esn_core.statistics import combat
 
 Floats = NDArray[np.float64]
@@ -81,7 +83,8 @@ def draw_sites(rules: ConsortiumRules, template: Template, rng: np.random.Genera
         training = int(rng.integers(rules.children[0], rules.children[1] + 1))
         controls = int(rng.integers(rules.controls[0], rules.controls[1] + 1))
         children = training + rules.held_out
-        subjects = world.site(
+        subjects = draw_site(
+            world,
             children=children,
             controls=controls,
             rng=rng,

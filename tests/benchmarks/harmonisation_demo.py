@@ -14,8 +14,9 @@ from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.template import edge_scores, load_template, strengths_of_counts
 from esn_core.learning.baselines.predictors import EdgeRidge
 from esn_core.protocol.rules import CohortRules
-from esn_core.simulation.cohort import World, subject_counts
+from esn_core.simulation.cohort import draw_site, subject_counts
 from esn_core.simulation.consortium import CLINICAL
+from esn_core.simulation.world import World
 from esn_server.simulation.demo import FULL
 
 SEED = 20261123
@@ -28,7 +29,8 @@ def demo_sites() -> list[Site]:
     world = World.draw(atlas, CLINICAL.world, rng=generator(SEED, "world"))
     sites = []
     for name, children in FULL.children.items():
-        subjects = world.site(
+        subjects = draw_site(
+            world,
             children=children,
             controls=FULL.controls,
             rng=generator(SEED, name),

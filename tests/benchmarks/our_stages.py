@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from esn_client.imaging.fibres.fodf import fit_fodf, order_for
+from esn_client.imaging.fibres.fodf import fit_fodf
 from esn_client.imaging.fibres.response import estimate_response
 from esn_client.imaging.fibres.tensor import fit_tensor
 from esn_client.imaging.preprocessing.denoise import denoise
-from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_client.imaging.preprocessing.gradient_table import Gradients, coefficients_of_order
 from esn_client.imaging.regions.connectivity import assign, connect
 from esn_client.imaging.regions.parcellation import grow_regions, measure_volumes
 from esn_client.imaging.tracking.tracking import TrackingRules, find_reach, track
@@ -70,13 +70,14 @@ def main() -> None:
         maps = fit_tensor(signal, gradients)
     with stage("response"):
         response = estimate_response(maps, voxels=RESPONSE_VOXELS)
+    directions = int((~gradients.is_b0).sum())
     with stage("fodf"):
         fodf = fit_fodf(
             signal,
             gradients,
             response=response,
             where=find_reach(maps.fa, maps.mask, stop_threshold=RULES.stop_threshold),
-            sh_order_max=order_for(int((~gradients.is_b0).sum())),
+            sh_order_max=max(order for order in (4, 6, 8) if coefficients_of_order(order) <= directions),
         )
     del signal
     with stage("tracking and assignment"):

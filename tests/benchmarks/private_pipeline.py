@@ -110,7 +110,7 @@ class Study:
 
     @property
     def training(self) -> list[SiteSplit]:
-        return [site.training for site in self.consortium.training_sites]
+        return [site.training for site in self.consortium.sites if len(site.training.gase)]
 
     @property
     def held_out(self) -> SiteSplit:
@@ -227,7 +227,8 @@ def one_world(
     consortium = draw_consortium(atlas, CLINICAL, rng=rng)
     pairs = published_list(consortium, atlas, rng)
     model = pretrained(WEIGHTS)
-    sites = len(consortium.training_sites)
+    training_sites = [site for site in consortium.sites if len(site.training.gase)]
+    sites = len(training_sites)
     found: Found = {}
     for source in sources:
         chosen = candidates_of(source, atlas, consortium.template, pairs=pairs if source == "list" else ())
@@ -245,7 +246,7 @@ def one_world(
                     summing, network, tuned
                 )
     edges = np.flatnonzero(consortium.template.present)
-    alone = [ridge(site.training, study.held_out, edges) for site in consortium.training_sites]
+    alone = [ridge(site.training, study.held_out, edges) for site in training_sites]
     found[None, "none", "template", "one site alone, ridge"] = tuple(np.mean(alone, axis=0))
     found[None, "none", "template", "pooled, ridge"] = ridge(pooled(study.training), study.held_out, edges)
     listed = candidates_of("list", atlas, consortium.template, pairs=pairs).edges

@@ -68,7 +68,7 @@ def one_world(name: str, seed: int, *, published: bool) -> Found:
         found[f"weighted sum, federated, {budget}"], _ = study.cpm(summing, network)
         found[f"DCNN+RN, federated, {budget}"], _ = study.network_reads(summing, network, model)
     if name == "clinical":
-        sites = consortium.training_sites
+        sites = [site for site in consortium.sites if len(site.training.gase)]
         said = [
             learnt(dcnn, pooled([s.training for s in sites if s is not left]), left.held_out)
             for left in sites

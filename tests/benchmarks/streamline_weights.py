@@ -22,8 +22,8 @@ from esn_client.imaging.tracking.streamline_weights import record_visits, weigh_
 from esn_client.imaging.tracking.tracking import TrackingRules, find_reach, find_seeds, track
 from esn_client.simulation.presets import SITES
 from esn_core.connectome.atlas import load_atlas
-from esn_core.simulation.cohort import World
 from esn_core.simulation.diffusion import draw_phantom
+from esn_core.simulation.world import World
 
 VOXEL_MM = 4.0
 ITERATIONS = (0, 5, 10, 20, 50)

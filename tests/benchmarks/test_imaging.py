@@ -19,8 +19,9 @@ from esn_client.simulation.presets import SITES
 from esn_client.simulation.scans import write_site
 from esn_core.connectome.atlas import load_atlas
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.simulation.cohort import World, subject_counts
+from esn_core.simulation.cohort import draw_site, subject_counts
 from esn_core.simulation.diffusion import draw_phantom
+from esn_core.simulation.world import World
 
 ATLAS = load_atlas("phantom-28")
 SETTINGS = files("esn_core.connectome").joinpath("atlases", "phantom-28.recipe.toml").read_text()
@@ -85,7 +86,7 @@ def test_connectomes_of_a_thousand_children_without_scans(benchmark):
 
     def draw():
         rng = np.random.default_rng(0)
-        children = world.site(children=1000, controls=0, rng=rng)
+        children = draw_site(world, children=1000, controls=0, rng=rng)
         return subject_counts(np.array([child.log_weights for child in children]), rng=rng)
 
     assert benchmark.pedantic(draw, rounds=3).shape == (1000, 378)

@@ -20,14 +20,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_client.imaging.bids.derivatives import SOFTWARE
-from esn_client.imaging.pipeline.dataset_run import load_connectome, prepare
+from esn_client.imaging.bids.derivatives import load_connectome
+from esn_client.imaging.pipeline.dataset_run import prepare
+from esn_client.imaging.provenance import versions_of_software
 from esn_client.simulation.presets import SitePreset
 from esn_client.simulation.scans import ATLAS, write_dataset
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.template import REFERENCE_AGE_YEARS, TEMPLATE_COLUMNS, edge_strengths
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.simulation.cohort import World
+from esn_core.simulation.cohort import draw_site
+from esn_core.simulation.world import World
 
 PUBLIC_SCANNER = SitePreset("RAS", 36, None, 4, 1000.0, 35.0, 30.0, 0.05)
 LEAST_STREAMLINES = 10.0
@@ -83,7 +85,7 @@ def main() -> None:
     recipe = ImagingRecipe(**tomllib.loads((ATLASES / f"{ATLAS}.recipe.toml").read_text(encoding="utf-8")))
     rng = np.random.default_rng(arguments.seed)
     world = World.draw(atlas, rng=rng)
-    subjects = world.site(children=0, controls=arguments.controls, rng=rng)
+    subjects = draw_site(world, children=0, controls=arguments.controls, rng=rng)
     with tempfile.TemporaryDirectory() as work:
         bids, out = Path(work, "bids"), Path(work, "out")
         write_dataset(
@@ -124,7 +126,7 @@ def main() -> None:
         "AtlasSha256": atlas.sha256,
         "RecipeSha256": recipe.sha256,
         "Sha256": hashlib.sha256(table.encode()).hexdigest(),
-        "Software": {name: version(name) for name in SOFTWARE},
+        "Software": {"esn-federated": version("esn-federated"), **versions_of_software()},
     }
     (ATLASES / f"{ATLAS}.template.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
 

@@ -27,8 +27,9 @@ from esn_client.simulation.scans import generator, write_dataset
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.template import strengths_of_counts
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.simulation.cohort import World
+from esn_core.simulation.cohort import draw_site
 from esn_core.simulation.tracking import ATLAS, TABLE, log_shares
+from esn_core.simulation.world import World
 
 RECIPE = Path(__file__).parents[2] / "esn_core" / "connectome" / "atlases" / f"{ATLAS}.recipe.toml"
 
@@ -39,8 +40,8 @@ def measured(scanner: str, asked: argparse.Namespace, recipe: ImagingRecipe) -> 
     """Scan and prepare one world's subjects; return their (n, E) log shares and strengths."""
     atlas = load_atlas(ATLAS)
     world = World.draw(atlas, rng=generator(asked.seed, scanner, "world"))
-    subjects = world.site(
-        children=asked.children, controls=asked.controls, rng=generator(asked.seed, scanner)
+    subjects = draw_site(
+        world, children=asked.children, controls=asked.controls, rng=generator(asked.seed, scanner)
     )
     with tempfile.TemporaryDirectory() as work:
         bids, out = Path(work, "bids"), Path(work, "out")

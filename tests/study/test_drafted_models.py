@@ -9,8 +9,9 @@ from esn_client.simulation.scans import generator, write_table
 from esn_core.analyses.neurocognition import PREDICTED, features_of, models_of, rivals, table_of
 from esn_core.connectome.atlas import load_atlas
 from esn_core.protocol.protocol import Protocol
-from esn_core.simulation.cohort import World
+from esn_core.simulation.cohort import draw_site
 from esn_core.simulation.consortium import CLINICAL
+from esn_core.simulation.world import World
 from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS, LogisticNewton
 from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, newton_rows
 from esn_server.protocol.drafting import _PHENOTYPES, analyses_of
@@ -35,7 +36,8 @@ def held_out(protocol_content, tmp_path_factory):
     world = World.draw(load_atlas(ATLAS), CLINICAL.world, rng=generator(SEED, "world"))
     columns = {name: [] for name in (*_PHENOTYPES, "gase", PREDICTED)}
     for site, children in FULL.children.items():
-        subjects = world.site(
+        subjects = draw_site(
+            world,
             children=children,
             controls=0,
             rng=generator(SEED, site),

@@ -134,7 +134,7 @@ def test_a_site_with_another_mask_key_is_noticed(make_consortium, more_sites):
 def test_a_site_whose_vector_is_beyond_the_grid_is_noticed(make_consortium):
     three = make_consortium(trust="secure-sum", noise=lambda d, scale: np.zeros(d, dtype=np.int64))
     ask(three)
-    connection = three.ledgers["west"]._connection
+    connection = three.ledgers["west"]._store._connection
     connection.execute("DROP TRIGGER sums_stay")
     connection.execute("UPDATE sums SET total = ?", (np.full(2, 2**62).tobytes(),))
     with pytest.raises(StudyError, match="release centre holds numbers beyond the range of the grid"):

@@ -151,7 +151,7 @@ def test_nothing_is_written_while_nothing_happens(file, tmp_path, monkeypatch):
     assert (tmp_path / "progress.json").stat().st_ino == before
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 2}'])
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 0}'])
 def test_what_is_no_progress_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "progress.json").write_bytes(content)
     with pytest.raises(ConfigError, match="cannot be read as the progress of a run"):

@@ -7,7 +7,7 @@ from esn_core.privacy.accounting import GaussianRelease
 
 @dataclass(frozen=True)
 class Charge:
-    """One release, as it is charged.
+    """One release of a sum over all patients of one split, as it is charged.
 
     Attributes
     ----------
@@ -24,8 +24,6 @@ class Charge:
         Of what anybody outside gets to see, over `l2_bound`; 0 for an exact release.
     noise_share : float
         The part of that noise's variance that this site added.
-    sampling_rate : float
-        Probability with which each patient took part; this software asks all, always: 1.
     l2_bound : float
     dimension : int
     patients : tuple of str
@@ -43,7 +41,6 @@ class Charge:
     trust: str
     noise_multiplier: float
     noise_share: float
-    sampling_rate: float
     l2_bound: float
     dimension: int
     patients: tuple[str, ...]
@@ -53,4 +50,4 @@ class Charge:
     @property
     def mechanism(self) -> GaussianRelease:
         """What was done, as far as privacy is concerned."""
-        return GaussianRelease(self.noise_multiplier, self.sampling_rate)
+        return GaussianRelease(self.noise_multiplier)

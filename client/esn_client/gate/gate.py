@@ -39,7 +39,8 @@ from numpy.typing import NDArray
 from esn_client.gate.approved import ApprovedProtocol
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.charge import Charge
-from esn_client.gate.ledger import Ledger, Paid, patient_hashes, salt_fingerprint
+from esn_client.gate.ledger import Ledger, patient_hashes, salt_fingerprint
+from esn_client.gate.ledger_store import Paid
 from esn_client.gate.limits import Limits
 from esn_client.gate.noise import Noise
 from esn_client.gate.policy import consent_violations, trust_violations
@@ -215,7 +216,6 @@ class Gate:
                 trust=protocol.privacy.trust,
                 noise_multiplier=price.noise_multiplier,
                 noise_share=protocol.noise_share,
-                sampling_rate=1.0,
                 l2_bound=kind.l2_bound,
                 dimension=kind.dimension,
                 patients=self._hashes(patients),

@@ -1,38 +1,30 @@
 """The privacy ledger: every release that touched a patient, kept for ever.
 
-One SQLite file in WAL mode. Entries are only ever appended; each holds the
-hash of the one before, and is signed by the site. A charge and the noised sum
-that it pays for are written in one transaction, fsynced, before the sum may
-leave: whatever happens to the process, no sum leaves without its charge, and a
-question that is asked again is answered with the sum that was paid for. That
-the seed of a mask was revealed is an entry of the same chain.
+A charge and the noised sum that it pays for are written in one transaction,
+fsynced, before the sum may leave: whatever happens to the process, no sum
+leaves without its charge, and a question that is asked again is answered with
+the sum that was paid for. That the seed of a mask was revealed is an entry of
+the same chain.
 
 The ledger stores facts (mechanism, bound, patients as keyed hashes); epsilon
-is computed from them.
-
-The chain shows what was changed, removed or moved inside the file; the
-signature, that the site wrote it. A tail that was cut off, or a file that came
-back from a backup, leaves a shorter, whole chain: the site's audit log and the
-centre each keep the last entry that they saw, and `mark_at` is compared with it.
+is computed from them. `ledger_store` has the file, its chain and its
+signatures. The site's audit log and the centre each keep the last entry that
+they saw, and `Ledger.mark_at` is compared with it.
 """
 
-import datetime
 import hashlib
-import json
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
 
 from esn_client.gate.charge import Charge
+from esn_client.gate.ledger_store import Key, LedgerStore, Paid, StoredEntry
 from esn_client.gate.spending import Spending, Spent
 from esn_core.errors import GateError, LedgerError, PrivacyBudgetError, ProtocolError
 from esn_core.messages.facts import EMPTY_LEDGER, LedgerMark
@@ -41,45 +33,6 @@ from esn_core.privacy.accounting import NO_NOISE, GaussianRelease
 # The cap is compared with an epsilon that two root searches and a sum computed: a protocol that
 # spends the cap to the last digit is not above it.
 _ROUNDING = 1e-9
-
-GENESIS = EMPTY_LEDGER.head
-"""What the first entry has for the hash of the one before."""
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS entries (
-    sequence INTEGER PRIMARY KEY,
-    body TEXT NOT NULL,
-    previous TEXT NOT NULL,
-    hash TEXT NOT NULL UNIQUE,
-    signature BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS sums (
-    question TEXT PRIMARY KEY,
-    content_sha256 TEXT NOT NULL,
-    total BLOB NOT NULL,
-    sequence INTEGER NOT NULL REFERENCES entries (sequence)
-);
-CREATE TABLE IF NOT EXISTS reveals (
-    question TEXT PRIMARY KEY,
-    participants TEXT NOT NULL,
-    sequence INTEGER NOT NULL REFERENCES entries (sequence)
-);
-CREATE TRIGGER IF NOT EXISTS entries_stay BEFORE UPDATE ON entries
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER IF NOT EXISTS entries_remain BEFORE DELETE ON entries
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER IF NOT EXISTS sums_stay BEFORE UPDATE ON sums
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER IF NOT EXISTS sums_remain BEFORE DELETE ON sums
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER IF NOT EXISTS reveals_stay BEFORE UPDATE ON reveals
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER IF NOT EXISTS reveals_remain BEFORE DELETE ON reveals
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-"""
-
-Key = Ed25519PrivateKey | Ed25519PublicKey
-"""The site's identity: the private key can charge, the public one can only read."""
 
 
 @dataclass(frozen=True)
@@ -91,24 +44,6 @@ class Entry:
     charge: Charge
     previous: str
     hash: str
-
-
-@dataclass(frozen=True)
-class Paid:
-    """A sum that was charged: it may leave, as often as the same question is asked.
-
-    Attributes
-    ----------
-    content_sha256 : str
-    total : (d,) int64
-    mark : LedgerMark
-        The entry that charged it.
-
-    """
-
-    content_sha256: str
-    total: NDArray[np.int64]
-    mark: LedgerMark
 
 
 class Ledger:
@@ -124,33 +59,21 @@ class Ledger:
     Raises
     ------
     LedgerError
-        The file is no ledger, its chain is broken, or another site wrote it.
+        The file is no ledger, its chain is broken, or another site or a newer release wrote it.
 
     """
 
     def __init__(self, path: Path, key: Key) -> None:
         self._path = path
-        self._key = key
-        # One connection: without the lock a second thread would read what the first has not committed.
-        self._lock = threading.RLock()
         self._seen, self._spending = EMPTY_LEDGER, Spending()
+        self._store = LedgerStore(path, key)
         try:
-            self._connection = sqlite3.connect(
-                path, timeout=30, isolation_level=None, check_same_thread=False
-            )
-        except sqlite3.Error as cause:
-            raise LedgerError(f"{path}: cannot be opened as a ledger: {cause}") from cause
-        try:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            # FULL: a commit returns only when the log is on disk.
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(_SCHEMA)
             self.verify()
         except (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError) as cause:
-            self._connection.close()
+            self.close()
             raise LedgerError(f"{path}: cannot be opened as a ledger: {cause}") from cause
         except LedgerError:
-            self._connection.close()
+            self.close()
             raise
 
     def __enter__(self) -> Self:
@@ -163,25 +86,16 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        self._store.close()
 
     def entries(self) -> list[Entry]:
         """Return all charges, oldest first."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT sequence, body, previous, hash FROM entries ORDER BY sequence"
-            ).fetchall()
-        said = [(row, json.loads(row[1])) for row in rows]
-        return [_entry(body, row) for row, body in said if "reveals" not in body]
+        return _charges_in(self._store.verified(after=EMPTY_LEDGER))
 
     @property
     def mark(self) -> LedgerMark:
         """The newest entry."""
-        with self._lock:
-            row = self._connection.execute(
-                "SELECT sequence, hash FROM entries ORDER BY sequence DESC LIMIT 1"
-            ).fetchone()
-        return LedgerMark(entries=row[0], head=row[1]) if row else EMPTY_LEDGER
+        return self._store.mark
 
     def mark_at(self, entries: int) -> LedgerMark:
         """Return the mark that the ledger had when it held so many entries.
@@ -192,18 +106,7 @@ class Ledger:
             It does not hold so many: it was cut short, or came back from a backup.
 
         """
-        if entries == 0:
-            return EMPTY_LEDGER
-        with self._lock:
-            row = self._connection.execute(
-                "SELECT hash FROM entries WHERE sequence = ?", (entries,)
-            ).fetchone()
-        if row is None:
-            raise LedgerError(
-                f"{self._path}: holds {self.mark.entries} entries where {entries} were seen: it was cut "
-                "short or restored from a backup"
-            )
-        return LedgerMark(entries=entries, head=row[0])
+        return self._store.mark_at(entries)
 
     def verify(self) -> int:
         """Walk the chain from its beginning.
@@ -220,17 +123,12 @@ class Ledger:
             message names the first.
 
         """
-        with self._lock:
-            rows = self._rows(after=0)
-            stray = self._connection.execute(
-                "SELECT question FROM sums WHERE sequence NOT IN (SELECT sequence FROM entries) "
-                "UNION SELECT question FROM reveals WHERE sequence NOT IN (SELECT sequence FROM entries)"
-            ).fetchone()
-        if stray:
-            raise LedgerError(f"{self._path}: the sum of {stray[0]} was never charged")
-        spending = Spending()
-        self._seen, self._spending = self._walk(rows, EMPTY_LEDGER, spending), spending
-        return len(rows)
+        with self._store.lock:
+            found = self._store.verified(after=EMPTY_LEDGER)
+            self._store.check_beside()
+            self._seen, self._spending = EMPTY_LEDGER, Spending()
+            self._count(found)
+        return len(found)
 
     def _catch_up(self) -> None:
         """Walk what was written since the last look; what was walked before must still end as it did.
@@ -238,70 +136,30 @@ class Ledger:
         So the whole chain is verified once, when the file is opened, and each entry once after that:
         what other processes write is looked at before it counts.
         """
-        with self._lock:
+        with self._store.lock:
             if self.mark_at(self._seen.entries) != self._seen:
                 raise LedgerError(
                     f"{self._path}: entry {self._seen.entries} is not the one that was verified; the file "
                     "was replaced while it was open"
                 )
-            self._seen = self._walk(self._rows(after=self._seen.entries), self._seen, self._spending)
+            self._count(self._store.verified(after=self._seen))
 
-    def _rows(self, *, after: int) -> list[tuple[Any, ...]]:
-        # One statement sees one state of the file, whatever another process writes meanwhile.
-        return self._connection.execute(
-            "SELECT e.sequence, e.body, e.previous, e.hash, e.signature, "
-            "s.question, s.content_sha256, s.total, r.question, r.participants "
-            "FROM entries e LEFT JOIN sums s ON s.sequence = e.sequence "
-            "LEFT JOIN reveals r ON r.sequence = e.sequence WHERE e.sequence > ? ORDER BY e.sequence",
-            (after,),
-        ).fetchall()
-
-    def _walk(self, rows: list[tuple[Any, ...]], seen: LedgerMark, spending: Spending) -> LedgerMark:
-        """Verify entries that follow a mark, and count their charges; return the mark after them."""
-        public = self._key if isinstance(self._key, Ed25519PublicKey) else self._key.public_key()
-        charges = []
-        for count, row in enumerate(rows, start=seen.entries + 1):
-            sequence, body, said, digest, signature = row[:5]
-            if sequence != count or said != seen.head or digest != _hash(sequence, body, said):
-                raise LedgerError(f"{self._path}: the ledger's chain is broken at entry {count}")
-            try:
-                public.verify(signature, digest.encode())
-            except InvalidSignature as cause:
-                raise LedgerError(
-                    f"{self._path}: entry {count} is not signed by this site's identity key"
-                ) from cause
-            seen = LedgerMark(entries=count, head=digest)
-            facts = json.loads(body)
-            if not _fits(facts, *row[5:]):
-                question = facts.get("question", "")
-                raise LedgerError(
-                    f"{self._path}: the sum of {question} (entry {count}) is not the one charged"
-                )
-            if "reveals" not in facts:
-                charges.append(_entry(facts, (sequence, body, said, digest)).charge)
-        for charge in charges:
-            spending.add(charge)
-        return seen
+    def _count(self, found: Sequence[StoredEntry]) -> None:
+        """Add verified entries to what the patients have spent."""
+        # All are read before one counts: an entry that cannot be read leaves everything as it was.
+        for entry in _charges_in(found):
+            self._spending.add(entry.charge)
+        if found:
+            self._seen = found[-1].mark
 
     def paid(self, question: str) -> Paid | None:
         """Return the sum that was charged for `question`, if it was."""
-        with self._lock:
-            row = self._connection.execute(
-                "SELECT s.content_sha256, s.total, e.sequence, e.hash "
-                "FROM sums s JOIN entries e ON e.sequence = s.sequence WHERE s.question = ?",
-                (question,),
-            ).fetchone()
-        if row is None:
-            return None
-        return Paid(row[0], np.frombuffer(row[1], dtype="<i8"), LedgerMark(entries=row[2], head=row[3]))
+        return self._store.paid(question)
 
     def revealed(self, question: str) -> tuple[str, ...] | None:
         """Return the sites for whose sum the seed of a mask was revealed, if it was."""
-        with self._lock:
-            row = self._connection.execute(
-                "SELECT participants FROM reveals WHERE question = ?", (question,)
-            ).fetchone()
-        return tuple(json.loads(row[0])) if row else None
+        found = self._store.revealed(question)
+        return found[0] if found else None
 
     def reveal(self, question: str, participants: Sequence[str]) -> LedgerMark:
         """Note, durably, for which sum the seed of this site's mask is revealed.
@@ -313,25 +171,17 @@ class Ledger:
 
         """
         with self._writing():
-            before = self.revealed(question)
-            if before is None:
+            found = self._store.revealed(question)
+            if found is None:
                 if self.paid(question) is None:
                     raise ProtocolError("a seed was asked for before its question was answered")
-                sequence = self._append({"question": question, "reveals": list(participants)})
-                self._connection.execute(
-                    "INSERT INTO reveals VALUES (?, ?, ?)",
-                    (question, json.dumps(list(participants)), sequence),
-                )
-            elif before != tuple(participants):
+                return self._store.append_reveal(question, participants)
+            before, mark = found
+            if before != tuple(participants):
                 raise ProtocolError(
                     f"the seed of this question was revealed for {', '.join(before)}, and is for nobody else"
                 )
-            row = self._connection.execute(
-                "SELECT e.sequence, e.hash FROM reveals r JOIN entries e ON e.sequence = r.sequence "
-                "WHERE r.question = ?",
-                (question,),
-            ).fetchone()
-        return LedgerMark(entries=row[0], head=row[1])
+            return mark
 
     def charge(
         self,
@@ -388,31 +238,9 @@ class Ledger:
                     epsilon_cap=epsilon_cap,
                     delta=delta,
                 )
-            blob = np.ascontiguousarray(total, dtype="<i8").tobytes()
-            sequence = self._append(
-                {"content_sha256": content_sha256, "total_sha256": _sha256(blob), **asdict(charge)}
+            return self._store.append_sum(
+                asdict(charge), total, question=charge.question, content_sha256=content_sha256
             )
-            self._connection.execute(
-                "INSERT INTO sums VALUES (?, ?, ?, ?)", (charge.question, content_sha256, blob, sequence)
-            )
-            return Paid(content_sha256, total, self.mark)
-
-    def _append(self, facts: dict[str, object]) -> int:
-        """Chain and sign one entry, inside a transaction."""
-        if not isinstance(self._key, Ed25519PrivateKey):
-            raise GateError(f"{self._path}: was opened to be read; only the site itself can write to it")
-        body = json.dumps(
-            {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **facts},
-            sort_keys=True,
-        )
-        last = self.mark
-        sequence = last.entries + 1
-        digest = _hash(sequence, body, last.head)
-        self._connection.execute(
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?)",
-            (sequence, body, last.head, digest, self._key.sign(digest.encode())),
-        )
-        return sequence
 
     def check_plan(
         self,
@@ -447,7 +275,7 @@ class Ledger:
             Patients of the ledger were hashed with another key.
 
         """
-        with self._lock:
+        with self._store.lock:
             self._catch_up()
             if run is not None:
                 self._check_run(protocol_sha256, run)
@@ -470,26 +298,13 @@ class Ledger:
             All patients of the ledger by default.
 
         """
-        with self._lock:
+        with self._store.lock:
             self._catch_up()
             return self._spending.of(patients)
 
     def export(self) -> Iterator[str]:
         """Yield every entry as a line of JSON, with its signature in hex."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT sequence, previous, hash, signature, body FROM entries ORDER BY sequence"
-            ).fetchall()
-        for sequence, previous, digest, signature, body in rows:
-            yield json.dumps(
-                {
-                    "sequence": sequence,
-                    "previous": previous,
-                    "hash": digest,
-                    "signature": signature.hex(),
-                    "body": body,
-                }
-            )
+        return self._store.export()
 
     def _check_run(self, protocol_sha256: str, run: str) -> None:
         # An approval is for one run: its price was printed for one.
@@ -526,19 +341,13 @@ class Ledger:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with self._lock:
+        with self._store.lock:
             try:
-                # IMMEDIATE: a second process waits here, before it has read anything.
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield
-                self._connection.execute("COMMIT")
+                with self._store.writing():
+                    yield
                 self._catch_up()
             except sqlite3.Error as cause:
                 raise GateError(f"{self._path}: the ledger cannot be written to: {cause}") from cause
-            finally:
-                # Not after a commit; and a full disk may have ended the transaction already.
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
 
 
 def patient_hashes(participants: Sequence[str], *, salt: bytes) -> tuple[str, ...]:
@@ -548,44 +357,23 @@ def patient_hashes(participants: Sequence[str], *, salt: bytes) -> tuple[str, ..
 
 def salt_fingerprint(salt: bytes) -> str:
     """Return what the ledger notes of the key of its patients' hashes."""
-    return _sha256(b"esn-federated patient salt\n" + salt)
+    return hashlib.sha256(b"esn-federated patient salt\n" + salt).hexdigest()
 
 
-def _entry(body: dict[str, Any], row: tuple[int, str, str, str]) -> Entry:
-    sequence, _, previous, digest = row
-    at = body.pop("at")
-    del body["content_sha256"], body["total_sha256"]
-    return Entry(sequence, at, Charge(**{**body, "patients": tuple(body["patients"])}), previous, digest)
+def _charges_in(found: Iterable[StoredEntry]) -> list[Entry]:
+    """Read the charges among verified entries; the others are reveals."""
+    return [_entry(stored) for stored in found if "reveals" not in stored.facts]
 
 
-def _fits(
-    body: dict[str, Any],
-    question: str | None,
-    content_sha256: str | None,
-    total: bytes | None,
-    revealed: str | None,
-    participants: str | None,
-) -> bool:
-    """Tell whether what stands beside an entry is what the entry says."""
-    if "reveals" in body:
-        return (
-            total is None
-            and participants is not None
-            and body["question"] == revealed
-            and body["reveals"] == json.loads(participants)
+def _entry(stored: StoredEntry) -> Entry:
+    beside = ("at", "content_sha256", "total_sha256")
+    said = {name: fact for name, fact in stored.facts.items() if name not in beside}
+    # Format 1 names how each patient was drawn: all took part, always.
+    rate = said.pop("sampling_rate", 1.0)
+    if rate != 1.0:
+        raise LedgerError(
+            f"entry {stored.sequence} of the ledger was sampled at rate {rate:g}; this release composes only "
+            "what all patients took part in"
         )
-    return (
-        total is not None
-        and revealed is None
-        and body["question"] == question
-        and body["content_sha256"] == content_sha256
-        and body["total_sha256"] == _sha256(total)
-    )
-
-
-def _hash(sequence: int, body: str, previous: str) -> str:
-    return _sha256(f"{sequence}\n{previous}\n{body}".encode())
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    charge = Charge(**{**said, "patients": tuple(said["patients"])})
+    return Entry(stored.sequence, stored.facts["at"], charge, stored.previous, stored.hash)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from esn_client.gate.charge import Charge
-from esn_core.privacy.accounting import NO_NOISE, GaussianRelease, epsilon_of_all
+from esn_core.privacy.accounting import NO_NOISE, GaussianRelease, compose, epsilon_of
 
 _History = tuple[tuple[str, GaussianRelease, int], ...]
 """Sorted: protocol, release, how often. The empty one is that of a patient who has spent nothing."""
@@ -36,7 +36,7 @@ class Spent:
 
     def epsilon(self, delta: float) -> float:
         """Epsilon of everything; infinite when there was an exact release."""
-        return math.inf if self.exact_releases else epsilon_of_all(self.noisy, delta)
+        return math.inf if self.exact_releases else epsilon_of(compose(self.noisy), delta)
 
 
 class Spending:
@@ -99,7 +99,7 @@ class Spending:
         # Each history is composed once.
         histories = {self._histories.get(patient, ()) for patient in patients}
         noisy = {_spent(history, without).noisy for history in histories}
-        return max((epsilon_of_all([*releases, *more], delta) for releases in noisy), default=0.0)
+        return max((epsilon_of(compose([*releases, *more]), delta) for releases in noisy), default=0.0)
 
 
 def _with(history: _History, protocol: str, release: GaussianRelease) -> _History:
@@ -109,7 +109,7 @@ def _with(history: _History, protocol: str, release: GaussianRelease) -> _Histor
     return tuple(
         sorted(
             ((p, r, times) for (p, r), times in counts.items()),
-            key=lambda item: (item[0], item[1].noise_multiplier, item[1].sampling_rate),
+            key=lambda item: (item[0], item[1].noise_multiplier),
         )
     )
 
@@ -120,5 +120,5 @@ def _spent(history: _History, without: str | None) -> Spent:
     return Spent(
         releases=len(releases),
         exact_releases=len(releases) - len(noisy),
-        noisy=tuple(sorted(noisy, key=lambda r: (r.noise_multiplier, r.sampling_rate))),
+        noisy=tuple(sorted(noisy, key=lambda r: r.noise_multiplier)),
     )

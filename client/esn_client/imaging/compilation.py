@@ -26,6 +26,6 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
     """
     try:
-        return njit(cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+        return njit(cache=True, error_model="numpy")(function)
     except RuntimeError:  # "no locator available"
-        return njit(error_model="numpy")(function)  # type: ignore[no-any-return]
+        return njit(error_model="numpy")(function)

@@ -6,19 +6,14 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_client.imaging.provenance import version_of, versions_of_software
 from esn_core.system.files import whole_file
-
-SOFTWARE = ("esn-federated", "dipy", "nibabel", "numpy", "scipy")
-"""Another release of one of these may make another result."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -30,7 +25,8 @@ class Stage:
     Attributes
     ----------
     key : str
-        Digest of everything that the result depends on: inputs, parameters, versions, our code.
+        Digest of everything that the result depends on: inputs, parameters, the
+        stage's version, the software beneath it.
     arrays : mapping of str to array
 
     """
@@ -84,10 +80,16 @@ class Stages:
         -------
         Stage
 
+        Raises
+        ------
+        KeyError
+            The stage has no version.
+
         """
         key = hashlib.sha256(
             json.dumps(
-                [name, _software(), code_sha256(), list(inputs), dict(parameters)], sort_keys=True
+                [name, version_of(name), versions_of_software(), list(inputs), dict(parameters)],
+                sort_keys=True,
             ).encode()
         ).hexdigest()
         path = None if self.directory is None else self.directory / f"{name}-{key[:20]}.npz"
@@ -119,19 +121,6 @@ def digest_of(arrays: Arrays) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-@cache
-def code_sha256() -> str:
-    """Compute the digest of the code that stages run: a version may stand for several states of it."""
-    package = files("esn_client.imaging")
-    sources = sorted(str(entry.name) for entry in package.iterdir() if entry.name.endswith(".py"))
-    return hashlib.sha256(b"\0".join((package / name).read_bytes() for name in sources)).hexdigest()
-
-
-@cache
-def _software() -> dict[str, str]:
-    return {name: version(name) for name in SOFTWARE}
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from secrets import SystemRandom
 
 import httpx
-from flwr.app import Error, Message
+from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode, SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.constant import TaskType
@@ -24,6 +24,11 @@ from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.protobuf.client import (
+    ProtobufCall,
+    ProtobufClientInterceptor,
+    ProtobufRequestContext,
 )
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
@@ -234,14 +239,14 @@ class _Patience:
     def __init__(self, seconds: float) -> None:
         self.until_s = time.monotonic() + seconds
 
-    def intercept(self, context: object, call_next: Callable[[object], httpx.Response]) -> httpx.Response:
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """Make a call, if there is time for it."""
         if time.monotonic() > self.until_s and "PullObject" in str(getattr(context, "rpc_method", "")):
             raise TimeoutError
         return call_next(context)
 
 
-def _reply(message: Message, context: object, bundle: bytes, settings: GuardSettings) -> Message:
+def _reply(message: Message, context: Context, bundle: bytes, settings: GuardSettings) -> Message:
     """Return the answer to a message, or the name of the error that stands in its way."""
     try:
         check_bundle(bundle, allowed_sha256=settings.allowed_bundles())
@@ -284,7 +289,7 @@ def _heartbeat(client: RuntimeHttpClient) -> Iterator[None]:
             sender.stop()
 
 
-def _runtime_client(supernode: SuperNode, *proofs: object) -> RuntimeHttpClient:
+def _runtime_client(supernode: SuperNode, *proofs: ProtobufClientInterceptor) -> RuntimeHttpClient:
     """Return a client of the SuperNode on our own machine, with the proofs that we may use it."""
     return RuntimeHttpClient.from_server_address(
         supernode.runtime_address, True, None, [RuntimeVersionHttpInterceptor("flwr-clientapp"), *proofs]

@@ -16,8 +16,9 @@ from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.errors import ConfigError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.simulation import tracking
-from esn_core.simulation.cohort import Subject, World, subject_counts
+from esn_core.simulation.cohort import Subject, draw_site, subject_counts
 from esn_core.simulation.consortium import WORLDS
+from esn_core.simulation.world import World
 
 ATLAS = "desikan-killiany-83"
 
@@ -73,7 +74,8 @@ def write_connectomes(
     rules = WORLDS[world]
     atlas = load_atlas(ATLAS)
     drawn = World.draw(atlas, rules.world, rng=generator(seed, "world"))
-    subjects = drawn.site(
+    subjects = draw_site(
+        drawn,
         children=children,
         controls=controls,
         rng=generator(seed, site),
@@ -136,7 +138,7 @@ def write_partly_scanned(
     _require_empty(directory, derivatives)
     atlas = load_atlas(tracking.ATLAS)
     world = World.draw(atlas, rng=generator(seed, "world"))
-    subjects = world.site(children=children, controls=controls, rng=generator(seed, site))
+    subjects = draw_site(world, children=children, controls=controls, rng=generator(seed, site))
     write_dataset(
         directory,
         subjects,

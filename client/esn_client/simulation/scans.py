@@ -17,8 +17,9 @@ from esn_client.simulation.presets import SITES, SitePreset
 from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.errors import ConfigError
 from esn_core.protocol.data_dictionary import MISSING
-from esn_core.simulation.cohort import OUTCOMES, Subject, World
+from esn_core.simulation.cohort import OUTCOMES, Subject, draw_site
 from esn_core.simulation.diffusion import draw_phantom
+from esn_core.simulation.world import World
 
 ATLAS = "phantom-28"
 VOXEL_SIZE_MM = 5.0
@@ -66,7 +67,7 @@ def write_site(
         raise ConfigError(f"{truth} lies inside the dataset; the truth must be kept outside of {directory}")
     atlas = load_atlas(ATLAS)
     world = World.draw(atlas, rng=generator(seed, "world"))
-    subjects = world.site(children=children, controls=controls, rng=generator(seed, site))
+    subjects = draw_site(world, children=children, controls=controls, rng=generator(seed, site))
     write_dataset(directory, subjects, atlas=atlas, preset=SITES[site], name=site, seed=seed, n_procs=n_procs)
     if truth is not None:
         write_truth(truth, world, subjects)

@@ -8,6 +8,7 @@ from esn_client.gate.audit_log import AuditLog
 from esn_client.site.settings import SiteSettings
 from esn_client.site.state import own_entry
 from esn_core.errors import ConfigError, ProtocolError
+from esn_core.formats import KIT
 from esn_core.identity.enrolment import SiteKit
 from esn_core.identity.public_keys import identity_key
 from esn_core.system.files import write_whole
@@ -16,7 +17,7 @@ from esn_core.system.toml_file import read_toml
 
 def read_kit(path: Path) -> SiteKit:
     """Read a kit that has come in; `ProtocolError` when it is none."""
-    return read_toml(path, SiteKit, error=ProtocolError)
+    return read_toml(path, SiteKit, error=ProtocolError, written_as=KIT)
 
 
 def take_in(settings: SiteSettings, kit: SiteKit, *, replace: bool) -> None:
@@ -73,7 +74,7 @@ def load_kit(settings: SiteSettings) -> SiteKit:
             f"site {settings.site} has no kit of the centre yet; send the centre {settings.enrolment_path}, "
             "and run 'esn-client kit' when its kit has come back"
         )
-    return read_toml(settings.kit_path, SiteKit)
+    return read_toml(settings.kit_path, SiteKit, written_as=KIT)
 
 
 def centre_key(settings: SiteSettings) -> Ed25519PublicKey:

@@ -107,7 +107,7 @@ def open_flower_run(directory: Path, address: str) -> Iterator[Transport]:
         lost = threading.Event()
         heartbeats = HeartbeatSender(lambda: _beat(task, lost))
         heartbeats.start()
-        stack.callback(lambda: heartbeats.is_running and heartbeats.stop())
+        stack.callback(_end, heartbeats)
         status, details = SubStatus.FAILED, "not started"
         try:
             with reaching(address):
@@ -180,6 +180,11 @@ def _beat(task: RuntimeHttpClient, lost: threading.Event) -> bool:
     if not alive:
         lost.set()
     return True
+
+
+def _end(heartbeats: HeartbeatSender) -> None:
+    if heartbeats.is_running:
+        heartbeats.stop()
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ class _Arriving:
     parts: dict[str, bytes] = field(default_factory=dict)
 
 
-class PatientGrid(HttpGrid):  # type: ignore[misc]
+class PatientGrid(HttpGrid):
     """Sends messages and receives whole replies over a SuperLink, without waiting for any.
 
     Parameters
@@ -126,6 +126,6 @@ class PatientGrid(HttpGrid):  # type: ignore[misc]
 
 
 def _inflated(reply_id: str, parts: dict[str, bytes]) -> Any:
-    message = inflate_object_from_contents(reply_id, parts)
+    message: Any = inflate_object_from_contents(reply_id, parts)
     message.metadata.__dict__["_message_id"] = reply_id
     return message

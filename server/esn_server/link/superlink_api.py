@@ -12,6 +12,7 @@ from typing import NoReturn
 import httpx
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from esn_core.errors import LinkError
@@ -36,7 +37,7 @@ def control_client(address: str, certificate: bytes) -> ControlHttpClient:
     )
 
 
-def runtime_client(address: str, certificate: bytes, proof: object) -> RuntimeHttpClient:
+def runtime_client(address: str, certificate: bytes, proof: ProtobufClientInterceptor) -> RuntimeHttpClient:
     """Return a client of the API that a ServerApp uses, with the proof that it may."""
     return RuntimeHttpClient.from_server_address(
         address, False, certificate, [RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"), proof]

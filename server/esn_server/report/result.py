@@ -1,12 +1,12 @@
 """The result of a study, as data: what result.json holds and what each field means."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from esn_core.errors import ProtocolError
+from esn_core.formats import RESULT, version_in
 from esn_core.system.files import write_whole
 from esn_server.report.analyses import (
     CohortSummary,
@@ -300,21 +300,21 @@ def read_result(path: Path) -> StudyResult:
     Raises
     ------
     ProtocolError
-        The file cannot be read, or its content does not follow the schema; one line names every fault.
+        The file cannot be read, a newer release wrote it, or its content does not follow the schema; one
+        line names every fault.
 
     """
     try:
-        return StudyResult.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        fault = RESULT.fault_in(version_in(content))
+        if fault:
+            raise ProtocolError(f"{path}: {fault}")
+        return StudyResult.model_validate_json(content)
     except OSError as error:
         raise ProtocolError(f"{path}: cannot be read as a study result: {error.strerror}") from error
     except ValidationError as error:
         faults = "; ".join(_fault(fault["loc"], fault["msg"]) for fault in error.errors(include_url=False))
         raise ProtocolError(f"{path}: not a study result: {faults}") from error
-
-
-def schema_text() -> str:
-    """Return the JSON schema of result.json, as text for the documentation."""
-    return json.dumps(StudyResult.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _fault(place: tuple[int | str, ...], message: str) -> str:

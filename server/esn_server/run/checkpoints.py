@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 
 from esn_core.errors import StudyError
+from esn_core.formats import RUN
 from esn_core.messages.facts import EMPTY_LEDGER, LedgerMark, SiteFacts
 from esn_core.messages.question import Question
 from esn_core.privacy.release import ReleaseKind
@@ -59,7 +60,7 @@ class RunStore:
     Raises
     ------
     StudyError
-        The file belongs to another protocol, or is no such file.
+        The file belongs to another protocol, a newer release wrote it, or it is no such file.
 
     """
 
@@ -70,6 +71,13 @@ class RunStore:
         except sqlite3.Error as cause:
             raise StudyError(f"{path}: cannot be opened as a run: {cause}") from cause
         try:
+            found = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+            fault = RUN.fault_in(found or None)  # 0 is what a file has that names none
+            if fault:
+                self._connection.close()
+                raise StudyError(f"{path}: cannot be opened as a run: {fault}")
+            if found != RUN.version:
+                self._connection.execute(f"PRAGMA user_version = {RUN.version}")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(_SCHEMA)

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from esn_core.errors import ConfigError
+from esn_core.formats import PROGRESS, version_in
 from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
@@ -111,11 +112,15 @@ def read_progress(path: Path) -> RunProgress:
     Raises
     ------
     ConfigError
-        There is no such file, or it is another kind of file.
+        There is no such file, a newer release wrote it, or it is another kind of file.
 
     """
     try:
-        return RunProgress.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        fault = PROGRESS.fault_in(version_in(content))
+        if fault:
+            raise ConfigError(f"{path}: {fault}")
+        return RunProgress.model_validate_json(content)
     except FileNotFoundError as cause:
         raise ConfigError(f"{path}: there is no such file; no run was started there") from cause
     except (OSError, ValidationError) as cause:

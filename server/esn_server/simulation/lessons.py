@@ -16,8 +16,10 @@ from esn_core.severity_network.association import association_release, associati
 from esn_core.severity_network.candidates import Candidates, Source, candidates_of
 from esn_core.severity_network.selection import masked_input
 from esn_core.simulation.anatomy import Anatomy, human_anatomy, phantom_anatomy
-from esn_core.simulation.cohort import SEVERITY_SD, ScannerRules, WorldRules
+from esn_core.simulation.cohort import SEVERITY_SD
 from esn_core.simulation.consortium import Consortium, ConsortiumRules, draw_consortium, public_template
+from esn_core.simulation.scanner import ScannerRules
+from esn_core.simulation.world import WorldRules
 
 _REFERENCE_CONTROLS = 60
 

@@ -238,7 +238,7 @@ def test_another_centre_is_taken_in_only_when_that_is_said(
     [
         (lambda text: "no kit", "is not TOML"),
         (lambda text: text.replace("BEGIN CERT", "BEGIN CRET"), "'ca_certificate': it is no certificate"),
-        (lambda text: text.replace("format = 1", "format = 2"), "'format': input should be 1"),
+        (lambda text: text.replace("format = 1", "format = 2"), "kit format 2, this one reads 1"),
         (lambda text: text.replace(":9092", ""), "'address'"),
     ],
 )

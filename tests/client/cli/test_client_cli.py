@@ -289,7 +289,7 @@ def test_an_atlas_that_this_version_does_not_ship_is_not_approved(
 def test_a_malformed_protocol_is_one_line_for_every_command(enrolled, tmp_path, make_protocol, fails):
     protocol = make_protocol()
     protocol.write_text(
-        protocol.read_text().replace("quorum = 3", "quorum = 9").replace("format = 1", "format = 7")
+        protocol.read_text().replace("quorum = 3", "quorum = 9").replace("format = 1", "format = 0")
     )
     words = ("protocol.toml: ", "'format': input should be 1", "the quorum is 9")
     fails(12, words, "review", protocol)
@@ -365,7 +365,6 @@ def pay_once(found):
             trust="secure-sum",
             noise_multiplier=2.0,
             noise_share=0.5,
-            sampling_rate=1.0,
             l2_bound=1.0,
             dimension=2,
             patients=("p1", "p2"),

@@ -189,7 +189,7 @@ class Forgetful:
     """Takes every charge for the first, so that one release can be drawn often."""
 
     def charge(self, charge, total, **_):
-        from esn_client.gate.ledger import Paid
+        from esn_client.gate.ledger_store import Paid
         from esn_core.messages.facts import LedgerMark
 
         return Paid("", total, LedgerMark(entries=1, head="0" * 64))

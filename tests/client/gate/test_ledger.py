@@ -21,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esn_client.gate.charge import Charge
-from esn_client.gate.ledger import GENESIS, Ledger, patient_hashes
+from esn_client.gate.ledger import Ledger, patient_hashes
 from esn_core.errors import EsnError, GateError, LedgerError, PrivacyBudgetError, ProtocolError
-from esn_core.messages.facts import LedgerMark
+from esn_core.messages.facts import EMPTY_LEDGER, LedgerMark
 from esn_core.privacy.accounting import NO_NOISE, GaussianRelease, compose, epsilon_of
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
@@ -40,7 +40,6 @@ def a_charge(question="q1", *, noise=2.0, patients=PATIENTS, run="r1", protocol=
         trust="local",
         noise_multiplier=noise,
         noise_share=1.0,
-        sampling_rate=1.0,
         l2_bound=1.0,
         dimension=2,
         patients=patients,
@@ -75,7 +74,7 @@ def three_entries(path):
 
 def test_a_charge_is_there_after_the_file_was_closed(path):
     with Ledger(path, KEY) as ledger:
-        assert (ledger.verify(), ledger.mark.head) == (0, GENESIS)
+        assert (ledger.verify(), ledger.mark.head) == (0, EMPTY_LEDGER.head)
         pay(ledger, total=(-(2**53), 5))
     with Ledger(path, KEY) as ledger:
         (entry,) = ledger.entries()
@@ -261,7 +260,7 @@ def test_an_entry_with_a_hash_of_its_own_does_not_fit_the_next(three_entries):
     connection.execute("DROP TRIGGER entries_stay")
     body = connection.execute("SELECT body FROM entries WHERE sequence = 1").fetchone()[0]
     lower = body.replace("2.0", "9.0")
-    digest = hashlib.sha256(f"1\n{GENESIS}\n{lower}".encode()).hexdigest()
+    digest = hashlib.sha256(f"1\n{EMPTY_LEDGER.head}\n{lower}".encode()).hexdigest()
     connection.execute("UPDATE entries SET body = ?, hash = ? WHERE sequence = 1", (lower, digest))
     connection.close()
     with pytest.raises(LedgerError, match="entry 1 is not signed by this site's identity key"):
@@ -273,7 +272,7 @@ def test_a_ledger_that_was_written_anew_by_another_is_seen(three_entries):
     forger = Ed25519PrivateKey.generate()
     connection = sqlite3.connect(three_entries, isolation_level=None)
     connection.execute("DROP TRIGGER entries_stay")
-    previous = GENESIS
+    previous = EMPTY_LEDGER.head
     for sequence in (1, 2, 3):
         body = connection.execute("SELECT body FROM entries WHERE sequence = ?", (sequence,)).fetchone()[0]
         lower = body.replace("2.0", "9.0")
@@ -292,11 +291,11 @@ def test_a_ledger_that_was_written_anew_by_another_is_seen(three_entries):
 
 def test_a_ledger_that_was_cut_short_or_restored_is_known_by_what_was_seen_of_it(path, tmp_path):
     with Ledger(path, KEY) as ledger:
-        assert ledger.mark_at(0) == LedgerMark(entries=0, head=GENESIS)
+        assert ledger.mark_at(0) == LedgerMark(entries=0, head=EMPTY_LEDGER.head)
         pay(ledger, "q1")
         first = ledger.mark
         backup = tmp_path / "backup.sqlite"
-        ledger._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        ledger._store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         shutil.copy(path, backup)
         pay(ledger, "q2")
         seen = ledger.mark
@@ -331,7 +330,7 @@ def test_the_export_can_be_verified_with_nothing_but_the_public_key(three_entrie
         ledger.reveal("q2", ["north", "west"])
         lines = [json.loads(line) for line in ledger.export()]
         head = ledger.mark.head
-    previous = GENESIS
+    previous = EMPTY_LEDGER.head
     for number, line in enumerate(lines, start=1):
         content = f"{number}\n{previous}\n{line['body']}".encode()
         previous = hashlib.sha256(content).hexdigest()
@@ -406,11 +405,12 @@ def test_what_is_no_ledger_is_refused_in_one_line(path, make):
 def test_a_body_that_is_no_entry_is_refused(path):
     with Ledger(path, KEY):
         pass
-    import esn_client.gate.ledger as module
+    from esn_client.gate import ledger_store as module
 
     connection = sqlite3.connect(path)
     connection.execute(
-        "INSERT INTO entries VALUES (1, '[]', ?, ?, x'00')", (GENESIS, module._hash(1, "[]", GENESIS))
+        "INSERT INTO entries VALUES (1, '[]', ?, ?, x'00')",
+        (EMPTY_LEDGER.head, module._hash(1, "[]", EMPTY_LEDGER.head)),
     )
     connection.commit()
     connection.close()
@@ -425,7 +425,7 @@ def test_a_ledger_in_a_directory_that_is_not_there_is_refused(tmp_path):
 
 def test_a_locked_file_is_a_refusal_that_charges_nothing(path):
     with Ledger(path, KEY) as ledger:
-        ledger._connection.execute("PRAGMA busy_timeout = 50")
+        ledger._store._connection.execute("PRAGMA busy_timeout = 50")
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(GateError, match="cannot be written to: database is locked"):
@@ -439,10 +439,10 @@ def test_a_locked_file_is_a_refusal_that_charges_nothing(path):
 def test_a_full_disk_is_a_refusal_that_charges_nothing(path):
     with Ledger(path, KEY) as ledger:
         pay(ledger)
-        ledger._connection.execute("PRAGMA max_page_count = 1")
+        ledger._store._connection.execute("PRAGMA max_page_count = 1")
         with pytest.raises(GateError, match="cannot be written to: database or disk is full"):
             pay(ledger, "q2", total=np.arange(100_000))
-        ledger._connection.execute("PRAGMA max_page_count = 100000")
+        ledger._store._connection.execute("PRAGMA max_page_count = 100000")
         assert ledger.verify() == 1
         pay(ledger, "q2")
         assert ledger.verify() == 2
@@ -578,7 +578,7 @@ class Connection:
         return found
 
 ledger = module.Ledger({str(path)!r}, KEY)
-ledger._connection = Connection(ledger._connection)
+ledger._store._connection = Connection(ledger._store._connection)
 pay(ledger, total=(7, 7))
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
@@ -646,7 +646,7 @@ def test_what_was_spent_is_kept_up_as_if_it_was_counted_anew(tmp_path_factory, c
 
 
 def test_a_charge_reads_what_is_new_and_nothing_else(path, monkeypatch):
-    from esn_client.gate import ledger as module
+    from esn_client.gate import ledger_store as module
 
     read = []
     real = module._fits

@@ -287,7 +287,6 @@ def test_a_budget_that_was_spent_elsewhere_is_seen_and_nothing_is_spent(
             trust="local",
             noise_multiplier=0.6,
             noise_share=1.0,
-            sampling_rate=1.0,
             l2_bound=1.0,
             dimension=2,
             patients=patient_hashes(["sub-003"], salt=salt),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.connectome import Connectome, from_end_regions
+from esn_core.connectome.connectome import Connectome
 from esn_core.connectome.template import Template, edge_scores, edge_strengths, load_template, parse_template
 from esn_core.errors import ConfigError, DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
@@ -36,48 +36,6 @@ def count_one_by_one(ends):
     return counts
 
 
-@given(ENDS)
-def test_counts_equal_the_definition(ends):
-    assert np.array_equal(from_end_regions(ends, REGIONS).counts, count_one_by_one(ends))
-
-
-@given(ENDS, st.randoms(use_true_random=False))
-def test_reversing_streamlines_changes_nothing(ends, random):
-    turned = ends.copy()
-    for row in turned:
-        if random.random() < 0.5:
-            row[:] = row[::-1].copy()
-    assert np.array_equal(from_end_regions(turned, REGIONS).counts, from_end_regions(ends, REGIONS).counts)
-
-
-@given(ENDS, st.permutations(range(4)))
-def test_renaming_regions_permutes_the_matrix(ends, order):
-    renamed = np.where(ends >= 0, np.argsort(order)[ends], -1)
-    permuted = from_end_regions(renamed, tuple(REGIONS[k] for k in order))
-    assert np.array_equal(permuted.counts, from_end_regions(ends, REGIONS).counts[np.ix_(order, order)])
-
-
-@given(ENDS, ENDS)
-def test_two_tractograms_added_equal_one(first, second):
-    together = from_end_regions(np.concatenate([first, second]), REGIONS).counts
-    assert np.array_equal(
-        together, from_end_regions(first, REGIONS).counts + from_end_regions(second, REGIONS).counts
-    )
-
-
-@pytest.mark.parametrize(
-    ("ends", "message"),
-    [
-        ([[0, 4]], r"ends must lie in -1\.\.3; found 0\.\.4"),
-        ([[0, -2]], r"found -2\.\.0"),
-        ([[0, 1, 2]], r"shape \(S, 2\), not \(1, 3\)"),
-    ],
-)
-def test_ends_that_name_no_region_are_refused(ends, message):
-    with pytest.raises(DataError, match=message):
-        from_end_regions(np.array(ends, dtype=np.int64), REGIONS)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -97,7 +55,7 @@ def test_counts_that_are_no_connectome_are_refused(change, message):
 def test_strengths_equal_the_definition(ends):
     counts = count_one_by_one(ends)
     upper = [counts[a, b] for a in range(4) for b in range(a + 1, 4)]
-    connectome = from_end_regions(ends, REGIONS)
+    connectome = Connectome(counts, REGIONS)
     if sum(upper) == 0:
         with pytest.raises(DataError, match="no streamline joins two regions"):
             edge_strengths(connectome)

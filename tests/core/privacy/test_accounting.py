@@ -16,7 +16,6 @@ from esn_core.privacy.accounting import (
     compose,
     delta_of,
     epsilon_of,
-    epsilon_of_all,
     grid_delta,
     mu_for,
     noise_multiplier_for,
@@ -110,44 +109,16 @@ def test_an_impossible_noise_multiplier_is_refused(multiplier):
         GaussianRelease(multiplier)
 
 
-# dp-accounting 0.6.0, PLDAccountant, delta 1e-3 (2026-11-22); Opacus 1.6 agrees below.
-@pytest.mark.parametrize(
-    ("rate", "sigma", "steps", "epsilon"),
-    [(1.0, 4.0, 20, 3.605), (0.5, 2.0, 40, 6.077), (0.2, 1.0, 50, 7.066)],
-)
-def test_a_subsampled_composition_costs_the_known_value(rate, sigma, steps, epsilon):
-    # Three printed decimals; at rate 1 ours is exact and the printed one rounded upwards by the PLD's grid.
-    found = epsilon_of_all([GaussianRelease(sigma, rate)] * steps, 1e-3)
-    assert found == pytest.approx(epsilon, abs=2e-3)
+@pytest.mark.parametrize(("sigma", "steps"), [(4.0, 20), (2.0, 3)])
+def test_opacus_gives_a_bound_that_is_near_and_above(sigma, steps):
+    from opacus.accountants import RDPAccountant
 
-
-@pytest.mark.parametrize(("rate", "sigma", "steps"), [(0.5, 2.0, 40), (0.2, 1.0, 50)])
-def test_opacus_agrees_on_subsampled_compositions(rate, sigma, steps):
-    from opacus.accountants import PRVAccountant
-
-    accountant = PRVAccountant()
-    accountant.history = [(sigma, rate, steps)]
-    found = epsilon_of_all([GaussianRelease(sigma, rate)] * steps, 1e-3)
-    # Opacus gives an upper bound that is off by 0.01 at most.
-    assert found == pytest.approx(accountant.get_epsilon(1e-3, eps_error=0.01), abs=0.02)
-
-
-def test_full_participation_and_subsampling_compose():
-    both = epsilon_of_all([GaussianRelease(2.0), *[GaussianRelease(2.0, 0.5)] * 3], 1e-3)
-    assert epsilon_of_all([GaussianRelease(2.0, 0.5)] * 3, 1e-3) < both
-    assert both < epsilon_of_all([GaussianRelease(2.0)] * 4, 1e-3)
-    assert math.isinf(epsilon_of_all([GaussianRelease(2.0, 0.5), GaussianRelease(0.0)], 1e-3))
-
-
-def test_a_subsampled_release_has_no_mu():
-    with pytest.raises(PrivacyBudgetError, match=r"sampling rate 0.5 is no Gaussian mechanism"):
-        compose([GaussianRelease(1.0, 0.5)])
-
-
-@pytest.mark.parametrize("rate", [0.0, -0.1, 1.1, math.nan])
-def test_an_impossible_sampling_rate_is_refused(rate):
-    with pytest.raises(PrivacyBudgetError, match=r"a sampling rate lies in \(0, 1\]"):
-        GaussianRelease(1.0, rate)
+    accountant = RDPAccountant()
+    accountant.history = [(sigma, 1.0, steps)]
+    bound = accountant.get_epsilon(1e-3)
+    # Rényi orders lose some tenths of an epsilon against the exact composition: 0.45 and 0.34 here, by
+    # Opacus 1.6.
+    assert bound - 0.5 < epsilon_of(compose([GaussianRelease(sigma)] * steps), 1e-3) <= bound
 
 
 @given(mu=st.floats(0.05, 4), alpha=st.floats(0.001, 0.5))

@@ -6,7 +6,7 @@ import statsmodels.api as sm
 from statsmodels.stats.multitest import multipletests
 
 from esn_core.errors import DataError, StudyError
-from esn_core.severity_network.exact import exact_network, moments, stability
+from esn_core.severity_network.exact import exact_network, moments
 
 
 def draw(rng, n, shift):
@@ -64,12 +64,6 @@ def test_without_covariates_it_is_the_plain_correlation_within_one_site(sites):
     assert found.r[3] == pytest.approx(np.corrcoef(scores[:, 3], gase)[0, 1], rel=1e-12)
 
 
-def test_a_clear_edge_is_stable_and_an_empty_one_is_not(sites):
-    share = stability([moments(*site) for site in sites])
-    assert (share[:8] == 1).all()
-    assert share[8:].mean() < 0.3
-
-
 def test_what_cannot_be_selected_is_refused_with_words(sites):
     scores, gase, covariates = sites[0]
     with pytest.raises(DataError, match="two children or more"):
@@ -78,5 +72,3 @@ def test_what_cannot_be_selected_is_refused_with_words(sites):
         exact_network(moments(scores, np.full(30, 4.0), covariates))
     with pytest.raises(StudyError, match="too few for 2 covariates"):
         exact_network(moments(scores[:3], gase[:3], covariates[:3]))
-    with pytest.raises(StudyError, match="three or more"):
-        stability([moments(scores, gase, covariates)] * 2)

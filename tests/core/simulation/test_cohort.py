@@ -6,14 +6,9 @@ import pytest
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import anatomy
-from esn_core.simulation.cohort import (
-    CONTROL_SEVERITY_Z,
-    OUTCOMES,
-    ScannerRules,
-    World,
-    WorldRules,
-    subject_counts,
-)
+from esn_core.simulation.cohort import OUTCOMES, draw_site, subject_counts
+from esn_core.simulation.scanner import ScannerRules
+from esn_core.simulation.world import CONTROL_SEVERITY_Z, World, WorldRules
 
 ATLAS = load_atlas("phantom-28")
 
@@ -24,7 +19,9 @@ def world(seed=1, **settings):
 
 def site(children=200, controls=50, seed=2, of=None, **settings):
     chosen = of or world()
-    return chosen.site(children=children, controls=controls, rng=np.random.default_rng(seed), **settings)
+    return draw_site(
+        chosen, children=children, controls=controls, rng=np.random.default_rng(seed), **settings
+    )
 
 
 def test_one_seed_gives_one_world_and_one_site():

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from esn_core.connectome.atlas import load_atlas
-from esn_core.simulation.cohort import World
+from esn_core.simulation.cohort import draw_site
 from esn_core.simulation.illness import draw_illness
+from esn_core.simulation.world import World
 
-# World.site of phantom-28, seeds 1 and 2, four children and two controls, at commit 894d237, which drew
+# draw_site of phantom-28, seeds 1 and 2, four children and two controls, at commit 894d237, which drew
 # neither duration nor medicines (2026-11-25): age, sex, GASE, standard scores, sum of the log weights.
 BEFORE = [
     (11.8, "M", 2, [94.0, 92.0, 93.0], -316.7306668351116),
@@ -48,7 +49,7 @@ def test_an_epilepsy_is_younger_than_its_child_and_older_than_half_a_year(many):
 
 def test_what_was_drawn_before_is_drawn_as_before():
     world = World.draw(load_atlas("phantom-28"), rng=np.random.default_rng(1))
-    subjects = world.site(children=4, controls=2, rng=np.random.default_rng(2))
+    subjects = draw_site(world, children=4, controls=2, rng=np.random.default_rng(2))
     for subject, (age, sex, gase, outcomes, weights) in zip(subjects, BEFORE, strict=True):
         assert (subject.age_years, subject.sex, subject.gase) == (age, sex, gase)
         assert list(subject.outcomes.values()) == outcomes
@@ -59,13 +60,13 @@ def test_what_was_drawn_before_is_drawn_as_before():
 def test_two_sites_of_one_stream_have_illnesses_of_their_own():
     world = World.draw(load_atlas("phantom-28"), rng=np.random.default_rng(1))
     rng = np.random.default_rng(2)
-    first, second = (world.site(children=20, controls=0, rng=rng) for _ in range(2))
+    first, second = (draw_site(world, children=20, controls=0, rng=rng) for _ in range(2))
     ours = [[(s.duration_years, s.medicines) for s in site] for site in (first, second)]
     assert ours[0] != ours[1]
 
 
 def test_controls_have_neither():
     world = World.draw(load_atlas("phantom-28"), rng=np.random.default_rng(1))
-    child, control = world.site(children=1, controls=1, rng=np.random.default_rng(2))
+    child, control = draw_site(world, children=1, controls=1, rng=np.random.default_rng(2))
     assert (child.duration_years is None, child.medicines is None) == (False, False)
     assert (control.duration_years, control.medicines) == (None, None)

@@ -8,10 +8,10 @@ import pytest
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import anatomy
-from esn_core.simulation.cohort import World, WorldRules
 from esn_core.simulation.consortium import CLINICAL, EPILEPSY, WORLDS
 from esn_core.simulation.published_effects import SMALLEST_DAMAGE, damage, published_effects
 from esn_core.simulation.true_network import MEASURABLE_LOG_WEIGHT, _shuffled
+from esn_core.simulation.world import World, WorldRules
 
 ATLAS = load_atlas("desikan-killiany-83")
 

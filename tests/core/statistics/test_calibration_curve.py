@@ -12,7 +12,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from esn_core.errors import DataError
-from esn_core.statistics.calibration_curve import judge_reliability, logit_of, reliability, reliability_rows
+from esn_core.statistics.calibration_curve import judge_reliability, reliability, reliability_rows
 from esn_core.statistics.logistic_fit import ROUNDS, LogisticNewton
 from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, newton_rows
 
@@ -48,12 +48,12 @@ def test_the_curve_equals_its_definition(seed, sites):
 
 def test_the_calibration_slope_is_a_logistic_model_on_the_logit():
     p, y = children(1)
-    x = np.column_stack([np.ones(len(p)), logit_of(p, logit_clip=6.0)])
+    odds = np.clip(np.log(p / (1 - p)), -6, 6)
+    x = np.column_stack([np.ones(len(p)), odds])
     rules = {"feature_norm": 8.0, "logit_clip": EXACT_LOGIT_CLIP}
     model = LogisticNewton(("intercept", "logit"), **rules)
     for _ in range(ROUNDS):
         model.step(newton_rows(x, y, coefficients=model.coefficients, **rules).sum(axis=0))
-    odds = np.clip(np.log(p / (1 - p)), -6, 6)
     reference = sm.Logit(y.astype(float), sm.add_constant(odds)).fit(disp=0, tol=1e-14)
     assert model.fit().coefficients == pytest.approx(reference.params, abs=1e-8)
 

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_client.imaging.bids.scans import Visit, segmentation_of
-from esn_client.imaging.stages import SOFTWARE, code_sha256
+from esn_client.imaging.provenance import CODE_OF_VERSION_1, versions_of, versions_of_software
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.connectome import Connectome
 from esn_core.errors import DataError
+from esn_core.formats import DERIVATIVE
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.system.files import write_whole
 
@@ -105,26 +106,31 @@ class Derivative:
         return self.out / self.visit.folder / "dwi" / name
 
     def is_current(self, sources: Mapping[str, str]) -> bool:
-        """Tell whether what is on disk was made whole, from these inputs, by this recipe and release.
+        """Tell whether what is on disk was made whole, from these inputs, by this recipe and these steps.
 
         Parameters
         ----------
         sources : mapping of str to str
             Digest of each input file by its path inside the dataset.
 
+        Raises
+        ------
+        DataError
+            A newer release made it; preparing it again would replace it by an older one's.
+
         """
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
+            self._check_format(record)
             matrices = {m: _sha256(self.matrix(m).read_bytes()) for m in self.measures}
             return bool(
                 record["Sources"] == dict(sources)
                 and record["RecipeSha256"] == self.recipe.sha256
                 and record["AtlasSha256"] == load_atlas(self.recipe.atlas).sha256
-                and record["Software"]["esn-federated"] == version("esn-federated")
-                and record["CodeSha256"] == code_sha256()
+                and _step_versions(record) == versions_of(_stages_in(record))
                 and record["MatricesSha256"] == matrices
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
 
     def write(
@@ -161,14 +167,15 @@ class Derivative:
                 _write_json(self._path(measure, ".json"), self._sidecar(measure, atlas.names))
         record = {
             **self._sidecar("count", atlas.names),
+            "Format": DERIVATIVE.version,
             "Atlas": self.recipe.atlas,
             "AtlasSha256": atlas.sha256,
             "MatricesSha256": digests,
             "Recipe": self.recipe.model_dump(mode="json"),
             "RecipeSha256": self.recipe.sha256,
             "Sources": dict(sources),
-            "Software": {name: version(name) for name in SOFTWARE},
-            "CodeSha256": code_sha256(),
+            "StepVersions": versions_of(_stages_in(details)),
+            "Software": {"esn-federated": version("esn-federated"), **versions_of_software()},
             **details,
         }
         _write_json(self.record, record)
@@ -188,22 +195,28 @@ class Derivative:
             "Nodes": list(nodes),
         }
 
+    def _check_format(self, record: dict[str, Any]) -> None:
+        fault = DERIVATIVE.fault_in(record.get("Format"))
+        if fault:
+            raise DataError(f"{self.visit.label}: {self.record.name} cannot be read: {fault}")
+
     def read_record(self) -> dict[str, Any]:
         """Read the record.
 
         Raises
         ------
         DataError
-            There is none, it is damaged, or another recipe made it.
+            There is none, it is damaged, a newer release or another recipe made it.
 
         """
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
+            self._check_format(record)
             made_by, _ = record["RecipeSha256"], record["MatricesSha256"]
         except FileNotFoundError as error:
             missing = Path(error.filename).name
             raise DataError(f"{self.visit.label}: no connectome; {missing} is missing") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise DataError(
                 f"{self.visit.label}: {self.record.name} is not a record of a connectome"
             ) from None
@@ -295,6 +308,20 @@ def write_description(out: Path, *, source: Path) -> None:
     # Relation matrices are a proposal (BEP017), which the validator does not know yet.
     ignored = ["*_relmat.*", "*_quality.*", "quality.*", "*.trx", "work/", "**/.*.part"]
     write_whole(out / ".bidsignore", ("\n".join(ignored) + "\n").encode())
+
+
+def _stages_in(record: Mapping[str, Any]) -> list[str]:
+    """Name the stages that a record logs."""
+    return [stage["Name"] for stage in record.get("Stages", [])]
+
+
+def _step_versions(record: Mapping[str, Any]) -> dict[str, int] | None:
+    """Give the versions of the steps that made a record's matrices; None where they are unknown."""
+    if "StepVersions" in record:
+        return dict(record["StepVersions"])
+    if record["CodeSha256"] in CODE_OF_VERSION_1:
+        return dict.fromkeys(versions_of(_stages_in(record)), 1)
+    return None
 
 
 def _sha256(content: bytes) -> str:

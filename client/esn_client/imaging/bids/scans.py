@@ -6,11 +6,12 @@ import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from esn_client.imaging.preprocessing.gradient_table import B0_MAX_S_PER_MM2, Gradients, read_gradients
@@ -111,7 +112,7 @@ class ScanFiles:
         values = 0
         for run in self.runs:
             try:
-                values += int(np.prod(nib.load(run.dwi).shape))
+                values += int(np.prod(cast("SpatialImage", nib.load(run.dwi)).shape))
             except (EOFError, OSError, ValueError, zlib.error, ImageFileError):
                 return 0.0
         return GB_OF_A_PROCESS + values * BYTES_PER_VALUE / 1e9
@@ -256,11 +257,12 @@ def _check_grid(
 def _read_volume(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64], float | None]:
     """Read a whole NIfTI image, its affine, and the largest value that its integers can hold."""
     try:
-        image = nib.load(path)
+        image = cast("SpatialImage", nib.load(path))
         volume = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
         kind, ceiling = image.get_data_dtype(), None
         if np.issubdtype(kind, np.integer):
-            slope, start = image.dataobj.slope, image.dataobj.inter
+            stored: Any = image.dataobj
+            slope, start = stored.slope, stored.inter
             ceiling = float(np.iinfo(kind).max * slope + start)
     except (EOFError, OSError, ValueError, zlib.error, gzip.BadGzipFile, ImageFileError) as error:
         raise DataError(f"{path.name}: not a whole NIfTI image: {error}") from None

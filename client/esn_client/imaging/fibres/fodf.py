@@ -18,7 +18,6 @@ from esn_client.imaging.fibres.tensor import dipy_table
 from esn_client.imaging.preprocessing.gradient_table import Gradients, coefficients_of_order
 from esn_core.errors import DataError
 
-LARGEST_ORDER = 8
 """Above it the fODF of a clinical scan sharpens noise (Tournier et al. 2013, NMR Biomed 26:1775)."""
 BATCH_VOXELS = 4096
 """Bounds the memory of the batch's equations: 35 MB at order 8."""
@@ -73,34 +72,6 @@ class Fodf:
             basis = real_sh_descoteaux(order, sphere.theta, sphere.phi, legacy=True)[0]
         amplitudes: NDArray[np.float32] = self.coefficients @ basis.T.astype(np.float32)
         return np.maximum(amplitudes, 0, out=amplitudes)
-
-
-def order_for(directions: int, *, most: int = LARGEST_ORDER) -> int:
-    """Give the highest order that so many distinct directions determine.
-
-    Parameters
-    ----------
-    directions : int
-    most : int
-        The protocol's order, even.
-
-    Returns
-    -------
-    int
-        Even; 45 directions allow 8, 28 allow 6, 15 allow 4.
-
-    Raises
-    ------
-    DataError
-        Fewer than 15 directions: an fODF of order 2 cannot tell two crossing bundles from one.
-
-    """
-    allowed = [order for order in range(4, most + 1, 2) if coefficients_of_order(order) <= directions]
-    if not allowed:
-        raise DataError(
-            f"{directions} distinct directions; {coefficients_of_order(4)} or more are needed for an fODF"
-        )
-    return allowed[-1]
 
 
 @contextmanager

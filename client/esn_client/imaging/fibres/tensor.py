@@ -36,9 +36,10 @@ class TensorMaps:
 
 def dipy_table(gradients: Gradients) -> GradientTable:
     """Hand a gradient table to DIPY."""
-    return gradient_table(
+    table: GradientTable = gradient_table(
         gradients.b_values_s_per_mm2, bvecs=gradients.directions, b0_threshold=B0_MAX_S_PER_MM2
     )
+    return table
 
 
 def fit_tensor(signal: NDArray[np.float32], gradients: Gradients) -> TensorMaps:

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esn_client.imaging.bids.dataset import Dataset
-from esn_client.imaging.bids.derivatives import load_connectome, write_description
+from esn_client.imaging.bids.derivatives import write_description
 from esn_client.imaging.bids.scans import ScanFiles, Visit, segmentation_of
 from esn_client.imaging.pipeline.subject import Making, prepare_subject
 from esn_client.imaging.pipeline.workers import undisturbed, worker_pool
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-
-__all__ = ["Failure", "load_connectome", "prepare"]
 
 Progress = Callable[[str, int, int], None]
 

@@ -16,7 +16,7 @@ from esn_client.imaging.quality.planes import Planes
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
 
-INK, QUIET, BLUE, ORANGE = "#1f2933", "#52606d", "#0072b2", "#d55e00"
+INK, BLUE, ORANGE = "#1f2933", "#0072b2", "#d55e00"
 DOTS_PER_INCH = 110
 WIDTH_IN = 11.0
 FONT: dict[str, Any] = {"family": "DejaVu Sans", "size": 9}

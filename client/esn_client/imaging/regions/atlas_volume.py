@@ -3,10 +3,12 @@
 import gzip
 import zlib
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from esn_core.connectome.atlas import Atlas
@@ -58,7 +60,7 @@ def read_image(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
     """
     try:
-        image = nib.load(path)
+        image = cast("SpatialImage", nib.load(path))
         return np.asarray(image.get_fdata(caching="unchanged"), dtype=np.float64), np.asarray(image.affine)
     except (EOFError, OSError, ValueError, zlib.error, gzip.BadGzipFile, ImageFileError) as error:
         raise DataError(f"{path.name}: not a whole NIfTI image: {error}") from None

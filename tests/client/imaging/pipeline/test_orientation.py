@@ -12,8 +12,8 @@ from esn_client.imaging.regions.parcellation import grow_regions, measure_volume
 from esn_client.imaging.tracking.tracking import TrackingRules, find_reach, find_seeds, track
 from esn_client.simulation.presets import SITES
 from esn_core.connectome.atlas import load_atlas
-from esn_core.simulation.cohort import World
 from esn_core.simulation.diffusion import draw_phantom
+from esn_core.simulation.world import World
 
 ATLAS = load_atlas("phantom-28")
 SIZE_MM = np.full(3, 5.0)

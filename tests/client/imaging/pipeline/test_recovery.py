@@ -16,8 +16,8 @@ from esn_client.simulation.presets import SITES
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.simulation.cohort import World
 from esn_core.simulation.diffusion import draw_phantom
+from esn_core.simulation.world import World
 
 ATLAS = load_atlas("phantom-28")
 UPPER = tuple(ATLAS.edges.T)

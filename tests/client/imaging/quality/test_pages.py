@@ -29,8 +29,8 @@ from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.protocol.quality_limits import quantity
-from esn_core.simulation.cohort import World
 from esn_core.simulation.diffusion import draw_phantom
+from esn_core.simulation.world import World
 
 ATLAS = load_atlas("phantom-28")
 RECIPE = ImagingRecipe(

@@ -125,3 +125,32 @@ def test_reversing_a_streamline_changes_nothing(seed):
     assert np.array_equal(found.regions, reversed_.regions[:, ::-1])
     # Only the order of the additions differs.
     assert found.mean_fa == pytest.approx(reversed_.mean_fa, rel=1e-12)
+
+
+def counts_of(ends):
+    """The matrix of counts of streamlines that end so."""
+    each = np.ones(len(ends))
+    return connect(
+        Assignments(np.asarray(ends), 50 * each, 0.5 * each), atlas=ATLAS, volumes_mm3=VOLUMES
+    ).connectome.counts
+
+
+JOINING = ENDS.map(lambda ends: [*ends, (0, 1)])
+"""Ends of streamlines one of which, at least, joins two regions."""
+
+
+@given(JOINING, st.randoms(use_true_random=False))
+def test_reversing_streamlines_changes_nothing(ends, random):
+    turned = [pair[::-1] if random.random() < 0.5 else pair for pair in ends]
+    assert np.array_equal(counts_of(turned), counts_of(ends))
+
+
+@given(JOINING, st.permutations(range(3)))
+def test_renaming_regions_permutes_the_matrix(ends, order):
+    renamed = [tuple(-1 if end < 0 else order.index(end) for end in pair) for pair in ends]
+    assert np.array_equal(counts_of(renamed), counts_of(ends)[np.ix_(order, order)])
+
+
+@given(JOINING, JOINING)
+def test_two_tractograms_added_equal_one(first, second):
+    assert np.array_equal(counts_of([*first, *second]), counts_of(first) + counts_of(second))

@@ -15,7 +15,7 @@ from numba import njit
 
 from esn_client.imaging import compilation
 from esn_client.imaging.fibres.directions import spread_directions
-from esn_client.imaging.fibres.fodf import Fodf, fit_fodf, order_for
+from esn_client.imaging.fibres.fodf import Fodf, fit_fodf
 from esn_client.imaging.fibres.response import Response
 from esn_client.imaging.fibres.tensor import fit_tensor
 from esn_client.imaging.preprocessing.gradient_table import Gradients
@@ -128,17 +128,6 @@ def test_an_fodf_has_a_row_for_each_voxel_that_needs_one():
     assert (fodf.row_of >= 0).sum() == 2
     with pytest.raises(DataError, match="2 voxels must have an fODF each; there are 3"):
         Fodf(where, np.zeros((3, 15), dtype=np.float32))
-
-
-@pytest.mark.parametrize(("directions", "order"), [(15, 4), (27, 4), (28, 6), (44, 6), (45, 8), (300, 8)])
-def test_the_order_is_what_the_directions_determine(directions, order):
-    assert order_for(directions) == order
-
-
-def test_the_order_never_exceeds_the_protocols():
-    assert order_for(300, most=6) == 6
-    with pytest.raises(DataError, match="14 distinct directions; 15 or more are needed"):
-        order_for(14)
 
 
 @pytest.mark.parametrize("name", ["repulsion100", "repulsion200", "symmetric362"])
