@@ -48,36 +48,6 @@ def status(
 
 def join(settings: SettingsFile) -> None:
     """Answer the centre's questions until stopped; a centre that is away is waited for."""
-    import sys
+    from esn_client.worker.join import join as join_centre
 
-    from esn_client.approval.approvals import Approvals
-    from esn_client.gate.audit_log import AuditLog
-    from esn_client.link.guard import GuardSettings
-    from esn_client.link.guard import join as answer_questions
-    from esn_client.site.centre_kit import centre_key, load_kit
-    from esn_client.site.settings import load_site
-    from esn_client.worker.executor import Executor
-    from esn_core.identity.certificates import expiry_warning
-
-    site = load_site(settings)
-    with Executor(
-        [sys.executable, "-m", "esn_client.worker.process", str(settings)],
-        log_file=site.state / "logs" / "answers.log",
-        question_limit_s=site.compute.question_limit_s,
-        memory_limit_gb=site.compute.memory_limit_gb,
-    ) as executor:
-        audit = AuditLog(site.audit_path, site=site.site)
-        approvals = Approvals(site, centre_key=centre_key(site), audit=audit)
-        warning = expiry_warning(site.ca_certificate_path, cure="ask the centre for a new kit")
-        if warning:
-            typer.echo(f"esn-client: {warning}", err=True)
-        guard = GuardSettings(
-            server_address=load_kit(site).address,
-            ca_certificate=site.ca_certificate_path,
-            node_key=site.node_key_path,
-            state_directory=site.state,
-            allowed_bundles=approvals.bundles,
-            audit=lambda line: audit.write("bundle-refused", reason=line),
-            connect_timeout_s=site.centre.connect_timeout_s,
-        )
-        answer_questions(guard, executor.ask)
+    join_centre(settings, warn=lambda words: typer.echo(f"esn-client: {words}", err=True))

@@ -1,14 +1,11 @@
 """Commands that set a site up: its keys, its centre's kit."""
 
-import json
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from esn_client.cli.arguments import SettingsFile
-from esn_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from esn_client.site.settings import SiteSettings
@@ -31,34 +28,19 @@ def init(
     exact_sums: Annotated[bool, typer.Option(help="Consent to releases without noise.")] = False,
 ) -> None:
     """Write the site's settings, its keys and enrolment request, and an empty ledger."""
-    from esn_client.site.settings import load_site
-    from esn_client.site.state import create_state
+    from esn_client.site.state import initialise
 
-    path = directory / "site.toml"
-    if path.exists():
-        raise ConfigError(f"{path} exists; a site is initialised once")
-    template = (files("esn_client.site") / "site.toml.template").read_text(encoding="utf-8")
-    values = {
-        "site": site,
-        "dataset": str(dataset.resolve()),
-        "derivatives": str(derivatives.resolve()),
-        "trust": trust,
-    }
-    text = template.format(
-        **{name: json.dumps(value, ensure_ascii=False) for name, value in values.items()},
+    settings = initialise(
+        directory,
+        site=site,
+        dataset=dataset,
+        derivatives=derivatives,
+        trust=trust,
         epsilon_cap=epsilon_cap,
         delta=delta,
         colluding_sites=colluding_sites,
-        exact_sums=str(exact_sums).lower(),
+        exact_sums=exact_sums,
     )
-    directory.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    try:
-        settings = load_site(path)
-        create_state(settings)
-    except BaseException:
-        path.unlink()
-        raise
     typer.echo(str(settings.enrolment_path))
     _say_request(settings)
 

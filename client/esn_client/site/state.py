@@ -1,8 +1,10 @@
 """A site's state directory: its keys, its enrolment request, the ledger and its salt."""
 
+import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 
 from esn_client.gate.ledger import Ledger
@@ -13,7 +15,7 @@ from esn_client.site.keys import (
     public_half,
     roster_entry,
 )
-from esn_client.site.settings import SiteSettings
+from esn_client.site.settings import SiteSettings, load_site
 from esn_core.errors import ConfigError
 from esn_core.identity.enrolment import EnrolmentRequest
 from esn_core.identity.roster import RosterEntry
@@ -45,6 +47,78 @@ def create_state(settings: SiteSettings) -> None:
     write_new(settings.enrolment_path, request.encode(), mode=0o644)
     with Ledger(settings.ledger_path, identity):
         pass
+
+
+def initialise(
+    directory: Path,
+    *,
+    site: str,
+    dataset: Path,
+    derivatives: Path,
+    trust: str,
+    epsilon_cap: float,
+    delta: float,
+    colluding_sites: int,
+    exact_sums: bool,
+) -> SiteSettings:
+    """Write a site's settings, ``site.toml`` in `directory`, and make its state.
+
+    Parameters
+    ----------
+    directory : Path
+        Made where it is missing.
+    site : str
+        The site's name in rosters.
+    dataset, derivatives : Path
+    trust : {'secure-sum', 'local'}
+    epsilon_cap, delta : float
+    colluding_sites : int
+    exact_sums : bool
+
+    Returns
+    -------
+    SiteSettings
+        As they were read back.
+
+    Raises
+    ------
+    ConfigError
+        There are settings or a state already, or a value cannot be; nothing is left behind.
+
+    """
+    path = directory / "site.toml"
+    if path.exists():
+        raise ConfigError(f"{path} exists; a site is initialised once")
+    template = (files("esn_client.site") / "site.toml.template").read_text(encoding="utf-8")
+    texts = {
+        "site": site,
+        "dataset": str(dataset.resolve()),
+        "derivatives": str(derivatives.resolve()),
+        "trust": trust,
+    }
+    text = template.format(
+        **{name: json.dumps(value, ensure_ascii=False) for name, value in texts.items()},
+        epsilon_cap=epsilon_cap,
+        delta=delta,
+        colluding_sites=colluding_sites,
+        exact_sums=str(exact_sums).lower(),
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    try:
+        settings = load_site(path)
+        create_state(settings)
+    except BaseException:
+        path.unlink()
+        raise
+    return settings
+
+
+def open_ledger(settings: SiteSettings) -> Ledger:
+    """Open a site's ledger to read it; `ConfigError` where there is none."""
+    if not settings.ledger_path.exists():
+        raise ConfigError(f"{settings.ledger_path}: there is no ledger; run 'esn-client init' first")
+    return Ledger(settings.ledger_path, load_identity_key(settings.identity_key_path).public_key())
 
 
 def own_entry(settings: SiteSettings) -> RosterEntry:

@@ -16,8 +16,8 @@ from esn_client.gate.gate import check_budget
 from esn_client.link.centre_probe import GOOD_CLOCK_OFFSET_S, LARGEST_CLOCK_OFFSET_S
 from esn_client.site.centre_kit import load_kit
 from esn_client.site.settings import SiteSettings, load_site
-from esn_client.site.state import own_entry, read_salt
-from esn_client.status.snapshot import Snapshot, open_ledger
+from esn_client.site.state import open_ledger, own_entry, read_salt
+from esn_client.status.snapshot import Snapshot
 from esn_core.errors import ConfigError, DataError, EsnError, LinkError, ProtocolError
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.signature import today_utc

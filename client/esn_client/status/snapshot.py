@@ -7,12 +7,9 @@ from esn_client.approval.approvals import Approvals
 from esn_client.cohort.cohort import Cohort, load_cohort
 from esn_client.cohort.participants import Participant, read_participants
 from esn_client.gate.audit_log import AuditLog
-from esn_client.gate.ledger import Ledger
 from esn_client.link.centre_probe import Probe, probe
 from esn_client.site.centre_kit import centre_key, load_kit
-from esn_client.site.keys import load_identity_key
 from esn_client.site.settings import SiteSettings
-from esn_core.errors import ConfigError
 from esn_core.protocol.protocol import Protocol
 
 
@@ -66,10 +63,3 @@ class Snapshot:
                 protocol=protocol,
             )
         return self._cohorts[protocol.sha256]
-
-
-def open_ledger(settings: SiteSettings) -> Ledger:
-    """Open a site's ledger to read it; `ConfigError` where there is none."""
-    if not settings.ledger_path.exists():
-        raise ConfigError(f"{settings.ledger_path}: there is no ledger; run 'esn-client init' first")
-    return Ledger(settings.ledger_path, load_identity_key(settings.identity_key_path).public_key())

@@ -8,7 +8,8 @@ import shutil
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from esn_client.site.settings import SiteSettings
-from esn_client.status.snapshot import Snapshot, open_ledger
+from esn_client.site.state import open_ledger
+from esn_client.status.snapshot import Snapshot
 from esn_core.errors import EsnError
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import today_utc

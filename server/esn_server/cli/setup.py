@@ -61,28 +61,21 @@ def enrol(
 ) -> None:
     """Let a site in by its keys, and write the kit to send to it. The centre must be started."""
     from esn_core.system.command_line import compare_by_telephone
-    from esn_server.enrolment.kits import write_kit
-    from esn_server.enrolment.revocations import require_not_revoked, revoked_node_keys
-    from esn_server.enrolment.sites import keep_enrolment, node_key_of, read_request
-    from esn_server.link.registration import register_site, unregister_site
-    from esn_server.service.address import read_address
+    from esn_server.link.admission import enrol as let_in
 
     _warn_of_expiry(directory)
-    entry = read_request(request)
-    require_not_revoked(directory, entry)
-    compare_by_telephone(f"the request of {entry.site}", entry.fingerprint, heard=fingerprint)
-    # Asked before anything is kept: a centre that is not started enrols nobody.
-    started = read_address(directory)
-    address = started.superlink
-    port = int(started.public.rpartition(":")[2])
-    path, kit = write_kit(directory, entry, public_address=public_address, port=port)
-    keep_enrolment(directory, entry, replace=replace)
-    register_site(directory, address, node_key_of(directory, entry.site))
-    for key in revoked_node_keys(directory, entry.site):
-        unregister_site(directory, address, key)
+    path, kit = let_in(
+        directory,
+        request,
+        confirm=lambda entry: compare_by_telephone(
+            f"the request of {entry.site}", entry.fingerprint, heard=fingerprint
+        ),
+        public_address=public_address,
+        replace=replace,
+    )
     typer.echo(str(path))
     typer.echo(
-        f"Send this kit to {entry.site}; there is no secret in it. When they call, read out:\n"
+        f"Send this kit to {kit.entry.site}; there is no secret in it. When they call, read out:\n"
         f"  {kit.fingerprint}",
         err=True,
     )
@@ -93,17 +86,9 @@ def revoke(
     site: Annotated[str, typer.Argument(help="The site's name.")],
 ) -> None:
     """Take a site's enrolment back, for good. The centre must be started."""
-    from esn_server.enrolment.revocations import revoked_node_keys
-    from esn_server.enrolment.sites import revoke as take_back
-    from esn_server.link.registration import unregister_site
-    from esn_server.service.address import read_address
+    from esn_server.link.admission import revoke as take_back
 
-    take_back(directory, site)
-    typer.echo(f"{site} is revoked at this centre", err=True)
-    address = read_address(directory).superlink
-    # Said to the SuperLink again and again, where need be: its database may come from a backup.
-    for key in revoked_node_keys(directory, site):
-        unregister_site(directory, address, key)
+    take_back(directory, site, tell=lambda words: typer.echo(words, err=True))
     typer.echo(site)
 
 

@@ -1,0 +1,78 @@
+"""What a ledger shows to people and machines: every release, and what the patients have spent."""
+
+import math
+from typing import Any
+
+from rich.table import Table
+
+from esn_client.gate.ledger import Ledger
+from esn_client.gate.limits import Limits
+
+
+class LedgerReport:
+    """The entries of a site's ledger, and the largest epsilon of one patient.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    site : str
+    limits : Limits
+        At whose delta the epsilon is read.
+
+    """
+
+    def __init__(self, ledger: Ledger, *, site: str, limits: Limits) -> None:
+        self._site = site
+        self._limits = limits
+        self._entries, spent = ledger.entries(), ledger.spent()
+        self._patients = len(spent)
+        # Most patients have the same history.
+        self._worst = max((s.epsilon(limits.delta) for s in set(spent.values())), default=0.0)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON can hold it; an exact release has no epsilon, and infinity is no JSON."""
+        return {
+            "site": self._site,
+            "delta": self._limits.delta,
+            "epsilon_cap": self._limits.epsilon_cap,
+            "patients": self._patients,
+            "largest_epsilon": self._worst if math.isfinite(self._worst) else None,
+            "entries": [
+                {
+                    "sequence": e.sequence,
+                    "at": e.at,
+                    "question": e.charge.question,
+                    "release": e.charge.release,
+                    "noise_multiplier": e.charge.noise_multiplier,
+                    "patients": len(e.charge.patients),
+                    "hash": e.hash,
+                }
+                for e in self._entries
+            ],
+        }
+
+    @property
+    def table(self) -> Table:
+        """The entries, one a row."""
+        table = Table("#", "at", "question", "release", "noise", "patients", title=f"Ledger of {self._site}")
+        table.columns[2].overflow = "fold"
+        for e in self._entries:
+            table.add_row(
+                str(e.sequence),
+                e.at.partition("+")[0],
+                e.charge.question,
+                e.charge.release,
+                f"{e.charge.noise_multiplier:.3f}" if e.charge.noise_multiplier else "exact",
+                str(len(e.charge.patients)),
+            )
+        return table
+
+    @property
+    def in_words(self) -> str:
+        """The patients, and the largest epsilon of one of them beside the site's cap."""
+        said = f"{self._worst:.2f}" if math.isfinite(self._worst) else "unbounded (an exact release)"
+        return (
+            f"{self._patients} patients; largest epsilon of one patient: {said} at delta "
+            f"{self._limits.delta:g}; the site's cap is {self._limits.epsilon_cap:g}"
+        )
