@@ -128,7 +128,7 @@ def without(suffix):
 def cut(path):
     """Show the lower half of the head only, in the scan and in its labels."""
     voxels(lambda data: data[:, :, : data.shape[2] // 2])(path)
-    (labels,) = path.parents[4].glob(f"derivatives/labels/{path.parents[3].name}/dwi/*.nii.gz")
+    (labels,) = path.parents[2].glob(f"derivatives/labels/{path.parents[1].name}/dwi/*.nii.gz")
 
     def keep_names(data):
         lower = data[:, :, : data.shape[2] // 2].copy()
@@ -141,7 +141,7 @@ def cut(path):
 
 def face(path):
     """A T1w image of nothing but a face; the diffusion scan is sound."""
-    anat = path.parents[3] / "anat"
+    anat = path.parents[1] / "anat"
     anat.mkdir()
     nib.save(nib.Nifti1Image(np.ones((4, 4, 4), dtype=np.int16), np.eye(4)), anat / "sub-face_T1w.nii.gz")
 

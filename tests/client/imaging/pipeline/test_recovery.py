@@ -59,7 +59,7 @@ def counts_of(phantom, tmp_path_factory):
         vectors = np.loadtxt(stem.with_suffix(".bvec"))
         np.savetxt(stem.with_suffix(".bvec"), vectors * np.array(signs)[:, None])
         (site / "dataset_description.json").write_text('{"Name": "one", "BIDSVersion": "1.10.0"}')
-        (labels.parents[3] / "dataset_description.json").write_text(
+        (labels.parents[1] / "dataset_description.json").write_text(
             '{"Name": "x", "BIDSVersion": "1.10.0", "DatasetType": "derivative", "GeneratedBy": []}'
         )
         files = Dataset(site).files(Visit("sub-001", None), segmentation="phantom28")
