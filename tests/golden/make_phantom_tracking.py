@@ -18,12 +18,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from esn_client.imaging.bids.derivatives import SOFTWARE, load_connectome
+from esn_client.imaging.bids.derivatives import load_connectome
 from esn_client.imaging.pipeline.dataset_run import prepare
+from esn_client.imaging.provenance import SOFTWARE
 from esn_client.simulation.presets import SITES
 from esn_client.simulation.scans import generator, write_dataset
+from esn_core.arrays import Floats
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.template import strengths_of_counts
 from esn_core.protocol.imaging_recipe import ImagingRecipe
@@ -32,9 +33,6 @@ from esn_core.simulation.tracking import ATLAS, TABLE, log_shares
 from esn_core.simulation.world import World
 
 RECIPE = Path(__file__).parents[2] / "esn_core" / "connectome" / "atlases" / f"{ATLAS}.recipe.toml"
-
-Floats = NDArray[np.float64]
-
 
 def measured(scanner: str, asked: argparse.Namespace, recipe: ImagingRecipe) -> tuple[Floats, Floats]:
     """Scan and prepare one world's subjects; return their (n, E) log shares and strengths."""
