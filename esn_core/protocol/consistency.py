@@ -30,6 +30,11 @@ _LOCAL_STEPS_ALONE = (
 _NETWORK_ALONE = (
     "the exact network needs trust 'secure-sum': sums of one site's children tell of each of them"
 )
+# Nothing bounds what an adversary learns of one child from exact sums: neither a price nor a proof.
+_NO_NOISE_FOR_PATIENTS = (
+    "noise = 'none' is for simulated children; these are real, and no epsilon would bound what is told of "
+    "one; take noise = 'gaussian'"
+)
 
 
 def listed_twice(roster: Sequence[RosterEntry]) -> list[str]:
@@ -98,6 +103,20 @@ def unprotected_sums(
         )
         if asked
     ]
+
+
+def bare_sums(privacy: PrivacyRules, analyses: Analyses, *, simulated: bool) -> list[str]:
+    """Name the sums of real children that would leave without noise: of all sites, or of one by itself."""
+    if simulated:
+        return []
+    if privacy.noise == "none":
+        return [_NO_NOISE_FOR_PATIENTS]
+    # The network is refused under 'local' whoever the children are, in words of its own.
+    bare = [name for name in analyses.exact if name != "network"]
+    if privacy.trust == "secure-sum" or not bare:
+        return []
+    said = f"exact under trust 'local': {', '.join(bare)}; a site's own sums of real children would leave"
+    return [f"{said} with neither noise nor masks; take trust 'secure-sum', or declare nothing exact"]
 
 
 def unfit_shares(privacy: PrivacyRules, training: TrainingRules, analyses: Analyses) -> list[str]:

@@ -92,6 +92,9 @@ class Protocol(Table):
             training, analyses = info.data["training"], info.data["analyses"]
             combat = "cohort" in info.data and info.data["cohort"].harmonisation == "combat"
             _complain(consistency.unprotected_sums(privacy, training, analyses, combat=combat))
+            if "simulated" in info.data:
+                simulated = info.data["simulated"]
+                _complain(consistency.bare_sums(privacy, analyses, simulated=simulated))
             _complain(consistency.unfit_shares(privacy, training, analyses))
         return privacy
 

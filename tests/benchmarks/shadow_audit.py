@@ -170,7 +170,7 @@ class World:
         if kind.children == "training":
             everybody = clip_rows(given.values, kind.l2_bound)
             if not self.present:
-                given = Rows(kind, given.values[:-1], given.participants[:-1])
+                given = Rows(kind, given.values[:-1], given.participants[:-1], given.standing[:-1])
         total = self.rehearsal.view(question, given)
         if kind.children == "training":
             noise = price_of(self.study.protocol).of(question.id.phase).noise_multiplier * kind.l2_bound

@@ -21,6 +21,7 @@ from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.template import load_template
 from esn_core.errors import ProtocolError
 from esn_core.messages.question import Question
+from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import SignedProtocol, signed_with
 from esn_server.run.checkpoints import RunStore
@@ -150,7 +151,8 @@ def build_consortium(protocol_content, more_sites, centre_key):
             epsilon_cap=epsilon_cap,
             delta=1e-3,
             minimum_children=5,
-            trust="secure-sum",
+            # Sums without noise or masks leave only a site that demands neither.
+            trust="local" if price_of(protocol).exact and not protocol.masked else "secure-sum",
             colluding_sites=1,
             exact_sums=exact and consent,
         )

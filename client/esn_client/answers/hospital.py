@@ -107,16 +107,20 @@ class Hospital:
         if question.reveal:
             return self._gate.reveal(question, approved)
         _check_arrays(question, study.protocol)
+        children: dict[Children, tuple[str, ...]] = {
+            "training": study.cohort.training.participants,
+            "held-out": study.cohort.held_out.participants,
+        }
+        others = study.cohort.people.others
         if question.id.phase == "roll-call":
-            children: dict[Children, tuple[str, ...]] = {
-                "training": study.cohort.training.participants,
-                "held-out": study.cohort.held_out.participants,
-            }
             facts = roll_call(study, *self._gate.ledger_marks(question.entries_seen))
-            return self._gate.disclose(question, facts, approved, children=children)
+            return self._gate.disclose(question, facts, approved, children=children, others=others)
         before = self._gate.answered(question, approved)
         if before is not None:
             return before
+        if not self._gate.begun(approved):
+            # As at roll call, which a centre might leave out: the first sum is not paid for in vain.
+            self._gate.require_answerable(question, approved, children=children, others=others)
         if "combat" in question.arrays:
             study = combat.harmonised(study, question.array("combat"))
         return self._gate.release(question, rows_of(question, study), approved)
@@ -141,7 +145,8 @@ def roll_call(study: Study, ledger: LedgerMark, ledger_seen: LedgerMark) -> Site
 def cohort(_question: Question, study: Study) -> Rows:
     """Sum age and sex of training children and controls, and count who was left out."""
     people = study.cohort.people
-    return Rows(COHORT, cohort_rows(people.standing, people.age_years, people.sex), people.participants)
+    values = cohort_rows(people.standing, people.age_years, people.sex)
+    return Rows(COHORT, values, people.participants, people.standing)
 
 
 def centre(_question: Question, study: Study) -> Rows:

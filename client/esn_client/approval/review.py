@@ -28,13 +28,14 @@ _SAID_IN_PLACE = {
     Fact.NO_COLLUSION,
 }
 
-_LOCAL: Mapping[str, tuple[str, ...]] = {
-    "gaussian": (
-        "  The centre sees this site's own sums. This site adds all of the noise to them itself, and",
-        "  need trust nobody.",
-    ),
-    "none": ("  The centre sees this site's own sums, exactly as they are.",),
-}
+_NOISED_HERE = (
+    "  The centre sees this site's own sums. This site adds all of the noise to them itself, so that the",
+    "  figures below hold whatever the centre and all other sites do.",
+)
+_BARE = (
+    "  No masks hide them, so the trust asked for is MORE than under 'secure-sum': a site that demands",
+    "  masks in its settings (limits.trust) refuses.",
+)
 
 
 def review(protocol: Protocol) -> str:
@@ -68,6 +69,7 @@ def review(protocol: Protocol) -> str:
         f"  No sum over fewer than {minimum} children leaves. No image, connectome or score of one child",
         "  does.",
         *_network(protocol),
+        *_summary(protocol, price),
         "  A site that has fewer refuses, and the refusal itself tells that a split is below the minimum.",
         *_mixed(protocol, known),
         "",
@@ -120,6 +122,23 @@ def _network(protocol: Protocol) -> list[str]:
     ]
 
 
+def _summary(protocol: Protocol, price: Price) -> list[str]:
+    """Say what the minimum does for those whom a summary of the cohort counts besides the children."""
+    if not protocol.analyses.cohort:
+        return []
+    fewest = protocol.cohort.minimum_children
+    exact = any(phase.phase == "cohort" for phase in price.exact)
+    return [
+        f"  The summary of the cohort sums {fewest} controls or more, or none, and charges all whom it",
+        "  counts.",
+        *(
+            [f"  A reason for being left out that fewer than {fewest} share counts as nobody's."]
+            if exact
+            else []
+        ),
+    ]
+
+
 def _mixed(protocol: Protocol, known: Container[Fact]) -> list[str]:
     """Say how the model is trained, and which numbers depend on several children at once."""
     lines = [f"  Training: {protocol.training.in_words}."]
@@ -166,7 +185,7 @@ def _who_sees(protocol: Protocol, known: Container[Fact]) -> list[str]:
     if not protocol.masked:
         return [
             "Who sees it (trust 'local')",
-            *_LOCAL[protocol.privacy.noise],
+            *_local(protocol, known),
         ]
     colluding = protocol.privacy.colluding_sites
     lines = [
@@ -197,6 +216,21 @@ def _who_sees(protocol: Protocol, known: Container[Fact]) -> list[str]:
             "  Another site that subtracts its own noise from a result has less noise than they say.",
         ]
     return lines
+
+
+def _local(protocol: Protocol, known: Container[Fact]) -> tuple[str, ...]:
+    """Say what the centre sees of a site whose sums no masks hide."""
+    if Fact.NO_NOISE in known:
+        return ("  The centre sees this site's own sums, exactly as they are.", *_BARE)
+    if Fact.DECLARED_EXACT not in known:
+        return _NOISED_HERE
+    bare = ", ".join(phase.phase for phase in price_of(protocol).exact)
+    return (
+        f"  Without noise, exactly as they are, the centre sees this site's own sums of: {bare}.",
+        *_BARE,
+        "  To all other sums this site adds all of the noise itself: for them alone the figures below hold",
+        "  whatever the centre and all other sites do.",
+    )
 
 
 def _exact() -> list[str]:

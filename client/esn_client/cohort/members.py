@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -39,6 +39,15 @@ class People:
     standing: tuple[Standing, ...]
     age_years: Floats
     sex: Floats
+
+    @property
+    def others(self) -> Mapping[Standing, tuple[str, ...]]:
+        """The participants who are no training children, by standing."""
+        found: dict[Standing, list[str]] = {}
+        for label, standing in zip(self.participants, self.standing, strict=True):
+            if standing != "child":
+                found.setdefault(standing, []).append(label)
+        return {standing: tuple(labels) for standing, labels in found.items()}
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ esn_core.errors.GateError: release centre needs rows of shape (2, 2), not (1, 2)
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 
@@ -56,6 +56,7 @@ from esn_core.privacy.release import Children, ReleaseKind, clip_rows
 from esn_core.privacy.secure_sum import Attempt, mask, self_seed
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.statistics.matching import COHORT, REASONS, Standing
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,20 @@ class Rows:
     values : (n, d) float64
     participants : tuple of n str
         Participant label of each row; several rows of one participant are added before the clip.
+    standing : tuple of n str
+        What each participant counts as, where a release is of several groups of people: the minimum holds
+        for each group by itself. Empty where all are children of one split.
 
     """
 
     kind: ReleaseKind
     values: NDArray[np.float64]
     participants: tuple[str, ...]
+    standing: tuple[Standing, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.standing) != (len(self.participants) if self.kind.name == COHORT.name else 0):
+            raise GateError(f"release {self.kind.name} has {len(self.standing)} standings, which do not fit")
         expected = (len(self.participants), self.kind.dimension)
         if self.values.shape != expected:
             found = self.values.shape
@@ -202,8 +209,10 @@ class Gate:
         if protocol.masked:
             self._attempt(question, protocol)
         noise_sd = noise_units(kind, price.noise_multiplier, share=protocol.noise_share)
+        self._check_groups(rows, protocol)
+        if rows.standing and price.noise_multiplier == NO_NOISE:
+            rows = self._without_small_groups(rows, protocol)
         patients, values = _one_row_each(rows)
-        self._check_minimum(patients, kind.children, protocol, what=f"release {kind.name}")
         total = sum_rows(clip_rows(values, kind.l2_bound), kind)
         if price.noise_multiplier != NO_NOISE:
             total = add_noise(total, self._noise(kind.dimension, noise_sd))
@@ -236,6 +245,7 @@ class Gate:
         approved: ApprovedProtocol,
         *,
         children: Mapping[Children, Sequence[str]],
+        others: Mapping[Standing, Sequence[str]],
     ) -> bytes:
         """Hand out the facts of a roll call, if this site can answer the protocol to its end.
 
@@ -249,12 +259,47 @@ class Gate:
         approved : ApprovedProtocol
         children : dict of {'training', 'held-out'} to sequence of str
             Participant labels of each split.
+        others : dict of str to sequence of str
+            Participant labels of the controls, and of all who are left out, by what they count as.
 
         Raises
         ------
         GateError
-            Too few children in a split, no consent to exact sums, or more trust is asked for than the
-            site has.
+            See `require_answerable`.
+        PrivacyBudgetError
+            The site's cap, or a second run of the protocol.
+        LedgerError
+            Patients of the ledger were hashed with another key.
+
+        """
+        self.require_answerable(question, approved, children=children, others=others)
+        return self._send(question, Answer(question.id, self._site, facts=facts))
+
+    def require_answerable(
+        self,
+        question: Question,
+        approved: ApprovedProtocol,
+        *,
+        children: Mapping[Children, Sequence[str]],
+        others: Mapping[Standing, Sequence[str]],
+    ) -> None:
+        """Refuse a protocol that this site cannot answer to its end; nothing is spent.
+
+        Parameters
+        ----------
+        question : Question
+            Whichever of the protocol comes first.
+        approved : ApprovedProtocol
+        children : dict of {'training', 'held-out'} to sequence of str
+            Participant labels of each split.
+        others : dict of str to sequence of str
+            Participant labels of the controls, and of all who are left out, by what they count as.
+
+        Raises
+        ------
+        GateError
+            Too few children in a split, or controls in a summary of the cohort, no consent to exact sums,
+            or more trust is asked for than the site has.
         PrivacyBudgetError
             The site's cap, or a second run of the protocol.
         LedgerError
@@ -268,6 +313,8 @@ class Gate:
             self._check_consent(phase.noise_multiplier)
         for split, participants in children.items():
             self._check_minimum(set(participants), split, protocol, what=f"the {split} children's releases")
+        if protocol.analyses.cohort:
+            self._check_controls(others.get("control", ()), protocol)
         check_budget(
             self._ledger,
             protocol,
@@ -275,8 +322,12 @@ class Gate:
             salt=self._salt,
             run=question.id.run,
             children=children,
+            others=[label for labels in others.values() for label in labels],
         )
-        return self._send(question, Answer(question.id, self._site, facts=facts))
+
+    def begun(self, approved: ApprovedProtocol) -> bool:
+        """Tell whether a sum of the protocol was ever paid for."""
+        return self._ledger.begun(approved.protocol.sha256)
 
     def ledger_marks(self, entries_seen: int) -> tuple[LedgerMark, LedgerMark]:
         """Return the end of the ledger, and the entry up to which the centre says that it knows it.
@@ -351,6 +402,34 @@ class Gate:
         if len(patients) < needed:
             raise GateError(f"{what} would sum fewer than the minimum of {needed} children")
 
+    def _check_controls(self, controls: Collection[str], protocol: Protocol) -> None:
+        """Refuse a few controls; of none at all there is nobody to tell of."""
+        needed = self._fewest(protocol)
+        if 0 < len(set(controls)) < needed:
+            raise GateError(f"release {COHORT.name} would sum fewer than the minimum of {needed} controls")
+
+    def _check_groups(self, rows: Rows, protocol: Protocol) -> None:
+        """Hold each group of a release to the minimum by itself; `_without_small_groups` sees to the rest."""
+        children, what = rows.participants, f"release {rows.kind.name}"
+        if rows.standing:
+            children = _standing_as("child", rows)
+            self._check_controls(_standing_as("control", rows), protocol)
+        self._check_minimum(set(children), rows.kind.children, protocol, what=what)
+
+    def _without_small_groups(self, rows: Rows, protocol: Protocol) -> Rows:
+        """Return rows with zeros for those who are left out for a reason that few share.
+
+        They are charged all the same. This is for exact sums alone: with noise, each of them is covered by
+        it, and one person more or less would move the rows of the others across the minimum.
+        """
+        needed = self._fewest(protocol)
+        few = [reason for reason in REASONS if len(set(_standing_as(reason, rows))) < needed]
+        hidden = np.isin(np.array(rows.standing, dtype=str), few)
+        return replace(rows, values=np.where(hidden[:, None], 0.0, rows.values))
+
+    def _fewest(self, protocol: Protocol) -> int:
+        return max(self._limits.minimum_children, protocol.cohort.minimum_children)
+
     def _hashes(self, patients: Sequence[str]) -> tuple[str, ...]:
         return tuple(sorted(patient_hashes(patients, salt=self._salt)))
 
@@ -395,6 +474,7 @@ def check_budget(
     salt: bytes,
     run: str | None,
     children: Mapping[Children, Sequence[str]],
+    others: Sequence[str],
 ) -> None:
     """Refuse a protocol that could not be answered to its end; nothing is spent.
 
@@ -410,6 +490,8 @@ def check_budget(
         Which run asks; None where it has no name yet.
     children : dict of {'training', 'held-out'} to sequence of str
         Participant labels of each split.
+    others : sequence of str
+        Of the controls and all who are left out: a summary of the cohort, where there is one, charges them.
 
     Raises
     ------
@@ -420,16 +502,24 @@ def check_budget(
 
     """
     price = price_of(protocol)
-    for split, participants in children.items():
+    planned = [(participants, price.mechanisms(split)) for split, participants in children.items()]
+    if protocol.analyses.cohort:
+        planned.append((others, price.of(COHORT.name).mechanisms))
+    for participants, mechanisms in planned:
         ledger.check_plan(
             protocol_sha256=protocol.sha256,
             run=run,
             patients=patient_hashes(participants, salt=salt),
             salt_sha256=salt_fingerprint(salt),
-            planned=price.mechanisms(split),
+            planned=mechanisms,
             epsilon_cap=limits.epsilon_cap,
             delta=limits.delta,
         )
+
+
+def _standing_as(standing: Standing, rows: Rows) -> tuple[str, ...]:
+    """Return the participants of one group."""
+    return tuple(p for p, of in zip(rows.participants, rows.standing, strict=True) if of == standing)
 
 
 @cache

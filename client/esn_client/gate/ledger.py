@@ -242,6 +242,12 @@ class Ledger:
                 asdict(charge), total, question=charge.question, content_sha256=content_sha256
             )
 
+    def begun(self, protocol_sha256: str) -> bool:
+        """Tell whether anything was ever charged to a protocol."""
+        with self._store.lock:
+            self._catch_up()
+            return self._spending.run_of(protocol_sha256) is not None
+
     def check_plan(
         self,
         *,

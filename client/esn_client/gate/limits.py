@@ -18,7 +18,8 @@ class Limits(Table):
     """A sum over fewer children does not leave."""
     trust: Literal["secure-sum", "local"]
     """The weakest protection that the site accepts: under 'secure-sum' the sites' noise may be shared
-    out under masks; under 'local' this site adds all of the noise itself, or does not answer."""
+    out under masks; under 'local' this site adds all of the noise itself, or does not answer. A sum that
+    has no noise leaves without masks under 'local' alone."""
     colluding_sites: int = Field(ge=0)
     """So many other sites, at least, may side with the centre without harm to this site's children."""
     exact_sums: StrictBool

@@ -24,7 +24,7 @@ def violations(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
 def trust_violations(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
     """Name what the protocol trusts the others with, and the site does not."""
     if not protocol.masked:
-        return ()
+        return _clear_sums(limits, protocol)
     said = []
     if limits.trust != "secure-sum":
         said.append("the protocol shares out the noise; this site adds all of it (limits.trust)")
@@ -35,6 +35,16 @@ def trust_violations(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
             f"{demanded} (limits.colluding_sites)"
         )
     return tuple(said)
+
+
+def _clear_sums(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
+    """Say that sums of this site alone would leave with neither noise nor masks."""
+    # With noise 'local' asks for less trust than 'secure-sum' does; without noise it asks for more.
+    bare = [phase.phase for phase in price_of(protocol).exact]
+    if not bare or limits.trust == "local":
+        return ()
+    asked = f"the protocol asks for this site's own exact sums, without noise or masks: {', '.join(bare)}"
+    return (f"{asked}; this site demands masks (limits.trust)",)
 
 
 def consent_violations(limits: Limits, noise_multiplier: float) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ from esn_core.protocol.phases import PHASES, PhaseName
 from esn_core.protocol.price import PhasePrice, price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.bootstrap import Partial
+from esn_core.statistics.matching import Standing
 
 # Of each bound; an audit has three for each of five kinds of release.
 ERROR = 5e-5
@@ -159,16 +160,28 @@ def audit_kind(
     given = rows_of(question, study)
     kind, labels = given.kind, given.participants
     fewest = rehearsal.minimum(price.children)
-    if len(labels) < fewest:
+    child: Standing = "child"
+    standing = given.standing or (child,) * len(labels)
+    if standing.count("child") < fewest:
         # Canaries would make up the number; in a study there are none, and the gate refuses.
         raise GateError(
             f"this site has fewer {price.children} children than the minimum of "
             f"{fewest}: it would refuse the protocol"
         )
+    controls = standing.count("control")
+    if 0 < controls < rehearsal.minimum_controls:
+        raise GateError(
+            f"this site has {controls} controls, fewer than the minimum of {rehearsal.minimum_controls}: it "
+            "would refuse the protocol"
+        )
     rows = clip_rows(given.values, kind.l2_bound)
     at_once = min(kind.dimension, _CANARIES_AT_ONCE)
     sums = max(repeats, math.ceil(_CANARIES_PER_REPEAT * repeats / at_once))
-    members = _members(len(labels), sums, fewest=fewest, rng=rng)
+    fewest_of = {"child": fewest, "control": rehearsal.minimum_controls}
+    members = np.empty((sums, len(labels)), dtype=np.bool_)
+    for group in dict.fromkeys(standing):
+        where = np.array([of == group for of in standing])
+        members[:, where] = _members(int(where.sum()), sums, fewest=fewest_of.get(group, 0), rng=rng)
     coins = rng.random((sums, at_once)) < 0.5
     scores = np.empty((sums, at_once))
     products = np.empty((sums, kind.dimension))
@@ -177,12 +190,14 @@ def audit_kind(
         directions = _directions(kind, at_once, rng)
         invented = directions[present] * (_CANARY_LENGTH * kind.l2_bound)
         names = tuple(f"sub-canary{i}" for i in range(len(invented)))
+        as_children = (child,) * (len(invented) if given.standing else 0)
         seen = rehearsal.view(
             question,
             Rows(
                 kind,
                 np.concatenate([given.values[inside], invented]),
                 (*(label for label, i in zip(labels, inside, strict=True) if i), *names),
+                tuple(of for of, i in zip(given.standing, inside, strict=False) if i) + as_children,
             ),
         )
         scores[number] = directions @ (seen - rows[inside].sum(axis=0)) / kind.l2_bound

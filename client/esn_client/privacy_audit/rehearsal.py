@@ -38,6 +38,7 @@ from esn_core.privacy.secure_sum import Attempt, unmask
 from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import signed_with
+from esn_core.statistics.matching import Standing
 
 # SQLite keeps a ledger of this name in memory, a new one for each connection.
 _IN_MEMORY = Path(":memory:")
@@ -115,6 +116,11 @@ class Rehearsal:
         """Return how many children of a split a sum needs."""
         return max(self._limits.minimum_children, self.protocol.minimum(children))
 
+    @property
+    def minimum_controls(self) -> int:
+        """How many controls a summary of the cohort needs, where there are any."""
+        return max(self._limits.minimum_children, self.protocol.cohort.minimum_children)
+
     def question(self, phase: PhaseName, arrays: Mapping[str, NDArray[np.float64]]) -> Question:
         """Return a question of the rehearsed protocol."""
         number = QuestionId(protocol_sha256=self.protocol.sha256, run=_RUN, phase=phase, round=0, attempt=0)
@@ -168,4 +174,6 @@ class Rehearsal:
     def _zeros(self, rows: Rows) -> Rows:
         """Return rows of a played site: as many children as are needed, who add nothing."""
         labels = tuple(f"sub-played{i}" for i in range(self.minimum(rows.kind.children)))
-        return Rows(rows.kind, np.zeros((len(labels), rows.kind.dimension)), labels)
+        child: Standing = "child"
+        standing = (child,) * (len(labels) if rows.standing else 0)
+        return Rows(rows.kind, np.zeros((len(labels), rows.kind.dimension)), labels, standing)

@@ -254,6 +254,7 @@ def budget(snapshot: Snapshot) -> str:
                     "training": cohort.training.participants,
                     "held-out": cohort.held_out.participants,
                 },
+                others=[label for labels in cohort.people.others.values() for label in labels],
             )
     return f"all of {', '.join(p.study for p in snapshot.current)} fits under the cap"
 

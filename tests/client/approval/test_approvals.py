@@ -368,6 +368,12 @@ EXPLAINED = Analyses.model_validate({"explanation": True, "exact": ["explanation
         ({"minimum_children = 5": "minimum_children = 9"}, {}, ["9 or more (limits.minimum_children)"]),
         ({}, {"noise": "none"}, ["has not consented (limits.exact_sums)"]),
         ({}, {"analyses": EXPLAINED}, ["has not consented (limits.exact_sums)"]),
+        # Consent to exact sums is none to exact sums that no masks hide.
+        (
+            {"exact_sums = false": "exact_sums = true"},
+            {"noise": "none", "trust": "local"},
+            ["this site demands masks (limits.trust)"],
+        ),
         # What is exact is a matter of consent; what is noised stays a matter of the cap.
         (
             {"epsilon_cap = 8.01": "epsilon_cap = 7.9", "exact_sums = false": "exact_sums = true"},

@@ -161,17 +161,34 @@ def test_rows_of_another_phase_stop_at_the_policy(make_site):
 
 
 def test_exact_sums_without_consent_stop_at_the_policy(make_site, exact_protocol):
-    assert refuses(make_site(exact_protocol), GateError, r"has not consented \(limits.exact_sums\)")
+    site = make_site(exact_protocol, trust="local")
+    assert refuses(site, GateError, r"has not consented \(limits.exact_sums\)")
+
+
+@pytest.mark.parametrize("exact", [{"privacy": {"noise": "none"}}, {"analyses": {"exact": ["cohort"]}}])
+def test_a_site_that_demands_masks_gives_no_exact_sum_in_the_clear(make_site, protocol_content, exact):
+    content = {
+        **protocol_content,
+        "analyses": {"cohort": True, **exact.get("analyses", {})},
+        "privacy": {**protocol_content["privacy"], **exact.get("privacy", {})},
+    }
+    site = make_site(Protocol.model_validate(content), exact_sums=True)
+    # Whatever of the protocol is asked first, and before any of it: at roll call.
+    words = r"own exact sums, without noise or masks: .*cohort.*; this site demands masks \(limits.trust\)"
+    assert refuses(site, GateError, words)
+    with pytest.raises(GateError, match=words):
+        disclose(site)
+    assert site.left_nothing()
 
 
 def test_exact_sums_with_consent_leave_as_they_are(make_site, exact_protocol):
-    total = make_site(exact_protocol, exact_sums=True, noise=None).total()
+    total = make_site(exact_protocol, exact_sums=True, trust="local", noise=None).total()
     assert total == pytest.approx(centre_rows(GASE).sum(0) * UNITS, abs=8)  # rounded rows
 
 
 def test_the_policy_comes_before_the_minimum_count(make_site, exact_protocol):
     few = centre(np.ones((1, 2)), CHILDREN[:1])
-    assert refuses(make_site(exact_protocol), GateError, "has not consented", rows=few)
+    assert refuses(make_site(exact_protocol, trust="local"), GateError, "has not consented", rows=few)
 
 
 @pytest.mark.parametrize(("children", "minimum"), [(4, 3), (0, 3), (7, 8)])
@@ -316,9 +333,14 @@ def test_nothing_was_answered_before_it_was_asked(make_site):
 # --- roll call ---------------------------------------------------------------------------------------
 
 
-def disclose(site, *, training=CHILDREN, held_out=("sub-101", "sub-102", "sub-103", "sub-104", "sub-105")):
+HELD_OUT = tuple(f"sub-10{i}" for i in range(1, 6))
+
+
+def disclose(site, *, training=CHILDREN, held_out=HELD_OUT, **others):
     children = {"training": training, "held-out": held_out}
-    return site.gate.disclose(site.question("roll-call"), FACTS, site.approved, children=children)
+    return site.gate.disclose(
+        site.question("roll-call"), FACTS, site.approved, children=children, others=others
+    )
 
 
 def test_a_site_that_can_answer_to_the_end_says_its_facts(make_site):
@@ -342,8 +364,8 @@ def test_a_site_whose_cap_is_below_the_whole_price_refuses_before_anything_is_sp
 
 def test_a_site_without_consent_refuses_at_roll_call(make_site, exact_protocol):
     with pytest.raises(GateError, match="has not consented"):
-        disclose(make_site(exact_protocol))
-    disclose(make_site(exact_protocol, exact_sums=True))
+        disclose(make_site(exact_protocol, trust="local"))
+    disclose(make_site(exact_protocol, exact_sums=True, trust="local"))
 
 
 def test_a_study_under_way_still_passes_the_roll_call(make_site):

@@ -124,6 +124,30 @@ def test_the_review_warns_of_exact_sums(protocol_content):
     assert "epsilon 8.00" not in text
 
 
+def test_the_review_of_exact_sums_in_the_clear_says_that_they_ask_for_more_trust(protocol_content):
+    declared = {"analyses": {"cohort": True, "exact": ["cohort"]}}
+    text = review(Protocol.model_validate({**protocol_content, **declared}))
+    assert "trust nobody" not in text
+    assert "Without noise, exactly as they are, the centre sees this site's own sums of: cohort." in text
+    assert "for them alone the figures below hold" in text
+    for bare in (text, review(make(protocol_content, privacy={"noise": "none"}))):
+        assert "the trust asked for is MORE than under 'secure-sum'" in bare
+    assert "MORE" not in review(make(protocol_content))
+
+
+@pytest.mark.parametrize("exact", [[], ["cohort"]])
+def test_the_review_says_whom_the_minimum_protects_in_a_summary_of_the_cohort(protocol_content, exact):
+    shares = {**protocol_content["privacy"]["shares"], "association": 0.6}
+    privacy = {**protocol_content["privacy"], "shares": shares if exact else {**shares, "cohort": 0.1}}
+    if exact:
+        shares["association"] = 0.7
+    content = {**protocol_content, "privacy": privacy, "analyses": {"cohort": True, "exact": exact}}
+    text = review(Protocol.model_validate(content))
+    assert "The summary of the cohort sums 5 controls or more, or none" in text
+    assert ("A reason for being left out that fewer than 5 share counts as nobody's" in text) == bool(exact)
+    assert "summary of the cohort" not in review(make(protocol_content))
+
+
 def test_the_review_tells_patients_from_simulated_children(protocol_content):
     assert "All children are simulated." in review(make(protocol_content))
     real = Protocol.model_validate({**protocol_content, "simulated": False})

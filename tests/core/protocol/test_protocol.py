@@ -281,6 +281,31 @@ def test_with_local_trust_every_site_adds_all_of_the_noise(protocol_content):
     assert (protocol.noise_share, protocol.masked, protocol.self_masked) == (1.0, False, False)
 
 
+@pytest.mark.parametrize("trust", ["local", "secure-sum"])
+def test_real_children_need_noise(protocol_content, trust):
+    privacy = {**protocol_content["privacy"], "noise": "none", "trust": trust}
+    content = {**protocol_content, "privacy": privacy}
+    assert Protocol.model_validate(content).simulated
+    with pytest.raises(ValidationError, match="noise = 'none' is for simulated children; these are real"):
+        Protocol.model_validate({**content, "simulated": False})
+
+
+def test_exact_sums_of_real_children_need_masks(protocol_content):
+    content = {
+        **protocol_content,
+        "analyses": {"cohort": True, "explanation": True, "exact": ["explanation"]},
+    }
+    content["privacy"] = {**content["privacy"], "shares": {**content["privacy"]["shares"], "cohort": 0.05}}
+    content["privacy"]["shares"]["association"] = 0.65
+    assert Protocol.model_validate(content).simulated
+    with pytest.raises(
+        ValidationError, match=r"exact under trust 'local': explanation; .* neither noise nor"
+    ):
+        Protocol.model_validate({**content, "simulated": False})
+    masked = {**content, "privacy": {**content["privacy"], "trust": "secure-sum"}, "simulated": False}
+    assert not Protocol.model_validate(masked).simulated
+
+
 def test_a_roster_of_two_is_refused(protocol_content):
     with pytest.raises(ValidationError, match="at least 3 items"):
         Protocol.model_validate({**protocol_content, "roster": protocol_content["roster"][:2]})
