@@ -14,10 +14,11 @@ from esn_client.answers.hospital import rows_of
 from esn_client.answers.study import Study
 from esn_client.approval.review import review
 from esn_core.connectome.atlas import load_atlas
-from esn_core.errors import StudyError
+from esn_core.errors import DataError, StudyError
 from esn_core.gase import standardise_severity
 from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.analyses import DRAWS_AT_ONCE, Analyses, NetworkRules
+from esn_core.severity_network.bootstrap import SEVERITY_SD
 from esn_core.severity_network.components import components
 from esn_core.severity_network.exact import ExactNetwork
 from esn_core.severity_network.exact_releases import design
@@ -167,6 +168,42 @@ def test_a_site_with_fewer_children_refuses_at_roll_call(make_consortium):
     with pytest.raises(StudyError, match=r"phase roll-call.*refused \(GateError\)"):
         consortium.study()
     assert not any(ledger.entries() for ledger in consortium.ledgers.values())
+
+
+def test_a_centre_cannot_choose_whose_connectome_the_draws_are(consortium):
+    """An sd so small that squares overflow for all children but one left the draws with that child alone.
+
+    0 times infinity is not a number, and the clip made zeros of the others' rows: twenty draws of rank 1, each
+    the child's connectome times a number.
+    """
+    edges = len(consortium.protocol.candidates.edges)
+    studies = [Study(site, consortium.protocol, c, "cpu") for site, c in consortium.cohorts.items()]
+    # The centre needs to know no more than a severity near its site's mean.
+    distance = [
+        np.abs(
+            standardise_severity(s.cohort.training.gase) - standardise_severity(s.cohort.training.gase).mean()
+        )
+        for s in studies
+    ]
+    nearest, next_one = np.unique(np.round(np.concatenate(distance), 12))[:2]
+    smallest = np.sqrt(nearest * next_one) / 1.3e154
+    number = QuestionId(
+        protocol_sha256=consortium.protocol.sha256, run="r", phase="network-bootstrap", round=0, attempt=0
+    )
+
+    def draws(severity_sd):
+        vector = np.concatenate([np.zeros(edges), np.ones(edges), np.zeros(2 * edges), [severity_sd, 0, 0]])
+        rows = [rows_of(Question(number, {"partial": vector}), study).values for study in studies]
+        alone = np.concatenate([np.abs(part).max(axis=1) for part in rows])
+        return int((alone > 0).sum()), sum(part.sum(axis=0) for part in rows).reshape(DRAWS_AT_ONCE, edges)
+
+    with np.errstate(all="ignore"), pytest.raises(DataError, match="sd of severity is 0.1 to 2"):
+        summed, found = draws(smallest)
+        pytest.fail(f"{summed} children in draws of rank {np.linalg.matrix_rank(found)}")
+    # What the smallest accepted sd leaves: everybody, and draws that span all that draws can.
+    summed, found = draws(SEVERITY_SD[0])
+    assert summed == sum(len(study.cohort.training.gase) for study in studies)
+    assert np.linalg.matrix_rank(found) == DRAWS_AT_ONCE
 
 
 def test_draws_of_other_sites_than_the_network_are_refused(consortium, rules):
