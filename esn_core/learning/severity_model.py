@@ -100,4 +100,6 @@ def predict(model: SeverityModel, connectomes: Connectomes) -> NDArray[np.float6
     device = next(model.parameters()).device
     model.eval()
     with torch.no_grad():
-        return np.array([model(child[None].clone().to(device)).item() for child in connectomes], dtype=np.float64)
+        return np.array(
+            [model(child[None].clone().to(device)).item() for child in connectomes], dtype=np.float64
+        )

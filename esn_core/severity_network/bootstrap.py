@@ -178,7 +178,9 @@ def influences(scores: Floats, designs: Floats, partial: Partial) -> Floats:
     """
     u, v = centred(designs, scores)
     a = (u[:, 0] - product_by_rows(u[:, 1:], partial.severity_effects)) / partial.severity_sd
-    b = (v - product_by_rows(u[:, 1:], partial.edge_effects)) / np.where(partial.edge_sd > 0, partial.edge_sd, np.inf)
+    b = (v - product_by_rows(u[:, 1:], partial.edge_effects)) / np.where(
+        partial.edge_sd > 0, partial.edge_sd, np.inf
+    )
     w = a[:, None] * b - partial.r * (a[:, None] ** 2 + b**2) / 2
     return clip_rows(w, _INFLUENCE_RMS * math.sqrt(scores.shape[1]))
 

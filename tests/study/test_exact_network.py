@@ -21,7 +21,7 @@ from esn_core.protocol.analyses import DRAWS_AT_ONCE, Analyses, NetworkRules
 from esn_core.severity_network.bootstrap import SEVERITY_SD
 from esn_core.severity_network.components import components
 from esn_core.severity_network.exact import ExactNetwork
-from esn_core.severity_network.exact_releases import design
+from esn_core.severity_network.exact_releases import centred, design
 from esn_server.report.analyses_outcome import exact_network_of
 from esn_server.study.asking import Pooled
 from esn_server.study.exact_network import _retained, run_network
@@ -176,33 +176,34 @@ def test_a_centre_cannot_choose_whose_connectome_the_draws_are(consortium):
     0 times infinity is not a number, and the clip made zeros of the others' rows: twenty draws of rank 1, each
     the child's connectome times a number.
     """
-    edges = len(consortium.protocol.candidates.edges)
+    edges = consortium.protocol.candidates.edges
     studies = [Study(site, consortium.protocol, c, "cpu") for site, c in consortium.cohorts.items()]
-    # The centre needs to know no more than a severity near its site's mean.
-    distance = [
-        np.abs(
-            standardise_severity(s.cohort.training.gase) - standardise_severity(s.cohort.training.gase).mean()
-        )
-        for s in studies
-    ]
-    nearest, next_one = np.unique(np.round(np.concatenate(distance), 12))[:2]
-    smallest = np.sqrt(nearest * next_one) / 1.3e154
+    splits = [study.cohort.training for study in studies]
+    parts = [centred(design(s.gase, s.age_years, s.sex), s.scores[:, edges]) for s in splits]
+    # Severity less an effect of age, which tells children of one severity apart; the centre knows neither.
+    slope = 0.01
+    distance = np.concatenate([np.abs(u[:, 0] - slope * u[:, 1]) for u, _ in parts])
+    nearest, next_one = np.sort(distance)[:2]
+    smallest = np.sqrt(nearest * next_one) / np.sqrt(np.finfo(float).max)
+    target = np.concatenate([v for _, v in parts])[distance.argmin()]
     number = QuestionId(
         protocol_sha256=consortium.protocol.sha256, run="r", phase="network-bootstrap", round=0, attempt=0
     )
 
     def draws(severity_sd):
-        vector = np.concatenate([np.zeros(edges), np.ones(edges), np.zeros(2 * edges), [severity_sd, 0, 0]])
+        nothing = np.zeros(len(edges))
+        vector = np.concatenate([nothing, nothing + 1, nothing, nothing, [severity_sd, slope, 0]])
         rows = [rows_of(Question(number, {"partial": vector}), study).values for study in studies]
-        alone = np.concatenate([np.abs(part).max(axis=1) for part in rows])
-        return int((alone > 0).sum()), sum(part.sum(axis=0) for part in rows).reshape(DRAWS_AT_ONCE, edges)
+        there = sum(int(np.abs(part).max(axis=1).astype(bool).sum()) for part in rows)
+        return there, sum(part.sum(axis=0) for part in rows).reshape(DRAWS_AT_ONCE, len(edges))
 
     with np.errstate(all="ignore"), pytest.raises(DataError, match="sd of severity is 0.1 to 2"):
-        summed, found = draws(smallest)
-        pytest.fail(f"{summed} children in draws of rank {np.linalg.matrix_rank(found)}")
+        there, found = draws(smallest)
+        r = abs(np.corrcoef(found[0], target)[0, 1])
+        pytest.fail(f"{there} child in draws of rank {np.linalg.matrix_rank(found)}, r = {r:.9f} with it")
     # What the smallest accepted sd leaves: everybody, and draws that span all that draws can.
-    summed, found = draws(SEVERITY_SD[0])
-    assert summed == sum(len(study.cohort.training.gase) for study in studies)
+    there, found = draws(SEVERITY_SD[0])
+    assert there == len(distance)
     assert np.linalg.matrix_rank(found) == DRAWS_AT_ONCE
 
 
