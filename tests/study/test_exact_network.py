@@ -173,8 +173,8 @@ def test_a_site_with_fewer_children_refuses_at_roll_call(make_consortium):
 def test_a_centre_cannot_choose_whose_connectome_the_draws_are(consortium):
     """An sd so small that squares overflow for all children but one left the draws with that child alone.
 
-    0 times infinity is not a number, and the clip made zeros of the others' rows: twenty draws of rank 1, each
-    the child's connectome times a number.
+    0 times infinity is not a number, and the clip made zeros of the others' rows: twenty draws of rank 1,
+    each the child's connectome times a number.
     """
     edges = consortium.protocol.candidates.edges
     studies = [Study(site, consortium.protocol, c, "cpu") for site, c in consortium.cohorts.items()]
@@ -197,10 +197,12 @@ def test_a_centre_cannot_choose_whose_connectome_the_draws_are(consortium):
         there = sum(int(np.abs(part).max(axis=1).astype(bool).sum()) for part in rows)
         return there, sum(part.sum(axis=0) for part in rows).reshape(DRAWS_AT_ONCE, len(edges))
 
-    with np.errstate(all="ignore"), pytest.raises(DataError, match="sd of severity is 0.1 to 2"):
-        there, found = draws(smallest)
+    def said(there, found):
         r = abs(np.corrcoef(found[0], target)[0, 1])
-        pytest.fail(f"{there} child in draws of rank {np.linalg.matrix_rank(found)}, r = {r:.9f} with it")
+        return f"{there} child in draws of rank {np.linalg.matrix_rank(found)}, r = {r:.9f} with it"
+
+    with np.errstate(all="ignore"), pytest.raises(DataError, match=r"sd of severity is 0\.1 to 2"):
+        pytest.fail(said(*draws(smallest)))
     # What the smallest accepted sd leaves: everybody, and draws that span all that draws can.
     there, found = draws(SEVERITY_SD[0])
     assert there == len(distance)

@@ -211,7 +211,7 @@ def test_severity_that_hardly_varies_has_no_draws(base):
     flat[0] *= 1e-3
     flat[:, 0] *= 1e-3
     moments = replace(base, covariates=flat, edges=base.edges * [[1e-3], [1], [1]])
-    with pytest.raises(StudyError, match="cannot be drawn again: the sd of severity is 0.1 to 2"):
+    with pytest.raises(StudyError, match="cannot be drawn again: the sd of severity"):
         Partial.of(moments, exact_network(moments).r)
 
 
