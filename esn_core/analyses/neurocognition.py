@@ -153,7 +153,17 @@ class Kinds:
         return found
 
     def coefficients(self, together: Floats) -> list[Floats]:
-        """Take the coefficients of all models apart."""
+        """Take the coefficients of all models apart.
+
+        Raises
+        ------
+        ProtocolError
+            One is larger than sites answer at.
+
+        """
+        largest = logistic_sums.LARGEST_COEFFICIENT
+        if not (np.abs(together) <= largest).all():
+            raise ProtocolError(f"a coefficient lies within -{largest:g} and {largest:g}")
         ends = np.cumsum([len(m.names) for m in self.models])
         return np.split(together, ends[:-1])
 

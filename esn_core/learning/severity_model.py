@@ -94,9 +94,12 @@ def as_matrices(
 def predict(model: SeverityModel, connectomes: Connectomes) -> NDArray[np.float64]:
     """Return (n,) severities of (n, 1, R, R) connectomes, on the model's device.
 
-    One by one: in a batch, the rounding of one child's severity would depend on the others.
+    One by one, each in memory of its own: in a batch, the rounding of one child's severity would depend on
+    the others, and where a child lies in memory depends on who comes before it.
     """
     device = next(model.parameters()).device
     model.eval()
     with torch.no_grad():
-        return np.array([model(child[None].to(device)).item() for child in connectomes], dtype=np.float64)
+        return np.array(
+            [model(child[None].clone().to(device)).item() for child in connectomes], dtype=np.float64
+        )

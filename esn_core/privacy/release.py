@@ -83,7 +83,9 @@ def clip_rows(rows: NDArray[np.float64], bound: float) -> NDArray[np.float64]:
     whole sum instead would tell whoever chose the model's weights that there is
     such a child, at no cost.
     """
-    finite = np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0.0)
+    # In the order of rows: otherwise squares are added across the children, in another order for one child
+    # than for several.
+    finite = np.ascontiguousarray(np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0.0))
     # Norms are taken of rows over their largest number: squares neither overflow nor vanish.
     largest = np.abs(finite).max(axis=1, keepdims=True, initial=0.0)
     unit = finite / np.where(largest > 0, largest, 1.0)

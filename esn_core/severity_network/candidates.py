@@ -77,7 +77,13 @@ class Candidates:
 
         """
         values = np.clip(scores[:, self.edges], -SCORE_CLIP, SCORE_CLIP)
-        return values @ self._averages() / BLOCK_SCALE if self.grouped else values
+        if not self.grouped:
+            return values
+        # Column by column: a product of matrices would round a child's sums by who else is there.
+        sums = np.zeros((len(values), self.released))
+        for column, block in zip(values.T, self.blocks, strict=True):
+            sums[:, block] += column
+        return sums / (np.sqrt(np.bincount(self.blocks)) * BLOCK_SCALE)
 
     def network(self, total: NDArray[np.float64], *, children: float, noise_sd: float) -> SeverityNetwork:
         """Estimate the severity network from the association sum.
@@ -109,13 +115,6 @@ class Candidates:
             posterior_sd=found.posterior_sd[self.blocks] * share,
             inclusion=found.inclusion[self.blocks],
         )
-
-    def _averages(self) -> NDArray[np.float64]:
-        """Return the (d, B) orthonormal averages over the blocks."""
-        averages = np.zeros((len(self.edges), self.released))
-        averages[np.arange(len(self.edges)), self.blocks] = 1.0
-        normed: NDArray[np.float64] = averages / np.sqrt(averages.sum(axis=0))
-        return normed
 
 
 def candidates_of(

@@ -31,7 +31,7 @@ from esn_core.statistics.combat import age_and_sex
 COVARIATES = 2
 """Age and sex: their effects on edges and on severity are taken out."""
 
-_SCORE_CLIP = 16.0
+SCORE_CLIP = 16.0
 """Largest score, raw or centred, that enters the sums."""
 # A centred row of standardised severity (within 4), age (decades) and sex is no longer than this.
 _DESIGN_NORM = 6.0
@@ -68,7 +68,7 @@ def network_rows(scores: Floats, designs: Floats) -> Floats:
     i, j = np.triu_indices(1 + COVARIATES)
     u, v = centred(designs, scores)
     products = (u[:, :, None] * v[:, None, :]).reshape(len(v), u.shape[1] * v.shape[1])
-    return np.column_stack([np.ones(len(v)), u[:, i] * u[:, j], products, v**2 / _SCORE_CLIP])
+    return np.column_stack([np.ones(len(v)), u[:, i] * u[:, j], products, v**2 / SCORE_CLIP])
 
 
 def moments_of(total: Floats, *, edges: int, sites: int) -> Moments:
@@ -81,7 +81,7 @@ def moments_of(total: Floats, *, edges: int, sites: int) -> Moments:
         sites=sites,
         covariates=covariates,
         edges=total[7 : 7 + 3 * edges].reshape(1 + COVARIATES, edges).copy(),
-        squares=total[7 + 3 * edges :] * _SCORE_CLIP,
+        squares=total[7 + 3 * edges :] * SCORE_CLIP,
     )
 
 
@@ -147,5 +147,5 @@ def _less_mean(rows: Floats) -> Floats:
 def _held(scores: Floats) -> Floats:
     """Hold scores, and a child's scores together, within the bound; a child without scores is all zero."""
     finite = np.where(np.isfinite(scores).all(axis=1, keepdims=True), scores, 0.0)
-    held = np.clip(finite, -_SCORE_CLIP, _SCORE_CLIP)
+    held = np.clip(finite, -SCORE_CLIP, SCORE_CLIP)
     return clip_rows(held, _SCORE_RMS * math.sqrt(scores.shape[1]))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_core.arrays import Floats
+from esn_core.arrays import Floats, product_by_rows
 from esn_core.errors import DataError, StudyError
 from esn_core.privacy.release import ReleaseKind, clip_rows
 
@@ -41,6 +41,11 @@ _STOP_AT = 1e-4
 _MOST_ITERATIONS = 1000
 # Of an edge's variance, in units of the template's: below, the edge has no streamlines anywhere.
 _SMALLEST_VARIANCE = 1e-9
+# Scores within 16 have an sd of 16 at most. A covariate that differs by an eighth beyond site and the others
+# (15 months of age; one child in 60 of the other sex) has then an effect of no more than this.
+_LARGEST_EFFECT = 128.0
+# Of a mean score within 16, less the effects of covariates of norm 6.
+_LARGEST_MEAN = SCORE_CLIP + 3**0.5 * COVARIATE_NORM * _LARGEST_EFFECT
 
 
 def covariates_of(age_years: Floats, sex: Floats, severity: Floats) -> Floats:
@@ -130,7 +135,8 @@ class ComBatModel:
         Raises
         ------
         DataError
-            Its length fits no number of covariates, a number is not finite, or a variance is negative.
+            Its length fits no number of covariates, a number is not finite, a variance is negative, or a
+            number is none that the sums of children can give.
 
         """
         if vector.ndim != 1 or len(vector) % edges or len(vector) < 2 * edges:
@@ -140,7 +146,21 @@ class ComBatModel:
         rows = vector.reshape(-1, edges)
         if not np.isfinite(rows).all() or (rows[-1] < 0).any():
             raise DataError("a ComBat model holds finite numbers, and variances that are not negative")
-        return cls(rows[:-2], rows[-2], rows[-1])
+        model = cls(rows[:-2], rows[-2], rows[-1])
+        if (beyond := model.beyond()) is not None:
+            raise DataError(beyond)
+        return model
+
+    def beyond(self) -> str | None:
+        """Say which number no sums of children give; a site would be dividing by nothing, or overflow."""
+        if (np.abs(self.coefficients) > _LARGEST_EFFECT).any():
+            return f"an effect of ComBat lies within {_LARGEST_EFFECT:g} and its negative"
+        if (np.abs(self.grand_mean) > _LARGEST_MEAN).any():
+            return f"a mean of ComBat lies within {_LARGEST_MEAN:g} and its negative"
+        varying = self.variance[self.variance > 0]
+        if ((varying < _SMALLEST_VARIANCE) | (varying > SCORE_CLIP**2)).any():
+            return f"a variance of ComBat is 0, or {_SMALLEST_VARIANCE:g} to {SCORE_CLIP**2:g}"
+        return None
 
 
 def combat_model(total: Floats, *, edges: int, covariates: int) -> ComBatModel:
@@ -177,11 +197,14 @@ def combat_model(total: Floats, *, edges: int, covariates: int) -> ComBatModel:
     coefficients: Floats = np.linalg.solve(moments, products).astype(np.float64)
     variance = (squares * SCORE_CLIP - np.sum(coefficients * products, axis=0)) / n
     varying = variance > _SMALLEST_VARIANCE
-    return ComBatModel(
+    model = ComBatModel(
         coefficients=coefficients,
         grand_mean=(sum_z - sum_x @ coefficients) / n,
-        variance=np.where(varying, variance, 0.0),
+        variance=np.where(varying, np.minimum(variance, SCORE_CLIP**2), 0.0),
     )
+    if (beyond := model.beyond()) is not None:
+        raise StudyError(f"{beyond}: the covariates hardly vary within the sites")
+    return model
 
 
 @dataclass(frozen=True)
@@ -280,7 +303,7 @@ def _standardised(scores: Floats, covariates: Floats, model: ComBatModel) -> Flo
 
 
 def _expected(covariates: Floats, model: ComBatModel) -> Floats:
-    expected: Floats = model.grand_mean + covariates @ model.coefficients
+    expected: Floats = model.grand_mean + product_by_rows(covariates, model.coefficients)
     return expected
 
 

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from esn_core.arrays import Floats
 from esn_core.errors import StudyError
 from esn_core.statistics.intervals import Z_95
-from esn_core.statistics.logistic_sums import LOGIT_CLIP, NewtonSums, largest_loss
+from esn_core.statistics.logistic_sums import LARGEST_COEFFICIENT, LOGIT_CLIP, NewtonSums, largest_loss
 
 ROUNDS = 8
 """Newton rounds that leave a fit without separation at its maximum to 1e-8 or better."""
@@ -207,7 +207,7 @@ class LogisticNewton:
         if np.all(np.abs(here.direction) <= np.maximum(_CONVERGED, _NOISE_SDS * here.noise_sd)):
             self._converged = True
         else:
-            self._needed = here.coefficients + here.direction
+            self._needed = _held(here.coefficients + here.direction)
 
     def fit(self) -> LogisticFit:
         """Return the model at the best coefficients that were seen, one free Newton step included.
@@ -230,8 +230,9 @@ class LogisticNewton:
         n, positives = sums.children if self._known is None else self._known, sums.positives
         self._check(n, positives, sums)
         # The sums say where the next step would lead, and to what likelihood, to second order.
-        beta = here.coefficients + here.direction
-        rise = float(sums.score @ here.direction - here.direction @ sums.curvature @ here.direction / 2)
+        beta = _held(here.coefficients + here.direction)
+        step = beta - here.coefficients
+        rise = float(sums.score @ step - step @ sums.curvature @ step / 2)
         likelihood = sums.log_likelihood + rise
         return LogisticFit(
             names=self._names,
@@ -332,6 +333,11 @@ class _Point:
     inverse: Floats
     noise_sd: Floats
     held: float | None
+
+
+def _held(coefficients: Floats) -> Floats:
+    """Hold coefficients within what sites answer at."""
+    return np.clip(coefficients, -LARGEST_COEFFICIENT, LARGEST_COEFFICIENT)
 
 
 def _singular(curvature: Floats) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_core.arrays import Floats
+from esn_core.arrays import Floats, product_by_rows
 from esn_core.errors import DataError
 from esn_core.privacy.release import ReleaseKind, clip_rows
 
@@ -18,6 +18,13 @@ EXACT_LOGIT_CLIP = 30.0
 
 A child beyond it has a probability within 1e-13 of 0 or 1: a model that says so of its own children is
 separated, and the guard of `esn_core.statistics.logistic_fit.LogisticNewton` acts long before."""
+
+LARGEST_COEFFICIENT = 1000.0
+"""Largest coefficient that sums are asked at.
+
+Features lie within -1 and 1, so that it moves the linear predictor from one end to the other, over twice the
+wider clip, within 6 % of half a feature's range. Children that ask for more are separated. The rounding of a
+linear predictor stays below 1e-10, whatever cancels."""
 
 # Of a row's first two numbers: the child itself, and its outcome.
 _COUNT = 0.5
@@ -73,7 +80,7 @@ def newton_rows(
 
     """
     known, x, y = _complete(features, outcome, feature_norm)
-    logit = _logit(x, coefficients, logit_clip)
+    logit = linear_predictor(x, coefficients, logit_clip=logit_clip)
     p = 1 / (1 + np.exp(-logit))
     i, j = np.triu_indices(features.shape[1])
     curvature = (p * (1 - p))[:, None] * x[:, i] * x[:, j]
@@ -93,7 +100,8 @@ def log_likelihoods(
 ) -> Floats:
     """Return each child's (n,) log-likelihood, between -log(1 + e^clip) and 0; NaN where it is not known."""
     known, x, y = _complete(features, outcome, feature_norm)
-    return np.where(known, _log_likelihood(_logit(x, coefficients, logit_clip), y), np.nan)
+    logit = linear_predictor(x, coefficients, logit_clip=logit_clip)
+    return np.where(known, _log_likelihood(logit, y), np.nan)
 
 
 @dataclass(frozen=True)
@@ -154,10 +162,9 @@ def _complete(
     return known, clip_rows(features, feature_norm), (y > 0.5).astype(np.float64)
 
 
-def _logit(x: Floats, coefficients: Floats, logit_clip: float) -> Floats:
-    with np.errstate(over="ignore", invalid="ignore"):
-        logit: Floats = np.clip(np.nan_to_num(x @ coefficients), -logit_clip, logit_clip)
-    return logit
+def linear_predictor(x: Floats, coefficients: Floats, *, logit_clip: float) -> Floats:
+    """Return each child's (n,) linear predictor, held to the clip; computed from that child alone."""
+    return np.clip(np.nan_to_num(product_by_rows(x, coefficients)), -logit_clip, logit_clip)
 
 
 def _log_likelihood(logit: Floats, y: Floats) -> Floats:

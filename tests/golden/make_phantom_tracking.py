@@ -34,6 +34,7 @@ from esn_core.simulation.world import World
 
 RECIPE = Path(__file__).parents[2] / "esn_core" / "connectome" / "atlases" / f"{ATLAS}.recipe.toml"
 
+
 def measured(scanner: str, asked: argparse.Namespace, recipe: ImagingRecipe) -> tuple[Floats, Floats]:
     """Scan and prepare one world's subjects; return their (n, E) log shares and strengths."""
     atlas = load_atlas(ATLAS)

@@ -14,13 +14,14 @@ from esn_client.answers.hospital import rows_of
 from esn_client.answers.study import Study
 from esn_client.approval.review import review
 from esn_core.connectome.atlas import load_atlas
-from esn_core.errors import StudyError
+from esn_core.errors import DataError, StudyError
 from esn_core.gase import standardise_severity
 from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.analyses import DRAWS_AT_ONCE, Analyses, NetworkRules
+from esn_core.severity_network.bootstrap import SEVERITY_SD
 from esn_core.severity_network.components import components
 from esn_core.severity_network.exact import ExactNetwork
-from esn_core.severity_network.exact_releases import design
+from esn_core.severity_network.exact_releases import centred, design
 from esn_server.report.analyses_outcome import exact_network_of
 from esn_server.study.asking import Pooled
 from esn_server.study.exact_network import _retained, run_network
@@ -167,6 +168,45 @@ def test_a_site_with_fewer_children_refuses_at_roll_call(make_consortium):
     with pytest.raises(StudyError, match=r"phase roll-call.*refused \(GateError\)"):
         consortium.study()
     assert not any(ledger.entries() for ledger in consortium.ledgers.values())
+
+
+def test_a_centre_cannot_choose_whose_connectome_the_draws_are(consortium):
+    """An sd so small that squares overflow for all children but one left the draws with that child alone.
+
+    0 times infinity is not a number, and the clip made zeros of the others' rows: twenty draws of rank 1,
+    each the child's connectome times a number.
+    """
+    edges = consortium.protocol.candidates.edges
+    studies = [Study(site, consortium.protocol, c, "cpu") for site, c in consortium.cohorts.items()]
+    splits = [study.cohort.training for study in studies]
+    parts = [centred(design(s.gase, s.age_years, s.sex), s.scores[:, edges]) for s in splits]
+    # Severity less an effect of age, which tells children of one severity apart; the centre knows neither.
+    slope = 0.01
+    distance = np.concatenate([np.abs(u[:, 0] - slope * u[:, 1]) for u, _ in parts])
+    nearest, next_one = np.sort(distance)[:2]
+    smallest = np.sqrt(nearest * next_one) / np.sqrt(np.finfo(float).max)
+    target = np.concatenate([v for _, v in parts])[distance.argmin()]
+    number = QuestionId(
+        protocol_sha256=consortium.protocol.sha256, run="r", phase="network-bootstrap", round=0, attempt=0
+    )
+
+    def draws(severity_sd):
+        nothing = np.zeros(len(edges))
+        vector = np.concatenate([nothing, nothing + 1, nothing, nothing, [severity_sd, slope, 0]])
+        rows = [rows_of(Question(number, {"partial": vector}), study).values for study in studies]
+        there = sum(int(np.abs(part).max(axis=1).astype(bool).sum()) for part in rows)
+        return there, sum(part.sum(axis=0) for part in rows).reshape(DRAWS_AT_ONCE, len(edges))
+
+    def said(there, found):
+        r = abs(np.corrcoef(found[0], target)[0, 1])
+        return f"{there} child in draws of rank {np.linalg.matrix_rank(found)}, r = {r:.9f} with it"
+
+    with np.errstate(all="ignore"), pytest.raises(DataError, match=r"sd of severity is 0\.1 to 2"):
+        pytest.fail(said(*draws(smallest)))
+    # What the smallest accepted sd leaves: everybody, and draws that span all that draws can.
+    there, found = draws(SEVERITY_SD[0])
+    assert there == len(distance)
+    assert np.linalg.matrix_rank(found) == DRAWS_AT_ONCE
 
 
 def test_draws_of_other_sites_than_the_network_are_refused(consortium, rules):

@@ -29,7 +29,7 @@ from esn_core.messages.question import Question
 from esn_core.protocol.price import price_of
 from esn_core.statistics.calibration_curve import reliability_rows
 from esn_core.statistics.linear import linear_rows
-from esn_core.statistics.logistic_sums import log_likelihoods, newton_rows
+from esn_core.statistics.logistic_sums import linear_predictor, log_likelihoods, newton_rows
 from esn_core.statistics.model_comparison import vuong_rows
 from esn_core.statistics.roc import delong_rows, histogram_rows
 
@@ -62,8 +62,7 @@ class _Children:
 
     def probability(self, model: Model, coefficients: Floats) -> Floats:
         """Return each child's (n,) probability under a model; NaN where it is not known."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            logit = np.clip(np.nan_to_num(self.features(model) @ coefficients), -self.clip, self.clip)
+        logit = linear_predictor(self.features(model), coefficients, logit_clip=self.clip)
         probability: Floats = np.where(
             np.isfinite(self.table(model).impaired), 1 / (1 + np.exp(-logit)), np.nan
         )

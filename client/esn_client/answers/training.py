@@ -83,7 +83,7 @@ def gradients(
     losses = np.zeros(len(connectomes))
     try:
         for child in range(len(connectomes)):
-            x, y = connectomes[child : child + 1], target[child : child + 1]
+            x, y = connectomes[child : child + 1].clone(), target[child : child + 1]
             loss = functional.mse_loss(model(x.to(device)), y.to(device))
             parts = torch.autograd.grad(loss, parameters)
             rows[child] = torch.cat([part.flatten() for part in parts]).cpu().double().numpy()

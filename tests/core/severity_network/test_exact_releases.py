@@ -1,5 +1,9 @@
 """The exact network's sums: against regressions on one table, and what they tell of a child."""
 
+from dataclasses import replace
+from fractions import Fraction
+from itertools import product
+
 import numpy as np
 import pytest
 import statsmodels.api as sm
@@ -7,10 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from esn_core.errors import DataError
+from esn_core.errors import DataError, StudyError
 from esn_core.privacy.fixed_point import add_up, sum_rows
 from esn_core.privacy.secret_normals import LARGEST
 from esn_core.severity_network.bootstrap import (
+    EDGE_SD,
+    LARGEST_EDGE_EFFECT,
+    LARGEST_R,
+    LARGEST_SEVERITY_EFFECT,
+    SEVERITY_SD,
     Partial,
     bootstrap_r,
     influences,
@@ -19,6 +28,7 @@ from esn_core.severity_network.bootstrap import (
 )
 from esn_core.severity_network.exact import exact_network
 from esn_core.severity_network.exact_releases import (
+    centred,
     design,
     moments_of,
     network,
@@ -169,17 +179,105 @@ def test_a_question_carries_partial_correlations_and_refuses_what_cannot_be(base
     assert np.array_equal(again.vector, partial.vector)
     with pytest.raises(DataError, match="of 12 edges are 51 numbers, not"):
         Partial.from_vector(partial.vector[1:], edges=EDGES)
-    for place, value in ((0, 1.5), (EDGES, -1.0), (4 * EDGES, 0.0)):
+    severity = 4 * EDGES
+    for place, value, words in (
+        (0, 1.0, "within -0.999 and 0.999"),
+        (EDGES, -1.0, "an edge is 0.01 to 16, or 0"),
+        (EDGES, 1e-9, "an edge is 0.01 to 16, or 0"),
+        (EDGES, 0.0, "or 0 where its correlation is 0"),
+        (EDGES, 17.0, "an edge is 0.01 to 16"),
+        (2 * EDGES, 129.0, "an edge is at most 128"),
+        (severity, 0.0, "severity is 0.1 to 2, not 0"),
+        (severity, 1e-160, "severity is 0.1 to 2, not 1e-160"),
+        (severity, 2.1, "severity is 0.1 to 2, not 2.1"),
+        (severity + 2, -16.1, "severity is at most 16"),
+    ):
         wrong = partial.vector
         wrong[place] = value
-        with pytest.raises(DataError, match="within -1 and 1"):
+        with pytest.raises(DataError, match=words):
             Partial.from_vector(wrong, edges=EDGES)
+
+
+def test_an_edge_that_hardly_varies_is_not_followed(sites):
+    nearly = [(np.column_stack([z[:, :-1], 2 + 1e-3 * z[:, 0]]), d) for z, d, _ in sites]
+    found = moments_of(summed(network_rows(z, d) for z, d in nearly), edges=EDGES, sites=3)
+    partial = Partial.of(found, exact_network(found).r)
+    assert (partial.r[-1], partial.edge_sd[-1]) == (0, 0)
+    assert Partial.from_vector(partial.vector, edges=EDGES).edge_sd[-1] == 0
+
+
+def test_severity_that_hardly_varies_has_no_draws(base):
+    flat = base.covariates.copy()
+    flat[0] *= 1e-3
+    flat[:, 0] *= 1e-3
+    moments = replace(base, covariates=flat, edges=base.edges * [[1e-3], [1], [1]])
+    with pytest.raises(StudyError, match="cannot be drawn again: the sd of severity"):
+        Partial.of(moments, exact_network(moments).r)
+
+
+def extremes():
+    """Every corner of what is accepted: r, sd of edges and of severity, effects on both."""
+    for r, sd, effect, severity, on_it in product(
+        (-LARGEST_R, 0.0, LARGEST_R),
+        EDGE_SD,
+        (-LARGEST_EDGE_EFFECT, LARGEST_EDGE_EFFECT),
+        SEVERITY_SD,
+        (-LARGEST_SEVERITY_EFFECT, LARGEST_SEVERITY_EFFECT),
+    ):
+        full = np.ones(EDGES)
+        yield Partial(r * full, sd * full, effect * np.ones((2, EDGES)), severity, np.full(2, on_it))
+
+
+def test_at_no_corner_of_what_is_accepted_does_a_child_fall_out_or_overflow(sites):
+    """Also for scores at the ends, and where one child lies far from all others."""
+    scores, designs, _ = sites[0]
+    far = scores.copy()
+    far[0] = 16.0
+    with np.errstate(all="raise", under="ignore"):
+        for partial in extremes():
+            assert Partial.from_vector(partial.vector, edges=EDGES).beyond() is None
+            for z in (scores, far, 1e6 * scores):
+                rows = network_bootstrap_rows(z, designs, np.ones((len(z), 1)), partial)
+                assert np.isfinite(rows).all()
+                assert np.abs(rows).max(axis=1).min() > 0
+
+
+ACCEPTED = st.tuples(
+    st.floats(-LARGEST_R, LARGEST_R),
+    st.floats(*EDGE_SD),
+    st.floats(-LARGEST_EDGE_EFFECT, LARGEST_EDGE_EFFECT),
+    st.floats(*SEVERITY_SD),
+    st.floats(-LARGEST_SEVERITY_EFFECT, LARGEST_SEVERITY_EFFECT),
+)
+
+
+@given(
+    arrays(float, (6, 3), elements=st.floats(-1e6, 1e6)),
+    arrays(float, (6, 3), elements=st.floats(-6, 6)),
+    ACCEPTED,
+)
+def test_influences_are_what_exact_arithmetic_says(scores, designs, accepted):
+    """So that a child's row is zero only where its influences are, whatever is accepted from the centre."""
+    r, sd, effect, severity, on_it = accepted
+    partial = Partial(np.full(3, r), np.full(3, sd), np.full((2, 3), effect), severity, np.full(2, on_it))
+    u, v = centred(designs, scores)
+    found = influences(scores, designs, partial)
+    for i in range(6):
+        x = [Fraction(number) for number in u[i]]
+        a = (x[0] - (x[1] + x[2]) * Fraction(on_it)) / Fraction(severity)
+        bs = [(Fraction(number) - (x[1] + x[2]) * Fraction(effect)) / Fraction(sd) for number in v[i]]
+        w = np.array([float(a * b - Fraction(r) * (a * a + b * b) / 2) for b in bs])
+        held = w * min(1.0, 40 * 3**0.5 / max(np.linalg.norm(w), 1e-300))
+        # What cancels leaves a rounding of the parts, which are no longer than this.
+        parts = (16 + 12 * LARGEST_EDGE_EFFECT) / sd + (6 + 12 * LARGEST_SEVERITY_EFFECT) / severity
+        assert np.abs(found[i] - held).max() <= 1e-13 * parts**2
 
 
 @given(arrays(float, (5, 4), elements=ANY), arrays(float, (5, 3), elements=st.floats(-50, 50)), st.data())
 def test_no_row_is_longer_than_its_bound(scores, designs, data):
     numbers = data.draw(arrays(float, (5, 2), elements=st.floats(-LARGEST, LARGEST)))
-    partial = Partial(np.array([0.5, -1, 0, 1]), np.array([1, 0, 1e-9, 2]), np.ones((2, 4)), 0.5, np.ones(2))
+    r, sd = np.array([0.5, -LARGEST_R, 0, LARGEST_R]), np.array([1, EDGE_SD[0], 0, 2])
+    partial = Partial(r, sd, np.ones((2, 4)), SEVERITY_SD[0], np.ones(2))
     with np.errstate(all="ignore"):
         for kind, rows in (
             (network(4), network_rows(scores, designs)),
