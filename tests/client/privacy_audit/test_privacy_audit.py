@@ -156,7 +156,7 @@ def test_a_rehearsal_leaves_nothing_but_lines_in_a_directory_that_goes(protocol_
 
 def test_what_the_sites_policy_forbids_is_refused_in_rehearsal_too(protocol_of, rehearse):
     rehearsed = rehearse(protocol_of(noise="none"))
-    with pytest.raises(GateError, match="has not consented"):
+    with pytest.raises(GateError, match="this site demands masks"):
         rehearsed.view(rehearsed.question("centre", {}), CENTRE_ROWS)
     rehearsed = rehearse(protocol_of(trust="secure-sum"), trust="local")
     with pytest.raises(GateError, match=r"limits\.trust"):
