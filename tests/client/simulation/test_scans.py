@@ -102,8 +102,10 @@ def test_the_truth_is_nowhere_in_the_dataset(sites):
 
 
 def test_an_unknown_site_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(ConfigError, match="unknown site 'east'; there are: north, south, west"):
-        write_site(tmp_path / "x", site="east", seed=1, children=1, controls=0, truth=None)
+    with pytest.raises(
+        ConfigError, match="unknown site 'elsewhere'; there are: north, south, west, east, coast"
+    ):
+        write_site(tmp_path / "x", site="elsewhere", seed=1, children=1, controls=0, truth=None)
 
 
 def test_a_directory_in_use_is_left_alone(sites):

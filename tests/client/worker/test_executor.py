@@ -15,7 +15,7 @@ import os, sys, time
 from multiprocessing.connection import Connection
 from esn_client.worker.process import serve
 from esn_core.errors import LedgerError
-from esn_core.messages.question import LARGEST_MESSAGE_BYTES
+from esn_core.messages.envelope import LARGEST_MESSAGE_BYTES
 
 def reply(body):
     if body == b"long":
