@@ -48,12 +48,12 @@ def superlink(monkeypatch):
     """The node keys that the SuperLink of a started centre accepts now."""
     accepted = set()
     started = Address(1, "2026-11-25T00:00:00+00:00", "0.0.0.0:9443", "127.0.0.1:1", "127.0.0.1:2")
-    monkeypatch.setattr("esn_server.service.address.read_address", lambda _: started)
+    monkeypatch.setattr("esn_server.link.admission.read_address", lambda _: started)
     monkeypatch.setattr(
-        "esn_server.link.registration.register_site", lambda _d, _a, key: accepted.add(key.read_text())
+        "esn_server.link.admission.register_site", lambda _d, _a, key: accepted.add(key.read_text())
     )
     monkeypatch.setattr(
-        "esn_server.link.registration.unregister_site", lambda _d, _a, key: accepted.discard(key.read_text())
+        "esn_server.link.admission.unregister_site", lambda _d, _a, key: accepted.discard(key.read_text())
     )
     return accepted
 
