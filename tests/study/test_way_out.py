@@ -11,7 +11,10 @@ from esn_client.answers.hospital import Hospital
 from esn_core.errors import ProtocolError
 from esn_core.messages.question import Question, QuestionId
 
-METHODS = ("answered", "reveal", "release", "disclose", "refuse", "turn_away", "receive", "ledger_marks")
+METHODS = (
+    *("answered", "reveal", "release", "disclose", "refuse", "turn_away", "receive", "ledger_marks"),
+    *("begun", "require_answerable"),  # these two give no bytes
+)
 
 
 class Recording:
