@@ -38,7 +38,7 @@ def demo(
         ),
     ] = False,
 ) -> None:
-    """Run a whole consortium on this machine: five simulated hospitals of 64 children, four minutes.
+    """Run a whole consortium on this machine: five simulated hospitals of 64 children.
 
     At each hospital six children are raw diffusion MRI, prepared here; the others have connectomes that were
     prepared earlier. The study is run in private, then without noise; what was found, what it cost

@@ -91,7 +91,6 @@ SHORT = Plan(
     split_salt="demo-3336",
     held_out_fraction=0.5,
     training_rounds=3,
-    about_s={"simulate": 15, "start": 15, "prepare": 40, "study": 50, "reference": 5},
 )
 FULL = Plan(
     name="demo-full",
