@@ -31,7 +31,7 @@ STAGE_VERSIONS = {
 """Of the steps whose results are kept on disk while a subject is made."""
 
 STEP_VERSIONS = {
-    "scan": 1,
+    "scan": 2,
     "matrices": 1,
     "quality": 1,
 }

@@ -1,19 +1,15 @@
 """Scans: the files of one visit, read and checked."""
 
-import gzip
 import hashlib
 import json
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
+from esn_client.imaging.bids.images import Image, read_image, shape_of
 from esn_client.imaging.preprocessing.gradient_table import B0_MAX_S_PER_MM2, Gradients, read_gradients
 from esn_client.imaging.preprocessing.signal_check import check_signal
 from esn_core.connectome.atlas import Atlas
@@ -111,10 +107,10 @@ class ScanFiles:
         """Estimate the memory that the subject takes, from the headers alone; 0 where they cannot be read."""
         values = 0
         for run in self.runs:
-            try:
-                values += int(np.prod(cast("SpatialImage", nib.load(run.dwi)).shape))
-            except (EOFError, OSError, ValueError, zlib.error, ImageFileError):
+            shape = shape_of(run.dwi)
+            if shape is None:
                 return 0.0
+            values += int(np.prod(shape))
         return GB_OF_A_PROCESS + values * BYTES_PER_VALUE / 1e9
 
 
@@ -132,6 +128,10 @@ class Scan:
         On the grid of the signal.
     preprocessed : bool
         Whether the scan was denoised and aligned elsewhere.
+    sides : str
+        Where the voxel axes lead, and what in the header says so: nothing else tells left from right.
+    warnings, remarks : tuple of str
+        What somebody should look at, and what is good to know. They name files and stay at the site.
 
     """
 
@@ -140,6 +140,9 @@ class Scan:
     gradients: Gradients
     labels: NDArray[np.int64] | None
     preprocessed: bool
+    sides: str = ""
+    warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def voxel_size_mm(self) -> NDArray[np.float64]:
@@ -190,18 +193,15 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, recipe: ImagingRecipe) -> Scan:
         fit the image, or the labels are not the atlas's.
 
     """
-    signals: list[NDArray[np.float32]] = []
-    affine, ceiling = np.eye(4), None
-    for run in files.runs:
-        signal, run_affine, own_ceiling = _read_volume(run.dwi)
-        if signal.ndim != 4:
+    images = [read_image(run.dwi) for run in files.runs]
+    for run, image in zip(files.runs, images, strict=True):
+        if image.voxels.ndim != 4:
             raise DataError(
-                f"{run.dwi.name}: a series of volumes (4-D) is needed; found shape {signal.shape}"
+                f"{run.dwi.name}: a series of volumes (4-D) is needed; found shape {image.voxels.shape}"
             )
-        if not signals:
-            affine, ceiling = run_affine, own_ceiling
-        _check_grid(run.dwi, signal, run_affine, like=signals[0] if signals else signal, affine=affine)
-        signals.append(signal)
+        _check_grid(run.dwi, image, like=images[0])
+    affine, orientation = images[0].affine, images[0].orientation
+    signals = [image.voxels for image in images]
     sizes = [signal.shape[3] for signal in signals]
     first, *rest = files.runs
     shell = read_gradients(
@@ -216,17 +216,24 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, recipe: ImagingRecipe) -> Scan:
     signal = np.concatenate(signals, axis=3) if rest else signals[0]
     if len(shell.kept) < signal.shape[3]:
         signal = signal[..., shell.kept]
-    check_signal(signal, shell.gradients, name=first.dwi.name, ceiling=ceiling)
-    labels = None if files.labels is None else _read_labels(files.labels, signal, affine, atlas)
-    return Scan(signal, affine, shell.gradients, labels, files.preprocessed_by is not None)
+    check_signal(signal, shell.gradients, name=first.dwi.name, ceiling=images[0].ceiling)
+    labels = None if files.labels is None else _read_labels(files.labels, like=images[0], atlas=atlas)
+    return Scan(
+        signal,
+        affine,
+        shell.gradients,
+        labels,
+        files.preprocessed_by is not None,
+        sides=f"stored {orientation.axes}, by the header's {orientation.source}",
+        warnings=tuple(warning for image in images for warning in image.orientation.warnings),
+    )
 
 
-def _read_labels(
-    path: Path, signal: NDArray[np.float32], affine: NDArray[np.float64], atlas: Atlas
-) -> NDArray[np.int64]:
+def _read_labels(path: Path, *, like: Image, atlas: Atlas) -> NDArray[np.int64]:
     """Read a label volume that must lie on the scan's grid and show every region."""
-    labels, labels_affine, _ = _read_volume(path)
-    _check_grid(path, labels, labels_affine, like=signal, affine=affine)
+    image = read_image(path)
+    _check_grid(path, image, like=like)
+    labels = image.voxels
     values = np.unique(labels)
     known = {0, *(region.index for region in atlas.regions)}
     strange = [value for value in values.tolist() if value not in known]
@@ -238,32 +245,12 @@ def _read_labels(
     return labels.astype(np.int64)
 
 
-def _check_grid(
-    path: Path,
-    volume: NDArray[np.float32],
-    own: NDArray[np.float64],
-    *,
-    like: NDArray[np.float32],
-    affine: NDArray[np.float64],
-) -> None:
+def _check_grid(path: Path, image: Image, *, like: Image) -> None:
     """Refuse a volume on another grid than the scan's."""
-    if volume.shape[:3] != like.shape[:3] or volume.ndim not in (3, 4):
-        raise DataError(f"{path.name}: its grid is {volume.shape}; the scan has {like.shape[:3]}")
-    gap = float(np.abs(own - affine).max())
+    if image.voxels.shape[:3] != like.voxels.shape[:3] or image.voxels.ndim not in (3, 4):
+        raise DataError(
+            f"{path.name}: its grid is {image.voxels.shape}; the scan has {like.voxels.shape[:3]}"
+        )
+    gap = float(np.abs(image.affine - like.affine).max())
     if gap > AFFINE_TOLERANCE_MM:
         raise DataError(f"{path.name}: its affine differs from the scan's by up to {gap:.3g}; 0 is needed")
-
-
-def _read_volume(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64], float | None]:
-    """Read a whole NIfTI image, its affine, and the largest value that its integers can hold."""
-    try:
-        image = cast("SpatialImage", nib.load(path))
-        volume = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
-        kind, ceiling = image.get_data_dtype(), None
-        if np.issubdtype(kind, np.integer):
-            stored: Any = image.dataobj
-            slope, start = stored.slope, stored.inter
-            ceiling = float(np.iinfo(kind).max * slope + start)
-    except (EOFError, OSError, ValueError, zlib.error, gzip.BadGzipFile, ImageFileError) as error:
-        raise DataError(f"{path.name}: not a whole NIfTI image: {error}") from None
-    return volume, np.asarray(image.affine), ceiling

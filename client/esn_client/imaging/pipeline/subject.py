@@ -94,6 +94,9 @@ def prepare_subject(files: ScanFiles, making: Making) -> bool:
             details={
                 "PreprocessedBy": files.preprocessed_by,
                 "SeriesLeftOut": [path.relative_to(making.bids).as_posix() for path in files.left_out],
+                "Sides": scan.sides,
+                "Warnings": list(scan.warnings),
+                "Remarks": list(scan.remarks),
                 "BrainVoxels": int(made.maps.mask.sum()),
                 "ResponseEigenvalues": [float(f"{v:.6g}") for v in made.response.eigenvalues_mm2_per_s],
                 "Streamlines": made.measures.streamlines,

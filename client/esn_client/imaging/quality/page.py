@@ -71,7 +71,8 @@ def draw_page(
 
     """
     rows = judge_rows(recipe, record["Quality"])
-    verdict = overall({row.title: row.verdict for row in rows})
+    warned: dict[str, Verdict] = dict.fromkeys(record.get("Warnings", ()), "warn")
+    verdict = overall({row.title: row.verdict for row in rows} | warned)
     return (
         environment()
         .get_template("subject.html.j2")

@@ -36,7 +36,7 @@ class SiteRow:
     ----------
     visit : Visit
     verdict : Verdict
-        Of the visit alone, by the protocol's limits.
+        Of the visit alone, by the protocol's limits; a warning of its record asks for a look.
     judged : dict of str to Verdict
         Of each number.
     excluded : bool
@@ -121,7 +121,8 @@ def judge_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
     rows = []
     for place, (visit, record) in enumerate(zip(visits, records, strict=True)):
         verdicts = recipe.quality.judge(numbers[place])
-        verdict = overall(verdicts)
+        warned: dict[str, Verdict] = dict.fromkeys(record.get("Warnings", ()), "warn")
+        verdict = overall(verdicts | warned)
         outlying = [n for n, z in away.items() if (score := z[place]) is not None and abs(score) > OUTLIER_Z]
         rows.append(
             SiteRow(

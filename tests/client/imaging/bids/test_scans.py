@@ -117,3 +117,45 @@ def test_an_image_with_a_damaged_body_is_refused(site):
 def test_too_few_directions_for_the_order_are_refused(site):
     with pytest.raises(DataError, match="32 distinct directions; order 8 needs 45 or more"):
         load(site, order=8)
+
+
+def with_codes(sform, qform):
+    """Make a function that changes what the header says of the sides, and nothing else."""
+
+    def change(path):
+        image = nib.load(path)
+        made = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+        made.set_qform(image.affine if qform is None else qform, code=0 if qform is None else 1)
+        made.set_sform(image.affine if sform is None else sform, code=0 if sform is None else 1)
+        nib.save(made, path)
+
+    return change
+
+
+@pytest.mark.parametrize("storage", ["RAS", "LAS"])
+def test_a_brain_whose_sides_the_header_does_not_name_is_refused_before_its_gradients(site, storage):
+    """Stored RAS, its table seems wrong; a table 'repaired' for the reader's guess would mirror the child."""
+    path = site / f"{DWI}.nii.gz"
+    if storage == "LAS":
+        rewrite(path, lambda d, a: (d[::-1], a @ np.array([[-1, 0, 0, 27], *np.eye(4)[1:]])))
+    with_codes(None, None)(path)
+    vectors = np.loadtxt(site / f"{DWI}.bvec") * [[-1], [1], [1]]
+    for table in (vectors, vectors * [[-1], [1], [1]]):
+        np.savetxt(site / f"{DWI}.bvec", table)
+        with pytest.raises(DataError, match="its header names no orientation"):
+            load(site)
+
+
+def test_labels_without_a_side_are_refused(site):
+    with_codes(None, None)(site / LABELS)
+    with pytest.raises(DataError, match="seg-phantom28_dseg.nii.gz: its header names no orientation"):
+        load(site)
+
+
+def test_a_scan_says_where_its_sides_come_from(site):
+    affine = nib.load(site / f"{DWI}.nii.gz").affine
+    assert load(site).sides.startswith("stored RAS, by the header's sform (code 1) and qform (code 1)")
+    shifted = affine.copy()
+    shifted[1, 3] += 3
+    with_codes(affine, shifted)(site / f"{DWI}.nii.gz")
+    assert load(site).warnings == ("sub-001_dwi.nii.gz: sform and qform are 3.0 mm apart; the sform is used",)
