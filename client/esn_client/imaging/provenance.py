@@ -18,8 +18,8 @@ from importlib.metadata import version
 
 STAGE_VERSIONS = {
     "denoise": 1,
-    "gibbs": 1,
-    "motion": 1,
+    "gibbs": 2,
+    "motion": 2,
     "tensor": 1,
     "gradients": 1,
     "response": 1,
@@ -33,7 +33,7 @@ STAGE_VERSIONS = {
 STEP_VERSIONS = {
     "scan": 2,
     "matrices": 1,
-    "quality": 1,
+    "quality": 2,
 }
 """Of what is done before and after the stages: reading a scan, adding up streamlines, measuring quality."""
 

@@ -70,6 +70,8 @@ def read_image(path: Path) -> Image:
     if not isinstance(image.header, Nifti1Header):
         raise DataError(f"{path.name}: a NIfTI image is needed; found {type(image).__name__}")
     orientation = read_orientation(image.header, name=path.name)
+    if voxels.ndim > 4:  # NIfTI's fifth axis is for vectors, and converters leave axes of length 1 there
+        voxels = voxels.reshape(*voxels.shape[:3], *(side for side in voxels.shape[3:] if side > 1))
     return Image(voxels, np.asarray(image.affine, dtype=np.float64), orientation, ceiling)
 
 

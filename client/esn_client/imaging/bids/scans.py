@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_client.imaging.bids.images import Image, read_image, shape_of
-from esn_client.imaging.preprocessing.gradient_table import B0_MAX_S_PER_MM2, Gradients, read_gradients
+from esn_client.imaging.preprocessing.gradient_table import (
+    B0_MAX_S_PER_MM2,
+    Gradients,
+    Shell,
+    b0_max_of,
+    read_gradients,
+)
 from esn_client.imaging.preprocessing.signal_check import check_signal
+from esn_client.imaging.preprocessing.table_files import Convention, TableFiles, read_b_values
 from esn_core.connectome.atlas import Atlas
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 
+AXES = ("i", "i-", "j", "j-", "k", "k-")
+"""BIDS's names of the directions along an image's voxel axes."""
 AFFINE_TOLERANCE_MM = 1e-3
 """Two grids are the same if no entry of their affines differs by more."""
 BYTES_PER_VALUE = 16
@@ -53,24 +62,63 @@ class Visit:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """One series of volumes and its gradient table.
+    """One series of volumes, its gradient table, and what its sidecars say.
 
     Attributes
     ----------
     dwi, bval, bvec : Path
+    scanner : Path or None
+        MRtrix's table beside a preprocessed series, where there is one.
+    convention : 'fsl' or 'image'
+        Of the vectors in `bvec`.
+    direction : str or None
+        The ``dir-`` of the name.
+    sidecars : tuple of Path
+        The nearest first.
+    metadata : dict
+        Of all sidecars together, the nearer over the farther.
 
     """
 
     dwi: Path
     bval: Path
     bvec: Path
+    scanner: Path | None = None
+    convention: Convention = "fsl"
+    direction: str | int | None = None
+    sidecars: tuple[Path, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files that the connectome depends on."""
+        return (self.dwi, self.bval, self.bvec, *((self.scanner,) if self.scanner else ()), *self.sidecars)
+
+    @property
+    def phase_encoding(self) -> str | None:
+        """The voxel axis along which the image is warped, and its sign, such as ``j-``; None where unknown."""
+        said = self.metadata.get("PhaseEncodingDirection")
+        return said if said in AXES else None
+
+    @property
+    def readout_s(self) -> float | None:
+        """How long one image is read out, which says how far it is warped; None where unknown."""
+        said = self.metadata.get("TotalReadoutTime")
+        return float(said) if isinstance(said, int | float) and said > 0 else None
+
+    @property
+    def slice_axis(self) -> int | None:
+        """The voxel axis along which the slices were stacked; None where unknown."""
+        said = self.metadata.get("SliceEncodingDirection")
+        return AXES.index(said) // 2 if said in AXES else None
 
     def count_weighted(self) -> int:
         """Count the diffusion-weighted volumes; a table that cannot be read has none."""
         try:
-            return int((np.loadtxt(self.bval, ndmin=1) > B0_MAX_S_PER_MM2).sum())
-        except (OSError, ValueError):
+            b = read_b_values(self.bval)
+        except DataError:
             return 0
+        return int((b > b0_max_of(b)).sum())
 
 
 @dataclass(frozen=True)
@@ -88,6 +136,8 @@ class ScanFiles:
         A ready label volume; None where regions are found by registration.
     preprocessed_by : str or None
         The pipeline that denoised and aligned the scan already.
+    warnings, remarks : tuple of str
+        Of the choice of series: what somebody should look at, and what is good to know.
 
     """
 
@@ -96,10 +146,12 @@ class ScanFiles:
     left_out: tuple[Path, ...]
     labels: Path | None
     preprocessed_by: str | None
+    warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def sha256s(self, bids: Path) -> dict[str, str]:
         """Compute the digest of each file, by its path inside the dataset."""
-        paths = [path for run in self.runs for path in (run.dwi, run.bval, run.bvec)]
+        paths = [path for run in self.runs for path in run.paths]
         paths += [self.labels] if self.labels else []
         return {path.relative_to(bids).as_posix(): sha256_of(path) for path in paths}
 
@@ -130,6 +182,10 @@ class Scan:
         Whether the scan was denoised and aligned elsewhere.
     sides : str
         Where the voxel axes lead, and what in the header says so: nothing else tells left from right.
+    slice_axis : 0, 1 or 2
+        The voxel axis along which slices were stacked.
+    convention : Convention
+        Of the gradient table, as it was read.
     warnings, remarks : tuple of str
         What somebody should look at, and what is good to know. They name files and stay at the site.
 
@@ -141,6 +197,8 @@ class Scan:
     labels: NDArray[np.int64] | None
     preprocessed: bool
     sides: str = ""
+    slice_axis: int = 2
+    convention: Convention = "fsl"
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -159,7 +217,7 @@ def sha256_of(path: Path) -> str:
 def json_of(path: Path) -> dict[str, Any]:
     """Read a JSON object; what cannot be read says nothing."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -202,31 +260,58 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, recipe: ImagingRecipe) -> Scan:
         _check_grid(run.dwi, image, like=images[0])
     affine, orientation = images[0].affine, images[0].orientation
     signals = [image.voxels for image in images]
-    sizes = [signal.shape[3] for signal in signals]
     first, *rest = files.runs
     shell = read_gradients(
-        first.bval,
-        first.bvec,
+        [
+            TableFiles(run.bval, run.bvec, signal.shape[3], run.convention, run.scanner)
+            for run, signal in zip(files.runs, signals, strict=True)
+        ],
         affine=affine,
-        volumes=sizes[0],
         sh_order_max=recipe.sh_order_max,
         shell_s_per_mm2=recipe.shell_s_per_mm2,
-        more_runs=[(run.bval, run.bvec, size) for run, size in zip(rest, sizes[1:], strict=True)],
     )
     signal = np.concatenate(signals, axis=3) if rest else signals[0]
     if len(shell.kept) < signal.shape[3]:
         signal = signal[..., shell.kept]
-    check_signal(signal, shell.gradients, name=first.dwi.name, ceiling=images[0].ceiling)
+    sound = check_signal(signal, shell.gradients, name=first.dwi.name, ceiling=images[0].ceiling)
     labels = None if files.labels is None else _read_labels(files.labels, like=images[0], atlas=atlas)
     return Scan(
-        signal,
+        sound.signal,
         affine,
         shell.gradients,
         labels,
         files.preprocessed_by is not None,
         sides=f"stored {orientation.axes}, by the header's {orientation.source}",
-        warnings=tuple(warning for image in images for warning in image.orientation.warnings),
+        slice_axis=_slice_axis(first, affine),
+        convention=shell.conventions[0],
+        warnings=(*files.warnings, *(words for image in images for words in image.orientation.warnings)),
+        remarks=(*files.remarks, *_remarks(first, shell), *sound.remarks),
     )
+
+
+def _slice_axis(run: RunFiles, affine: NDArray[np.float64]) -> int:
+    """Give the axis that the sidecar names, else the one nearest to upright."""
+    said = run.slice_axis
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return int(np.abs(axes[2]).argmax()) if said is None else said
+
+
+def _remarks(run: RunFiles, shell: Shell) -> list[str]:
+    """Say how the gradient table was read, where that is not plain."""
+    said = []
+    if run.scanner:
+        said.append(f"directions are read from {run.scanner.name}, in the scanner's coordinates")
+    elif run.convention == "image":
+        said.append(f"{run.bvec.name} follows the image's axes, as its pipeline writes it, not FSL's rule")
+    if shell.traces:
+        places = ", ".join(map(str, shell.traces))
+        said.append(
+            f"volume {places} has a b-value and no direction, as a mean over the directions; not used"
+        )
+    if shell.gradients.b0_max_s_per_mm2 > B0_MAX_S_PER_MM2:
+        lowest = shell.gradients.b_values_s_per_mm2.min()
+        said.append(f"the b0s have b = {lowest:g} s/mm2: there is nothing lower")
+    return said
 
 
 def _read_labels(path: Path, *, like: Image, atlas: Atlas) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from esn_client.imaging.fibres.tensor import dipy_table
 from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_client.imaging.preprocessing.table_files import Convention, flip_of
 from esn_core.arrays import Floats
 from esn_core.errors import DataError
 
@@ -49,6 +50,8 @@ def check_gradient_table(
     gradients: Gradients,
     mask: NDArray[np.bool_],
     affine: NDArray[np.float64],
+    *,
+    convention: Convention = "fsl",
 ) -> GradientCheck:
     """Compare a gradient table with those that have axes exchanged or negated, and refuse a wrong one.
 
@@ -65,6 +68,8 @@ def check_gradient_table(
         The brain.
     affine : (4, 4) float64
         Voxels to mm, RAS+.
+    convention : Convention
+        By which the table was read, for the message.
 
     Returns
     -------
@@ -84,12 +89,13 @@ def check_gradient_table(
             f"the gradient table cannot be tested: {len(first)} pairs of neighbours have FA >= {LEAST_FA:g}; "
             f"{LEAST_PAIRS} or more are needed"
         )
-    # In the file, x is negated where the affine's determinant is positive: it says how to change the file.
-    flip = np.diag([-1.0 if np.linalg.det(affine[:3, :3]) > 0 else 1.0, 1.0, 1.0])
-    coherence = {}
+    # By FSL's rule x is negated in the file where the affine's determinant is positive.
+    flip = flip_of(affine) if convention == "fsl" else np.eye(3)
+    coherence, causes = {}, {}
     for variant in variants():
         along = (np.abs(np.sum((ends @ variant.T) * lines, axis=1)) for ends in (first, second))
-        name = _words(np.rint(flip @ variant @ flip).astype(np.int64))
+        name = _words(np.rint(flip @ variant @ flip).astype(np.int64), convention)
+        causes[name] = _cause(variant, affine, convention)
         coherence[name] = float(np.mean(np.prod([a**COSINE_POWER for a in along], axis=0)))
     as_read, *others = coherence
     best = max(others, key=coherence.__getitem__)
@@ -97,7 +103,7 @@ def check_gradient_table(
     if coherence[best] > (1 + SURE_MARGIN) * coherence[as_read]:
         raise DataError(
             "the b-vectors do not fit the image: fibres run on from voxel to voxel "
-            f"{coherence[best] / coherence[as_read]:.2f} times as well with {best}"
+            f"{coherence[best] / coherence[as_read]:.2f} times as well with {best}{causes[best]}"
         )
     return GradientCheck(coherence, margin, len(first))
 
@@ -147,12 +153,47 @@ def _neighbours(directions: Floats, size_mm: Floats) -> tuple[Floats, Floats, Fl
     return first, second, lines
 
 
-def _words(change: NDArray[np.int64]) -> str:
+def _words(change: NDArray[np.int64], convention: Convention) -> str:
     """Say what the rows of the .bvec file should be."""
     if np.array_equal(change, np.eye(3)):
         return "the rows as they are"
+    row_name = {"fsl": "row", "image": "row", "scanner": "image axis"}[convention]
     rows = []
     for row in change:
         source = int(np.flatnonzero(row)[0])
-        rows.append(f"{'-' if row[source] < 0 else ''}row {source + 1}")
-    return "the rows of the .bvec file changed to " + ", ".join(rows)
+        rows.append(f"{'-' if row[source] < 0 else ''}{row_name} {source + 1}")
+    what = (
+        "the directions along the image's axes" if convention == "scanner" else "the rows of the .bvec file"
+    )
+    return f"{what} changed to " + ", ".join(rows)
+
+
+def _cause(variant: Floats, affine: Floats, convention: Convention) -> str:
+    """Say under which other convention the file would be right, if a variant is what that one gives."""
+    flip = flip_of(affine)
+    # Of a grid that is oblique, the nearest axes.
+    axes = _nearest_axes(affine)
+    to_image: dict[str, Floats] = {
+        "the image's axes without FSL's flip of x, as QSIPrep and DIPY have it": np.eye(3),
+        "FSL's rule": flip,
+        "the scanner's axes (right, front, up), as MRtrix has it": axes.T,
+        "the scanner's axes (left, back, up), as DICOM has it": axes.T @ np.diag([-1.0, -1.0, 1.0]),
+    }
+    read = {"fsl": flip, "image": np.eye(3), "scanner": axes.T}[convention]
+    for words, right in to_image.items():
+        found = right @ np.linalg.inv(read)
+        if np.array_equal(found, variant) or np.array_equal(found, -variant):
+            return f": the table seems to follow {words}"
+    return ""
+
+
+def _nearest_axes(affine: Floats) -> Floats:
+    """Give the signed permutation that is nearest to an affine's axes."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    nearest = np.zeros((3, 3))
+    left = np.abs(axes)
+    for _ in range(3):
+        row, column = np.unravel_index(left.argmax(), left.shape)
+        nearest[row, column] = np.sign(axes[row, column])
+        left[row, :], left[:, column] = -1, -1
+    return nearest

@@ -132,7 +132,7 @@ def _each(
 ) -> Finished:
     """Refuse the visits whose files are not clear; prepare the others."""
     tasks: dict[str, tuple[ScanFiles, float]] = {}
-    same = dataset.same_scans()
+    same = dataset.same_scans(visits)
     for visit in visits:
         try:
             if visit.participant in same:

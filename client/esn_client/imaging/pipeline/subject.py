@@ -85,7 +85,7 @@ def prepare_subject(files: ScanFiles, making: Making) -> bool:
         device=making.device,
         tractogram=derivative.tractogram if making.tractograms else None,
     )
-    plain = fit_plainly(made.signal, made.gradients, made.maps.mask)
+    plain = fit_plainly(made.signal, made.gradients, made.maps.mask, slice_axis=scan.slice_axis)
     if not current:
         derivative.page.unlink(missing_ok=True)
         derivative.write(
@@ -128,7 +128,7 @@ def measure_quality(scan: Scan, made: Reconstruction, plain: PlainTensor) -> dic
         "brain_ml": numbers.brain_ml(mask, scan.voxel_size_mm),
         "cut_off_percent": numbers.cut_off_percent(mask, scan.affine),
         "signal_to_noise": numbers.signal_to_noise(scan, mask),
-        "displacement_mm": None if made.displacement_mm is None else float(made.displacement_mm.mean()),
+        **_displacements(made),
         "bad_volumes_percent": plain.bad_volumes_percent,
         "gradient_margin_percent": made.gradient_margin_percent,
         **made.registration,
@@ -137,6 +137,18 @@ def measure_quality(scan: Scan, made: Reconstruction, plain: PlainTensor) -> dic
         "density_percent": 100.0 * made.measures.density,
     }
     return {name: round(value, 6) for name, value in found.items() if value is not None}
+
+
+def _displacements(made: Reconstruction) -> dict[str, float]:
+    """Average the head's displacement, that of its b0s alone, and what eddy currents added."""
+    moved = made.displacement
+    if moved is None:
+        return {}
+    found = {"displacement_mm": float(moved.head_mm.mean())}
+    if len(moved.b0_mm):
+        found["displacement_b0_mm"] = float(moved.b0_mm.mean())
+    weighted = ~made.gradients.is_b0
+    return found | {"eddy_shift_mm": float(moved.eddy_mm[weighted].mean())}
 
 
 def anatomy_of(scan: Scan, made: Reconstruction, plain: PlainTensor, atlas: Atlas) -> Anatomy:
@@ -150,6 +162,6 @@ def anatomy_of(scan: Scan, made: Reconstruction, plain: PlainTensor, atlas: Atla
         fa=made.maps.fa,
         regions=grow_regions(made.labels, atlas, voxel_size_mm=scan.voxel_size_mm, growth_mm=0.0),
         density=made.density,
-        displacement_mm=made.displacement_mm,
+        displacement=made.displacement,
         counts=made.measures.connectome.counts,
     )

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_client.imaging.preprocessing.displacement import Displacement
 from esn_client.imaging.quality.residuals import PlainTensor
 from esn_core.arrays import Floats
 
@@ -25,7 +26,7 @@ class Anatomy:
         Position in the atlas, or -1.
     density : (X, Y, Z)
         Streamlines through each voxel.
-    displacement_mm : (V,) float64 or None
+    displacement : Displacement or None
         None if the scan was not aligned here.
     counts : (R, R) float64
 
@@ -39,5 +40,5 @@ class Anatomy:
     fa: Floats
     regions: NDArray[np.int64]
     density: NDArray[Any]
-    displacement_mm: Floats | None
+    displacement: Displacement | None
     counts: Floats
