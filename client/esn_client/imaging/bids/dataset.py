@@ -43,9 +43,12 @@ class Dataset:
     """
 
     def __init__(self, bids: Path) -> None:
-        if not (bids / "dataset_description.json").is_file():
+        description = bids / "dataset_description.json"
+        if description.is_symlink() and not description.exists():
+            raise DataError(f"{bids}: its files were not fetched; run 'datalad get .' in it first")
+        if not description.is_file():
             raise DataError(f"{bids}: no BIDS dataset; dataset_description.json is missing")
-        if not json_of(bids / "dataset_description.json"):
+        if not json_of(description):
             raise DataError(f"{bids}: no BIDS dataset; dataset_description.json says nothing")
         self.bids = bids.absolute()
         self._series: list[tuple[Visit, BidsFile]] = []
@@ -101,8 +104,8 @@ class Dataset:
 
         A preprocessed scan (``desc-preproc_dwi`` of a derivative dataset) wins over raw ones. Series that
         differ in ``run`` alone are joined, unless their sidecars say that they are warped differently. Of
-        several series, the one with the most diffusion-weighted volumes is taken; b0s without a table are left
-        out. A ready label volume of the visit wins over one of the participant.
+        several series, the one with the most diffusion-weighted volumes is taken; b0s without a table are
+        left out. A ready label volume of the visit wins over one of the participant.
 
         Parameters
         ----------
@@ -165,7 +168,8 @@ class Dataset:
         Returns
         -------
         dict of str to str
-            The other participant, for each participant of `visits` whose scan somebody else has, byte for byte.
+            The other participant, for each participant of `visits` whose scan somebody else has, byte for
+            byte.
 
         """
         scans = [(visit.participant, file.path) for visit, file in self._series]
@@ -182,6 +186,7 @@ class Dataset:
             for file in group:
                 run = self._run(visit, file, generators)
                 if run is None:
+                    self._check_fetched(visit, file.path)
                     without.append(file)
                 else:
                     runs.append(run)
@@ -220,7 +225,6 @@ class Dataset:
 
     def _run(self, visit: Visit, dwi: BidsFile, generators: list[str] | None) -> RunFiles | None:
         """Find what belongs to an image; None where it has neither b-values nor vectors, or b0s alone."""
-        self._check_fetched(visit, dwi.path)
         found = {extension: self._beside(dwi, extension) for extension in BESIDE_IMAGES}
         tables = [paths[0] if (paths := found[extension]) else None for extension in TABLES]
         if tables == [None, None]:

@@ -16,7 +16,8 @@ Owned = tuple[str, Path]
 def same_scans(scans: Iterable[Owned], *, wanted: frozenset[str]) -> dict[str, str]:
     """Find participants whose scan somebody else has too.
 
-    Scans of equal size are told apart by a sample of their bytes; only where that is equal are they read whole.
+    Scans of equal size are told apart by a sample of their bytes; only where that is equal are they read
+    whole.
     What is nobody's of the wanted is compared with nothing.
 
     Parameters

@@ -69,8 +69,8 @@ def read_orientation(header: Nifti1Header, *, name: str) -> Orientation:
     known = {what: affine for what, (affine, code) in forms.items() if code > 0 and affine is not None}
     if not known:
         raise DataError(
-            f"{name}: its header names no orientation (sform_code and qform_code are 0), so nothing tells left "
-            "from right; convert it again from DICOM, and never repair it by hand"
+            f"{name}: its header names no orientation (sform_code and qform_code are 0), so nothing tells "
+            "left from right; convert it again from DICOM, and never repair it by hand"
         )
     for what, affine in known.items():
         _check_grid(affine, f"{name}: the {what}")
@@ -79,8 +79,8 @@ def read_orientation(header: Nifti1Header, *, name: str) -> Orientation:
     off = float(np.abs(size_mm / np.asarray(header.get_zooms()[:3], dtype=np.float64) - 1).max())
     if off > MOST_APART_SHARE:
         raise DataError(
-            f"{name}: voxels of {_by(size_mm)} mm by the {next(iter(known))}, of {_by(header.get_zooms()[:3])} mm "
-            "by pixdim; the two must be equal: convert it again from DICOM"
+            f"{name}: voxels of {_by(size_mm)} mm by the {next(iter(known))}, of "
+            f"{_by(header.get_zooms()[:3])} mm by pixdim; the two must be equal: convert it again from DICOM"
         )
     warnings = []
     if off > EXACT_SHARE:
@@ -100,14 +100,14 @@ def _compare(
     turns = [_axes_of(affine) for affine in (sform, qform)]
     if np.linalg.det(turns[0]) * np.linalg.det(turns[1]) < 0:
         raise DataError(
-            f"{name}: sform ({axes[0]}) and qform ({axes[1]}) have opposite handedness: by one of them left is "
-            "right; convert it again from DICOM, and never repair it by hand"
+            f"{name}: sform ({axes[0]}) and qform ({axes[1]}) have opposite handedness: by one of them "
+            "left is right; convert it again from DICOM, and never repair it by hand"
         )
     apart_deg = float(np.degrees(Rotation.from_matrix(turns[0] @ turns[1].T).magnitude()))
     if apart_deg > MOST_APART_DEG:
         raise DataError(
-            f"{name}: sform ({axes[0]}) and qform ({axes[1]}) are {apart_deg:.0f} degrees apart; an image has "
-            f"one orientation, {MOST_APART_DEG:g} degrees at most are let pass"
+            f"{name}: sform ({axes[0]}) and qform ({axes[1]}) are {apart_deg:.0f} degrees apart; an image "
+            f"has one orientation, {MOST_APART_DEG:g} degrees at most are let pass"
         )
     shift_mm = float(np.linalg.norm((sform - qform)[:3] @ np.append(middle, 1.0)))
     said = []

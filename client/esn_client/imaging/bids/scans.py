@@ -96,7 +96,7 @@ class RunFiles:
 
     @property
     def phase_encoding(self) -> str | None:
-        """The voxel axis along which the image is warped, and its sign, such as ``j-``; None where unknown."""
+        """The voxel axis along which the image is warped, with its sign, as in ``j-``; None where unknown."""
         said = self.metadata.get("PhaseEncodingDirection")
         return said if said in AXES else None
 

@@ -75,16 +75,16 @@ def choose_series(
         run for part in parts if part is not chosen and _same_series(part, chosen, series) for run in part
     ]
     warnings = [
-        f"{run.dwi.name} was left out: it is warped differently ({_warp(run)}; {_warp(chosen[0])} is used), and "
-        "joins only after FSL's topup or QSIPrep"
+        f"{run.dwi.name} was left out: it is warped differently ({_warp(run)}; {_warp(chosen[0])} is "
+        "used), and joins only after FSL's topup or QSIPrep"
         for run in warped
     ]
     unknown = [run for run in chosen if run.phase_encoding is None]
     if len(chosen) > 1 and unknown and not corrected:
         names = ", ".join(run.dwi.name for run in unknown)
         warnings.append(
-            f"{len(chosen)} runs are joined, and no sidecar says in which direction {names} was phase encoded: if "
-            "not all in one, they are warped differently"
+            f"{len(chosen)} runs are joined, and no sidecar says in which direction {names} was phase "
+            "encoded: if not all in one, they are warped differently"
         )
     remarks = [f"{run.dwi.name} was left out: it has fewer directions" for run in others if run not in warped]
     remarks += [
@@ -95,7 +95,7 @@ def choose_series(
 
 
 def _by_warp(runs: Sequence[RunFiles]) -> list[list[RunFiles]]:
-    """Divide the runs of a series into those that are warped alike; the unknown join where nothing speaks against."""
+    """Divide the runs of a series into those that are warped alike."""
     parts: list[list[RunFiles]] = []
     for run in (run for run in runs if run.phase_encoding is not None):
         home = next((part for part in parts if not any(_differ(run, other) for other in part)), None)
@@ -139,7 +139,8 @@ def _too_many(label: str, best: Sequence[Sequence[RunFiles]], most: int) -> str:
         for part in rest
     )
     cure = (
-        "they are warped differently: let FSL's topup or QSIPrep join them and give its derivative, or keep one"
+        "they are warped differently: let FSL's topup or QSIPrep join them and give its derivative, or "
+        "keep one"
         if warped
         else "keep one"
     )
@@ -155,5 +156,6 @@ def _check_b0_series(label: str, path: Path, weighted: int) -> None:
     if 2 * volumes > max(weighted, 2):
         stem = path.name[: path.name.lower().index(".nii")]
         raise DataError(
-            f"{label}: {stem}.bval is missing beside {path.name}; its {volumes} volumes are too many for b0s alone"
+            f"{label}: {stem}.bval is missing beside {path.name}; its {volumes} volumes are too many for "
+            "b0s alone"
         )

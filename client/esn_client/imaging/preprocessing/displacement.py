@@ -13,16 +13,16 @@ from esn_client.imaging.preprocessing.rigid import shift_of, turn_of
 class Displacement:
     """How far the image moved, divided by what moved it.
 
-    Framewise displacement: sum of absolute shifts, and of absolute turns times the radius of the head (Power et
-    al. 2012, NeuroImage 59:2142).
+    Framewise displacement: sum of absolute shifts, and of absolute turns times the radius of the head (Power
+    et al. 2012, NeuroImage 59:2142).
 
     Attributes
     ----------
     head_mm : (V,) float64
         The head, from the volume before; 0 for the first.
     eddy_mm : (V,) float64
-        The part of each volume's movement that is linear in its gradient: eddy currents shift the image, and no
-        head knows the gradient. 0 for b0s.
+        The part of each volume's movement that is linear in its gradient: eddy currents shift the image, and
+        no head knows the gradient. 0 for b0s.
     b0_mm : (B - 1,) float64
         From b0 to b0, where there are no eddy currents.
 

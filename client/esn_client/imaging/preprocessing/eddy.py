@@ -16,8 +16,8 @@ def without_eddy(transforms: NDArray[np.float64], gradients: Gradients, place: P
     """Take out of each weighted volume's movement the part that is linear in its gradient.
 
     Fitted to the steps from one weighted volume to the next, in which a head that wanders does not add up, by
-    least squares with Huber's weights; of each of the six numbers of a movement no more is taken out than stands
-    out of chance (James & Stein 1961, positive part).
+    least squares with Huber's weights; of each of the six numbers of a movement no more is taken out than
+    stands out of chance (James & Stein 1961, positive part).
 
     Parameters
     ----------

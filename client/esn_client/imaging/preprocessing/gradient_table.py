@@ -153,8 +153,8 @@ def read_gradients(
     bad = np.flatnonzero(chosen & (np.abs(lengths - 1) > 0.05))
     if bad.size:
         raise DataError(
-            f"{bvec.name}: volume {bad[0]} has b = {b[bad[0]]:g} and a vector of length {lengths[bad[0]]:.3g}; "
-            "1 is needed"
+            f"{bvec.name}: volume {bad[0]} has b = {b[bad[0]]:g} and a vector of length "
+            f"{lengths[bad[0]]:.3g}; 1 is needed"
         )
     directions = np.where(chosen[:, None], vectors / np.where(lengths > 0, lengths, 1)[:, None], 0.0)
     unique = _count_distinct(directions[chosen])

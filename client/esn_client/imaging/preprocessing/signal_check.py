@@ -1,4 +1,4 @@
-"""Faults of a scan's voxels that a reader of files cannot see: healed where that is safe, else refused by name."""
+"""Faults of a scan's voxels that a reader of files cannot see: healed where that is safe, else refused."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_core.errors import DataError
 
 DEEP_SDS = 5.0
-"""Ringing and interpolation leave negative voxels beside bright edges, most of them within a few sds of the noise."""
+"""Noise reaches no deeper below 0."""
 DEEP_SHARE = 0.1
-"""Of the brightness of the head: beside the skull an edge of several times the brain's brightness undershoots."""
+"""Of the brightness of the head: bright edges, as beside the skull, undershoot."""
 MOST_DEEP = 1e-3
 """So many voxels may be deeply negative; an overflow, a phase image or a wrong offset leaves far more."""
 MOST_HEAD_CUT = 0.01
@@ -45,9 +45,9 @@ def check_signal(
 ) -> SoundSignal:
     """Refuse voxels that no diffusion scan has, and heal those that ordinary steps leave.
 
-    Negative voxels are judged by their depth, not by their number: what lies below 0 by less than the noise, or
-    than an edge's undershoot, counts as 0. NaN counts as 0 where it reaches in from the edge of the image, as
-    what another pipeline never saw.
+    Negative voxels are judged by their depth, not by their number: what lies below 0 by less than the noise,
+    or than an edge's undershoot, counts as 0. NaN counts as 0 where it reaches in from the edge of the
+    image, as what another pipeline never saw.
 
     Parameters
     ----------
@@ -65,8 +65,9 @@ def check_signal(
     Raises
     ------
     DataError
-        Voxels are not finite inside of the image; all are equal; more than one in a thousand is deeply negative;
-        many lie at the ceiling; a volume is empty; or the b0s are no brighter than the weighted volumes.
+        Voxels are not finite inside of the image; all are equal; more than one in a thousand is deeply
+        negative; many lie at the ceiling; a volume is empty; or the b0s are no brighter than the weighted
+        volumes.
 
     """
     if signal.ndim != 4 or not signal.size:
@@ -104,8 +105,8 @@ def check_signal(
 def noise_sd(signal: NDArray[np.float32]) -> float:
     """Estimate the sd of the noise, from second differences along each line of voxels in the median volume.
 
-    Of a straight line they are 0; of noise alone they have six times its variance. Of a normal distribution, the
-    median absolute value is .6745 sd.
+    Of a straight line they are 0; of noise alone they have six times its variance. Of a normal distribution,
+    the median absolute value is .6745 sd.
     """
     sds = []
     for volume in np.moveaxis(signal, 3, 0):
@@ -122,8 +123,9 @@ def _check_depth(signal: NDArray[np.float32], negative: float, name: str) -> Non
     deep = float(np.mean(signal < -floor))
     if deep > MOST_DEEP:
         raise DataError(
-            f"{name}: {negative:.1%} of the voxels are negative, {deep:.1%} by more than {floor:.3g}, as after an "
-            f"overflow of integers or in a phase image; noise and ringing leave at most {MOST_DEEP:.1%} so deep"
+            f"{name}: {negative:.1%} of the voxels are negative, {deep:.1%} by more than {floor:.3g}, as "
+            "after an overflow of integers or in a phase image; noise and ringing leave at most "
+            f"{MOST_DEEP:.1%} so deep"
         )
 
 
@@ -135,8 +137,8 @@ def _without_nan(signal: NDArray[np.float32], name: str) -> tuple[NDArray[np.flo
     unseen = np.isnan(signal)
     outside = unseen.any(axis=3)
     refusal = DataError(
-        f"{name}: {unusable} voxels are NaN or infinite; all must be finite, but for NaN that reaches in from the "
-        "edge of the image"
+        f"{name}: {unusable} voxels are NaN or infinite; all must be finite, but for NaN that reaches in "
+        "from the edge of the image"
     )
     if np.isinf(signal).any() or outside.all():
         raise refusal
@@ -153,8 +155,8 @@ def _without_nan(signal: NDArray[np.float32], name: str) -> tuple[NDArray[np.flo
     cut = float((head & outside).sum() / max(head.sum(), 1))
     if cut > MOST_HEAD_CUT:
         raise DataError(
-            f"{name}: {cut:.0%} of the head is NaN in some volumes and not in others; {MOST_HEAD_CUT:.0%} at most "
-            "may lie outside of the field of view"
+            f"{name}: {cut:.0%} of the head is NaN in some volumes and not in others; {MOST_HEAD_CUT:.0%} "
+            "at most may lie outside of the field of view"
         )
     share = float(outside.mean())
     return np.where(outside[..., None], np.float32(0), signal), [

@@ -13,9 +13,9 @@ from esn_core.errors import DataError
 Convention = Literal["fsl", "image", "scanner"]
 """Which axes a table's vectors follow.
 
-``fsl``: the image's, x negated where the affine's determinant is positive (FSL wiki, FDT user guide: "bvecs use
-the radiological voxel convention"). ``image``: the image's as it is stored, as DIPY reads them and QSIPrep writes
-them. ``scanner``: right, front and up, as in MRtrix's table.
+``fsl``: the image's, x negated where the affine's determinant is positive (FSL wiki, FDT user guide: "bvecs
+use the radiological voxel convention"). ``image``: the image's as it is stored, as DIPY reads them and
+QSIPrep writes them. ``scanner``: right, front and up, as in MRtrix's table.
 """
 LEAST_LENGTH = 0.05
 """A shorter vector is none: converters write 0 where a volume has no direction."""
@@ -36,8 +36,8 @@ class TableFiles:
     convention : 'fsl' or 'image'
         Of the vectors in `bvec`.
     scanner : Path or None
-        MRtrix's table (x y z b in a row, scanner coordinates), where the pipeline wrote one: it is the one that
-        leaves nothing open, and is believed.
+        MRtrix's table (x y z b in a row, scanner coordinates), where the pipeline wrote one: it is the one
+        that leaves nothing open, and is believed.
 
     """
 
@@ -71,14 +71,15 @@ def read_table(
     Raises
     ------
     DataError
-        A file cannot be read, the counts differ, a b-value is negative, or the two tables name other directions.
+        A file cannot be read, the counts differ, a b-value is negative, or the two tables name other
+        directions.
 
     """
     b, vectors = read_b_values(files.bval), _read_vectors(files.bvec)
     if not len(b) == len(vectors) == files.volumes:
         raise DataError(
-            f"{files.bval.name} has {len(b)} b-values, {files.bvec.name} has {len(vectors)} vectors and the image "
-            f"has {files.volumes} volumes; the three must be equal"
+            f"{files.bval.name} has {len(b)} b-values, {files.bvec.name} has {len(vectors)} vectors and "
+            f"the image has {files.volumes} volumes; the three must be equal"
         )
     if (b < 0).any():
         raise DataError(f"{files.bval.name}: b-values must not be negative; the least is {b.min():g}")
@@ -92,8 +93,9 @@ def read_table(
     apart = {name: _apart_deg(believed, other) for name, other in by_convention.items()}
     if min(apart.values()) > MOST_APART_DEG:
         raise DataError(
-            f"{files.scanner.name} and {files.bvec.name} name other directions, {min(apart.values()):.0f} degrees "
-            f"apart or more whether the .bvec follows FSL's rule or the image's axes; keep the right one"
+            f"{files.scanner.name} and {files.bvec.name} name other directions, {min(apart.values()):.0f} "
+            "degrees apart or more whether the .bvec follows FSL's rule or the image's axes; keep the "
+            "right one"
         )
     return b, believed, "scanner"
 

@@ -158,7 +158,7 @@ def overlay_regions(planes: Planes, background: Floats, regions: NDArray[np.int6
 
 
 def draw_motion(displacement: Displacement, is_b0: NDArray[np.bool_], *, limit_mm: float) -> Drawing:
-    """Draw the head's displacement, the mean above which somebody should look, and what eddy currents added."""
+    """Draw the head's displacement, the mean above which to look, and what eddy currents added."""
     displacement_mm, eddy_mm = displacement.head_mm, displacement.eddy_mm
     figure = Figure(figsize=(WIDTH_IN, 2.4), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()

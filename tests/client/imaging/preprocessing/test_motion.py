@@ -5,8 +5,9 @@ import pytest
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from esn_client.imaging.preprocessing.displacement import framewise_displacement
 from esn_client.imaging.preprocessing.gradient_table import Gradients
-from esn_client.imaging.preprocessing.motion import correct_motion, framewise_displacement, turn_gradients
+from esn_client.imaging.preprocessing.motion import correct_motion, turn_gradients
 from esn_client.imaging.preprocessing.rigid import movement_of, shift_of, turn_of
 from esn_core.errors import DataError
 
@@ -143,7 +144,7 @@ def test_a_head_that_holds_still_is_left_alone():
     # A hundredth of a voxel or so, from noise alone.
     assert shift_mm.max() < 0.15
     assert turn_deg.max() < 0.2
-    assert np.median(motion.framewise_displacement_mm) < 0.3
+    assert np.median(motion.displacement.head_mm) < 0.3
 
 
 def test_displacement_adds_shifts_and_turns_on_the_sphere():
