@@ -21,7 +21,7 @@ STAGE_VERSIONS = {
     "gibbs": 2,
     "motion": 2,
     "tensor": 1,
-    "gradients": 1,
+    "gradients": 2,
     "response": 1,
     "fodf": 1,
     "labels": 1,

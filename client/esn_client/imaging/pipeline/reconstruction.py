@@ -55,6 +55,8 @@ class Reconstruction:
         Region indices of the atlas, before they grow.
     gradient_margin_percent : float
         By how much better fibres run on under the gradient table than under any other.
+    gradient_doubt : str
+        In words, where another seems better and the scan is too poor to tell; else empty.
     registration : dict of str to float
         Quality numbers of the registration; none where labels were ready.
     density : (X, Y, Z) uint32
@@ -72,6 +74,7 @@ class Reconstruction:
     response: Response
     labels: NDArray[np.int64]
     gradient_margin_percent: float
+    gradient_doubt: str
     registration: dict[str, float]
     density: NDArray[np.uint32]
     displacement: Displacement | None
@@ -187,6 +190,7 @@ def reconstruct(
         response=response,
         labels=labels,
         gradient_margin_percent=float(checked["margin_percent"]),
+        gradient_doubt=str(checked["doubt"]),
         registration={name: float(number) for name, number in labelled.arrays.items() if name != "labels"},
         density=tracked["density"],
         displacement=displacement,
@@ -249,7 +253,11 @@ def _check_gradients(
     signal: NDArray[np.float32], gradients: Gradients, maps: TensorMaps, scan: Scan
 ) -> Arrays:
     found = check_gradient_table(signal, gradients, maps.mask, scan.affine, convention=scan.convention)
-    return {"margin_percent": np.array(100.0 * found.margin), "pairs": np.array(found.pairs)}
+    return {
+        "margin_percent": np.array(100.0 * found.margin),
+        "pairs": np.array(found.pairs),
+        "doubt": np.array(found.doubt),
+    }
 
 
 def _find_labels(scan: Scan, maps: TensorMaps, atlas: Atlas, stages: Stages, *, inputs: list[str]) -> Stage:

@@ -95,7 +95,7 @@ def prepare_subject(files: ScanFiles, making: Making) -> bool:
                 "PreprocessedBy": files.preprocessed_by,
                 "SeriesLeftOut": [path.relative_to(making.bids).as_posix() for path in files.left_out],
                 "Sides": scan.sides,
-                "Warnings": list(scan.warnings),
+                "Warnings": [*scan.warnings, *([made.gradient_doubt] if made.gradient_doubt else [])],
                 "Remarks": list(scan.remarks),
                 "BrainVoxels": int(made.maps.mask.sum()),
                 "ResponseEigenvalues": [float(f"{v:.6g}") for v in made.response.eigenvalues_mm2_per_s],
