@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from esn_client.imaging.bids.derivatives import MEASURES, Derivative
+from esn_client.imaging.bids.failures import Failure, keep_failure
 from esn_client.imaging.bids.scans import Scan, Visit
 from esn_client.imaging.preprocessing.displacement import Displacement
 from esn_client.imaging.preprocessing.gradient_table import Gradients
@@ -23,7 +24,7 @@ from esn_client.imaging.quality.figures import overlay_regions, region_colours
 from esn_client.imaging.quality.page import draw_page, judge_rows
 from esn_client.imaging.quality.planes import Planes
 from esn_client.imaging.quality.residuals import fit_plainly
-from esn_client.imaging.quality.site_table import robust_z, write_site
+from esn_client.imaging.quality.site_table import read_exclusions, robust_z, write_site
 from esn_client.imaging.quality.wording import WORDINGS
 from esn_client.simulation.presets import SITES
 from esn_core.connectome.atlas import load_atlas
@@ -338,6 +339,38 @@ def test_a_site_has_a_table_and_a_page(site):
     assert "Studies leave 1 out." in page
     assert page.index("sub-004") < page.index("sub-001"), "worst first"
     assert Page(page).fetched == ["sub-003_seg-phantom28_quality.html"], "a link to the visit's own page"
+
+
+def test_visits_that_could_not_be_prepared_come_first_with_their_reason(site):
+    """They are part of the denominator, and studies leave them out, whatever is left of an earlier time."""
+    keep_failure(site, RECIPE, "sub-010_ses-2", Failure("sub-010_ses-2", "DataError", "no <b0>"))
+    keep_failure(site, RECIPE, "sub-005", Failure("sub-005", "OSError", "no space left"))
+    rows = write_site(site, RECIPE, exclude_failed=False)
+    assert len(rows) == 10
+    with (site / "seg-phantom28_quality.tsv").open(encoding="utf-8") as file:
+        table = {row["participant_id"]: row for row in csv.DictReader(file, delimiter="\t")}
+    assert (table["sub-010"]["session_id"], table["sub-010"]["failure"]) == ("ses-2", "DataError: no <b0>")
+    assert (table["sub-010"]["excluded"], table["sub-010"]["connectome_sha256"]) == ("yes", "n/a")
+    assert (table["sub-005"]["failure"], table["sub-005"]["excluded"]) == ("OSError: no space left", "yes")
+    assert table["sub-001"]["failure"] == "n/a"
+    page = (site / "seg-phantom28_quality.html").read_text()
+    assert "10 visits" in page
+    assert "1 fail, 2 could not be prepared." in page
+    assert "DataError: no &lt;b0&gt;" in page
+    assert page.index("sub-005") < page.index("sub-010") < page.index("sub-004") < page.index("sub-001")
+    assert read_exclusions(site, RECIPE) == {Visit("sub-005", None)}, "who has no connectome is nobody's"
+    keep_failure(site, RECIPE, "sub-005", None)
+    assert len([row for row in write_site(site, RECIPE, exclude_failed=False) if row.failure]) == 1
+
+
+def test_a_site_where_everybody_failed_has_a_page(tmp_path):
+    keep_failure(tmp_path, RECIPE, "sub-001", Failure("sub-001", "DataError", "no b0"))
+    (tmp_path / "sub-002_seg-phantom28_failure.json").write_text("{")
+    rows = write_site(tmp_path, RECIPE, exclude_failed=False)
+    assert [row.failure for row in rows] == [
+        "DataError: no b0",
+        "DataError: sub-002_seg-phantom28_failure.json cannot be read; prepare the visit again",
+    ]
 
 
 def test_a_site_without_prepared_visits_is_told_what_to_do(tmp_path):
