@@ -19,7 +19,7 @@ def texts(command, path):
 
 @pytest.mark.parametrize("app", [client, server])
 def test_no_word_of_a_help_text_is_taken_for_a_style(app):
-    """In square brackets, rich looks for styles and swallows what it finds: they are written as \\\\[ there."""
+    """In square brackets rich looks for styles, and swallows what it finds, unless a backslash is before."""
     found = dict(texts(typer.main.get_command(app), "program"))
     assert len(found) > 40
     swallowed = {
