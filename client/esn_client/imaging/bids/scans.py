@@ -14,7 +14,7 @@ from esn_client.imaging.preprocessing.gradient_table import (
     B0_MAX_S_PER_MM2,
     Gradients,
     Shell,
-    b0_max_of,
+    count_weighted,
     read_gradients,
 )
 from esn_client.imaging.preprocessing.signal_check import check_signal
@@ -115,10 +115,9 @@ class RunFiles:
     def count_weighted(self) -> int:
         """Count the diffusion-weighted volumes; a table that cannot be read has none."""
         try:
-            b = read_b_values(self.bval)
+            return count_weighted(read_b_values(self.bval))
         except DataError:
             return 0
-        return int((b > b0_max_of(b)).sum())
 
 
 @dataclass(frozen=True)

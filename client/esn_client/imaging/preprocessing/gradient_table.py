@@ -19,6 +19,9 @@ SHELL_WIDTH = 0.1
 LEAST_THIRD_DIMENSION = 0.02
 """The least eigenvalue of the mean of g g^T: 1/3 for directions all around, 0 for directions in a plane."""
 
+LEAST_DIRECTIONS = 6
+"""Of a tensor: no diffusion scan has fewer weighted volumes."""
+
 BUnit = Literal["s/mm2", "ms/um2", "s/m2"]
 # Largest b-values that people use, in s/mm2, in each unit; the ranges do not meet.
 B_UNITS: dict[BUnit, tuple[float, float, float]] = {
@@ -60,6 +63,17 @@ def b0_max_of(b_values_s_per_mm2: NDArray[np.float64]) -> float:
     """Give the b-value up to which the volumes of a scan count as not diffusion weighted."""
     lowest = float(b_values_s_per_mm2.min(initial=np.inf))
     return B0_MAX_S_PER_MM2 if lowest <= B0_MAX_S_PER_MM2 else B0_ALONE_MAX_S_PER_MM2
+
+
+def count_weighted(b_values: NDArray[np.float64]) -> int:
+    """Count diffusion-weighted volumes by their b-values, in whatever unit; b0s alone have none."""
+    largest = float(b_values.max(initial=0))
+    for unit, (least, most, factor) in B_UNITS.items():
+        # A b0 series may have b-values of a few s/mm2, which look like ms/um2.
+        if least <= largest <= most and (unit != "ms/um2" or (b_values >= least).sum() >= LEAST_DIRECTIONS):
+            b = b_values * factor
+            return int((b > b0_max_of(b)).sum())
+    return 0
 
 
 def coefficients_of_order(sh_order_max: int) -> int:

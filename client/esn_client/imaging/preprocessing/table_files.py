@@ -161,7 +161,9 @@ def _read_numbers(path: Path) -> NDArray[np.float64]:
         content = path.read_bytes()
         wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = content.decode("utf-16" if wide else "utf-8-sig")
-        rows = text.replace(",", " ").replace(";", " ").splitlines()
+        rows = text.replace(",", " ").replace(";", " ").split("\n")
+        if not text.strip():
+            raise ValueError("it is empty")
         return np.loadtxt(rows, dtype=np.float64, ndmin=2)
     except (OSError, ValueError) as error:
         raise DataError(f"{path.name}: not a table of numbers: {error}") from None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from esn_client.imaging.preprocessing.gradient_table import read_gradients
+from esn_client.imaging.preprocessing.gradient_table import count_weighted, read_gradients
 from esn_client.imaging.preprocessing.table_files import TableFiles
 from esn_core.errors import DataError
 
@@ -154,6 +154,22 @@ def test_directions_in_a_plane_are_refused(tmp_path):
     flat = np.column_stack([np.cos(angle), np.sin(angle), np.zeros(20)])
     with pytest.raises(DataError, match="all directions lie near one plane"):
         read(tmp_path, [0.0] + [1000.0] * 20, np.vstack([np.zeros(3), flat]))
+
+
+@pytest.mark.parametrize(
+    ("b", "weighted"),
+    [
+        ([0, 0, 5, 5], 0),
+        ([0.0], 0),
+        ([0, *[1000] * 7], 7),
+        ([0, *[1.0] * 7], 7),
+        ([0, *[1e9] * 7], 7),
+        ([60, *[1000] * 7], 7),
+        ([0, 60, *[1000] * 7], 8),
+    ],
+)
+def test_weighted_volumes_are_counted_in_any_unit(b, weighted):
+    assert count_weighted(np.array(b, dtype=float)) == weighted
 
 
 def test_files_that_were_exchanged_are_refused(tmp_path, table):
