@@ -4,10 +4,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from esn_client.imaging.bids.duplicates import same_scans
 from esn_client.imaging.bids.files import BidsFile, datasets_of, files_of, is_label, nearest_above
+from esn_client.imaging.bids.images import shape_of
 from esn_client.imaging.bids.scans import RunFiles, ScanFiles, Visit, json_of
 from esn_client.imaging.bids.series import choose_series
+from esn_client.imaging.preprocessing.table_files import read_b_values
 from esn_core.errors import DataError
 
 IMAGES = (".nii.gz", ".nii")
@@ -227,6 +231,8 @@ class Dataset:
         """Find what belongs to an image; None where it has neither b-values nor vectors, or b0s alone."""
         found = {extension: self._beside(dwi, extension) for extension in BESIDE_IMAGES}
         tables = [paths[0] if (paths := found[extension]) else None for extension in TABLES]
+        if tables[0] is not None and self._is_anothers(dwi, tables[0]):
+            tables = [None, None]
         if tables == [None, None]:
             return None
         scanner = found[SCANNER_TABLE][:1] if generators else []
@@ -252,6 +258,16 @@ class Dataset:
             sidecars=tuple(found[SIDECAR]),
             metadata=metadata,
         )
+
+    def _is_anothers(self, dwi: BidsFile, bval: Path) -> bool:
+        """Tell whether an inherited table is that of a much longer series: a few b0s beside it have none."""
+        if bval.name.lower() == f"{dwi.stem}.bval".lower():
+            return False
+        shape = shape_of(dwi.path)
+        try:
+            return shape is not None and 2 * int(np.prod(shape[3:])) < len(read_b_values(bval))
+        except DataError:
+            return False
 
     def _beside(self, dwi: BidsFile, extension: str) -> list[Path]:
         """List the files of an extension that hold for an image: the one of its name, then those above."""
@@ -290,7 +306,7 @@ def _visit_of(file: BidsFile) -> Visit:
 
 
 def _generators(dataset: Path) -> list[str]:
-    """Say which pipelines wrote a derivative dataset, the first one first."""
+    """Say which pipelines wrote a derivative dataset, the first one first; else what its directory is called."""
     made = json_of(dataset / "dataset_description.json").get("GeneratedBy")
     parts = [part for part in made if isinstance(part, dict)] if isinstance(made, list) else []
     names = [" ".join(str(part[key]) for key in ("Name", "Version") if key in part) for part in parts]

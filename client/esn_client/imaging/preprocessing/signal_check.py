@@ -13,6 +13,8 @@ DEEP_SDS = 5.0
 """Noise reaches no deeper below 0."""
 DEEP_SHARE = 0.1
 """Of the brightness of the head: bright edges, as beside the skull, undershoot."""
+MOST_NOISE = 0.5
+"""Of the brightness of the head: what differs by more from voxel to voxel is no noise, but a phase image."""
 MOST_DEEP = 1e-3
 """So many voxels may be deeply negative; an overflow, a phase image or a wrong offset leaves far more."""
 MOST_HEAD_CUT = 0.01
@@ -119,7 +121,7 @@ def _check_depth(signal: NDArray[np.float32], negative: float, name: str) -> Non
     """Refuse negative voxels that no ordinary step leaves."""
     bright = signal[signal > 0]
     head = float(bright[bright > bright.mean()].mean()) if bright.size else 0.0
-    floor = max(DEEP_SDS * noise_sd(signal), DEEP_SHARE * head)
+    floor = min(max(DEEP_SDS * noise_sd(signal), DEEP_SHARE * head), MOST_NOISE * head)
     deep = float(np.mean(signal < -floor))
     if deep > MOST_DEEP:
         raise DataError(
