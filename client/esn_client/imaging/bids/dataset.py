@@ -2,29 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from esn_client.imaging.bids.companions import Companions
 from esn_client.imaging.bids.duplicates import same_scans
-from esn_client.imaging.bids.files import BidsFile, datasets_of, files_of, is_label, nearest_above
-from esn_client.imaging.bids.images import shape_of
+from esn_client.imaging.bids.files import BidsFile, datasets_of, files_of, is_label
 from esn_client.imaging.bids.scans import RunFiles, ScanFiles, Visit, json_of
 from esn_client.imaging.bids.series import choose_series
-from esn_client.imaging.preprocessing.table_files import read_b_values
 from esn_core.errors import DataError
 
 IMAGES = (".nii.gz", ".nii")
 JOINED = "run"
 """Series that differ in this entity alone are one acquisition, cut in pieces."""
-TABLES = (".bval", ".bvec")
-SCANNER_TABLE = ".b"
-SIDECAR = ".json"
-BESIDE_IMAGES = (*TABLES, SCANNER_TABLE, SIDECAR)
-BY_IMAGE_AXES = "qsiprep"
-"""The pipeline whose b-vectors follow the image's axes; all others are taken to follow FSL's rule."""
-POINTERS = (b"/annex/objects/", b"version https://git-lfs")
-"""How a file begins that stands for content which is elsewhere."""
 
 
 class Dataset:
@@ -57,11 +45,10 @@ class Dataset:
         self.bids = bids.absolute()
         self._series: list[tuple[Visit, BidsFile]] = []
         self._labels: list[tuple[Visit, BidsFile]] = []
-        self._tables: dict[str, list[BidsFile]] = {extension: [] for extension in BESIDE_IMAGES}
+        self._companions = Companions(self.bids)
         files = (file for dataset in datasets_of(self.bids) for file in files_of(dataset))
         for file in sorted(files, key=lambda file: str(file.path)):
-            if file.suffix == "dwi" and file.extension in BESIDE_IMAGES:
-                self._tables[file.extension].append(file)
+            self._companions.add(file)
             if file.extension in IMAGES and "sub" in file.entities:
                 if file.suffix == "dwi":
                     self._series.append((_visit_of(file), file))
@@ -143,14 +130,12 @@ class Dataset:
         if len(sources) > 1:
             names = ", ".join(sorted(source.name for source in sources))
             raise DataError(f"{visit.label}: several datasets hold a preprocessed scan ({names}); keep one")
-        generators = _generators(sources.pop()) if sources else None
+        generators = _generators(sources.pop()) if sources else []
         series, without_table = self._tabled(visit, preprocessed or raw, generators)
-        choice = choose_series(
-            visit.label, series, without_table=without_table, corrected=generators is not None
-        )
+        choice = choose_series(visit.label, series, without_table=without_table, corrected=bool(generators))
         labels = self._labels_of(visit, segmentation)
         for path in (*(path for run in choice.runs for path in run.paths), *([labels] if labels else [])):
-            self._check_fetched(visit, path)
+            self._companions.check_fetched(path, label=visit.label)
         return ScanFiles(
             visit=visit,
             runs=choice.runs,
@@ -180,7 +165,7 @@ class Dataset:
         return same_scans(scans, wanted=frozenset(visit.participant for visit in visits))
 
     def _tabled(
-        self, visit: Visit, files: Iterable[BidsFile], generators: list[str] | None
+        self, visit: Visit, files: Iterable[BidsFile], generators: list[str]
     ) -> tuple[list[list[RunFiles]], list[Path]]:
         """Find the tables of each series; tell which images have none."""
         series: list[list[RunFiles]] = []
@@ -188,9 +173,9 @@ class Dataset:
         for group in self._series_of(visit, files).values():
             runs = []
             for file in group:
-                run = self._run(visit, file, generators)
+                run = self._companions.run_of(file, label=visit.label, generators=generators)
                 if run is None:
-                    self._check_fetched(visit, file.path)
+                    self._companions.check_fetched(file.path, label=visit.label)
                     without.append(file)
                 else:
                     runs.append(run)
@@ -227,67 +212,6 @@ class Dataset:
             )
         return wanted
 
-    def _run(self, visit: Visit, dwi: BidsFile, generators: list[str] | None) -> RunFiles | None:
-        """Find what belongs to an image; None where it has neither b-values nor vectors, or b0s alone."""
-        found = {extension: self._beside(dwi, extension) for extension in BESIDE_IMAGES}
-        tables = [paths[0] if (paths := found[extension]) else None for extension in TABLES]
-        if tables[0] is not None and self._is_anothers(dwi, tables[0]):
-            tables = [None, None]
-        if tables == [None, None]:
-            return None
-        scanner = found[SCANNER_TABLE][:1] if generators else []
-        by_axes = any(name.lower().startswith(BY_IMAGE_AXES) for name in generators or ())
-        metadata: dict[str, Any] = {}
-        for path in (*filter(None, tables), *scanner, *found[SIDECAR]):
-            self._check_fetched(visit, path)
-        for path in reversed(found[SIDECAR]):
-            metadata |= json_of(path)
-        bval, bvec = tables
-        if bval is not None and bvec is None and not RunFiles(dwi.path, bval, bval).count_weighted():
-            return None
-        if bval is None or bvec is None:
-            missing = TABLES[tables.index(None)]
-            raise DataError(f"{visit.label}: {dwi.stem}{missing} is missing beside {dwi.path.name}")
-        return RunFiles(
-            dwi.path,
-            bval,
-            bvec,
-            scanner=scanner[0] if scanner else None,
-            convention="image" if by_axes else "fsl",
-            direction=dwi.entities.get("dir"),
-            sidecars=tuple(found[SIDECAR]),
-            metadata=metadata,
-        )
-
-    def _is_anothers(self, dwi: BidsFile, bval: Path) -> bool:
-        """Tell whether an inherited table is that of a much longer series: a few b0s beside it have none."""
-        if bval.name.lower() == f"{dwi.stem}.bval".lower():
-            return False
-        shape = shape_of(dwi.path)
-        try:
-            return shape is not None and 2 * int(np.prod(shape[3:])) < len(read_b_values(bval))
-        except DataError:
-            return False
-
-    def _beside(self, dwi: BidsFile, extension: str) -> list[Path]:
-        """List the files of an extension that hold for an image: the one of its name, then those above."""
-        known = self._tables[extension]
-        own = [file.path for file in known if file.path.parent == dwi.path.parent and file.stem == dwi.stem]
-        return list(dict.fromkeys(own + [file.path for file in nearest_above(dwi, known)]))
-
-    def _check_fetched(self, visit: Visit, path: Path) -> None:
-        """Refuse a file that stands for content which git-annex or git-lfs has elsewhere."""
-        try:
-            with path.open("rb") as file:
-                there = not file.read(40).startswith(POINTERS)
-        except OSError:
-            there = not path.is_symlink()  # what cannot be read for another reason is told where it is read
-        if not there:
-            raise DataError(
-                f"{visit.label}: the content of {path.name} is not here, only a link to it; run 'datalad get "
-                f"{path.relative_to(self.bids).as_posix()}' in the dataset first"
-            )
-
     def _labels_of(self, visit: Visit, segmentation: str) -> Path | None:
         found = [(v, file.path) for v, file in self._labels if file.entities.get("seg") == segmentation]
         for wanted in (visit, Visit(visit.participant, None)):
@@ -306,7 +230,7 @@ def _visit_of(file: BidsFile) -> Visit:
 
 
 def _generators(dataset: Path) -> list[str]:
-    """Say which pipelines wrote a derivative dataset, the first one first; else what its directory is called."""
+    """Say which pipelines wrote a derivative dataset, the first one first; else its directory's name."""
     made = json_of(dataset / "dataset_description.json").get("GeneratedBy")
     parts = [part for part in made if isinstance(part, dict)] if isinstance(made, list) else []
     names = [" ".join(str(part[key]) for key in ("Name", "Version") if key in part) for part in parts]
