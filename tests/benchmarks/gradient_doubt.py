@@ -1,4 +1,4 @@
-"""How sure the test of a gradient table is: few and badly spread directions of the real subject, thick slices.
+"""How sure the test of a gradient table is: few, badly spread directions of the real subject, thick slices.
 
 Each line is one table that is right, and two that are wrong: by what ratio the best of 23 other tables fits
 better, and how many of the jackknife's standard errors that is.
@@ -37,7 +37,7 @@ def measure(signal, gradients, mask, affine):
     """Give the best other table's log ratio and the jackknife's standard error."""
     size_mm = np.linalg.norm(affine[:3, :3], axis=0)
     fitted = gradient_check._principal_directions(signal, gradients, mask)
-    found, _ = gradient_check._coherences(fitted, size_mm)
+    _, found, _ = gradient_check._compare(fitted, size_mm)
     best = 1 + int(np.argmax(found[1:]))
     error = gradient_check._standard_error(signal, gradients, fitted, size_mm, best)
     return float(np.log(found[best] / found[0])), error

@@ -124,8 +124,9 @@ def _check_depth(signal: NDArray[np.float32], negative: float, name: str) -> Non
     floor = min(max(DEEP_SDS * noise_sd(signal), DEEP_SHARE * head), MOST_NOISE * head)
     deep = float(np.mean(signal < -floor))
     if deep > MOST_DEEP:
+        words = f"{float(f'{floor:.3g}'):g}"
         raise DataError(
-            f"{name}: {negative:.1%} of the voxels are negative, {deep:.1%} by more than {floor:.3g}, as "
+            f"{name}: {negative:.1%} of the voxels are negative, {deep:.1%} by more than {words}, as "
             "after an overflow of integers or in a phase image; noise and ringing leave at most "
             f"{MOST_DEEP:.1%} so deep"
         )
