@@ -155,8 +155,8 @@ def _fit(voxels: NDArray[np.float32], gradients: Gradients, *, brightest: float)
 def _compare(directions: Floats, size_mm: Floats) -> tuple[Floats, Floats, int]:
     """Give the (24,) coherence under each variant, how much that is beside chance, and the number of pairs.
 
-    Chance is what it would be if each voxel's neighbours, on all sides, had its own direction. In voxels that
-    are no cubes, some directions find more of a line near them than others do, and a variant that turns fibres
+    Chance is what it would be if each voxel's neighbours, on all sides, had its own direction. In voxels
+    that are no cubes some directions have more lines near them than others, and a variant that turns fibres
     there gains by it; in cubes chance is the same for all.
     """
     first, second, lines = _neighbours(directions, size_mm)
@@ -169,7 +169,7 @@ def _compare(directions: Floats, size_mm: Floats) -> tuple[Floats, Floats, int]:
 
 
 def _chance(directions: Floats, size_mm: Floats) -> Floats:
-    """Give the (24,) mean over voxels and lines to neighbours of how far a fibre points along them, squared."""
+    """Give the (24,) mean over voxels, and lines to all neighbours, of the coherence with a like neighbour."""
     lines = np.array([offset for offset in product((-1, 0, 1), repeat=3) if offset > (0, 0, 0)]) * size_mm
     lines = lines / np.linalg.norm(lines, axis=1, keepdims=True)
     used = directions[np.any(directions, axis=3)]
