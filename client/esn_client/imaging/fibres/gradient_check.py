@@ -169,7 +169,7 @@ def _compare(directions: Floats, size_mm: Floats) -> tuple[Floats, Floats, int]:
 
 
 def _chance(directions: Floats, size_mm: Floats) -> Floats:
-    """Give the (24,) mean over voxels, and lines to all neighbours, of the coherence with a like neighbour."""
+    """Give the (24,) mean over voxels, and lines to all neighbours, of the coherence with its like."""
     lines = np.array([offset for offset in product((-1, 0, 1), repeat=3) if offset > (0, 0, 0)]) * size_mm
     lines = lines / np.linalg.norm(lines, axis=1, keepdims=True)
     used = directions[np.any(directions, axis=3)]
