@@ -93,12 +93,20 @@ def version_in(content: object) -> int | None:
 
 PROTOCOL = Format(
     "protocol",
-    version=1,
+    version=2,
     oldest=1,
     raised_when=(
         "a setting is added, removed or means something else. The number is part of what is signed, so a "
-        "protocol keeps its hash only while its format stays"
+        "protocol keeps its hash only while its format stays; see esn_core/protocol/newer_settings.py. "
+        "2: what came after the first releases; it has not been released yet, and may still be added to"
     ),
+)
+
+CANDIDATES = Format(
+    "candidates",
+    version=1,
+    oldest=1,
+    raised_when="a field of a list of candidates changes: a protocol takes all of it over",
 )
 
 MESSAGE = Format(
@@ -164,4 +172,4 @@ PROGRESS = Format(
     raised_when="any field of progress.json changes: the file is read whole or not at all",
 )
 
-FORMATS = (PROTOCOL, MESSAGE, LEDGER, DERIVATIVE, KIT, RESULT, RUN, PROGRESS)
+FORMATS = (PROTOCOL, CANDIDATES, MESSAGE, LEDGER, DERIVATIVE, KIT, RESULT, RUN, PROGRESS)

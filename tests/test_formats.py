@@ -1,6 +1,7 @@
 """Each format: files of every version are read, a newer one is refused in words, and so is what is none."""
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from esn_client.imaging.bids.scans import Visit
 from esn_client.site.centre_kit import read_kit
 from esn_core.errors import ConfigError, DataError, EsnError, LedgerError, ProtocolError, StudyError
 from esn_core.formats import (
+    CANDIDATES,
     DERIVATIVE,
     FORMATS,
     KIT,
@@ -37,6 +39,7 @@ from esn_core.messages.answer import Answer
 from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.protocol.signature import load_signed
+from esn_core.severity_network.candidate_list import CandidateList, read_candidates
 from esn_server.report.result import StudyResult, read_result
 from esn_server.run.checkpoints import RunStore
 from esn_server.run.progress import RunProgress, read_progress
@@ -74,7 +77,7 @@ def set_in_json(name):
 
 
 def set_in_toml(path, version):
-    path.write_text(f"unheard_of = 1\n{path.read_text().replace('format = 1', f'format = {version}')}")
+    path.write_text(f"unheard_of = 1\n{re.sub('format = [0-9]+', f'format = {version}', path.read_text())}")
 
 
 def set_in_database(path, version):
@@ -108,6 +111,7 @@ class Kind:
 
 KINDS = {
     "protocol": Kind(PROTOCOL, lambda p: load_signed(p, PUBLIC), set_in_toml, ProtocolError, "toml"),
+    "candidates": Kind(CANDIDATES, read_candidates, set_in_toml, ConfigError, "toml"),
     "kit": Kind(KIT, read_kit, set_in_toml, ProtocolError, "toml"),
     "question": Kind(
         MESSAGE,
@@ -150,10 +154,18 @@ def test_each_format_has_a_rule_and_is_held_to_files():
 
 
 @pytest.mark.parametrize(
-    ("model", "known"), [(Protocol, PROTOCOL), (SiteKit, KIT), (StudyResult, RESULT), (RunProgress, PROGRESS)]
+    ("model", "known"),
+    [
+        (Protocol, PROTOCOL),
+        (CandidateList, CANDIDATES),
+        (SiteKit, KIT),
+        (StudyResult, RESULT),
+        (RunProgress, PROGRESS),
+    ],
 )
-def test_a_model_takes_the_version_in_the_table(model, known):
-    assert model.model_json_schema()["properties"]["format"]["const"] == known.version
+def test_a_model_takes_the_versions_in_the_table(model, known):
+    said = model.model_json_schema()["properties"]["format"]
+    assert said.get("enum", [said.get("const")]) == list(range(known.oldest, known.version + 1))
 
 
 @pytest.mark.parametrize(("name", "version"), VERSIONS)

@@ -25,6 +25,7 @@ from esn_core.protocol import consistency
 from esn_core.protocol.analyses import Analyses
 from esn_core.protocol.data_dictionary import Column, Phenotype
 from esn_core.protocol.imaging_recipe import ImagingRecipe
+from esn_core.protocol.newer_settings import canonical_content, newer_setting
 from esn_core.protocol.phases import Asked, PlannedPhase, planned_phases
 from esn_core.protocol.rules import (
     CohortRules,
@@ -42,7 +43,8 @@ from esn_core.system.toml_file import Table, read_toml
 class Protocol(Table):
     """One study, complete."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
+    """Drafts are written in the newest; a signed protocol keeps the meaning and the hash of its own."""
     study: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
     simulated: StrictBool
     """Whether every child of the study is simulated."""
@@ -65,17 +67,42 @@ class Protocol(Table):
     """By the centre; a draft has none."""
 
     # Validators of fields, not of the whole: they complain even where another field has a fault.
+    @field_validator("*")
+    @classmethod
+    def _belongs_to_the_format(cls, value: object, info: ValidationInfo) -> object:
+        name = info.field_name
+        if name is not None and "format" in info.data:
+            _complain(list(newer_setting(info.data["format"], cls.model_fields[name], value, name)))
+        return value
+
     @field_validator("roster")
     @classmethod
     def _nobody_twice(cls, roster: tuple[RosterEntry, ...]) -> tuple[RosterEntry, ...]:
         _complain(consistency.listed_twice(roster))
         return roster
 
+    @field_validator("imaging")
+    @classmethod
+    def _heads_are_theirs(cls, imaging: ImagingRecipe, info: ValidationInfo) -> ImagingRecipe:
+        if "simulated" in info.data:
+            _complain(consistency.simulated_heads(imaging, simulated=info.data["simulated"]))
+        return imaging
+
+    @field_validator("cohort")
+    @classmethod
+    def _cohort_is_of_the_format(cls, rules: CohortRules, info: ValidationInfo) -> CohortRules:
+        if "format" in info.data:
+            _complain(consistency.outdated(rules, version=info.data["format"]))
+        return rules
+
     @field_validator("severity_network")
     @classmethod
-    def _listed_regions_exist(cls, rules: SelectionRules, info: ValidationInfo) -> SelectionRules:
+    def _public_numbers_exist(cls, rules: SelectionRules, info: ValidationInfo) -> SelectionRules:
         if "imaging" in info.data:
             _complain(consistency.unknown_regions(rules, info.data["imaging"]))
+        if {"imaging", "cohort", "simulated"} <= info.data.keys():
+            simulated, imaging = info.data["simulated"], info.data["imaging"]
+            _complain(consistency.missing_template(info.data["cohort"], rules, imaging, simulated=simulated))
         return rules
 
     @field_validator("analyses")
@@ -95,7 +122,9 @@ class Protocol(Table):
             if "simulated" in info.data:
                 simulated = info.data["simulated"]
                 _complain(consistency.bare_sums(privacy, analyses, simulated=simulated))
-            _complain(consistency.unfit_shares(privacy, training, analyses))
+            voting = "severity_network" in info.data and info.data["severity_network"].candidates == "votes"
+            _complain(consistency.unfit_votes(privacy, analyses, voting=voting))
+            _complain(consistency.unfit_shares(privacy, training, analyses, voting=voting))
         return privacy
 
     @field_validator("rounds")
@@ -121,7 +150,8 @@ class Protocol(Table):
     @cached_property
     def canonical(self) -> bytes:
         """All that the protocol says, in one form; the signature is no part of it."""
-        content = self.model_dump(mode="json", exclude={"signature"})
+        content = canonical_content(self)
+        del content["signature"]
         return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
     @cached_property
@@ -138,8 +168,14 @@ class Protocol(Table):
                 local_steps=self.training.local_steps,
                 combat=self.cohort.harmonisation == "combat",
                 analyses=self.analyses,
+                votes=self.voting,
             )
         )
+
+    @property
+    def voting(self) -> bool:
+        """Whether the sites vote on candidates, and nothing else is asked."""
+        return self.severity_network.candidates == "votes"
 
     def minimum(self, children: Children) -> int:
         """Return how many children of a split a site needs to take part."""
@@ -147,8 +183,11 @@ class Protocol(Table):
         return max(self.cohort.minimum_children, network.minimum_children if network is not None else 0)
 
     @cached_property
-    def template(self) -> Template:
-        """The public template of the atlas; `ConfigError` where none ships for children like these."""
+    def template(self) -> Template | None:
+        """The public template of the atlas; None where nothing of the protocol asks for one."""
+        asks = ("template", "modules")
+        if self.cohort.harmonisation == "site-controls" and self.severity_network.candidates not in asks:
+            return None
         return load_template(self.imaging.atlas, simulated=self.simulated)
 
     @cached_property
@@ -156,7 +195,13 @@ class Protocol(Table):
         """The edges that may belong to the severity network: a question has so many weights."""
         rules = self.severity_network
         atlas = load_atlas(self.imaging.atlas)
-        return candidates_of(rules.candidates, atlas, self.template, pairs=rules.pairs)
+        present = None if self.template is None else self.template.present
+        return candidates_of(rules.candidates, atlas, present, pairs=rules.pairs)
+
+    @property
+    def template_sha256(self) -> str:
+        """Hash of the public template, which is compared at roll call; zeros where there is none."""
+        return "0" * 64 if self.template is None else self.template.sha256
 
     @property
     def sites(self) -> tuple[str, ...]:

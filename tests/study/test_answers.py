@@ -115,14 +115,9 @@ def ask_for(make_consortium, more_sites):
     """A function that asks a hospital of exact sums for a phase, with given arrays and round."""
 
     def prepare(phase):
-        consortium = make_consortium(
-            exact=True,
-            trust="secure-sum",
-            sites=SITES,
-            analyses=ANALYSES,
-            phenotypes=PHENOTYPES,
-            **OTHERWISE.get(phase, {}),
-        )
+        everything = {"exact": True, "analyses": ANALYSES, "phenotypes": PHENOTYPES}
+        asked = {"votes": True} if phase == "votes" else {**everything, **OTHERWISE.get(phase, {})}
+        consortium = make_consortium(trust="secure-sum", sites=SITES, **asked)
         study = Study("north", consortium.protocol, consortium.cohorts["north"], "cpu")
 
         def ask_one(arrays, *, round_=0):
@@ -209,7 +204,7 @@ def test_a_site_with_an_empty_split_refuses_as_one_with_few_children(make_consor
 def arrays_of_full(weights, phase):
     from esn_core.connectome.template import load_template
 
-    edges = np.ones(int(load_template("phantom-28").present.sum()))
+    edges = np.ones(int(load_template("phantom-28", simulated=True).present.sum()))
     extra = {"calibration": [0.0, 1.0]} if phase == "evaluation" else {}
     return {"weights": weights, "edge_weights": edges, **extra}
 

@@ -37,6 +37,7 @@ from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.association import CENTRE, association_release, association_rows, centre_rows
 from esn_core.severity_network.selection import masked_input
+from esn_core.severity_network.votes import votes_release, votes_rows
 from esn_core.statistics.agreement import EVALUATION, evaluation_rows
 from esn_core.statistics.matching import COHORT, cohort_rows
 from esn_core.statistics.recalibration import CALIBRATION, calibration_rows
@@ -134,12 +135,19 @@ def roll_call(study: Study, ledger: LedgerMark, ledger_seen: LedgerMark) -> Site
         software={name: version(name) for name in _REPORTED_SOFTWARE},
         recipe_sha256=imaging.sha256,
         atlas_sha256=load_atlas(imaging.atlas).sha256,
-        template_sha256=study.protocol.template.sha256,
+        template_sha256=study.protocol.template_sha256,
         cohort_band=size_band(len(cohort.training.participants) + len(cohort.held_out.participants)),
         ledger=ledger,
         ledger_seen=ledger_seen,
         said_at=datetime.datetime.now(datetime.UTC),
     )
+
+
+def votes(_question: Question, study: Study) -> Rows:
+    """Vote for the edges that nearly all of this site's controls have."""
+    strengths = study.cohort.control_strengths
+    labels = study.cohort.people.others.get("control", ())
+    return Rows(votes_release(strengths.shape[1]), votes_rows(strengths), labels)
 
 
 def cohort(_question: Question, study: Study) -> Rows:
@@ -237,6 +245,7 @@ def rows_of(question: Question, study: Study) -> Rows:
 
 
 ROWS: Mapping[PhaseName, Callable[[Question, Study], Rows]] = {
+    "votes": votes,
     "cohort": cohort,
     "combat": combat.sums,
     "centre": centre,

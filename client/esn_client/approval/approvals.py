@@ -17,6 +17,7 @@ from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.policy import violations
 from esn_client.site.settings import SiteSettings
 from esn_client.site.state import own_entry
+from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ProtocolError
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import load_signed, require_current, today_utc
@@ -60,13 +61,13 @@ class Approvals:
             The protocol cannot be used, is not signed by the centre, has expired, asks for more than this
             site allows, or does not list the site with the keys it has.
         ConfigError
-            This version ships no such atlas or template.
+            This version ships no such atlas.
 
         """
         signed = load_signed(path, self._key)
         protocol = signed.protocol
         require_current(protocol, self._today())
-        _ = protocol.template  # refuses an atlas without one
+        load_atlas(protocol.imaging.atlas)  # refuses one that this version does not have
         _check_roster(self._settings, protocol)
         forbidden = violations(self._settings.limits, protocol)
         if forbidden:

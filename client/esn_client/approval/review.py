@@ -1,6 +1,7 @@
 """A protocol in plain words: what leaves, how often, from whom, and what it costs each child."""
 
 import math
+import textwrap
 from collections.abc import Container, Mapping
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -28,6 +29,11 @@ _SAID_IN_PLACE = {
     Fact.NO_COLLUSION,
 }
 
+_ORIGINS = {
+    "prepared": "found in the controls of a cohort that was prepared with this recipe",
+    "votes": "found by the votes of sites, each about its own controls",
+}
+
 _NOISED_HERE = (
     "  The centre sees this site's own sums. This site adds all of the noise to them itself, so that the",
     "  figures below hold whatever the centre and all other sites do.",
@@ -47,6 +53,8 @@ def review(protocol: Protocol) -> str:
         It was altered since it was signed.
 
     """
+    if protocol.voting:
+        return _votes(protocol)
     price = price_of(protocol)
     known = {caution.fact: caution.words for caution in cautions(protocol)}
     minimum = protocol.cohort.minimum_children
@@ -85,6 +93,41 @@ def review(protocol: Protocol) -> str:
         "",
         *_others(known),
         "This approval is for one run of this protocol. The site's own cap on epsilon holds in any case.",
+    ]
+    return "\n".join(lines)
+
+
+def _votes(protocol: Protocol) -> str:
+    """Return the review of a protocol by which the sites vote on candidates, and nothing else is asked."""
+    quorum, least = protocol.rounds.quorum, protocol.cohort.minimum_controls
+    lines = [
+        f"Votes on the candidates of {protocol.study}, protocol {protocol.sha256}",
+        *_signature(protocol),
+        "All people are simulated." if protocol.simulated else "The people are real.",
+        "Sites, with the fingerprints of their keys:",
+        *(f"  {entry.site}: {entry.fingerprint}" for entry in protocol.roster),
+        "",
+        "What leaves this site",
+        "  First, at roll call: software versions, hashes of recipe and atlas, and the number of entries in",
+        "  the privacy ledger. No child with epilepsy is read.",
+        f"  votes, once, from {least} or more healthy controls:",
+        f"    {PHASES['votes'].leaves}",
+        "    exactly as it is, without noise",
+        "",
+        "Who sees it (trust 'secure-sum')",
+        "  The centre sees for each connection how many sites voted for it, and not which. The votes leave",
+        "  under random masks that cancel in the sum of the sites and in nothing smaller; they are made from",
+        "  keys in this protocol. Ask the other hospitals for their fingerprints, by telephone.",
+        f"  A sum is formed of {quorum} or more of the {len(protocol.roster)} sites.",
+        "  What most sites voted for becomes public: it is the list of candidates in the study's protocol.",
+        "",
+        "What it costs one control",
+        "  There is NO epsilon. Of fewer than twenty controls, one who lacks a connection turns the site's",
+        "  vote on it. Whoever knows the votes of all other sites, and all other controls of this one, can",
+        "  tell whether a control has the connection. The site must consent to this in its own settings",
+        "  (limits.control_sums); the ledger keeps who was counted.",
+        "",
+        "This approval is for one run of this protocol, and for no study. The study has one of its own.",
     ]
     return "\n".join(lines)
 
@@ -159,6 +202,12 @@ def _controls(protocol: Protocol) -> list[str]:
     """Say what is promised to the healthy controls."""
     if protocol.cohort.harmonisation == "combat":
         return ["  Healthy controls: under ComBat none of them enters a child's scores."]
+    if protocol.cohort.harmonisation == "site-controls":
+        return [
+            f"  Healthy controls: each child is judged by {protocol.cohort.minimum_controls} or more of this",
+            "  site's own. Their mean and spread stay here, but every sum depends on them: the figures above",
+            "  are about children, and bound nothing for a control.",
+        ]
     return [
         "  Healthy controls: each site's offsets are estimated from its own controls, who take part in",
         "  every sum without a bound.",
@@ -166,15 +215,25 @@ def _controls(protocol: Protocol) -> list[str]:
 
 
 def _list(protocol: Protocol, known: Container[Fact]) -> list[str]:
-    """Say what a published list must not have seen."""
+    """Say where the candidates come from, and what a published list must not have seen."""
+    rules = protocol.severity_network
+    pairs = len(rules.pairs)
     if Fact.PUBLISHED_LIST not in known:
-        return []
-    pairs = len(protocol.severity_network.pairs)
+        if rules.origin is None:
+            return []
+        return [
+            "Where the candidates come from",
+            f"  {pairs} pairs of regions of {protocol.imaging.atlas}, {_ORIGINS[rules.origin.kind]}:",
+            *(f"  {line}" for line in textwrap.wrap(rules.origin.note, 100)),
+            f"  {rules.origin.people} people or more stand behind them.",
+            "",
+        ]
     return [
         "Where the candidates come from",
         f"  A published list of {pairs} pairs of regions. It is public only for children who were not in the",
         "  study that found it. If one of this site's children was, do NOT approve: no epsilon below covers",
         "  what the list itself tells about that child.",
+        *(f"  {line}" for line in textwrap.wrap(rules.origin.note if rules.origin else "", 100)),
         "",
     ]
 

@@ -29,6 +29,13 @@ def new(
     atlas: Annotated[
         str, typer.Option(help="phantom-28 for rehearsals; desikan-killiany-83 or aal-116 for real scans.")
     ] = "phantom-28",
+    candidates: Annotated[
+        Path | None,
+        typer.Option(help="File of the edges that may belong to the network; simulated children need none."),
+    ] = None,
+    votes: Annotated[
+        bool, typer.Option("--votes", help="Draft the step before: the sites vote on candidates.")
+    ] = False,
     valid_days: Annotated[int, typer.Option(min=1, help="Days until the protocol expires.")] = 365,
     held_out_fraction: Annotated[
         float,
@@ -58,6 +65,7 @@ def new(
 ) -> None:
     """Draft a protocol with all enrolled sites on its roster; edit it, then sign it."""
     from esn_core.protocol.protocol import load_protocol
+    from esn_core.severity_network.candidate_list import read_candidates
     from esn_server.enrolment.sites import enrolled
     from esn_server.protocol.drafting import analyses_of, draft
 
@@ -77,6 +85,8 @@ def new(
         training_rounds=training_rounds,
         deadline_s=deadline_s,
         atlas=atlas,
+        candidates=None if candidates is None else read_candidates(candidates),
+        votes=votes,
         analyses=analyses_of(
             cohort=cohort_summary,
             cross_site=cross_site,

@@ -9,13 +9,16 @@ from typing import Literal
 from jinja2 import Environment, StrictUndefined
 from pydantic import ValidationError
 
-from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.atlas import SIMULATED_HEADS, load_atlas
+from esn_core.connectome.template import load_template
 from esn_core.errors import ConfigError
 from esn_core.identity.roster import RosterEntry
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.protocol.phases import PHASES, Asked, PhaseName, planned_phases
 from esn_core.protocol.signature import today_utc
+from esn_core.severity_network.candidate_list import CandidateList
 from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS
 from esn_server.link.bundle import bundle_sha256
 
@@ -119,14 +122,15 @@ def draft(
     training_rounds: int,
     deadline_s: float,
     atlas: str = "phantom-28",
+    candidates: CandidateList | None = None,
+    votes: bool = False,
     held_out_fraction: float = HELD_OUT_FRACTION,
     analyses: Analyses,
     valid_days: int = VALID_DAYS,
 ) -> str:
     """Return a protocol as commented TOML.
 
-    The imaging recipe is the one that the atlas's public template was made
-    with: scores against a template mean nothing under another recipe.
+    The imaging recipe is the one that ships with the atlas.
 
     Parameters
     ----------
@@ -147,6 +151,11 @@ def draft(
         Longest that one question may take.
     atlas : str
         One that ships: its imaging recipe and its pre-trained weights are taken.
+    candidates : CandidateList, optional
+        The edges that may belong to the network. Without one, those of the template of simulated controls,
+        which simulated children have alone.
+    votes : bool
+        Draft the step before the study, in which the sites vote on candidates.
     held_out_fraction : float
         Of the children, by hash; they judge the prediction and train nothing.
     analyses : Analyses
@@ -157,12 +166,19 @@ def draft(
     Raises
     ------
     ConfigError
-        No such atlas ships.
+        No such atlas ships, the list is of another atlas or recipe, or real children have none.
 
     """
     analyses = _enough_children(analyses, sites=max(len(roster), 3) - colluding_sites)
     load_atlas(atlas)  # refuses an unknown name with the known ones
     recipe = (files("esn_core.connectome") / "atlases" / f"{atlas}.recipe.toml").read_text(encoding="utf-8")
+    imaging = tomllib.loads(recipe)
+    if votes and (candidates is not None or analyses != Analyses()):
+        raise ConfigError(
+            "a protocol by which the sites vote has no candidates yet, and asks for nothing else"
+        )
+    if not votes:
+        _require_candidates(candidates, ImagingRecipe.model_validate(imaging), simulated=simulated)
     template = (files("esn_server.protocol") / "protocol.toml.j2").read_text(encoding="utf-8")
     # TOML, not HTML: values pass through 'tojson', whose strings and numbers TOML shares.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
@@ -174,7 +190,9 @@ def draft(
         expires=(today_utc() + datetime.timedelta(days=valid_days)).isoformat(),
         bundle_sha256=bundle_sha256(),
         roster=[entry.model_dump() for entry in roster],
-        imaging=tomllib.loads(recipe),
+        imaging=imaging,
+        candidates=candidates,
+        votes=votes,
         held_out_fraction=held_out_fraction,
         split_salt=split_salt,
         training_rounds=training_rounds,
@@ -189,9 +207,33 @@ def draft(
         analyses=analyses.model_dump(mode="json", exclude_none=True),
         phenotypes=_PHENOTYPES if analyses.neurocognition else {},
         shares=_shares(
-            Asked(training_rounds=training_rounds, local_steps=1, combat=False, analyses=analyses)
+            Asked(
+                training_rounds=training_rounds, local_steps=1, combat=False, analyses=analyses, votes=votes
+            )
         ),
     )
+
+
+def _require_candidates(candidates: CandidateList | None, recipe: ImagingRecipe, *, simulated: bool) -> None:
+    """Refuse a list of another atlas or recipe, and to go without a list where no template has one."""
+    if candidates is None:
+        if not simulated and recipe.atlas in SIMULATED_HEADS:
+            return  # which the protocol itself refuses, in better words
+        try:
+            load_template(recipe.atlas, simulated=simulated)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}; the study needs a public list of candidates (--candidates FILE): let the sites "
+                "vote first (--votes), or take one from 'esn-client candidates' or an article"
+            ) from None
+        return
+    if candidates.atlas != recipe.atlas:
+        raise ConfigError(f"the candidates are edges of {candidates.atlas}, the study is on {recipe.atlas}")
+    if candidates.recipe_sha256 not in (None, recipe.sha256):
+        raise ConfigError(
+            f"the candidates were found with another imaging recipe, {candidates.recipe_sha256[:16]}, than "
+            f"the study's, {recipe.sha256[:16]}"
+        )
 
 
 def _enough_children(analyses: Analyses, *, sites: int) -> Analyses:
@@ -213,6 +255,8 @@ def _shares(asked: Asked) -> dict[PhaseName, float]:
             for planned in planned_phases(asked)
             if planned.children == children and not planned.exact
         }
+        if not parts:
+            continue
         whole = sum(parts.values())
         rounded = {phase: max(round(part / whole, 3), 0.001) for phase, part in parts.items()}
         largest = max(rounded, key=lambda phase: rounded[phase])
