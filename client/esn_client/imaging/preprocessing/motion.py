@@ -103,16 +103,19 @@ def correct_motion(
         still = np.array_equal(transform, np.eye(4))
         moved = signal[..., v] if still else resample(signal[..., v], affine, transform, order=3)
         corrected[..., v] = np.maximum(moved, 0)
-    how = {"centre_mm": place.centre_mm, "radius_mm": place.radius_mm}
-    eddy = [framewise_displacement(np.stack(pair), **how)[1] for pair in zip(head, transforms, strict=True)]
+
+    def displacement(path: NDArray[np.float64]) -> NDArray[np.float64]:
+        return framewise_displacement(path, centre_mm=place.centre_mm, radius_mm=place.radius_mm)
+
+    eddy = [displacement(np.stack(pair))[1] for pair in zip(head, transforms, strict=True)]
     return Motion(
         corrected,
         turn_gradients(gradients, head, affine),
         transforms,
         Displacement(
-            framewise_displacement(head, **how),
+            displacement(head),
             np.array(eddy),
-            framewise_displacement(head[gradients.is_b0], **how)[1:],
+            displacement(head[gradients.is_b0])[1:],
         ),
         place.radius_mm,
     )

@@ -96,7 +96,7 @@ def test_a_right_table_of_few_directions_near_an_axis_and_thick_slices_is_right(
     assert found.margin > 0.08
     negated = Gradients(table.b_values_s_per_mm2, table.directions * [-1, 1, 1])
     with pytest.raises(
-        DataError, match="changed to -row 1, row 2, row 3: the table seems to follow the image's"
+        DataError, match="changed to row 1, -row 2, -row 3: the table seems to follow the image"
     ):
         check_gradient_table(signal, negated, brain, affine)
 
