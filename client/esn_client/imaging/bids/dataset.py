@@ -11,6 +11,8 @@ IMAGES = (".nii.gz", ".nii")
 JOINED = "run"
 """Series that differ in this entity alone are one acquisition, cut in pieces."""
 TABLES = (".bval", ".bvec")
+LOST = ("lesion", "resection")
+"""The ``label-`` of masks of what is lost."""
 
 
 class Dataset:
@@ -40,6 +42,7 @@ class Dataset:
         self.bids = bids.absolute()
         self._series: list[tuple[Visit, BidsFile]] = []
         self._labels: list[tuple[Visit, BidsFile]] = []
+        self._lesions: list[tuple[Visit, BidsFile]] = []
         self._tables: dict[str, list[BidsFile]] = {extension: [] for extension in TABLES}
         files = (file for dataset in datasets_of(self.bids) for file in files_of(dataset))
         for file in sorted(files, key=lambda file: str(file.path)):
@@ -50,6 +53,8 @@ class Dataset:
                     self._series.append((_visit_of(file), file))
                 if file.suffix == "dseg":
                     self._labels.append((_visit_of(file), file))
+                if file.suffix == "mask" and file.entities.get("label") in LOST:
+                    self._lesions.append((_visit_of(file), file))
         self._participants = sorted(path.name for path in bids.glob("sub-*") if path.is_dir())
         if not self._participants:
             raise DataError(f"{bids}: no participant; a directory sub-<label> is needed for each")
@@ -134,6 +139,7 @@ class Dataset:
             runs=tuple(runs[chosen]),
             left_out=tuple(run.dwi for key, found in runs.items() if key != chosen for run in found),
             labels=self._labels_of(visit, segmentation),
+            lesion=self._lesion_of(visit),
             preprocessed_by=_generator(sources.pop()) if sources else None,
         )
 
@@ -213,11 +219,25 @@ class Dataset:
 
     def _labels_of(self, visit: Visit, segmentation: str) -> Path | None:
         found = [(v, file.path) for v, file in self._labels if file.entities.get("seg") == segmentation]
+        return self._the_one(found, visit, what="label volume")
+
+    def _lesion_of(self, visit: Visit) -> Path | None:
+        found = [(v, file.path) for v, file in self._lesions]
+        if visit.session and any(v == Visit(visit.participant, None) for v, _ in found):
+            raise DataError(
+                f"{visit.label}: a lesion mask of {visit.participant} names no session, and one from before an "
+                "operation must not hold after it; put it into the session that it was drawn on"
+            )
+        return self._the_one(found, visit, what="lesion mask")
+
+    def _the_one(self, found: Iterable[tuple[Visit, Path]], visit: Visit, *, what: str) -> Path | None:
+        """Take the visit's own file, else the participant's; refuse where there are several."""
+        found = list(found)
         for wanted in (visit, Visit(visit.participant, None)):
             paths = [path for v, path in found if v == wanted]
             if len(paths) > 1:
                 names = ", ".join(path.relative_to(self.bids).as_posix() for path in paths)
-                raise DataError(f"{visit.label}: one label volume is needed; found {names}")
+                raise DataError(f"{visit.label}: one {what} is needed; found {names}")
             if paths:
                 return paths[0]
         return None

@@ -90,6 +90,8 @@ class ScanFiles:
         Series of the visit that are not used.
     labels : Path or None
         A ready label volume; None where regions are found by registration.
+    lesion : Path or None
+        A mask of what is lost: a resection, or tissue in which no fibres can be.
     preprocessed_by : str or None
         The pipeline that denoised and aligned the scan already.
 
@@ -99,12 +101,13 @@ class ScanFiles:
     runs: tuple[RunFiles, ...]
     left_out: tuple[Path, ...]
     labels: Path | None
+    lesion: Path | None
     preprocessed_by: str | None
 
     def sha256s(self, bids: Path) -> dict[str, str]:
         """Compute the digest of each file, by its path inside the dataset."""
         paths = [path for run in self.runs for path in (run.dwi, run.bval, run.bvec)]
-        paths += [self.labels] if self.labels else []
+        paths += [path for path in (self.labels, self.lesion) if path]
         return {path.relative_to(bids).as_posix(): sha256_of(path) for path in paths}
 
     def memory_gb(self) -> float:
@@ -132,6 +135,8 @@ class Scan:
         On the grid of the signal.
     preprocessed : bool
         Whether the scan was denoised and aligned elsewhere.
+    lesion : (X, Y, Z) bool or None
+        What is marked as lost, on the grid of the signal.
 
     """
 
@@ -140,6 +145,7 @@ class Scan:
     gradients: Gradients
     labels: NDArray[np.int64] | None
     preprocessed: bool
+    lesion: NDArray[np.bool_] | None = None
 
     @property
     def voxel_size_mm(self) -> NDArray[np.float64]:
@@ -218,7 +224,8 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, recipe: ImagingRecipe) -> Scan:
         signal = signal[..., shell.kept]
     check_signal(signal, shell.gradients, name=first.dwi.name, ceiling=ceiling)
     labels = None if files.labels is None else _read_labels(files.labels, signal, affine, atlas)
-    return Scan(signal, affine, shell.gradients, labels, files.preprocessed_by is not None)
+    lesion = None if files.lesion is None else _read_lesion(files.lesion, signal, affine)
+    return Scan(signal, affine, shell.gradients, labels, files.preprocessed_by is not None, lesion)
 
 
 def _read_labels(
@@ -236,6 +243,17 @@ def _read_labels(
     if absent:
         raise DataError(f"{path.name}: region {absent[0]} of atlas {atlas.name} has no voxel")
     return labels.astype(np.int64)
+
+
+def _read_lesion(
+    path: Path, signal: NDArray[np.float32], affine: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Read a mask that must lie on the scan's grid and hold nothing but 0 and 1."""
+    mask, mask_affine, _ = _read_volume(path)
+    _check_grid(path, mask, mask_affine, like=signal, affine=affine)
+    if mask.ndim != 3 or not np.isin(mask, (0, 1)).all():
+        raise DataError(f"{path.name}: a lesion mask is 3-D and holds 0 and 1 alone")
+    return mask > 0
 
 
 def _check_grid(
