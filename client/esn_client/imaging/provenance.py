@@ -25,15 +25,15 @@ STAGE_VERSIONS = {
     "response": 1,
     "fodf": 1,
     "labels": 1,
-    "parcellation": 1,
+    "parcellation": 2,
     "tracking": 1,
 }
 """Of the steps whose results are kept on disk while a subject is made."""
 
 STEP_VERSIONS = {
     "scan": 1,
-    "matrices": 1,
-    "quality": 1,
+    "matrices": 2,
+    "quality": 2,
 }
 """Of what is done before and after the stages: reading a scan, adding up streamlines, measuring quality."""
 

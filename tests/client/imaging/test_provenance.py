@@ -26,7 +26,15 @@ RECIPE = ImagingRecipe(**(SETTINGS | {"seeds": 1500}))
 
 
 @pytest.fixture
-def earlier(tmp_path):
+def all_of_version_1(monkeypatch):
+    """Steps as they were when they got versions."""
+    for known in (provenance.STAGE_VERSIONS, provenance.STEP_VERSIONS):
+        for step in known:
+            monkeypatch.setitem(known, step, 1)
+
+
+@pytest.fixture
+def earlier(tmp_path, all_of_version_1):
     """A connectome that was prepared before stages had versions."""
     shutil.copytree(GOLDEN, tmp_path / "out")
     return Derivative(tmp_path / "out", Visit("sub-001", None), RECIPE)

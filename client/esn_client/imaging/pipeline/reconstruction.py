@@ -21,6 +21,7 @@ from esn_client.imaging.preprocessing.motion import correct_motion
 from esn_client.imaging.regions.connectivity import Assignments, assign, connect
 from esn_client.imaging.regions.parcellation import grow_regions, measure_volumes
 from esn_client.imaging.regions.registration import register_atlas
+from esn_client.imaging.regions.tissue import RegionTissue, Tissue, find_tissue, keep_tissue, measure_tissue
 from esn_client.imaging.stages import Arrays, Stage, Stages, digest_of
 from esn_client.imaging.tracking.cuda import choose_device
 from esn_client.imaging.tracking.density import count_visits
@@ -51,7 +52,10 @@ class Reconstruction:
     maps : TensorMaps
     response : Response
     labels : (X, Y, Z) int64
-        Region indices of the atlas, before they grow.
+        Region indices of the atlas in tissue, before they grow.
+    tissue : Tissue
+    region_tissue : RegionTissue
+        How much of each region, as it was labelled, is tissue.
     gradient_margin_percent : float
         By how much better fibres run on under the gradient table than under any other.
     registration : dict of str to float
@@ -70,6 +74,8 @@ class Reconstruction:
     maps: TensorMaps
     response: Response
     labels: NDArray[np.int64]
+    tissue: Tissue
+    region_tissue: RegionTissue
     gradient_margin_percent: float
     registration: dict[str, float]
     density: NDArray[np.uint32]
@@ -77,9 +83,9 @@ class Reconstruction:
 
     @property
     def matrices(self) -> dict[str, Floats]:
-        """The matrices, by the ``meas-`` label of their files."""
+        """The matrices, by the ``meas-`` label of their files; NaN where a region has no tissue."""
         weights = {} if self.weights is None else {"weight": self.weights}
-        return {
+        known = {
             **weights,
             "count": self.measures.connectome.counts,
             "meanlength": self.measures.mean_length_mm,
@@ -87,6 +93,8 @@ class Reconstruction:
             "countpervolume": self.measures.count_per_volume,
             "meanfa": self.measures.mean_fa,
         }
+        absent = self.region_tissue.absent
+        return {name: np.where(absent[:, None] | absent, np.nan, matrix) for name, matrix in known.items()}
 
 
 def reconstruct(
@@ -152,13 +160,17 @@ def reconstruct(
     labelled = _find_labels(
         scan, maps, atlas, stages, inputs=[tensor.key, digest_of({"affine": scan.affine})]
     )
-    labels, size_mm = labelled["labels"], scan.voxel_size_mm
+    size_mm, tissue = scan.voxel_size_mm, find_tissue(maps, scan.lesion)
+    regions = measure_tissue(
+        labelled["labels"], atlas, mask=maps.mask, tissue=tissue, voxel_size_mm=size_mm
+    )
+    labels = keep_tissue(labelled["labels"], atlas, tissue=tissue, absent=regions.absent)
     grown = stages.run(
         "parcellation",
         lambda: {
             "regions": grow_regions(labels, atlas, voxel_size_mm=size_mm, growth_mm=recipe.label_growth_mm)
         },
-        inputs=[labelled.key],
+        inputs=[labelled.key, digest_of({"labels": labels})],
         parameters={"atlas": atlas.sha256, **_settings(recipe, "label_growth_mm")},
     )
     tracked = _track(
@@ -185,6 +197,8 @@ def reconstruct(
         maps=maps,
         response=response,
         labels=labels,
+        tissue=tissue,
+        region_tissue=regions,
         gradient_margin_percent=float(checked["margin_percent"]),
         registration={name: float(number) for name, number in labelled.arrays.items() if name != "labels"},
         density=tracked["density"],

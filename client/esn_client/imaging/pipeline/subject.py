@@ -95,6 +95,7 @@ def prepare_subject(files: ScanFiles, making: Making) -> bool:
                 "PreprocessedBy": files.preprocessed_by,
                 "SeriesLeftOut": [path.relative_to(making.bids).as_posix() for path in files.left_out],
                 "BrainVoxels": int(made.maps.mask.sum()),
+                "RegionTissue": _tissue_of(made, atlas),
                 "ResponseEigenvalues": [float(f"{v:.6g}") for v in made.response.eigenvalues_mm2_per_s],
                 "Streamlines": made.measures.streamlines,
                 "StreamlinesAssigned": made.measures.assigned,
@@ -122,7 +123,11 @@ def measure_quality(scan: Scan, made: Reconstruction, plain: PlainTensor) -> dic
     """Give the numbers that a protocol's limits judge, those that this scan has."""
     mask, response = made.maps.mask, made.response.eigenvalues_mm2_per_s
     found = {
-        "brain_ml": numbers.brain_ml(mask, scan.voxel_size_mm),
+        "brain_ml": numbers.volume_ml(mask & ~made.tissue.fluid & ~made.tissue.lesion, scan.voxel_size_mm),
+        "fluid_ml": numbers.volume_ml(made.tissue.fluid, scan.voxel_size_mm),
+        "labels_outside_percent": made.region_tissue.outside_percent,
+        "labels_in_fluid_percent": made.region_tissue.fluid_percent,
+        "regions_without_tissue": float(made.region_tissue.absent.sum()),
         "cut_off_percent": numbers.cut_off_percent(mask, scan.affine),
         "signal_to_noise": numbers.signal_to_noise(scan, mask),
         "displacement_mm": None if made.displacement_mm is None else float(made.displacement_mm.mean()),
@@ -131,9 +136,25 @@ def measure_quality(scan: Scan, made: Reconstruction, plain: PlainTensor) -> dic
         **made.registration,
         "response_ratio": float(response[0] / response[1]),
         "assigned_percent": 100.0 * made.measures.assigned_fraction,
-        "density_percent": 100.0 * made.measures.density,
+        "density_percent": 100.0 * numbers.joined_share(made.measures.connectome, made.region_tissue.absent),
     }
     return {name: round(value, 6) for name, value in found.items() if value is not None}
+
+
+def _tissue_of(made: Reconstruction, atlas: Atlas) -> dict[str, dict[str, float]]:
+    """Say of each region how large it was labelled, and in percent what lies where."""
+    found = made.region_tissue
+    columns = {
+        "LabelledMm3": found.labelled_mm3,
+        "TissuePercent": 100.0 * found.tissue_share,
+        "OutsideMaskPercent": 100.0 * found.outside_share,
+        "FluidPercent": 100.0 * found.fluid_share,
+        "LesionPercent": 100.0 * found.lesion_share,
+    }
+    return {
+        name: {column: round(float(values[place]), 1) for column, values in columns.items()}
+        for place, name in enumerate(atlas.names)
+    }
 
 
 def anatomy_of(scan: Scan, made: Reconstruction, plain: PlainTensor, atlas: Atlas) -> Anatomy:
@@ -146,6 +167,7 @@ def anatomy_of(scan: Scan, made: Reconstruction, plain: PlainTensor, atlas: Atla
         b0=made.maps.b0,
         fa=made.maps.fa,
         regions=grow_regions(made.labels, atlas, voxel_size_mm=scan.voxel_size_mm, growth_mm=0.0),
+        lost=made.tissue.fluid | made.tissue.lesion,
         density=made.density,
         displacement_mm=made.displacement_mm,
         counts=made.measures.connectome.counts,

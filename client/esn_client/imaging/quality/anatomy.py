@@ -23,6 +23,8 @@ class Anatomy:
     b0, fa : (X, Y, Z) float64
     regions : (X, Y, Z) int64
         Position in the atlas, or -1.
+    lost : (X, Y, Z) bool
+        Fluid, what gives no signal, and what is marked as lost.
     density : (X, Y, Z)
         Streamlines through each voxel.
     displacement_mm : (V,) float64 or None
@@ -38,6 +40,7 @@ class Anatomy:
     b0: Floats
     fa: Floats
     regions: NDArray[np.int64]
+    lost: NDArray[np.bool_]
     density: NDArray[Any]
     displacement_mm: Floats | None
     counts: Floats

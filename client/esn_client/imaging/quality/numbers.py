@@ -6,11 +6,19 @@ from numpy.typing import NDArray
 from esn_client.imaging.bids.scans import Scan
 from esn_client.imaging.preprocessing.mask import cut_shares
 from esn_core.arrays import Floats
+from esn_core.connectome.connectome import Connectome
 
 
-def brain_ml(mask: NDArray[np.bool_], voxel_size_mm: Floats) -> float:
-    """Measure the mask, in millilitres."""
-    return float(mask.sum() * np.prod(voxel_size_mm) / 1000.0)
+def volume_ml(where: NDArray[np.bool_], voxel_size_mm: Floats) -> float:
+    """Measure some voxels, in millilitres."""
+    return float(where.sum() * np.prod(voxel_size_mm) / 1000.0)
+
+
+def joined_share(connectome: Connectome, absent: NDArray[np.bool_]) -> float:
+    """Give the share of the pairs of different regions that a streamline joins; absent regions have no pairs."""
+    counts = connectome.counts[np.ix_(~absent, ~absent)]
+    upper = counts[np.triu_indices(len(counts), k=1)]
+    return float((upper > 0).mean()) if upper.size else 0.0
 
 
 def cut_off_percent(mask: NDArray[np.bool_], affine: Floats) -> float:

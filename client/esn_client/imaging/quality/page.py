@@ -21,11 +21,11 @@ from esn_core.protocol.quality_limits import Verdict, overall, quantity
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table of numbers."""
+    """One line of the table of numbers; a number that no limit judges has no verdict."""
 
     title: str
     value: str
-    verdict: Verdict
+    verdict: Verdict | None
     passes: str
     meaning: str
     cure: str
@@ -38,7 +38,7 @@ def judge_rows(recipe: ImagingRecipe, numbers: Mapping[str, float | None]) -> li
     for name, words in WORDINGS.items():
         value, own = numbers.get(name), [limit for limit in limits if quantity(limit) == name]
         shown = "–" if value is None else f"{words.shown(value)} {words.unit}".strip()
-        verdict = overall({limit: verdicts[limit] for limit in own})
+        verdict = overall({limit: verdicts[limit] for limit in own}) if own else None
         passes = "; ".join(limits[limit].words for limit in own)
         rows.append(Row(words.title, shown, verdict, passes, words.meaning, words.cure))
     return rows
@@ -71,7 +71,7 @@ def draw_page(
 
     """
     rows = judge_rows(recipe, record["Quality"])
-    verdict = overall({row.title: row.verdict for row in rows})
+    verdict = overall({row.title: row.verdict for row in rows if row.verdict})
     return (
         environment()
         .get_template("subject.html.j2")

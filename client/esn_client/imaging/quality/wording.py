@@ -33,8 +33,36 @@ WORDINGS = {
     "brain_ml": Wording(
         "Brain volume",
         "ml",
-        "volume inside the mask",
+        "volume of the tissue inside the mask; ventricles and cavities are no part of it",
         "the mask's outline: does it leave brain out, or hold skull?",
+        0,
+    ),
+    "fluid_ml": Wording(
+        "Fluid",
+        "ml",
+        "volume inside the mask that is mostly fluid or gives no signal: ventricles, sulci, cavities",
+        "the regions: has something been removed, or are the ventricles wide?",
+        0,
+    ),
+    "labels_outside_percent": Wording(
+        "Labels outside the brain",
+        "%",
+        "labelled volume outside of the brain mask; it is left out",
+        "the region overlay and the mask",
+        1,
+    ),
+    "labels_in_fluid_percent": Wording(
+        "Labels in fluid",
+        "%",
+        "labelled volume in fluid or without signal; it is left out",
+        "the regions: has something been removed?",
+        1,
+    ),
+    "regions_without_tissue": Wording(
+        "Regions without tissue",
+        "",
+        "regions of which less than a quarter is tissue: their edges are not known, and are missing rather than 0",
+        "the regions that are named",
         0,
     ),
     "cut_off_percent": Wording(
