@@ -93,11 +93,12 @@ def version_in(content: object) -> int | None:
 
 PROTOCOL = Format(
     "protocol",
-    version=1,
+    version=2,
     oldest=1,
     raised_when=(
         "a setting is added, removed or means something else. The number is part of what is signed, so a "
-        "protocol keeps its hash only while its format stays"
+        "protocol keeps its hash only while its format stays; see esn_core/protocol/newer_settings.py. "
+        "2: what came after the first releases; it has not been released yet, and may still be added to"
     ),
 )
 

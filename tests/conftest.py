@@ -138,7 +138,7 @@ def protocol_content(roster):
     """A valid protocol as plain data; tests change a copy."""
     recipe = (files("esn_core.connectome") / "atlases" / "phantom-28.recipe.toml").read_text()
     return {
-        "format": 1,
+        "format": 2,
         "study": "test",
         "simulated": True,
         "expires": datetime.date(2099, 12, 31),

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
 
+from esn_core.protocol.newer_settings import canonical_content
 from esn_core.protocol.quality_limits import QualityLimits
 
 
@@ -109,5 +110,7 @@ class ImagingRecipe(BaseModel):
     @property
     def sha256(self) -> str:
         """The hex digest of the recipe's canonical JSON, limits of quality left out: they make nothing."""
-        text = json.dumps(self.model_dump(exclude={"quality"}), sort_keys=True, separators=(",", ":"))
+        content = canonical_content(self)
+        del content["quality"]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -25,6 +25,7 @@ from esn_core.protocol import consistency
 from esn_core.protocol.analyses import Analyses
 from esn_core.protocol.data_dictionary import Column, Phenotype
 from esn_core.protocol.imaging_recipe import ImagingRecipe
+from esn_core.protocol.newer_settings import canonical_content, newer_setting
 from esn_core.protocol.phases import Asked, PlannedPhase, planned_phases
 from esn_core.protocol.rules import (
     CohortRules,
@@ -42,7 +43,8 @@ from esn_core.system.toml_file import Table, read_toml
 class Protocol(Table):
     """One study, complete."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
+    """Drafts are written in the newest; a signed protocol keeps the meaning and the hash of its own."""
     study: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
     simulated: StrictBool
     """Whether every child of the study is simulated."""
@@ -65,6 +67,14 @@ class Protocol(Table):
     """By the centre; a draft has none."""
 
     # Validators of fields, not of the whole: they complain even where another field has a fault.
+    @field_validator("*")
+    @classmethod
+    def _belongs_to_the_format(cls, value: object, info: ValidationInfo) -> object:
+        name = info.field_name
+        if name is not None and "format" in info.data:
+            _complain(list(newer_setting(info.data["format"], cls.model_fields[name], value, name)))
+        return value
+
     @field_validator("roster")
     @classmethod
     def _nobody_twice(cls, roster: tuple[RosterEntry, ...]) -> tuple[RosterEntry, ...]:
@@ -121,7 +131,8 @@ class Protocol(Table):
     @cached_property
     def canonical(self) -> bytes:
         """All that the protocol says, in one form; the signature is no part of it."""
-        content = self.model_dump(mode="json", exclude={"signature"})
+        content = canonical_content(self)
+        del content["signature"]
         return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
     @cached_property

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from esn_client.gate.charge import Charge
@@ -28,6 +29,7 @@ from esn_client.gate.ledger import Ledger
 from esn_client.imaging.bids.derivatives import Derivative
 from esn_client.imaging.bids.scans import Visit
 from esn_core.protocol.protocol import Protocol, load_protocol
+from esn_core.protocol.signature import signed_with
 
 GOLDEN = Path(__file__).parent / "formats"
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
@@ -129,6 +131,9 @@ def write_earlier(commit: str, made: Path) -> None:
 
 def write_todays(made: Path, protocol: Protocol) -> None:
     """Write the versions that this code writes where they are not 1."""
+    signed = signed_with(KEY, protocol.model_copy(update={"format": 2})).protocol
+    said = signed.model_dump(mode="json", exclude_none=True) | {"expires": protocol.expires}
+    (made / "protocol-2.toml").write_text(tomli_w.dumps(said), encoding="utf-8")
     with Ledger(made / "ledger-2.sqlite", KEY) as ledger:
         charge = Charge(
             question="q1",

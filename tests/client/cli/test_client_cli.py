@@ -289,9 +289,9 @@ def test_an_atlas_that_this_version_does_not_ship_is_not_approved(
 def test_a_malformed_protocol_is_one_line_for_every_command(enrolled, tmp_path, make_protocol, fails):
     protocol = make_protocol()
     protocol.write_text(
-        protocol.read_text().replace("quorum = 3", "quorum = 9").replace("format = 1", "format = 0")
+        protocol.read_text().replace("quorum = 3", "quorum = 9").replace("format = 2", "format = 0")
     )
-    words = ("protocol.toml: ", "'format': input should be 1", "the quorum is 9")
+    words = ("protocol.toml: ", "'format': input should be 1 or 2", "the quorum is 9")
     fails(12, words, "review", protocol)
     fails(12, words, "approve", enrolled, protocol)
     fails(12, words, "prepare", tmp_path, tmp_path / "out", "participant", "--protocol", protocol)

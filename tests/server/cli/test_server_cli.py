@@ -188,8 +188,8 @@ def run_words(centre, protocol, tmp_path):
 
 
 def test_a_run_of_a_malformed_protocol_is_one_line(centre, protocol_file, tmp_path, fails):
-    protocol_file.write_text(protocol_file.read_text().replace("format = 1", "format = 3"))
-    fails(12, "protocol format 3, this one reads 1", *run_words(centre, protocol_file, tmp_path))
+    protocol_file.write_text(protocol_file.read_text().replace("format = 2", "format = 3"))
+    fails(12, "protocol format 3, this one reads 2", *run_words(centre, protocol_file, tmp_path))
     fails(12, "there is no such file", *run_words(centre, tmp_path / "missing.toml", tmp_path))
 
 
