@@ -24,7 +24,7 @@ STAGE_VERSIONS = {
     "gradients": 1,
     "response": 1,
     "fodf": 1,
-    "labels": 1,
+    "labels": 2,
     "parcellation": 2,
     "tracking": 1,
 }

@@ -158,7 +158,11 @@ def reconstruct(
         parameters=_settings(recipe, "sh_order_max", "fa_stop_threshold"),
     )
     labelled = _find_labels(
-        scan, maps, atlas, stages, inputs=[tensor.key, digest_of({"affine": scan.affine})]
+        scan,
+        maps,
+        atlas,
+        stages,
+        inputs=[tensor.key, digest_of({"affine": scan.affine}), *_digest_of_lesion(scan)],
     )
     size_mm, tissue = scan.voxel_size_mm, find_tissue(maps, scan.lesion)
     regions = measure_tissue(
@@ -276,7 +280,7 @@ def _find_labels(scan: Scan, maps: TensorMaps, atlas: Atlas, stages: Stages, *, 
         )
 
     def make() -> Arrays:
-        found = register_atlas(maps.fa, maps.mask, scan.affine, atlas=atlas)
+        found = register_atlas(maps.fa, maps.mask, scan.affine, atlas=atlas, lesion=scan.lesion)
         if found.missing:
             raise DataError(
                 f"{len(found.missing)} regions of atlas {atlas.name} lie outside of the scan, such as "
@@ -287,7 +291,6 @@ def _find_labels(scan: Scan, maps: TensorMaps, atlas: Atlas, stages: Stages, *, 
             "labels": found.labels,
             "registration_correlation": np.array(found.correlation),
             "registration_rotation_deg": np.array(found.rotation_deg),
-            "left_right_margin": np.array(found.correlation - found.mirrored_correlation),
             "misplaced_percent": np.array(100.0 * found.misplaced_fraction),
             "label_volume_ratio": np.array(ratio.max()),
         }
@@ -365,6 +368,10 @@ def _track(
             ),
         },
     )
+
+
+def _digest_of_lesion(scan: Scan) -> list[str]:
+    return [] if scan.lesion is None else [digest_of({"lesion": scan.lesion})]
 
 
 def _brain(signal: NDArray[np.float32], gradients: Gradients) -> NDArray[np.bool_]:

@@ -98,13 +98,6 @@ WORDINGS = {
     "registration_rotation_deg": Wording(
         "Head turned by", "°", "rotation between head and template", "the region overlay: is it turned?", 0
     ),
-    "left_right_margin": Wording(
-        "Left is left",
-        "",
-        "correlation with the template less that with its mirror image; clearly negative is mirrored",
-        "left and right: has a conversion mirrored the image?",
-        3,
-    ),
     "misplaced_percent": Wording(
         "Regions astray",
         "%",

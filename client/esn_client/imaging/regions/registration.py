@@ -10,7 +10,7 @@ import numpy as np
 from dipy.align import affine_registration, syn_registration
 from numpy.typing import NDArray
 from scipy.linalg import polar
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import affine_transform, binary_fill_holes, distance_transform_edt
 from scipy.spatial.transform import Rotation
 
 from esn_client.imaging.regions.atlas_volume import read_image, read_labels
@@ -19,8 +19,11 @@ from esn_core.connectome.atlas import SHIPPED, Atlas, label_volume
 from esn_core.errors import DataError
 
 TEMPLATE = "mni-fa-2mm.nii.gz"
-RIM_VOXELS = 2
-"""FA at the rim of the brain is noise; so much of it is left out."""
+RIM_MM = 5.0
+"""FA at the rim of the brain is noise; so much of it is left out, of the subject's brain and of the template's alike. Where
+it was left out of the subject's alone, the template was squeezed into what remained, and every label with it."""
+LEAST_TEMPLATE_FA = 0.01
+"""What has less is no brain in the template."""
 LEAST_BRAIN_VOXELS = 500
 
 
@@ -36,10 +39,6 @@ class Registration:
         Region indices on the subject's grid, 0 elsewhere.
     correlation : float
         Of template and subject's FA in the brain without its rim.
-    mirrored_correlation : float
-        The same with the template's mirror image, from the same affine. Brains are nearly symmetric: only if
-        it is clearly higher than `correlation` were left and right exchanged; in the one adult we measured,
-        the two differed by up to .004, either way.
     rotation_deg : float
         By which the affine turns, after stretch and shear are taken out.
     scale : float
@@ -55,7 +54,6 @@ class Registration:
 
     labels: NDArray[np.int64]
     correlation: float
-    mirrored_correlation: float
     rotation_deg: float
     scale: float
     misplaced_fraction: float
@@ -64,13 +62,20 @@ class Registration:
 
 
 def register_atlas(
-    fa: Floats, mask: NDArray[np.bool_], affine: Floats, *, atlas: Atlas, volume: Path | None = None
+    fa: Floats,
+    mask: NDArray[np.bool_],
+    affine: Floats,
+    *,
+    atlas: Atlas,
+    volume: Path | None = None,
+    lesion: NDArray[np.bool_] | None = None,
 ) -> Registration:
     """Lay an atlas over a subject through its FA.
 
     The FA template goes to the subject's FA by an affine (mutual information) and then by symmetric
     diffeomorphisms (Avants et al. 2008, Med Image Anal 12:26; DIPY). The labels follow, each voxel taking the
-    nearest.
+    nearest. A lesion has no say in the affine; before the bending it is filled with the template, so that nothing is drawn
+    into it (in the manner of Nachev et al. 2008, NeuroImage 39:1215, who fill it from the other hemisphere).
 
     Parameters
     ----------
@@ -82,6 +87,8 @@ def register_atlas(
     atlas : Atlas
     volume : Path, optional
         Label volume of an atlas that does not ship with this package, in MNI space.
+    lesion : (X, Y, Z) bool, optional
+        What is marked as lost.
 
     Returns
     -------
@@ -98,7 +105,7 @@ def register_atlas(
         raise DataError(f"fa {fa.shape} and mask {mask.shape} do not fit")
     if not np.isfinite(fa).all():
         raise DataError("the FA has voxels that are not finite")
-    core = binary_erosion(mask, iterations=RIM_VOXELS)
+    core = _without_rim(mask, affine)
     if core.sum() < LEAST_BRAIN_VOXELS or np.ptp(fa[core]) == 0:
         raise DataError(
             f"an atlas cannot be registered to {core.sum()} voxels of brain with FA of "
@@ -106,7 +113,9 @@ def register_atlas(
         )
     labels, labels_affine = read_labels(volume or label_volume(atlas.name), atlas)
     template, grid = read_image(SHIPPED / TEMPLATE)
+    template = np.where(_without_rim(binary_fill_holes(template > LEAST_TEMPLATE_FA), grid), template, 0.0)
     target = np.where(core, fa, 0.0)
+    looked_at = None if lesion is None else (~lesion).astype(np.int32)
     space = {"moving_affine": grid, "static_affine": affine}
     with _quiet():
         _, linear = affine_registration(
@@ -116,12 +125,13 @@ def register_atlas(
             level_iters=[1000, 100, 10],
             sigmas=[3, 1, 0],
             factors=[4, 2, 1],
+            static_mask=looked_at,
             **space,
         )
+        if lesion is not None:
+            target = np.where(lesion, _laid(template, grid, linear, affine, fa.shape), target)
         bent = {"prealign": linear, "level_iters": [10, 10, 5], **space}
         warped, bend = syn_registration(template, target, **bent)
-        # The template's grid is symmetric about x = 0: turned over, it is the mirror image in place.
-        mirrored, _ = syn_registration(template[::-1], target, **bent)
     laid = np.rint(
         bend.transform(
             labels.astype(np.float64),
@@ -136,13 +146,28 @@ def register_atlas(
     return Registration(
         labels=laid,
         correlation=_correlation(np.asarray(warped), target, core),
-        mirrored_correlation=_correlation(np.asarray(mirrored), target, core),
         rotation_deg=turn,
         scale=scale,
         misplaced_fraction=_misplaced(laid, atlas, affine),
         volume_ratio=volumes_mm3 / (_volumes_mm3(labels, atlas, labels_affine) * scale),
         missing=tuple(name for name, v in zip(atlas.names, volumes_mm3, strict=True) if v == 0),
     )
+
+
+def _without_rim(brain: NDArray[np.bool_], affine: Floats) -> NDArray[np.bool_]:
+    """Leave out what is within `RIM_MM` of the air."""
+    size_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    # What lies at the edge of the image counts as beside air.
+    around = np.pad(brain, 1)
+    return np.asarray(distance_transform_edt(around, sampling=tuple(size_mm))[1:-1, 1:-1, 1:-1] > RIM_MM)
+
+
+def _laid(
+    template: Floats, grid: Floats, linear: Floats, affine: Floats, shape: tuple[int, ...]
+) -> Floats:
+    """Lay the template over the subject by the affine alone."""
+    at = np.linalg.inv(grid) @ linear @ affine
+    return np.asarray(affine_transform(template, at[:3, :3], at[:3, 3], output_shape=shape, order=1))
 
 
 def _correlation(a: Floats, b: Floats, where: NDArray[np.bool_]) -> float:

@@ -91,7 +91,6 @@ def test_the_numbers_for_quality_control_tell_what_was_done(registration):
     assert registration.scale == pytest.approx(SCALE**3, rel=0.06)
     assert registration.missing == ()
     assert registration.misplaced_fraction < 0.05
-    assert registration.mirrored_correlation < registration.correlation
     # The subject's rim is left out and the template's is not: the bend draws the labels in, by a tenth. Other
     # noise and other last digits move that by a hundredth or two; without the scale it were 0.67.
     assert np.median(registration.volume_ratio) == pytest.approx(0.9, abs=0.1)
