@@ -20,6 +20,7 @@ STAGE_VERSIONS = {
     "denoise": 1,
     "gibbs": 1,
     "motion": 1,
+    "bias": 1,
     "tensor": 1,
     "gradients": 1,
     "response": 1,

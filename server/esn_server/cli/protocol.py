@@ -29,6 +29,9 @@ def new(
     atlas: Annotated[
         str, typer.Option(help="phantom-28 for rehearsals; desikan-killiany-83 or aal-116 for real scans.")
     ] = "phantom-28",
+    scan: Annotated[
+        str, typer.Option(help="What is scanned: usual, few-directions, low-b or another name in scans.toml.")
+    ] = "usual",
     valid_days: Annotated[int, typer.Option(min=1, help="Days until the protocol expires.")] = 365,
     held_out_fraction: Annotated[
         float,
@@ -77,6 +80,7 @@ def new(
         training_rounds=training_rounds,
         deadline_s=deadline_s,
         atlas=atlas,
+        scan=scan,
         analyses=analyses_of(
             cohort=cohort_summary,
             cross_site=cross_site,

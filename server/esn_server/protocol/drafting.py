@@ -1,7 +1,6 @@
 """Drafts of protocols: a commented file that a coordinator edits and every site reads."""
 
 import datetime
-import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Literal
@@ -9,11 +8,11 @@ from typing import Literal
 from jinja2 import Environment, StrictUndefined
 from pydantic import ValidationError
 
-from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ConfigError
 from esn_core.identity.roster import RosterEntry
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.imaging_recipe import recipe_settings
 from esn_core.protocol.phases import PHASES, Asked, PhaseName, planned_phases
 from esn_core.protocol.signature import today_utc
 from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS
@@ -119,6 +118,7 @@ def draft(
     training_rounds: int,
     deadline_s: float,
     atlas: str = "phantom-28",
+    scan: str = "usual",
     held_out_fraction: float = HELD_OUT_FRACTION,
     analyses: Analyses,
     valid_days: int = VALID_DAYS,
@@ -147,6 +147,8 @@ def draft(
         Longest that one question may take.
     atlas : str
         One that ships: its imaging recipe and its pre-trained weights are taken.
+    scan : str
+        What is scanned, for the recipe: see `recipe_settings`.
     held_out_fraction : float
         Of the children, by hash; they judge the prediction and train nothing.
     analyses : Analyses
@@ -157,12 +159,11 @@ def draft(
     Raises
     ------
     ConfigError
-        No such atlas ships.
+        No such atlas ships, or no such recipe.
 
     """
     analyses = _enough_children(analyses, sites=max(len(roster), 3) - colluding_sites)
-    load_atlas(atlas)  # refuses an unknown name with the known ones
-    recipe = (files("esn_core.connectome") / "atlases" / f"{atlas}.recipe.toml").read_text(encoding="utf-8")
+    recipe = recipe_settings(atlas, scan=scan)  # refuses an unknown name with the known ones
     template = (files("esn_server.protocol") / "protocol.toml.j2").read_text(encoding="utf-8")
     # TOML, not HTML: values pass through 'tojson', whose strings and numbers TOML shares.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
@@ -174,7 +175,7 @@ def draft(
         expires=(today_utc() + datetime.timedelta(days=valid_days)).isoformat(),
         bundle_sha256=bundle_sha256(),
         roster=[entry.model_dump() for entry in roster],
-        imaging=tomllib.loads(recipe),
+        imaging=recipe,
         held_out_fraction=held_out_fraction,
         split_salt=split_salt,
         training_rounds=training_rounds,

@@ -217,6 +217,7 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, recipe: ImagingRecipe) -> Scan:
         volumes=sizes[0],
         sh_order_max=recipe.sh_order_max,
         shell_s_per_mm2=recipe.shell_s_per_mm2,
+        shell_width=recipe.shell_width,
         more_runs=[(run.bval, run.bvec, size) for run, size in zip(rest, sizes[1:], strict=True)],
     )
     signal = np.concatenate(signals, axis=3) if rest else signals[0]

@@ -14,7 +14,7 @@ from esn_client.imaging.fibres.gradient_check import check_gradient_table
 from esn_client.imaging.fibres.lobes import find_lobes
 from esn_client.imaging.fibres.response import Response, estimate_response
 from esn_client.imaging.fibres.tensor import TensorMaps, fit_tensor
-from esn_client.imaging.preprocessing.denoise import denoise, remove_gibbs_ringing
+from esn_client.imaging.preprocessing.denoise import denoise, divide_bias, remove_gibbs_ringing
 from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.preprocessing.mask import check_brain, find_brain
 from esn_client.imaging.preprocessing.motion import correct_motion
@@ -248,6 +248,15 @@ def _clean(
         )
         key, signal, displacement_mm = found.key, found["signal"], found["displacement_mm"]
         gradients = Gradients(gradients.b_values_s_per_mm2, found["directions"])
+    if recipe.bias != "none":
+        uneven, turned = signal, gradients
+        found = stages.run(
+            "bias",
+            lambda: {"signal": divide_bias(uneven, turned, _brain(uneven, turned))},
+            inputs=[key],
+            parameters=_settings(recipe, "bias"),
+        )
+        key, signal = found.key, found["signal"]
     return key, signal, gradients, displacement_mm
 
 

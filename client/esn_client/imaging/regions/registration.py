@@ -117,7 +117,7 @@ def register_atlas(
     target = np.where(core, fa, 0.0)
     looked_at = None if lesion is None else (~lesion).astype(np.int32)
     space = {"moving_affine": grid, "static_affine": affine}
-    with _quiet():
+    with quiet():
         _, linear = affine_registration(
             template,
             target,
@@ -141,16 +141,16 @@ def register_atlas(
             out_grid2world=affine,
         )
     ).astype(np.int64)
-    turn, scale = _turn_and_scale(linear)
-    volumes_mm3 = _volumes_mm3(laid, atlas, affine)
+    turn, scale = turn_and_scale(linear)
+    laid_mm3 = volumes_mm3(laid, atlas, affine)
     return Registration(
         labels=laid,
         correlation=_correlation(np.asarray(warped), target, core),
         rotation_deg=turn,
         scale=scale,
-        misplaced_fraction=_misplaced(laid, atlas, affine),
-        volume_ratio=volumes_mm3 / (_volumes_mm3(labels, atlas, labels_affine) * scale),
-        missing=tuple(name for name, v in zip(atlas.names, volumes_mm3, strict=True) if v == 0),
+        misplaced_fraction=misplaced_fraction(laid, atlas, affine),
+        volume_ratio=laid_mm3 / (volumes_mm3(labels, atlas, labels_affine) * scale),
+        missing=tuple(name for name, v in zip(atlas.names, laid_mm3, strict=True) if v == 0),
     )
 
 
@@ -177,7 +177,7 @@ def _correlation(a: Floats, b: Floats, where: NDArray[np.bool_]) -> float:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep DIPY's running commentary out of stdout, where results go."""
     log = logging.getLogger("dipy")
     level = log.level
@@ -188,7 +188,7 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _turn_and_scale(linear: Floats) -> tuple[float, float]:
+def turn_and_scale(linear: Floats) -> tuple[float, float]:
     """Give the angle of an affine's rotation in degrees, and how much more volume its origin has."""
     determinant = float(np.linalg.det(linear[:3, :3]))
     if determinant <= 0:
@@ -197,14 +197,14 @@ def _turn_and_scale(linear: Floats) -> tuple[float, float]:
     return float(np.degrees(Rotation.from_matrix(rotation).magnitude())), 1 / determinant
 
 
-def _volumes_mm3(labels: NDArray[np.int64], atlas: Atlas, affine: Floats) -> Floats:
+def volumes_mm3(labels: NDArray[np.int64], atlas: Atlas, affine: Floats) -> Floats:
     """Give the (R,) volumes of the regions."""
     counts = np.bincount(labels.ravel(), minlength=max(region.index for region in atlas.regions) + 1)
     voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
     return np.array([counts[region.index] * voxel_mm3 for region in atlas.regions], dtype=np.float64)
 
 
-def _misplaced(labels: NDArray[np.int64], atlas: Atlas, affine: Floats) -> float:
+def misplaced_fraction(labels: NDArray[np.int64], atlas: Atlas, affine: Floats) -> float:
     """Give the share of lateral voxels that lie beyond the middle between left and right regions, by x."""
     where = np.argwhere(labels)
     x_mm = where @ affine[0, :3] + affine[0, 3]
