@@ -86,7 +86,9 @@ def prepare(
         Literal["participant", "group"],
         typer.Argument(help="participant: make connectomes; group: judge all that are made."),
     ],
-    protocol: Annotated[Path, typer.Option(help="The study's protocol: its table [imaging] is the recipe.")],
+    protocol: Annotated[
+        Path, typer.Option(help="The study's protocol: its table \\[imaging] is the recipe.")
+    ],
     participant_label: Annotated[
         list[str] | None, typer.Option(help="Only this participant, with or without 'sub-'; may be repeated.")
     ] = None,
@@ -119,8 +121,15 @@ def prepare(
         rows = write_site(output_dir, recipe, exclude_failed=exclude_failed)
         for path in site_files(output_dir, recipe):
             typer.echo(str(path))
-        failed, left_out = sum(r.verdict == "fail" for r in rows), sum(r.excluded for r in rows)
-        typer.echo(f"{len(rows)} visits: {failed} fail, studies leave {left_out} out", err=True)
+        for row in rows:
+            if row.failure:
+                typer.echo(f"not prepared: {row.visit.label}: {row.failure}", err=True)
+        unprepared, left_out = sum(r.failure is not None for r in rows), sum(r.excluded for r in rows)
+        failed = sum(r.verdict == "fail" for r in rows) - unprepared
+        typer.echo(
+            f"{len(rows)} visits: {unprepared} not prepared, {failed} fail, studies leave {left_out} out",
+            err=True,
+        )
         return
     if exclude_failed:
         raise ConfigError("--exclude-failed belongs to the group level, which judges all visits")

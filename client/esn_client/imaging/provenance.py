@@ -18,11 +18,11 @@ from importlib.metadata import version
 
 STAGE_VERSIONS = {
     "denoise": 1,
-    "gibbs": 1,
-    "motion": 1,
+    "gibbs": 2,
+    "motion": 2,
     "bias": 1,
     "tensor": 1,
-    "gradients": 1,
+    "gradients": 2,
     "response": 1,
     "fodf": 1,
     "labels": 2,
@@ -32,7 +32,7 @@ STAGE_VERSIONS = {
 """Of the steps whose results are kept on disk while a subject is made."""
 
 STEP_VERSIONS = {
-    "scan": 1,
+    "scan": 2,
     "matrices": 2,
     "quality": 2,
 }

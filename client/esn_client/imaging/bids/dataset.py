@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from esn_client.imaging.bids.duplicates import same_scans
 from esn_client.imaging.bids.files import BidsFile, datasets_of, files_of, is_label, nearest_above
-from esn_client.imaging.bids.scans import RunFiles, ScanFiles, Visit, json_of, sha256_of
+from esn_client.imaging.bids.scans import RunFiles, ScanFiles, Visit, json_of
+from esn_client.imaging.bids.series import choose_series
 from esn_core.errors import DataError
 
 IMAGES = (".nii.gz", ".nii")
@@ -13,6 +16,13 @@ JOINED = "run"
 TABLES = (".bval", ".bvec")
 LOST = ("lesion", "resection")
 """The ``label-`` of masks of what is lost."""
+SCANNER_TABLE = ".b"
+SIDECAR = ".json"
+BESIDE_IMAGES = (*TABLES, SCANNER_TABLE, SIDECAR)
+BY_IMAGE_AXES = "qsiprep"
+"""The pipeline whose b-vectors follow the image's axes; all others are taken to follow FSL's rule."""
+POINTERS = (b"/annex/objects/", b"version https://git-lfs")
+"""How a file begins that stands for content which is elsewhere."""
 
 
 class Dataset:
@@ -35,18 +45,21 @@ class Dataset:
     """
 
     def __init__(self, bids: Path) -> None:
-        if not (bids / "dataset_description.json").is_file():
+        description = bids / "dataset_description.json"
+        if description.is_symlink() and not description.exists():
+            raise DataError(f"{bids}: its files were not fetched; run 'datalad get .' in it first")
+        if not description.is_file():
             raise DataError(f"{bids}: no BIDS dataset; dataset_description.json is missing")
-        if not json_of(bids / "dataset_description.json"):
+        if not json_of(description):
             raise DataError(f"{bids}: no BIDS dataset; dataset_description.json says nothing")
         self.bids = bids.absolute()
         self._series: list[tuple[Visit, BidsFile]] = []
         self._labels: list[tuple[Visit, BidsFile]] = []
         self._lesions: list[tuple[Visit, BidsFile]] = []
-        self._tables: dict[str, list[BidsFile]] = {extension: [] for extension in TABLES}
+        self._tables: dict[str, list[BidsFile]] = {extension: [] for extension in BESIDE_IMAGES}
         files = (file for dataset in datasets_of(self.bids) for file in files_of(dataset))
         for file in sorted(files, key=lambda file: str(file.path)):
-            if file.suffix == "dwi" and file.extension in TABLES:
+            if file.suffix == "dwi" and file.extension in BESIDE_IMAGES:
                 self._tables[file.extension].append(file)
             if file.extension in IMAGES and "sub" in file.entities:
                 if file.suffix == "dwi":
@@ -95,9 +108,9 @@ class Dataset:
         """Choose the files of a visit.
 
         A preprocessed scan (``desc-preproc_dwi`` of a derivative dataset) wins over raw ones. Series that
-        differ in ``run`` alone are joined. Of several series that differ in more (``dir``, ``acq``), the one
-        with the most diffusion-weighted volumes is taken. A ready label volume of the visit wins over one of
-        the participant.
+        differ in ``run`` alone are joined, unless their sidecars say that they are warped differently. Of
+        several series, the one with the most diffusion-weighted volumes is taken; b0s without a table are
+        left out. A ready label volume of the visit wins over one of the participant.
 
         Parameters
         ----------
@@ -112,7 +125,7 @@ class Dataset:
         Raises
         ------
         DataError
-            A file is missing, or the choice is not clear.
+            A file is missing, its content was not fetched, or the choice is not clear.
 
         """
         if not all(is_label(name.partition("-")[2]) for name in visit.folder.split("/")):
@@ -131,42 +144,65 @@ class Dataset:
         if len(sources) > 1:
             names = ", ".join(sorted(source.name for source in sources))
             raise DataError(f"{visit.label}: several datasets hold a preprocessed scan ({names}); keep one")
-        series = self._series_of(visit, preprocessed or raw)
-        runs = {key: [self._run(visit, file) for file in files] for key, files in series.items()}
-        chosen = self._most_weighted(visit, runs) if len(runs) > 1 else next(iter(runs))
+        generators = _generators(sources.pop()) if sources else None
+        series, without_table = self._tabled(visit, preprocessed or raw, generators)
+        choice = choose_series(
+            visit.label, series, without_table=without_table, corrected=generators is not None
+        )
+        labels, lesion = self._labels_of(visit, segmentation), self._lesion_of(visit)
+        ready = [path for path in (labels, lesion) if path]
+        for path in (*(path for run in choice.runs for path in run.paths), *ready):
+            self._check_fetched(visit, path)
         return ScanFiles(
             visit=visit,
-            runs=tuple(runs[chosen]),
-            left_out=tuple(run.dwi for key, found in runs.items() if key != chosen for run in found),
-            labels=self._labels_of(visit, segmentation),
-            lesion=self._lesion_of(visit),
-            preprocessed_by=_generator(sources.pop()) if sources else None,
+            runs=choice.runs,
+            left_out=choice.left_out,
+            labels=labels,
+            lesion=lesion,
+            preprocessed_by=generators[0] if generators else None,
+            warnings=choice.warnings,
+            remarks=choice.remarks,
         )
 
-    def same_scans(self) -> dict[str, str]:
+    def same_scans(self, visits: Iterable[Visit]) -> dict[str, str]:
         """Find scans that stand under several participants.
+
+        Parameters
+        ----------
+        visits : iterable of Visit
+            Those that are about to be prepared.
 
         Returns
         -------
         dict of str to str
-            The other participant, for each participant whose raw scan somebody else has, byte for byte.
+            The other participant, for each participant of `visits` whose scan somebody else has, byte for
+            byte.
 
         """
-        sizes: dict[int, list[tuple[str, Path]]] = {}
-        for visit, file in self._series:
-            if file.path.is_file():
-                sizes.setdefault(file.path.stat().st_size, []).append((visit.participant, file.path))
-        same: dict[str, str] = {}
-        for found in sizes.values():
-            if len({participant for participant, _ in found}) < 2:
-                continue
-            by_content: dict[str, set[str]] = {}
-            for participant, path in found:
-                by_content.setdefault(sha256_of(path), set()).add(participant)
-            for people in by_content.values():
-                for one in people if len(people) > 1 else ():
-                    same[one] = min(people - {one})
-        return same
+        scans = [(visit.participant, file.path) for visit, file in self._series]
+        return same_scans(scans, wanted=frozenset(visit.participant for visit in visits))
+
+    def _tabled(
+        self, visit: Visit, files: Iterable[BidsFile], generators: list[str] | None
+    ) -> tuple[list[list[RunFiles]], list[Path]]:
+        """Find the tables of each series; tell which images have none."""
+        series: list[list[RunFiles]] = []
+        without: list[BidsFile] = []
+        for group in self._series_of(visit, files).values():
+            runs = []
+            for file in group:
+                run = self._run(visit, file, generators)
+                if run is None:
+                    self._check_fetched(visit, file.path)
+                    without.append(file)
+                else:
+                    runs.append(run)
+            if runs:
+                series.append(runs)
+        if not series:
+            first = without[0]
+            raise DataError(f"{visit.label}: {first.stem}.bval is missing beside {first.path.name}")
+        return series, [file.path for file in without]
 
     def _series_of(self, visit: Visit, files: Iterable[BidsFile]) -> dict[str, list[BidsFile]]:
         """Group files that differ in runs alone, in the order of their names."""
@@ -194,28 +230,54 @@ class Dataset:
             )
         return wanted
 
-    def _run(self, visit: Visit, dwi: BidsFile) -> RunFiles:
-        stem = dwi.path.name.removesuffix(dwi.extension)
-        paths = []
-        for extension in TABLES:
-            beside = dwi.path.with_name(f"{stem}{extension}")
-            above = [] if beside.is_file() else nearest_above(dwi, self._tables[extension])
-            if not above and not beside.is_file():
-                raise DataError(f"{visit.label}: {stem}{extension} is missing beside {dwi.path.name}")
-            paths.append(above[0].path if above else beside)
-        return RunFiles(dwi.path, *paths)
+    def _run(self, visit: Visit, dwi: BidsFile, generators: list[str] | None) -> RunFiles | None:
+        """Find what belongs to an image; None where it has neither b-values nor vectors, or b0s alone."""
+        found = {extension: self._beside(dwi, extension) for extension in BESIDE_IMAGES}
+        tables = [paths[0] if (paths := found[extension]) else None for extension in TABLES]
+        if tables == [None, None]:
+            return None
+        scanner = found[SCANNER_TABLE][:1] if generators else []
+        by_axes = any(name.lower().startswith(BY_IMAGE_AXES) for name in generators or ())
+        metadata: dict[str, Any] = {}
+        for path in (*filter(None, tables), *scanner, *found[SIDECAR]):
+            self._check_fetched(visit, path)
+        for path in reversed(found[SIDECAR]):
+            metadata |= json_of(path)
+        bval, bvec = tables
+        if bval is not None and bvec is None and not RunFiles(dwi.path, bval, bval).count_weighted():
+            return None
+        if bval is None or bvec is None:
+            missing = TABLES[tables.index(None)]
+            raise DataError(f"{visit.label}: {dwi.stem}{missing} is missing beside {dwi.path.name}")
+        return RunFiles(
+            dwi.path,
+            bval,
+            bvec,
+            scanner=scanner[0] if scanner else None,
+            convention="image" if by_axes else "fsl",
+            direction=dwi.entities.get("dir"),
+            sidecars=tuple(found[SIDECAR]),
+            metadata=metadata,
+        )
 
-    def _most_weighted(self, visit: Visit, runs: dict[str, list[RunFiles]]) -> str:
-        weighted = {key: sum(run.count_weighted() for run in found) for key, found in runs.items()}
-        most = max(weighted.values())
-        best = [key for key, count in weighted.items() if count == most]
-        if len(best) > 1:
-            names = ", ".join(runs[key][0].dwi.name for key in best)
+    def _beside(self, dwi: BidsFile, extension: str) -> list[Path]:
+        """List the files of an extension that hold for an image: the one of its name, then those above."""
+        known = self._tables[extension]
+        own = [file.path for file in known if file.path.parent == dwi.path.parent and file.stem == dwi.stem]
+        return list(dict.fromkeys(own + [file.path for file in nearest_above(dwi, known)]))
+
+    def _check_fetched(self, visit: Visit, path: Path) -> None:
+        """Refuse a file that stands for content which git-annex or git-lfs has elsewhere."""
+        try:
+            with path.open("rb") as file:
+                there = not file.read(40).startswith(POINTERS)
+        except OSError:
+            there = not path.is_symlink()  # what cannot be read for another reason is told where it is read
+        if not there:
             raise DataError(
-                f"{visit.label}: {len(best)} series with {most} diffusion-weighted volumes each ({names}); "
-                "keep one, or join them as runs"
+                f"{visit.label}: the content of {path.name} is not here, only a link to it; run 'datalad get "
+                f"{path.relative_to(self.bids).as_posix()}' in the dataset first"
             )
-        return best[0]
 
     def _labels_of(self, visit: Visit, segmentation: str) -> Path | None:
         found = [(v, file.path) for v, file in self._labels if file.entities.get("seg") == segmentation]
@@ -248,8 +310,9 @@ def _visit_of(file: BidsFile) -> Visit:
     return Visit(f"sub-{file.entities['sub']}", session)
 
 
-def _generator(dataset: Path) -> str:
-    """Say which pipeline wrote a derivative dataset."""
-    made = json_of(dataset / "dataset_description.json").get("GeneratedBy") or [{}]
-    first = made[0] if isinstance(made, list) and isinstance(made[0], dict) else {}
-    return " ".join(str(first[key]) for key in ("Name", "Version") if key in first) or dataset.name
+def _generators(dataset: Path) -> list[str]:
+    """Say which pipelines wrote a derivative dataset, the first one first."""
+    made = json_of(dataset / "dataset_description.json").get("GeneratedBy")
+    parts = [part for part in made if isinstance(part, dict)] if isinstance(made, list) else []
+    names = [" ".join(str(part[key]) for key in ("Name", "Version") if key in part) for part in parts]
+    return [name for name in names if name] or [dataset.name]

@@ -28,7 +28,7 @@ class BidsFile:
     suffix : str
         ``dwi`` of ``sub-012_dwi.nii.gz``; empty if there is none.
     extension : str
-        All that follows the first dot, and the dot.
+        All that follows the first dot, and the dot, in small letters.
 
     """
 
@@ -37,6 +37,11 @@ class BidsFile:
     entities: dict[str, str | int]
     suffix: str
     extension: str
+
+    @property
+    def stem(self) -> str:
+        """The name without its extension."""
+        return self.path.name[: -len(self.extension)] if self.extension else self.path.name
 
     def may_inherit(self, other: "BidsFile") -> bool:
         """Tell whether another file's values hold for this one: nothing in its name contradicts."""
@@ -150,7 +155,7 @@ def _read(path: Path, dataset: Path, parts: tuple[str, ...]) -> BidsFile:
         key, dash, value = pair.partition("-")
         if dash:
             entities.setdefault(key, int(value) if key in _indices() and value.isdecimal() else value)
-    return BidsFile(path, dataset, entities, last, dot + extension)
+    return BidsFile(path, dataset, entities, last, (dot + extension).lower())
 
 
 @functools.cache

@@ -1,25 +1,30 @@
 """Scans: the files of one visit, read and checked."""
 
-import gzip
 import hashlib
 import json
-import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
-from esn_client.imaging.preprocessing.gradient_table import B0_MAX_S_PER_MM2, Gradients, read_gradients
+from esn_client.imaging.bids.images import Image, read_image, shape_of
+from esn_client.imaging.preprocessing.gradient_table import (
+    B0_MAX_S_PER_MM2,
+    Gradients,
+    Shell,
+    count_weighted,
+    read_gradients,
+)
 from esn_client.imaging.preprocessing.signal_check import check_signal
+from esn_client.imaging.preprocessing.table_files import Convention, TableFiles, read_b_values
 from esn_core.connectome.atlas import Atlas
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 
+AXES = ("i", "i-", "j", "j-", "k", "k-")
+"""BIDS's names of the directions along an image's voxel axes."""
 AFFINE_TOLERANCE_MM = 1e-3
 """Two grids are the same if no entry of their affines differs by more."""
 BYTES_PER_VALUE = 16
@@ -57,23 +62,61 @@ class Visit:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """One series of volumes and its gradient table.
+    """One series of volumes, its gradient table, and what its sidecars say.
 
     Attributes
     ----------
     dwi, bval, bvec : Path
+    scanner : Path or None
+        MRtrix's table beside a preprocessed series, where there is one.
+    convention : 'fsl' or 'image'
+        Of the vectors in `bvec`.
+    direction : str or None
+        The ``dir-`` of the name.
+    sidecars : tuple of Path
+        The nearest first.
+    metadata : dict
+        Of all sidecars together, the nearer over the farther.
 
     """
 
     dwi: Path
     bval: Path
     bvec: Path
+    scanner: Path | None = None
+    convention: Convention = "fsl"
+    direction: str | int | None = None
+    sidecars: tuple[Path, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files that the connectome depends on."""
+        return (self.dwi, self.bval, self.bvec, *((self.scanner,) if self.scanner else ()), *self.sidecars)
+
+    @property
+    def phase_encoding(self) -> str | None:
+        """The voxel axis along which the image is warped, with its sign, as in ``j-``; None where unknown."""
+        said = self.metadata.get("PhaseEncodingDirection")
+        return said if said in AXES else None
+
+    @property
+    def readout_s(self) -> float | None:
+        """How long one image is read out, which says how far it is warped; None where unknown."""
+        said = self.metadata.get("TotalReadoutTime")
+        return float(said) if isinstance(said, int | float) and said > 0 else None
+
+    @property
+    def slice_axis(self) -> int | None:
+        """The voxel axis along which the slices were stacked; None where unknown."""
+        said = self.metadata.get("SliceEncodingDirection")
+        return AXES.index(said) // 2 if said in AXES else None
 
     def count_weighted(self) -> int:
         """Count the diffusion-weighted volumes; a table that cannot be read has none."""
         try:
-            return int((np.loadtxt(self.bval, ndmin=1) > B0_MAX_S_PER_MM2).sum())
-        except (OSError, ValueError):
+            return count_weighted(read_b_values(self.bval))
+        except DataError:
             return 0
 
 
@@ -94,6 +137,8 @@ class ScanFiles:
         A mask of what is lost: a resection, or tissue in which no fibres can be.
     preprocessed_by : str or None
         The pipeline that denoised and aligned the scan already.
+    warnings, remarks : tuple of str
+        Of the choice of series: what somebody should look at, and what is good to know.
 
     """
 
@@ -103,10 +148,12 @@ class ScanFiles:
     labels: Path | None
     lesion: Path | None
     preprocessed_by: str | None
+    warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def sha256s(self, bids: Path) -> dict[str, str]:
         """Compute the digest of each file, by its path inside the dataset."""
-        paths = [path for run in self.runs for path in (run.dwi, run.bval, run.bvec)]
+        paths = [path for run in self.runs for path in run.paths]
         paths += [path for path in (self.labels, self.lesion) if path]
         return {path.relative_to(bids).as_posix(): sha256_of(path) for path in paths}
 
@@ -114,10 +161,10 @@ class ScanFiles:
         """Estimate the memory that the subject takes, from the headers alone; 0 where they cannot be read."""
         values = 0
         for run in self.runs:
-            try:
-                values += int(np.prod(cast("SpatialImage", nib.load(run.dwi)).shape))
-            except (EOFError, OSError, ValueError, zlib.error, ImageFileError):
+            shape = shape_of(run.dwi)
+            if shape is None:
                 return 0.0
+            values += int(np.prod(shape))
         return GB_OF_A_PROCESS + values * BYTES_PER_VALUE / 1e9
 
 
@@ -137,6 +184,14 @@ class Scan:
         Whether the scan was denoised and aligned elsewhere.
     lesion : (X, Y, Z) bool or None
         What is marked as lost, on the grid of the signal.
+    sides : str
+        Where the voxel axes lead, and what in the header says so: nothing else tells left from right.
+    slice_axis : 0, 1 or 2
+        The voxel axis along which slices were stacked.
+    convention : Convention
+        Of the gradient table, as it was read.
+    warnings, remarks : tuple of str
+        What somebody should look at, and what is good to know. They name files and stay at the site.
 
     """
 
@@ -145,6 +200,11 @@ class Scan:
     gradients: Gradients
     labels: NDArray[np.int64] | None
     preprocessed: bool
+    sides: str = ""
+    slice_axis: int = 2
+    convention: Convention = "fsl"
+    warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     lesion: NDArray[np.bool_] | None = None
 
     @property
@@ -162,7 +222,7 @@ def sha256_of(path: Path) -> str:
 def json_of(path: Path) -> dict[str, Any]:
     """Read a JSON object; what cannot be read says nothing."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -196,45 +256,76 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, recipe: ImagingRecipe) -> Scan:
         fit the image, or the labels are not the atlas's.
 
     """
-    signals: list[NDArray[np.float32]] = []
-    affine, ceiling = np.eye(4), None
-    for run in files.runs:
-        signal, run_affine, own_ceiling = _read_volume(run.dwi)
-        if signal.ndim != 4:
+    images = [read_image(run.dwi) for run in files.runs]
+    for run, image in zip(files.runs, images, strict=True):
+        if image.voxels.ndim != 4:
             raise DataError(
-                f"{run.dwi.name}: a series of volumes (4-D) is needed; found shape {signal.shape}"
+                f"{run.dwi.name}: a series of volumes (4-D) is needed; found shape {image.voxels.shape}"
             )
-        if not signals:
-            affine, ceiling = run_affine, own_ceiling
-        _check_grid(run.dwi, signal, run_affine, like=signals[0] if signals else signal, affine=affine)
-        signals.append(signal)
-    sizes = [signal.shape[3] for signal in signals]
+        _check_grid(run.dwi, image, like=images[0])
+    affine, orientation = images[0].affine, images[0].orientation
+    signals = [image.voxels for image in images]
     first, *rest = files.runs
     shell = read_gradients(
-        first.bval,
-        first.bvec,
+        [
+            TableFiles(run.bval, run.bvec, signal.shape[3], run.convention, run.scanner)
+            for run, signal in zip(files.runs, signals, strict=True)
+        ],
         affine=affine,
-        volumes=sizes[0],
         sh_order_max=recipe.sh_order_max,
         shell_s_per_mm2=recipe.shell_s_per_mm2,
         shell_width=recipe.shell_width,
-        more_runs=[(run.bval, run.bvec, size) for run, size in zip(rest, sizes[1:], strict=True)],
     )
     signal = np.concatenate(signals, axis=3) if rest else signals[0]
     if len(shell.kept) < signal.shape[3]:
         signal = signal[..., shell.kept]
-    check_signal(signal, shell.gradients, name=first.dwi.name, ceiling=ceiling)
-    labels = None if files.labels is None else _read_labels(files.labels, signal, affine, atlas)
-    lesion = None if files.lesion is None else _read_lesion(files.lesion, signal, affine)
-    return Scan(signal, affine, shell.gradients, labels, files.preprocessed_by is not None, lesion)
+    sound = check_signal(signal, shell.gradients, name=first.dwi.name, ceiling=images[0].ceiling)
+    labels = None if files.labels is None else _read_labels(files.labels, like=images[0], atlas=atlas)
+    return Scan(
+        sound.signal,
+        affine,
+        shell.gradients,
+        labels,
+        files.preprocessed_by is not None,
+        sides=f"stored {orientation.axes}, by the header's {orientation.source}",
+        slice_axis=_slice_axis(first, affine),
+        convention=shell.conventions[0],
+        warnings=(*files.warnings, *(words for image in images for words in image.orientation.warnings)),
+        remarks=(*files.remarks, *_remarks(first, shell), *sound.remarks),
+        lesion=None if files.lesion is None else _read_lesion(files.lesion, like=images[0]),
+    )
 
 
-def _read_labels(
-    path: Path, signal: NDArray[np.float32], affine: NDArray[np.float64], atlas: Atlas
-) -> NDArray[np.int64]:
+def _slice_axis(run: RunFiles, affine: NDArray[np.float64]) -> int:
+    """Give the axis that the sidecar names, else the one nearest to upright."""
+    said = run.slice_axis
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return int(np.abs(axes[2]).argmax()) if said is None else said
+
+
+def _remarks(run: RunFiles, shell: Shell) -> list[str]:
+    """Say how the gradient table was read, where that is not plain."""
+    said = []
+    if run.scanner:
+        said.append(f"directions are read from {run.scanner.name}, in the scanner's coordinates")
+    elif run.convention == "image":
+        said.append(f"{run.bvec.name} follows the image's axes, as its pipeline writes it, not FSL's rule")
+    if shell.traces:
+        places = ", ".join(map(str, shell.traces))
+        said.append(
+            f"volume {places} has a b-value and no direction, as a mean over the directions; not used"
+        )
+    if shell.gradients.b0_max_s_per_mm2 > B0_MAX_S_PER_MM2:
+        lowest = shell.gradients.b_values_s_per_mm2.min()
+        said.append(f"the b0s have b = {lowest:g} s/mm2: there is nothing lower")
+    return said
+
+
+def _read_labels(path: Path, *, like: Image, atlas: Atlas) -> NDArray[np.int64]:
     """Read a label volume that must lie on the scan's grid and show every region."""
-    labels, labels_affine, _ = _read_volume(path)
-    _check_grid(path, labels, labels_affine, like=signal, affine=affine)
+    image = read_image(path)
+    _check_grid(path, image, like=like)
+    labels = image.voxels
     values = np.unique(labels)
     known = {0, *(region.index for region in atlas.regions)}
     strange = [value for value in values.tolist() if value not in known]
@@ -246,43 +337,21 @@ def _read_labels(
     return labels.astype(np.int64)
 
 
-def _read_lesion(
-    path: Path, signal: NDArray[np.float32], affine: NDArray[np.float64]
-) -> NDArray[np.bool_]:
+def _read_lesion(path: Path, *, like: Image) -> NDArray[np.bool_]:
     """Read a mask that must lie on the scan's grid and hold nothing but 0 and 1."""
-    mask, mask_affine, _ = _read_volume(path)
-    _check_grid(path, mask, mask_affine, like=signal, affine=affine)
-    if mask.ndim != 3 or not np.isin(mask, (0, 1)).all():
+    image = read_image(path)
+    _check_grid(path, image, like=like)
+    if image.voxels.ndim != 3 or not np.isin(image.voxels, (0, 1)).all():
         raise DataError(f"{path.name}: a lesion mask is 3-D and holds 0 and 1 alone")
-    return mask > 0
+    return np.asarray(image.voxels > 0, dtype=np.bool_)
 
 
-def _check_grid(
-    path: Path,
-    volume: NDArray[np.float32],
-    own: NDArray[np.float64],
-    *,
-    like: NDArray[np.float32],
-    affine: NDArray[np.float64],
-) -> None:
+def _check_grid(path: Path, image: Image, *, like: Image) -> None:
     """Refuse a volume on another grid than the scan's."""
-    if volume.shape[:3] != like.shape[:3] or volume.ndim not in (3, 4):
-        raise DataError(f"{path.name}: its grid is {volume.shape}; the scan has {like.shape[:3]}")
-    gap = float(np.abs(own - affine).max())
+    if image.voxels.shape[:3] != like.voxels.shape[:3] or image.voxels.ndim not in (3, 4):
+        raise DataError(
+            f"{path.name}: its grid is {image.voxels.shape}; the scan has {like.voxels.shape[:3]}"
+        )
+    gap = float(np.abs(image.affine - like.affine).max())
     if gap > AFFINE_TOLERANCE_MM:
         raise DataError(f"{path.name}: its affine differs from the scan's by up to {gap:.3g}; 0 is needed")
-
-
-def _read_volume(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64], float | None]:
-    """Read a whole NIfTI image, its affine, and the largest value that its integers can hold."""
-    try:
-        image = cast("SpatialImage", nib.load(path))
-        volume = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
-        kind, ceiling = image.get_data_dtype(), None
-        if np.issubdtype(kind, np.integer):
-            stored: Any = image.dataobj
-            slope, start = stored.slope, stored.inter
-            ceiling = float(np.iinfo(kind).max * slope + start)
-    except (EOFError, OSError, ValueError, zlib.error, gzip.BadGzipFile, ImageFileError) as error:
-        raise DataError(f"{path.name}: not a whole NIfTI image: {error}") from None
-    return volume, np.asarray(image.affine), ceiling

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from esn_client.imaging.fibres.tensor import dipy_table
 from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_client.imaging.preprocessing.table_files import Convention, flip_of
 from esn_core.arrays import Floats
 from esn_core.errors import DataError
 
@@ -19,7 +20,13 @@ MOST_VOXELS = 30_000
 COSINE_POWER = 4
 """How sharply fibres must point along the line between neighbours, which lie 45 or 55 degrees apart."""
 SURE_MARGIN = 0.03
-"""A table is called wrong if another one has this share more coherence."""
+"""A table is called wrong if another one has this share more coherence, and surely so."""
+SURE_ERRORS = 3.0
+"""And if that is so many standard errors: of 23 other tables, chance favours one by two of them."""
+MOST_GROUPS = 8
+"""Parts of the table that are left out in turn to learn how much hangs on each."""
+LEAST_LEFT = 8
+"""Directions that must be left for a tensor, which has six numbers, to be more than an interpolation."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,15 @@ class GradientCheck:
         but not surely.
     pairs : int
         Of neighbours that were compared.
+    doubt : str
+        In words, where another table seems better and the scan is too poor to tell; else empty.
 
     """
 
     coherence: dict[str, float]
     margin: float
     pairs: int
+    doubt: str = ""
 
 
 def check_gradient_table(
@@ -49,6 +59,8 @@ def check_gradient_table(
     gradients: Gradients,
     mask: NDArray[np.bool_],
     affine: NDArray[np.float64],
+    *,
+    convention: Convention = "fsl",
 ) -> GradientCheck:
     """Compare a gradient table with those that have axes exchanged or negated, and refuse a wrong one.
 
@@ -56,6 +68,11 @@ def check_gradient_table(
     coherence index of Schilling et al. 2019, Magn Reson Imaging 58:62; the idea of Jeurissen et al. 2014,
     Med Image Anal 18:953, without tracking). If a table's vectors change by an orthogonal matrix, so do the
     tensors fitted with it: one fit serves all 24 variants.
+
+    Tensors of few or badly spread directions lean towards the table, all over the brain alike, and the more
+    so the thicker the slices: then the number of voxels makes nothing sure. Where another table seems better,
+    the directions are left out in parts, in turn, and the jackknife's standard error of the logarithm of the
+    ratio (Efron & Tibshirani 1993, chapter 11) decides whether that is known.
 
     Parameters
     ----------
@@ -65,6 +82,8 @@ def check_gradient_table(
         The brain.
     affine : (4, 4) float64
         Voxels to mm, RAS+.
+    convention : Convention
+        By which the table was read, for the message.
 
     Returns
     -------
@@ -78,28 +97,30 @@ def check_gradient_table(
     """
     directions = _principal_directions(signal, gradients, mask)
     size_mm = np.linalg.norm(affine[:3, :3], axis=0)
-    first, second, lines = _neighbours(directions, size_mm)
-    if len(first) < LEAST_PAIRS:
+    found, pairs = _coherences(directions, size_mm)
+    if pairs < LEAST_PAIRS:
         raise DataError(
-            f"the gradient table cannot be tested: {len(first)} pairs of neighbours have FA >= {LEAST_FA:g}; "
+            f"the gradient table cannot be tested: {pairs} pairs of neighbours have FA >= {LEAST_FA:g}; "
             f"{LEAST_PAIRS} or more are needed"
         )
-    # In the file, x is negated where the affine's determinant is positive: it says how to change the file.
-    flip = np.diag([-1.0 if np.linalg.det(affine[:3, :3]) > 0 else 1.0, 1.0, 1.0])
-    coherence = {}
-    for variant in variants():
-        along = (np.abs(np.sum((ends @ variant.T) * lines, axis=1)) for ends in (first, second))
-        name = _words(np.rint(flip @ variant @ flip).astype(np.int64))
-        coherence[name] = float(np.mean(np.prod([a**COSINE_POWER for a in along], axis=0)))
-    as_read, *others = coherence
-    best = max(others, key=coherence.__getitem__)
-    margin = coherence[as_read] / coherence[best] - 1
-    if coherence[best] > (1 + SURE_MARGIN) * coherence[as_read]:
-        raise DataError(
-            "the b-vectors do not fit the image: fibres run on from voxel to voxel "
-            f"{coherence[best] / coherence[as_read]:.2f} times as well with {best}"
+    # By FSL's rule x is negated in the file where the affine's determinant is positive.
+    flip = flip_of(affine) if convention == "fsl" else np.eye(3)
+    names = [_words(np.rint(flip @ variant @ flip).astype(np.int64), convention) for variant in variants()]
+    best = 1 + int(np.argmax(found[1:]))
+    ratio = float(found[best] / found[0])
+    doubt = ""
+    if ratio > 1 + SURE_MARGIN:
+        better = f"fibres run on from voxel to voxel {ratio:.2f} times as well with {names[best]}"
+        better += _cause(variants()[best], affine, convention)
+        error = _standard_error(signal, gradients, directions, size_mm, best)
+        if np.log(ratio) > SURE_ERRORS * error:
+            raise DataError(f"the b-vectors do not fit the image: {better}")
+        doubt = (
+            f"the b-vectors could not be tested: {better}; but {(~gradients.is_b0).sum()} directions as "
+            f"these leave a standard error of {error:.0%}, and {SURE_ERRORS:g} of them are needed: look at "
+            "the colours of the main fibre direction"
         )
-    return GradientCheck(coherence, margin, len(first))
+    return GradientCheck(dict(zip(names, found.tolist(), strict=True)), 1 / ratio - 1, pairs, doubt)
 
 
 def variants() -> list[Floats]:
@@ -112,17 +133,58 @@ def _principal_directions(
     signal: NDArray[np.float32], gradients: Gradients, mask: NDArray[np.bool_]
 ) -> Floats:
     """Give the (X, Y, Z, 3) principal directions of the most anisotropic voxels, 0 elsewhere."""
-    fit = TensorModel(dipy_table(gradients), fit_method="OLS").fit(
-        np.maximum(signal[mask], 1e-3 * signal.max()).astype(np.float64)
-    )
-    fa = np.nan_to_num(fractional_anisotropy(np.clip(fit.evals, 0, None)))
+    values, vectors = _fit(signal[mask], gradients, brightest=float(signal.max()))
+    fa = np.nan_to_num(fractional_anisotropy(np.clip(values, 0, None)))
     # FA near 1 is noise at the rim of the brain, or air.
-    good = (fa >= LEAST_FA) & (fa < 0.95) & (fit.evals[:, 2] > 0)
+    good = (fa >= LEAST_FA) & (fa < 0.95) & (values[:, 2] > 0)
     if good.sum() > MOST_VOXELS:
         good &= fa >= np.partition(fa[good], -MOST_VOXELS)[-MOST_VOXELS]
     directions = np.zeros((*mask.shape, 3))
-    directions[mask] = np.where(good[:, None], fit.evecs[..., :, 0], 0.0)
+    directions[mask] = np.where(good[:, None], vectors[..., :, 0], 0.0)
     return directions
+
+
+def _fit(voxels: NDArray[np.float32], gradients: Gradients, *, brightest: float) -> tuple[Floats, Floats]:
+    """Fit tensors to (n, V) voxels; give their (n, 3) eigenvalues, descending, and (n, 3, 3) eigenvectors."""
+    fit = TensorModel(dipy_table(gradients), fit_method="OLS").fit(
+        np.maximum(voxels, 1e-3 * brightest).astype(np.float64)
+    )
+    return fit.evals, fit.evecs
+
+
+def _coherences(directions: Floats, size_mm: Floats) -> tuple[Floats, int]:
+    """Give the (24,) coherence under each variant, and the number of pairs."""
+    first, second, lines = _neighbours(directions, size_mm)
+    found = []
+    for variant in variants():
+        along = (np.abs(np.sum((ends @ variant.T) * lines, axis=1)) for ends in (first, second))
+        found.append(float(np.mean(np.prod([a**COSINE_POWER for a in along], axis=0))) if len(first) else 0.0)
+    return np.array(found), len(first)
+
+
+def _standard_error(
+    signal: NDArray[np.float32], gradients: Gradients, directions: Floats, size_mm: Floats, best: int
+) -> float:
+    """Give the jackknife's standard error of the log ratio of a variant's coherence to the table's own.
+
+    Infinite where the table is too short to leave anything out.
+    """
+    weighted = np.flatnonzero(~gradients.is_b0)
+    groups = min(MOST_GROUPS, len(weighted))
+    if len(weighted) - -(-len(weighted) // groups) < LEAST_LEFT:
+        return float("inf")
+    used = np.asarray(np.any(directions, axis=3))
+    voxels, brightest = signal[used], float(signal.max())
+    ratios = []
+    for group in range(groups):
+        kept = np.setdiff1d(np.arange(len(gradients.is_b0)), weighted[group::groups])
+        part = Gradients(gradients.b_values_s_per_mm2[kept], gradients.directions[kept])
+        again = np.zeros_like(directions)
+        again[used] = _fit(voxels[:, kept], part, brightest=brightest)[1][..., :, 0]
+        found, _ = _coherences(again, size_mm)
+        ratios.append(np.log(found[best] / found[0]))
+    away = np.array(ratios) - np.mean(ratios)
+    return float(np.sqrt((groups - 1) / groups * np.sum(away**2)))
 
 
 def _neighbours(directions: Floats, size_mm: Floats) -> tuple[Floats, Floats, Floats]:
@@ -147,12 +209,47 @@ def _neighbours(directions: Floats, size_mm: Floats) -> tuple[Floats, Floats, Fl
     return first, second, lines
 
 
-def _words(change: NDArray[np.int64]) -> str:
+def _words(change: NDArray[np.int64], convention: Convention) -> str:
     """Say what the rows of the .bvec file should be."""
     if np.array_equal(change, np.eye(3)):
         return "the rows as they are"
+    row_name = {"fsl": "row", "image": "row", "scanner": "image axis"}[convention]
     rows = []
     for row in change:
         source = int(np.flatnonzero(row)[0])
-        rows.append(f"{'-' if row[source] < 0 else ''}row {source + 1}")
-    return "the rows of the .bvec file changed to " + ", ".join(rows)
+        rows.append(f"{'-' if row[source] < 0 else ''}{row_name} {source + 1}")
+    what = (
+        "the directions along the image's axes" if convention == "scanner" else "the rows of the .bvec file"
+    )
+    return f"{what} changed to " + ", ".join(rows)
+
+
+def _cause(variant: Floats, affine: Floats, convention: Convention) -> str:
+    """Say under which other convention the file would be right, if a variant is what that one gives."""
+    flip = flip_of(affine)
+    # Of a grid that is oblique, the nearest axes.
+    axes = _nearest_axes(affine)
+    to_image: dict[str, Floats] = {
+        "the image's axes without FSL's flip of x, as QSIPrep and DIPY have it": np.eye(3),
+        "FSL's rule": flip,
+        "the scanner's axes (right, front, up), as MRtrix has it": axes.T,
+        "the scanner's axes (left, back, up), as DICOM has it": axes.T @ np.diag([-1.0, -1.0, 1.0]),
+    }
+    read = {"fsl": flip, "image": np.eye(3), "scanner": axes.T}[convention]
+    for words, right in to_image.items():
+        found = right @ np.linalg.inv(read)
+        if np.array_equal(found, variant) or np.array_equal(found, -variant):
+            return f": the table seems to follow {words}"
+    return ""
+
+
+def _nearest_axes(affine: Floats) -> Floats:
+    """Give the signed permutation that is nearest to an affine's axes."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    nearest = np.zeros((3, 3))
+    left = np.abs(axes)
+    for _ in range(3):
+        row, column = np.unravel_index(left.argmax(), left.shape)
+        nearest[row, column] = np.sign(axes[row, column])
+        left[row, :], left[:, column] = -1, -1
+    return nearest

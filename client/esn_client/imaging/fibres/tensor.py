@@ -7,7 +7,7 @@ from dipy.core.gradients import GradientTable, gradient_table
 from dipy.reconst.dti import TensorModel, fractional_anisotropy
 from numpy.typing import NDArray
 
-from esn_client.imaging.preprocessing.gradient_table import B0_MAX_S_PER_MM2, Gradients
+from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.preprocessing.mask import find_brain
 
 
@@ -37,7 +37,7 @@ class TensorMaps:
 def dipy_table(gradients: Gradients) -> GradientTable:
     """Hand a gradient table to DIPY."""
     table: GradientTable = gradient_table(
-        gradients.b_values_s_per_mm2, bvecs=gradients.directions, b0_threshold=B0_MAX_S_PER_MM2
+        gradients.b_values_s_per_mm2, bvecs=gradients.directions, b0_threshold=gradients.b0_max_s_per_mm2
     )
     return table
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from esn_client.imaging.bids.dataset import Dataset
 from esn_client.imaging.bids.derivatives import write_description
+from esn_client.imaging.bids.failures import Failure, keep_failure
 from esn_client.imaging.bids.scans import ScanFiles, Visit, segmentation_of
 from esn_client.imaging.pipeline.subject import Making, prepare_subject
 from esn_client.imaging.pipeline.workers import undisturbed, worker_pool
@@ -19,26 +19,6 @@ from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why one visit has no connectome.
-
-    Attributes
-    ----------
-    visit : str
-        Label of the participant, and of the session if there is one.
-    error_class : str
-        ``DataError`` for files that cannot be used; anything else is worth a report to us.
-    message : str
-        One line; stays at the site, it may hold paths.
-
-    """
-
-    visit: str
-    error_class: str
-    message: str
 
 
 Finished = Generator[tuple[str, Failure | None], None, None]
@@ -117,6 +97,7 @@ def prepare(
     failures = []
     with closing(_each(dataset, visits, making, n_procs=n_procs, mem_gb=mem_gb)) as finished:
         for done, (name, failure) in enumerate(finished, start=1):
+            keep_failure(out, recipe, name, failure)
             if failure:
                 failures.append(failure)
             if progress:
@@ -132,7 +113,7 @@ def _each(
 ) -> Finished:
     """Refuse the visits whose files are not clear; prepare the others."""
     tasks: dict[str, tuple[ScanFiles, float]] = {}
-    same = dataset.same_scans()
+    same = dataset.same_scans(visits)
     for visit in visits:
         try:
             if visit.participant in same:

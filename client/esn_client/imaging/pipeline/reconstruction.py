@@ -1,7 +1,7 @@
 """Reconstruction: every stage from a scan to its connectomes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from esn_client.imaging.fibres.lobes import find_lobes
 from esn_client.imaging.fibres.response import Response, estimate_response
 from esn_client.imaging.fibres.tensor import TensorMaps, fit_tensor
 from esn_client.imaging.preprocessing.denoise import denoise, divide_bias, remove_gibbs_ringing
+from esn_client.imaging.preprocessing.displacement import Displacement
 from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.preprocessing.mask import check_brain, find_brain
 from esn_client.imaging.preprocessing.motion import correct_motion
@@ -58,11 +59,13 @@ class Reconstruction:
         How much of each region, as it was labelled, is tissue.
     gradient_margin_percent : float
         By how much better fibres run on under the gradient table than under any other.
+    gradient_doubt : str
+        In words, where another seems better and the scan is too poor to tell; else empty.
     registration : dict of str to float
         Quality numbers of the registration; none where labels were ready.
     density : (X, Y, Z) uint32
         Streamlines through each voxel.
-    displacement_mm : (V,) float64 or None
+    displacement : Displacement or None
         None if the scan was not aligned here.
 
     """
@@ -77,9 +80,10 @@ class Reconstruction:
     tissue: Tissue
     region_tissue: RegionTissue
     gradient_margin_percent: float
+    gradient_doubt: str
     registration: dict[str, float]
     density: NDArray[np.uint32]
-    displacement_mm: Floats | None
+    displacement: Displacement | None
 
     @property
     def matrices(self) -> dict[str, Floats]:
@@ -126,13 +130,13 @@ def reconstruct(
 
     """
     atlas = load_atlas(recipe.atlas)
-    key, signal, gradients, displacement_mm = _clean(scan, recipe, stages)
+    key, signal, gradients, displacement = _clean(scan, recipe, stages)
     tensor = stages.run("tensor", lambda: vars(fit_tensor(signal, gradients)), inputs=[key], parameters={})
     maps = TensorMaps(**tensor.arrays)
     check_brain(maps.mask, scan.affine)
     checked = stages.run(
         "gradients",
-        lambda: _check_gradients(signal, gradients, maps, scan.affine),
+        lambda: _check_gradients(signal, gradients, maps, scan),
         inputs=[tensor.key],
         parameters={},
     )
@@ -204,22 +208,23 @@ def reconstruct(
         tissue=tissue,
         region_tissue=regions,
         gradient_margin_percent=float(checked["margin_percent"]),
+        gradient_doubt=str(checked["doubt"]),
         registration={name: float(number) for name, number in labelled.arrays.items() if name != "labels"},
         density=tracked["density"],
-        displacement_mm=displacement_mm,
+        displacement=displacement,
     )
 
 
 def _clean(
     scan: Scan, recipe: ImagingRecipe, stages: Stages
-) -> tuple[str, NDArray[np.float32], Gradients, Floats | None]:
+) -> tuple[str, NDArray[np.float32], Gradients, Displacement | None]:
     """Denoise, remove ringing and align, unless that was done elsewhere; give the key of the result too."""
-    signal, gradients, displacement_mm = scan.signal, scan.gradients, None
+    signal, gradients, displacement = scan.signal, scan.gradients, None
     key = digest_of(
         {"signal": signal, "b": gradients.b_values_s_per_mm2, "g": gradients.directions, "a": scan.affine}
     )
     if scan.preprocessed:
-        return key, signal, gradients, displacement_mm
+        return key, signal, gradients, displacement
     if recipe.denoise != "none":
         method, noisy = recipe.denoise, signal
         found = stages.run(
@@ -230,12 +235,12 @@ def _clean(
         )
         key, signal = found.key, found["signal"]
     if recipe.gibbs:
-        ringing, upright = signal, int(np.abs(scan.affine[2, :3]).argmax())
+        ringing, slice_axis = signal, scan.slice_axis
         found = stages.run(
             "gibbs",
-            lambda: {"signal": remove_gibbs_ringing(ringing, slice_axis=upright)},
+            lambda: {"signal": remove_gibbs_ringing(ringing, slice_axis=slice_axis)},
             inputs=[key],
-            parameters={"slice_axis": upright},
+            parameters={"slice_axis": slice_axis},
         )
         key, signal = found.key, found["signal"]
     if recipe.motion != "none":
@@ -246,8 +251,9 @@ def _clean(
             inputs=[key],
             parameters=_settings(recipe, "motion"),
         )
-        key, signal, displacement_mm = found.key, found["signal"], found["displacement_mm"]
-        gradients = Gradients(gradients.b_values_s_per_mm2, found["directions"])
+        key, signal = found.key, found["signal"]
+        displacement = Displacement(found["head_mm"], found["eddy_mm"], found["b0_mm"])
+        gradients = replace(gradients, directions=found["directions"])
     if recipe.bias != "none":
         uneven, turned = signal, gradients
         found = stages.run(
@@ -257,7 +263,7 @@ def _clean(
             parameters=_settings(recipe, "bias"),
         )
         key, signal = found.key, found["signal"]
-    return key, signal, gradients, displacement_mm
+    return key, signal, gradients, displacement
 
 
 def _align(signal: NDArray[np.float32], gradients: Gradients, affine: Floats) -> Arrays:
@@ -265,16 +271,20 @@ def _align(signal: NDArray[np.float32], gradients: Gradients, affine: Floats) ->
     return {
         "signal": still.signal,
         "directions": still.gradients.directions,
-        "displacement_mm": still.framewise_displacement_mm,
+        **vars(still.displacement),
         "transforms": still.transforms,
     }
 
 
 def _check_gradients(
-    signal: NDArray[np.float32], gradients: Gradients, maps: TensorMaps, affine: Floats
+    signal: NDArray[np.float32], gradients: Gradients, maps: TensorMaps, scan: Scan
 ) -> Arrays:
-    found = check_gradient_table(signal, gradients, maps.mask, affine)
-    return {"margin_percent": np.array(100.0 * found.margin), "pairs": np.array(found.pairs)}
+    found = check_gradient_table(signal, gradients, maps.mask, scan.affine, convention=scan.convention)
+    return {
+        "margin_percent": np.array(100.0 * found.margin),
+        "pairs": np.array(found.pairs),
+        "doubt": np.array(found.doubt),
+    }
 
 
 def _find_labels(scan: Scan, maps: TensorMaps, atlas: Atlas, stages: Stages, *, inputs: list[str]) -> Stage:

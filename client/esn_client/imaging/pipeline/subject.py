@@ -85,7 +85,7 @@ def prepare_subject(files: ScanFiles, making: Making) -> bool:
         device=making.device,
         tractogram=derivative.tractogram if making.tractograms else None,
     )
-    plain = fit_plainly(made.signal, made.gradients, made.maps.mask)
+    plain = fit_plainly(made.signal, made.gradients, made.maps.mask, slice_axis=scan.slice_axis)
     if not current:
         derivative.page.unlink(missing_ok=True)
         derivative.write(
@@ -94,6 +94,9 @@ def prepare_subject(files: ScanFiles, making: Making) -> bool:
             details={
                 "PreprocessedBy": files.preprocessed_by,
                 "SeriesLeftOut": [path.relative_to(making.bids).as_posix() for path in files.left_out],
+                "Sides": scan.sides,
+                "Warnings": [*scan.warnings, *([made.gradient_doubt] if made.gradient_doubt else [])],
+                "Remarks": list(scan.remarks),
                 "BrainVoxels": int(made.maps.mask.sum()),
                 "RegionTissue": _tissue_of(made, atlas),
                 "ResponseEigenvalues": [float(f"{v:.6g}") for v in made.response.eigenvalues_mm2_per_s],
@@ -130,7 +133,7 @@ def measure_quality(scan: Scan, made: Reconstruction, plain: PlainTensor) -> dic
         "regions_without_tissue": float(made.region_tissue.absent.sum()),
         "cut_off_percent": numbers.cut_off_percent(mask, scan.affine),
         "signal_to_noise": numbers.signal_to_noise(scan, mask),
-        "displacement_mm": None if made.displacement_mm is None else float(made.displacement_mm.mean()),
+        **_displacements(made),
         "bad_volumes_percent": plain.bad_volumes_percent,
         "gradient_margin_percent": made.gradient_margin_percent,
         **made.registration,
@@ -157,6 +160,18 @@ def _tissue_of(made: Reconstruction, atlas: Atlas) -> dict[str, dict[str, float]
     }
 
 
+def _displacements(made: Reconstruction) -> dict[str, float]:
+    """Average the head's displacement, that of its b0s alone, and what eddy currents added."""
+    moved = made.displacement
+    if moved is None:
+        return {}
+    found = {"displacement_mm": float(moved.head_mm.mean())}
+    if len(moved.b0_mm):
+        found["displacement_b0_mm"] = float(moved.b0_mm.mean())
+    weighted = ~made.gradients.is_b0
+    return found | {"eddy_shift_mm": float(moved.eddy_mm[weighted].mean())}
+
+
 def anatomy_of(scan: Scan, made: Reconstruction, plain: PlainTensor, atlas: Atlas) -> Anatomy:
     """Collect what a page shows."""
     return Anatomy(
@@ -169,6 +184,6 @@ def anatomy_of(scan: Scan, made: Reconstruction, plain: PlainTensor, atlas: Atla
         regions=grow_regions(made.labels, atlas, voxel_size_mm=scan.voxel_size_mm, growth_mm=0.0),
         lost=made.tissue.fluid | made.tissue.lesion,
         density=made.density,
-        displacement_mm=made.displacement_mm,
+        displacement=made.displacement,
         counts=made.measures.connectome.counts,
     )

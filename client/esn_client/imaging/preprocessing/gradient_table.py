@@ -2,20 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_client.imaging.preprocessing.table_files import LEAST_LENGTH, Convention, TableFiles, read_table
 from esn_core.errors import DataError
 
 B0_MAX_S_PER_MM2 = 50.0
 """Volumes up to this b-value count as not diffusion weighted."""
+B0_ALONE_MAX_S_PER_MM2 = 65.0
+"""Where no volume is that low, those up to this b-value: some scanners weight every volume a little."""
 SHELL_WIDTH = 0.1
 """Weighted b-values may differ by this share of their median and still be one shell."""
 LEAST_THIRD_DIMENSION = 0.02
 """The least eigenvalue of the mean of g g^T: 1/3 for directions all around, 0 for directions in a plane."""
+
+LEAST_DIRECTIONS = 6
+"""Of a tensor: no diffusion scan has fewer weighted volumes."""
 
 BUnit = Literal["s/mm2", "ms/um2", "s/m2"]
 # Largest b-values that people use, in s/mm2, in each unit; the ranges do not meet.
@@ -44,9 +49,31 @@ class Gradients:
     directions: NDArray[np.float64]
 
     @property
+    def b0_max_s_per_mm2(self) -> float:
+        """The largest b-value that counts as not diffusion weighted."""
+        return b0_max_of(self.b_values_s_per_mm2)
+
+    @property
     def is_b0(self) -> NDArray[np.bool_]:
         """Which volumes are not diffusion weighted."""
-        return self.b_values_s_per_mm2 <= B0_MAX_S_PER_MM2
+        return self.b_values_s_per_mm2 <= self.b0_max_s_per_mm2
+
+
+def b0_max_of(b_values_s_per_mm2: NDArray[np.float64]) -> float:
+    """Give the b-value up to which the volumes of a scan count as not diffusion weighted."""
+    lowest = float(b_values_s_per_mm2.min(initial=np.inf))
+    return B0_MAX_S_PER_MM2 if lowest <= B0_MAX_S_PER_MM2 else B0_ALONE_MAX_S_PER_MM2
+
+
+def count_weighted(b_values: NDArray[np.float64]) -> int:
+    """Count diffusion-weighted volumes by their b-values, in whatever unit; b0s alone have none."""
+    largest = float(b_values.max(initial=0))
+    for unit, (least, most, factor) in B_UNITS.items():
+        # A b0 series may have b-values of a few s/mm2, which look like ms/um2.
+        if least <= largest <= most and (unit != "ms/um2" or (b_values >= least).sum() >= LEAST_DIRECTIONS):
+            b = b_values * factor
+            return int((b > b0_max_of(b)).sum())
+    return 0
 
 
 def coefficients_of_order(sh_order_max: int) -> int:
@@ -70,6 +97,10 @@ class Shell:
         In which the file gave its b-values.
     dropped_s_per_mm2 : tuple of float
         The other shells.
+    conventions : tuple of Convention
+        Of each run's vectors, as they were read.
+    traces : tuple of int
+        Places of volumes of the shell that have no direction and are not used.
 
     """
 
@@ -78,30 +109,28 @@ class Shell:
     b_value_s_per_mm2: float
     unit: BUnit
     dropped_s_per_mm2: tuple[float, ...]
+    conventions: tuple[Convention, ...]
+    traces: tuple[int, ...]
 
 
 def read_gradients(
-    bval: Path,
-    bvec: Path,
+    tables: Sequence[TableFiles],
     *,
     affine: NDArray[np.float64],
-    volumes: int,
     sh_order_max: int,
     shell_s_per_mm2: float | None = None,
     shell_width: float = SHELL_WIDTH,
-    more_runs: Sequence[tuple[Path, Path, int]] = (),
 ) -> Shell:
-    """Read FSL's gradient files for an image that is stored with a given affine.
+    """Read the gradient tables of an image that is stored with a given affine.
 
-    FSL writes vectors along the voxel axes, with x negated where the affine's determinant is positive
-    (FSL wiki, FDT user guide: "bvecs use the radiological voxel convention"); DIPY does not undo that.
+    A scanner may add the mean over the directions of a shell to its series (Philips does): a volume with the
+    shell's b-value and no direction, one in each run. It is left out.
 
     Parameters
     ----------
-    bval, bvec : Path
+    tables : sequence of TableFiles
+        Of each run, in order: b0s, shell and directions are those of all together.
     affine : (4, 4) float64
-        Of the image.
-    volumes : int
         Of the image.
     sh_order_max : int
         Order that the directions must support.
@@ -109,8 +138,6 @@ def read_gradients(
         Which shell to use; None where there must be only one.
     shell_width : float
         By which share the shell that is used may differ from it.
-    more_runs : sequence of (bval, bvec, volumes)
-        Further runs, joined behind the first: b0s, shell and directions are those of all together.
 
     Returns
     -------
@@ -123,28 +150,30 @@ def read_gradients(
         directions lie in a plane, there is no b0, not the shell, or too few directions for the order.
 
     """
-    tables = [_read_table(*run) for run in ((bval, bvec, volumes), *more_runs)]
-    b = np.concatenate([table[0] for table in tables])
-    directions = np.concatenate([table[1] for table in tables])
+    read = [read_table(files, affine) for files in tables]
+    b = np.concatenate([table[0] for table in read])
+    vectors = np.concatenate([table[1] for table in read])
+    bval, bvec = tables[0].bval, tables[0].scanner or tables[0].bvec
     unit = _unit_of(b, bval.name)
     b = b * B_UNITS[unit][2]
-    if np.linalg.det(affine[:3, :3]) > 0:
-        directions[:, 0] *= -1
-    weighted = b > B0_MAX_S_PER_MM2
+    weighted = b > b0_max_of(b)
     if weighted.all():
         raise DataError(
             f"{bval.name}: no b0; one volume of b <= {B0_MAX_S_PER_MM2:g} s/mm2 or more is needed"
         )
-    chosen, others = _choose_shell(b, shell_s_per_mm2, bval.name, width=shell_width)
+    chosen, others = _choose_shell(b, weighted, shell_s_per_mm2, bval.name, width=shell_width)
     b_value = float(np.median(b[chosen]))
-    norms = np.linalg.norm(directions, axis=1)
-    bad = np.flatnonzero(chosen & (np.abs(norms - 1) > 0.05))
+    lengths = np.linalg.norm(vectors, axis=1)
+    traces = np.flatnonzero(chosen & (lengths < LEAST_LENGTH))
+    if len(traces) <= len(tables):
+        chosen[traces] = False
+    bad = np.flatnonzero(chosen & (np.abs(lengths - 1) > 0.05))
     if bad.size:
         raise DataError(
-            f"{bvec.name}: volume {bad[0]} has b = {b[bad[0]]:g} and a vector of length {norms[bad[0]]:.3g}; "
-            "1 is needed"
+            f"{bvec.name}: volume {bad[0]} has b = {b[bad[0]]:g} and a vector of length "
+            f"{lengths[bad[0]]:.3g}; 1 is needed"
         )
-    directions = np.where(chosen[:, None], directions / np.where(norms > 0, norms, 1)[:, None], 0.0)
+    directions = np.where(chosen[:, None], vectors / np.where(lengths > 0, lengths, 1)[:, None], 0.0)
     unique = _count_distinct(directions[chosen])
     needed = coefficients_of_order(sh_order_max)
     if unique < needed:
@@ -158,25 +187,15 @@ def read_gradients(
             f"{third:.2g}; {LEAST_THIRD_DIMENSION} or more is needed)"
         )
     kept = np.flatnonzero(chosen | ~weighted)
-    return Shell(Gradients(b[kept], directions[kept]), kept, b_value, unit, others)
-
-
-def _read_table(bval: Path, bvec: Path, volumes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Read the b-values and vectors of one run, a line for each volume."""
-    b = _read_numbers(bval).ravel()
-    vectors = _read_numbers(bvec)
-    if vectors.ndim == 2 and vectors.shape[0] != 3 and vectors.shape[1] == 3:
-        vectors = vectors.T
-    if vectors.ndim != 2 or vectors.shape[0] != 3:
-        raise DataError(f"{bvec.name}: three rows of numbers are needed; found shape {vectors.shape}")
-    if not len(b) == vectors.shape[1] == volumes:
-        raise DataError(
-            f"{bval.name} has {len(b)} b-values, {bvec.name} has {vectors.shape[1]} vectors and the image "
-            f"has {volumes} volumes; the three must be equal"
-        )
-    if (b < 0).any():
-        raise DataError(f"{bval.name}: b-values must not be negative; the least is {b.min():g}")
-    return b, vectors.T.copy()
+    return Shell(
+        Gradients(b[kept], directions[kept]),
+        kept,
+        b_value,
+        unit,
+        others,
+        conventions=tuple(table[2] for table in read),
+        traces=tuple(traces.tolist()),
+    )
 
 
 def _unit_of(b: NDArray[np.float64], name: str) -> BUnit:
@@ -190,10 +209,10 @@ def _unit_of(b: NDArray[np.float64], name: str) -> BUnit:
 
 
 def _choose_shell(
-    b: NDArray[np.float64], wanted: float | None, name: str, *, width: float
+    b: NDArray[np.float64], weighted: NDArray[np.bool_], wanted: float | None, name: str, *, width: float
 ) -> tuple[NDArray[np.bool_], tuple[float, ...]]:
     """Split weighted volumes into shells and choose one; tell which were left out."""
-    order = np.flatnonzero(b > B0_MAX_S_PER_MM2)
+    order = np.flatnonzero(weighted)
     order = order[np.argsort(b[order], kind="stable")]
     gaps = np.flatnonzero(np.diff(b[order]) > SHELL_WIDTH * b[order][:-1]) + 1
     shells = np.split(order, gaps)
@@ -219,17 +238,6 @@ def _choose_shell(
     chosen = np.zeros(len(b), dtype=bool)
     chosen[shells[place]] = True
     return chosen, tuple(m for k, m in enumerate(medians) if k != place)
-
-
-def _read_numbers(path: Path) -> NDArray[np.float64]:
-    """Read a text file of finite numbers."""
-    try:
-        numbers = np.loadtxt(path, dtype=np.float64, ndmin=2)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path.name}: not a table of numbers: {error}") from None
-    if not np.isfinite(numbers).all():
-        raise DataError(f"{path.name}: numbers must be finite")
-    return numbers
 
 
 def _count_distinct(directions: NDArray[np.float64]) -> int:

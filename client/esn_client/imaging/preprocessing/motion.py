@@ -1,14 +1,15 @@
 """Motion: where the head was in each volume, and the scan as if it had not moved."""
 
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
+from esn_client.imaging.preprocessing.displacement import Displacement, framewise_displacement
+from esn_client.imaging.preprocessing.eddy import without_eddy
 from esn_client.imaging.preprocessing.gradient_table import Gradients
-from esn_client.imaging.preprocessing.rigid import Place, movement_of, register, resample, shift_of, turn_of
+from esn_client.imaging.preprocessing.rigid import Place, movement_of, numbers_of, register, resample
 from esn_core.errors import DataError
 
 ROUNDS = 5
@@ -21,6 +22,8 @@ LEAST_SIGNAL = 1e-3
 """Of the brightest voxel; what is darker counts as this bright where a logarithm is taken."""
 LEAST_VOXELS = 200
 """Of the brain on the coarse grid."""
+NEAR_VOLUMES = 3
+"""A b0 is joined to so many weighted volumes on either side: the middle one of three is no single jerk."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,9 @@ class Motion:
     gradients : Gradients
         Turned with the head.
     transforms : (V, 4, 4) float64
-        Each takes a point of the still head to where it was in the volume, in mm, RAS+.
-    framewise_displacement_mm : (V,) float64
-        From the volume before, 0 for the first: sum of absolute shifts, and of absolute turns times the
-        radius of the head (Power et al. 2012, NeuroImage 59:2142).
+        Each takes a point of the still head to where it was in the volume, in mm, RAS+: moved by the head and
+        by eddy currents.
+    displacement : Displacement
     radius_mm : float
         The mean distance of the brain's voxels from their centre, 50 mm in Power's adults.
 
@@ -46,7 +48,7 @@ class Motion:
     signal: NDArray[np.float32]
     gradients: Gradients
     transforms: NDArray[np.float64]
-    framewise_displacement_mm: NDArray[np.float64]
+    displacement: Displacement
     radius_mm: float
 
 
@@ -63,8 +65,9 @@ def correct_motion(
     for its direction (in the manner of Andersson & Sotiropoulos 2016, NeuroImage 125:1063, without eddy
     currents). A mean of all directions would be no target: a volume looks moved where its fibres are dark.
     b0s and weighted volumes have different contrasts, through which a registration is off by millimetres;
-    the two are joined in time instead: at a b0, the head is where it is in the weighted volumes right before
-    and after, in the median over all such b0s.
+    the two are joined in time instead: at a b0, the head is where it is in the weighted volumes before and
+    after, in the median over all such b0s, once the part of their movement that is linear in the gradient is
+    taken out. That part is the eddy currents'; a volume beside a b0 may be shifted by a millimetre of it.
 
     Parameters
     ----------
@@ -94,17 +97,23 @@ def correct_motion(
     if not gradients.is_b0.any():
         raise DataError("motion is measured from the first b0; there is none")
     coarse, brain, place = _shrink(signal, affine, mask)
-    transforms = _follow(coarse, gradients, brain, place)
+    transforms, head = _follow(coarse, gradients, brain, place)
     corrected = np.empty_like(signal)
     for v, transform in enumerate(transforms):
         still = np.array_equal(transform, np.eye(4))
         moved = signal[..., v] if still else resample(signal[..., v], affine, transform, order=3)
         corrected[..., v] = np.maximum(moved, 0)
+    how = {"centre_mm": place.centre_mm, "radius_mm": place.radius_mm}
+    eddy = [framewise_displacement(np.stack(pair), **how)[1] for pair in zip(head, transforms, strict=True)]
     return Motion(
         corrected,
-        turn_gradients(gradients, transforms, affine),
+        turn_gradients(gradients, head, affine),
         transforms,
-        framewise_displacement(transforms, centre_mm=place.centre_mm, radius_mm=place.radius_mm),
+        Displacement(
+            framewise_displacement(head, **how),
+            np.array(eddy),
+            framewise_displacement(head[gradients.is_b0], **how)[1:],
+        ),
         place.radius_mm,
     )
 
@@ -130,31 +139,7 @@ def turn_gradients(
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     in_world = gradients.directions @ axes.T
     turned = np.einsum("vji,vj->vi", transforms[:, :3, :3], in_world)
-    return Gradients(gradients.b_values_s_per_mm2, np.linalg.solve(axes, turned.T).T)
-
-
-def framewise_displacement(
-    transforms: NDArray[np.float64], *, centre_mm: NDArray[np.float64], radius_mm: float
-) -> NDArray[np.float64]:
-    """Sum absolute shifts of the head's centre and turns times its radius, from each volume to the next.
-
-    Parameters
-    ----------
-    transforms : (V, 4, 4) float64
-    centre_mm : (3,) float64
-    radius_mm : float
-
-    Returns
-    -------
-    (V,) float64
-        In mm; 0 for the first volume.
-
-    """
-    at = np.array([shift_of(movement, centre_mm) for movement in transforms])
-    shift = np.abs(np.diff(at, axis=0)).sum(axis=1)
-    turns = [turn_of(after @ np.linalg.inv(before)) for before, after in pairwise(transforms)]
-    turn = np.abs(np.array(turns).reshape(-1, 3)).sum(axis=1)
-    return np.concatenate([[0.0], shift + radius_mm * turn])
+    return replace(gradients, directions=np.linalg.solve(axes, turned.T).T)
 
 
 def _shrink(
@@ -186,8 +171,8 @@ def _shrink(
 
 def _follow(
     coarse: NDArray[np.float32], gradients: Gradients, brain: NDArray[np.float32], place: Place
-) -> NDArray[np.float64]:
-    """Find the (V, 4, 4) movements of the head."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find the (V, 4, 4) movements of the image, and those of the head alone."""
     transforms = np.broadcast_to(np.eye(4), (coarse.shape[3], 4, 4)).copy()
     b0s, weighted = np.flatnonzero(gradients.is_b0), np.flatnonzero(~gradients.is_b0)
 
@@ -204,28 +189,35 @@ def _follow(
             target = aligned(b0s).mean(axis=3)
         transforms[b0s] = transforms[b0s] @ np.linalg.inv(transforms[b0s[0]])
         transforms[b0s[0]] = np.eye(4)
-    if not len(weighted):
-        return transforms
     # A head that has moved by the next b0 has moved in between: begin at the b0 that is nearest in time.
     for v in weighted:
         transforms[v] = transforms[b0s[np.abs(b0s - v).argmin()]]
+    head = transforms
+    if not len(weighted):
+        return transforms, head
     for _ in range(ROUNDS):
-        turned = turn_gradients(gradients, transforms, place.affine)
+        turned = turn_gradients(gradients, head, place.affine)
         targets = _predict(aligned(weighted), turned.directions[weighted], brain)
         for k, v in enumerate(weighted):
             transforms[v] = register(targets[..., k], coarse[..., v], place, start=transforms[v])
-        transforms[weighted] = transforms[weighted] @ _join(transforms, gradients.is_b0, place)
-    return transforms
+        head = without_eddy(transforms, gradients, place)
+        join = _join(head, gradients.is_b0, place)
+        transforms[weighted], head[weighted] = transforms[weighted] @ join, head[weighted] @ join
+    return transforms, head
 
 
-def _join(transforms: NDArray[np.float64], is_b0: NDArray[np.bool_], place: Place) -> NDArray[np.float64]:
+def _join(head: NDArray[np.float64], is_b0: NDArray[np.bool_], place: Place) -> NDArray[np.float64]:
     """Find the one movement of all weighted volumes that makes the head's path through the b0s smooth."""
+    weighted = np.flatnonzero(~is_b0)
     gaps = []
     for k in np.flatnonzero(is_b0):
-        beside = [v for v in (k - 1, k + 1) if 0 <= v < len(is_b0) and not is_b0[v]]
-        if beside:
-            gap = [np.linalg.inv(transforms[v]) @ transforms[k] for v in beside]
-            gaps.append(np.mean([[*shift_of(m, place.centre_mm), *turn_of(m)] for m in gap], axis=0))
+        sides = (weighted[weighted < k][-NEAR_VOLUMES:], weighted[weighted > k][:NEAR_VOLUMES])
+        beside = [
+            np.median([numbers_of(np.linalg.inv(head[v]) @ head[k], place) for v in side], axis=0)
+            for side in sides
+            if len(side)
+        ]
+        gaps.append(np.mean(beside, axis=0))
     middle = np.median(gaps, axis=0)
     return movement_of(middle[:3], middle[3:], place.centre_mm)
 

@@ -114,6 +114,11 @@ def turn_of(movement: Floats) -> Floats:
     return np.asarray(Rotation.from_matrix(movement[:3, :3]).as_rotvec(), dtype=np.float64)
 
 
+def numbers_of(movement: Floats, place: Place) -> Floats:
+    """Give a movement's (6,) numbers: shift in mm of the head's centre, and turn about it in radians."""
+    return np.array([*shift_of(movement, place.centre_mm), *turn_of(movement)])
+
+
 def _design(fixed: NDArray[np.float32], place: Place) -> Floats:
     """Give the (N, 8) derivatives of the fixed image by shift (3), turn (3), scale and offset."""
     where = tuple(place.voxels.T)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_client.imaging.preprocessing.displacement import Displacement
 from esn_client.imaging.quality.residuals import PlainTensor
 from esn_core.arrays import Floats
 
@@ -27,7 +28,7 @@ class Anatomy:
         Fluid, what gives no signal, and what is marked as lost.
     density : (X, Y, Z)
         Streamlines through each voxel.
-    displacement_mm : (V,) float64 or None
+    displacement : Displacement or None
         None if the scan was not aligned here.
     counts : (R, R) float64
 
@@ -42,5 +43,5 @@ class Anatomy:
     regions: NDArray[np.int64]
     lost: NDArray[np.bool_]
     density: NDArray[Any]
-    displacement_mm: Floats | None
+    displacement: Displacement | None
     counts: Floats

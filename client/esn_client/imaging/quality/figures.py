@@ -12,11 +12,12 @@ from matplotlib.colors import Normalize, hsv_to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from esn_client.imaging.preprocessing.displacement import Displacement
 from esn_client.imaging.quality.planes import Planes
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
 
-INK, BLUE, ORANGE = "#1f2933", "#0072b2", "#d55e00"
+INK, BLUE, ORANGE, GREY = "#1f2933", "#0072b2", "#d55e00", "#7b8794"
 DOTS_PER_INCH = 110
 WIDTH_IN = 11.0
 FONT: dict[str, Any] = {"family": "DejaVu Sans", "size": 9}
@@ -156,25 +157,27 @@ def overlay_regions(planes: Planes, background: Floats, regions: NDArray[np.int6
     return np.asarray(np.where(place[..., None] > 0, 0.45 * grey + 0.55 * tint, grey))
 
 
-def draw_motion(displacement_mm: Floats, is_b0: NDArray[np.bool_], *, limit_mm: float) -> Drawing:
-    """Draw the framewise displacement of each volume, and the mean above which somebody should look."""
+def draw_motion(displacement: Displacement, is_b0: NDArray[np.bool_], *, limit_mm: float) -> Drawing:
+    """Draw the head's displacement, the mean above which to look, and what eddy currents added."""
+    displacement_mm, eddy_mm = displacement.head_mm, displacement.eddy_mm
     figure = Figure(figsize=(WIDTH_IN, 2.4), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     volumes = np.arange(len(displacement_mm))
-    axes.plot(volumes, displacement_mm, color=BLUE, linewidth=1.3)
+    axes.plot(volumes, displacement_mm, color=BLUE, linewidth=1.3, label="head, from the volume before")
+    axes.plot(volumes, eddy_mm, color=GREY, linewidth=0.9, label="shift by eddy currents")
     axes.plot(
         volumes[is_b0], displacement_mm[is_b0], "o", color=INK, markersize=4, label="volume without weighting"
     )
     axes.axhline(
         limit_mm, color=ORANGE, linestyle="--", linewidth=1.2, label=f"limit of the mean: {limit_mm:g} mm"
     )
-    axes.set_ylim(0, max(1.15 * float(displacement_mm.max()), 1.2 * limit_mm))
+    axes.set_ylim(0, max(1.15 * float(max(displacement_mm.max(), eddy_mm.max())), 1.2 * limit_mm))
     _label(axes, "volume", "displacement, mm")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
     return _png(
         figure,
         f"Framewise displacement over {len(volumes)} volumes: mean {displacement_mm.mean():.2f} mm, largest "
-        f"{displacement_mm.max():.2f} mm.",
+        f"{displacement_mm.max():.2f} mm; eddy currents shift a volume by up to {eddy_mm.max():.2f} mm.",
     )
 
 
@@ -183,7 +186,7 @@ def draw_residuals(residual: Floats, *, limit: float) -> Drawing:
 
     Parameters
     ----------
-    residual : (V, Z) float64
+    residual : (V, S) float64
         Mean absolute residual in the brain, in shares of the signal; NaN where a slice has no brain.
     limit : float
         Value of the brightest colour.

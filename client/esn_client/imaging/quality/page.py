@@ -71,7 +71,8 @@ def draw_page(
 
     """
     rows = judge_rows(recipe, record["Quality"])
-    verdict = overall({row.title: row.verdict for row in rows if row.verdict})
+    warned: dict[str, Verdict] = dict.fromkeys(record.get("Warnings", ()), "warn")
+    verdict = overall({row.title: row.verdict for row in rows if row.verdict} | warned)
     return (
         environment()
         .get_template("subject.html.j2")
@@ -126,9 +127,9 @@ def _draw(anatomy: Anatomy, atlas: Atlas, recipe: ImagingRecipe) -> dict[str, Dr
             plain.residual, limit=max(0.02, float(np.nanpercentile(plain.residual, 99.5)))
         ),
     }
-    if anatomy.displacement_mm is not None:
+    if anatomy.displacement is not None:
         drawn["motion"] = figures.draw_motion(
-            anatomy.displacement_mm, anatomy.is_b0, limit_mm=recipe.quality.displacement_mm.warn
+            anatomy.displacement, anatomy.is_b0, limit_mm=recipe.quality.displacement_mm.warn
         )
     return drawn
 

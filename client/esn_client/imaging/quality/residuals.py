@@ -21,11 +21,11 @@ class PlainTensor:
     ----------
     principal : (n, 3) float64
         Unit vectors along the voxel axes, for each voxel of the brain.
-    residual : (V, Z) float64
+    residual : (V, S) float64
         Mean absolute residual of each slice in each volume, as a share of the mean b0 signal of the brain;
         NaN where a slice has next to no brain,
         and in the b0 volumes, whose brightness would hide the others.
-    lost : (V, Z) float64
+    lost : (V, S) float64
         Share of the predicted signal that a slice of a volume lacks; NaN as above.
 
     """
@@ -42,7 +42,9 @@ class PlainTensor:
         return 100.0 * float((weighted > LOST_SHARE).any(axis=1).mean()) if len(weighted) else 0.0
 
 
-def fit_plainly(signal: NDArray[np.float32], gradients: Gradients, mask: NDArray[np.bool_]) -> PlainTensor:
+def fit_plainly(
+    signal: NDArray[np.float32], gradients: Gradients, mask: NDArray[np.bool_], *, slice_axis: int
+) -> PlainTensor:
     """Fit a tensor in each voxel of the brain.
 
     Parameters
@@ -51,6 +53,8 @@ def fit_plainly(signal: NDArray[np.float32], gradients: Gradients, mask: NDArray
     gradients : Gradients
     mask : (X, Y, Z) bool
         Not empty.
+    slice_axis : 0, 1 or 2
+        Along which the slices were stacked: a slice is what drops out.
 
     """
     x, y, z = gradients.directions.T
@@ -67,13 +71,14 @@ def fit_plainly(signal: NDArray[np.float32], gradients: Gradients, mask: NDArray
     predicted = np.exp(np.clip(solution @ design.T, None, 30.0))
     scale = float(measured[:, gradients.is_b0].mean())
     away = np.abs(measured - predicted) / scale
-    slice_of = np.nonzero(mask)[2]
-    count = np.bincount(slice_of, minlength=mask.shape[2])
-    residual, lost = (np.full((len(b), mask.shape[2]), np.nan) for _ in range(2))
+    slices = mask.shape[slice_axis]
+    slice_of = np.nonzero(mask)[slice_axis]
+    count = np.bincount(slice_of, minlength=slices)
+    residual, lost = (np.full((len(b), slices), np.nan) for _ in range(2))
     enough = count >= LEAST_SLICE_VOXELS
     for volume in np.flatnonzero(~gradients.is_b0):
         gap, seen, expected = (
-            np.bincount(slice_of, weights=values[:, volume], minlength=mask.shape[2])[enough]
+            np.bincount(slice_of, weights=values[:, volume], minlength=slices)[enough]
             for values in (away, measured, predicted)
         )
         residual[volume, enough] = gap / count[enough]

@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from esn_client.imaging.bids.derivatives import Derivative, prepared_visits
+from esn_client.imaging.bids.failures import read_failures
 from esn_client.imaging.bids.scans import Visit, segmentation_of
 from esn_client.imaging.quality.rendering import environment
 from esn_client.imaging.quality.wording import WORDINGS
@@ -25,7 +26,7 @@ LEAST_SPREAD = 0.02
 """The spread counts as this share of the median at least: where all are nearly equal, nobody is far away."""
 LEAST_VISITS = 8
 """With fewer, nobody is called an outlier."""
-COLUMNS = ("participant_id", "session_id", "verdict", "excluded", "outlying", "connectome_sha256")
+COLUMNS = ("participant_id", "session_id", "verdict", "excluded", "outlying", "connectome_sha256", "failure")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class SiteRow:
     ----------
     visit : Visit
     verdict : Verdict
-        Of the visit alone, by the protocol's limits.
+        Of the visit alone, by the protocol's limits; a warning of its record asks for a look.
     judged : dict of str to Verdict
         Of each number.
     excluded : bool
@@ -45,8 +46,11 @@ class SiteRow:
         Quantities that are unlike the site's others. They are for the eye: whether somebody takes part in a
         study never depends on others.
     numbers : dict of str to float or None
-    connectome_sha256 : str
-        Of the counts that were judged.
+    connectome_sha256 : str or None
+        Of the counts that were judged; None where there are none.
+    failure : str or None
+        Why the visit could not be prepared, the last time that it was tried. Then it fails, whatever is left
+        of an earlier time, and studies leave it out.
 
     """
 
@@ -56,12 +60,13 @@ class SiteRow:
     excluded: bool
     outlying: tuple[str, ...]
     numbers: dict[str, float | None]
-    connectome_sha256: str
+    connectome_sha256: str | None
+    failure: str | None = None
 
     @property
     def rank(self) -> int:
-        """Worst first."""
-        return ("fail", "warn", "pass", "not measured").index(self.verdict)
+        """Those that could not be prepared first, then the worst."""
+        return 0 if self.failure else 1 + ("fail", "warn", "pass", "not measured").index(self.verdict)
 
 
 def robust_z(values: Sequence[float | None]) -> list[float | None]:
@@ -89,7 +94,7 @@ def robust_z(values: Sequence[float | None]) -> list[float | None]:
 
 
 def judge_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> list[SiteRow]:
-    """Judge all prepared visits of a recipe.
+    """Judge all visits of a recipe, prepared or not.
 
     Parameters
     ----------
@@ -107,11 +112,12 @@ def judge_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
     Raises
     ------
     DataError
-        Nobody is prepared, or a record cannot be used.
+        Nobody was tried, or a record cannot be used.
 
     """
     visits = prepared_visits(out, recipe)
-    if not visits:
+    failures = {failure.visit: failure for failure in read_failures(out, recipe)}
+    if not visits and not failures:
         raise DataError(
             f"{out}: nobody is prepared for atlas {recipe.atlas}; run 'prepare … participant' first"
         )
@@ -121,7 +127,8 @@ def judge_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
     rows = []
     for place, (visit, record) in enumerate(zip(visits, records, strict=True)):
         verdicts = recipe.quality.judge(numbers[place])
-        verdict = overall(verdicts)
+        warned: dict[str, Verdict] = dict.fromkeys(record.get("Warnings", ()), "warn")
+        verdict = overall(verdicts | warned)
         outlying = [n for n, z in away.items() if (score := z[place]) is not None and abs(score) > OUTLIER_Z]
         rows.append(
             SiteRow(
@@ -137,7 +144,17 @@ def judge_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
                 connectome_sha256=record["MatricesSha256"]["count"],
             )
         )
-    return rows
+    prepared = {row.visit.label: row for row in rows}
+    for label, failure in failures.items():
+        words = f"{failure.error_class}: {failure.message}"
+        row = prepared.get(label) or SiteRow(_visit_of(label), "fail", {}, True, (), {}, None)
+        prepared[label] = replace(row, verdict="fail", excluded=True, failure=words)
+    return [prepared[label] for label in sorted(prepared)]
+
+
+def _visit_of(label: str) -> Visit:
+    participant, _, session = label.partition("_")
+    return Visit(participant, session or None)
 
 
 def site_files(out: Path, recipe: ImagingRecipe) -> tuple[Path, Path]:
@@ -164,7 +181,8 @@ def write_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
             row.verdict,
             "yes" if row.excluded else "no",
             ",".join(row.outlying) or "n/a",
-            row.connectome_sha256,
+            row.connectome_sha256 or "n/a",
+            row.failure or "n/a",
         ]
         writer.writerow([*fixed, *(_cell(row.numbers.get(name)) for name in WORDINGS)])
     about = {
@@ -172,6 +190,7 @@ def write_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
         "excluded": {"Description": "Whether studies leave the visit out", "Levels": {"yes": "", "no": ""}},
         "outlying": {"Description": f"Numbers with a robust z beyond {OUTLIER_Z:g} among this site's visits"},
         "connectome_sha256": {"Description": "Digest of the counts that were judged"},
+        "failure": {"Description": "Why the visit could not be prepared, the last time that it was tried"},
         **{
             name: {"LongName": words.title, "Description": words.meaning, "Units": words.unit or "1"}
             for name, words in WORDINGS.items()
@@ -210,7 +229,11 @@ def read_exclusions(out: Path, recipe: ImagingRecipe) -> frozenset[Visit]:
             Visit(row["participant_id"], None if row["session_id"] == "n/a" else row["session_id"]): row
             for row in rows
         }
-        excluded = frozenset(visit for visit, row in judged.items() if row["excluded"] == "yes")
+        excluded = frozenset(
+            visit
+            for visit, row in judged.items()
+            if row["excluded"] == "yes" and row["connectome_sha256"] != "n/a"
+        )
         digests = {visit: row["connectome_sha256"] for visit, row in judged.items()}
     except FileNotFoundError:
         return frozenset()
@@ -233,7 +256,10 @@ def _cell(value: float | None) -> str:
 
 
 def _draw(rows: Sequence[SiteRow], recipe: ImagingRecipe, *, out: Path) -> str:
-    count: Mapping[str, int] = {v: sum(row.verdict == v for row in rows) for v in ("pass", "warn", "fail")}
+    count: dict[str, int] = {
+        v: sum(row.verdict == v and not row.failure for row in rows) for v in ("pass", "warn", "fail")
+    }
+    count["not prepared"] = sum(row.failure is not None for row in rows)
     pages = {}
     for row in rows:
         page = Derivative(out, row.visit, recipe).page

@@ -78,8 +78,25 @@ WORDINGS = {
     "displacement_mm": Wording(
         "Mean displacement",
         "mm",
-        "mean framewise displacement: how far the head moved from volume to volume",
+        "mean framewise displacement: how far the head moved from volume to volume, without what follows "
+        "the gradient",
         "the motion trace; a restless child is better scanned again",
+        2,
+    ),
+    "displacement_b0_mm": Wording(
+        "Displacement between b0s",
+        "mm",
+        "mean framewise displacement from one volume without weighting to the next, which eddy currents "
+        "leave alone",
+        "the motion trace",
+        2,
+    ),
+    "eddy_shift_mm": Wording(
+        "Eddy shift",
+        "mm",
+        "mean shift of a weighted volume that follows its gradient: eddy currents, not the head; it is "
+        "undone where it is rigid",
+        "the motion trace; above some 3 mm, let FSL's eddy or QSIPrep undo stretches too",
         2,
     ),
     "bad_volumes_percent": Wording(

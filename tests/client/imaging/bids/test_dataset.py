@@ -8,8 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from esn_client.imaging.bids import duplicates
 from esn_client.imaging.bids.dataset import Dataset
-from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.bids.scans import Visit, sha256_of
 from esn_core.errors import DataError
 
 ONE = Visit("sub-001", None)
@@ -77,6 +78,13 @@ def test_a_damaged_description_is_no_dataset(bids, content):
         Dataset(bids)
 
 
+def test_a_description_that_was_not_fetched_is_told_apart(bids):
+    (bids / "dataset_description.json").unlink()
+    (bids / "dataset_description.json").symlink_to(".git/annex/objects/zz/gone")
+    with pytest.raises(DataError, match=r"its files were not fetched; run 'datalad get \.' in it first"):
+        Dataset(bids)
+
+
 def test_an_empty_dataset_has_no_participant(tmp_path):
     describe(tmp_path)
     with pytest.raises(DataError, match="no participant; a directory sub-<label> is needed for each"):
@@ -112,7 +120,7 @@ def test_two_series_of_equal_weight_are_one_too_many(bids):
     scan(bids / "sub-001" / "dwi", "sub-001_acq-b_dwi")
     with pytest.raises(
         DataError,
-        match=r"2 series with 6 diffusion-weighted volumes each \(sub-001_acq-b_dwi.nii.gz, sub-001_dwi",
+        match=r"2 series with 6 .* each \(sub-001_acq-b_dwi\.nii\.gz, sub-001_dwi\.nii\.gz\); keep one$",
     ):
         chosen(bids)
 
@@ -175,6 +183,189 @@ def test_two_pipelines_are_one_too_many(bids, preprocessed):
         chosen(bids)
 
 
+def sidecar(folder, name, **content):
+    (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def two_runs(bids, first, second, *, volumes=(7, 7)):
+    """Write two runs, each with what its sidecar says."""
+    folder = bids / "sub-001" / "dwi"
+    for path in folder.iterdir():
+        path.unlink()
+    for run, said, size in zip((1, 2), (first, second), volumes, strict=True):
+        scan(folder, f"sub-001_run-{run}_dwi", volumes=size)
+        sidecar(folder, f"sub-001_run-{run}_dwi", **said)
+    return chosen(bids)
+
+
+AP = {"PhaseEncodingDirection": "j-", "TotalReadoutTime": 0.05}
+
+
+@pytest.mark.parametrize("other", [AP, AP | {"TotalReadoutTime": 0.0501}, {"PhaseEncodingDirection": "j-"}])
+def test_runs_that_are_warped_alike_are_joined(bids, other):
+    files = two_runs(bids, AP, other)
+    assert names(files) == ["sub-001_run-1_dwi.nii.gz", "sub-001_run-2_dwi.nii.gz"]
+    assert files.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        AP | {"PhaseEncodingDirection": "j"},
+        AP | {"PhaseEncodingDirection": "i-"},
+        AP | {"TotalReadoutTime": 0.1},
+    ],
+)
+def test_runs_that_are_warped_differently_are_never_joined(bids, other):
+    files = two_runs(bids, AP, other, volumes=(7, 5))
+    assert names(files) == ["sub-001_run-1_dwi.nii.gz"]
+    assert [path.name for path in files.left_out] == ["sub-001_run-2_dwi.nii.gz"]
+    (warning,) = files.warnings
+    assert warning.startswith(
+        "sub-001_run-2_dwi.nii.gz was left out: it is warped differently (phase encoding "
+    )
+    with pytest.raises(DataError, match=r"; they are warped differently: let FSL's topup or QSIPrep join"):
+        two_runs(bids, AP, other)
+
+
+def test_what_holds_for_all_runs_is_inherited_from_above(bids):
+    files = two_runs(bids, AP, {"PhaseEncodingDirection": "j"}, volumes=(7, 5))
+    (bids / "dwi.json").write_text(json.dumps({"SliceEncodingDirection": "i", "PhaseEncodingDirection": "k"}))
+    (run,) = chosen(bids).runs
+    assert (run.slice_axis, run.phase_encoding, run.readout_s) == (0, "j-", 0.05)
+    assert [path.name for path in run.sidecars] == ["sub-001_run-1_dwi.json", "dwi.json"]
+    assert set(chosen(bids).sha256s(bids)) - set(files.sha256s(bids)) == {"dwi.json"}
+
+
+@pytest.mark.parametrize("unknown", [{}, {"PhaseEncodingAxis": "j"}, {"PhaseEncodingDirection": "AP"}])
+def test_runs_of_unknown_phase_encoding_are_joined_with_a_warning(bids, unknown):
+    files = two_runs(bids, AP, unknown)
+    assert len(files.runs) == 2
+    assert "no sidecar says in which direction sub-001_run-2_dwi.nii.gz was phase" in files.warnings[0]
+
+
+def test_two_directions_of_phase_encoding_are_not_to_be_joined_as_runs(bids):
+    for direction in ("AP", "PA"):
+        scan(bids / "sub-001" / "dwi", f"sub-001_dir-{direction}_dwi", volumes=9)
+    with pytest.raises(DataError, match=r"dir-PA_dwi\.nii\.gz\); they are warped differently") as caught:
+        chosen(bids)
+    assert "as runs" not in str(caught.value)
+
+
+def test_another_pipelines_runs_are_warped_no_more(bids, preprocessed):
+    folder = preprocessed / "sub-001" / "dwi"
+    for path in folder.iterdir():
+        path.unlink()
+    for run, direction in ((1, "j"), (2, "j-")):
+        name = f"sub-001_run-{run}_space-ACPC_desc-preproc_dwi"
+        scan(folder, name)
+        sidecar(folder, name, PhaseEncodingDirection=direction)
+    assert len(chosen(bids).runs) == 2
+
+
+def b0_series(folder, name, volumes):
+    scan(folder, name, volumes=volumes)
+    for suffix in (".bval", ".bvec"):
+        (folder / f"{name}{suffix}").unlink()
+
+
+@pytest.mark.parametrize("name", ["sub-001_dir-PA_dwi", "sub-001_run-2_dwi"])
+@pytest.mark.parametrize("volumes", [1, 3])
+def test_b0s_without_a_table_are_left_out_and_named(bids, name, volumes):
+    b0_series(bids / "sub-001" / "dwi", name, volumes)
+    files = chosen(bids)
+    assert names(files) == ["sub-001_dwi.nii.gz"]
+    assert [path.name for path in files.left_out] == [f"{name}.nii.gz"]
+    assert files.remarks == (f"{name}.nii.gz was left out: it has no gradient table, as a b0 series",)
+
+
+def test_b0s_with_b_values_and_without_vectors_are_left_out_too(bids):
+    scan(bids / "sub-001" / "dwi", "sub-001_dir-PA_dwi", volumes=2)
+    (bids / "sub-001" / "dwi" / "sub-001_dir-PA_dwi.bvec").unlink()
+    (bids / "sub-001" / "dwi" / "sub-001_dir-PA_dwi.bval").write_text("0 5")
+    assert names(chosen(bids)) == ["sub-001_dwi.nii.gz"]
+
+
+def test_a_series_that_lost_its_table_is_no_b0_series(bids):
+    b0_series(bids / "sub-001" / "dwi", "sub-001_acq-main_dwi", 64)
+    with pytest.raises(
+        DataError, match=r"acq-main_dwi\.bval is missing .* its 64 volumes are too many for b0s"
+    ):
+        chosen(bids)
+
+
+def test_names_in_capitals_are_read(bids):
+    folder = bids / "sub-001" / "dwi"
+    for path in list(folder.iterdir()):
+        stem, _, extension = path.name.partition(".")
+        path.rename(folder / f"{stem}.{extension.upper()}")
+    (run,) = chosen(bids).runs
+    assert [path.name for path in (run.dwi, run.bval, run.bvec)] == [
+        f"sub-001_dwi.{extension}" for extension in ("NII.GZ", "BVAL", "BVEC")
+    ]
+    assert run.count_weighted() == 6
+
+
+@pytest.mark.parametrize(
+    ("generated_by", "convention"),
+    [
+        ([{"Name": "QSIPrep", "Version": "0.20.0"}], "image"),
+        ([{"Name": "qsiprep"}, {"Name": "datalad"}], "image"),
+        ([{"Name": "datalad"}, {"Name": "QSIPrep", "Version": "1.0.1"}], "image"),
+        ([{"Name": "FSL eddy", "Version": "6.0.7"}], "fsl"),
+        ([], "fsl"),
+        ("QSIPrep", "fsl"),
+    ],
+)
+def test_the_pipeline_says_which_axes_its_vectors_follow(preprocessed, generated_by, convention):
+    describe(preprocessed, DatasetType="derivative", GeneratedBy=generated_by)
+    assert chosen(preprocessed).runs[0].convention == convention
+
+
+def test_a_table_in_scanner_coordinates_is_taken_from_a_derivative_alone(bids, preprocessed):
+    touch(bids / "sub-001" / "dwi" / "sub-001_dwi.b")
+    table = touch(preprocessed / "sub-001" / "dwi" / "sub-001_space-ACPC_desc-preproc_dwi.b")
+    assert chosen(bids).runs[0].scanner == table
+    shutil.rmtree(preprocessed)
+    assert chosen(bids).runs[0].scanner is None
+
+
+def counting(monkeypatch):
+    """List which files are read whole."""
+    whole = []
+    monkeypatch.setattr(duplicates, "sha256_of", lambda path: whole.append(path.name) or sha256_of(path))
+    return whole
+
+
+def test_scans_of_equal_size_are_not_read_whole_unless_a_sample_is_equal(tmp_path, monkeypatch):
+    """Uncompressed scans of one grid all have one size."""
+    describe(tmp_path)
+    rng, whole = np.random.default_rng(0), counting(monkeypatch)
+    for number in range(4):
+        name = f"sub-00{number}"
+        folder = tmp_path / name / "dwi"
+        folder.mkdir(parents=True)
+        voxels = rng.integers(0, 1000, (20, 20, 20, 7), dtype=np.int16)
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), folder / f"{name}_dwi.nii")
+    assert all_same_scans(tmp_path) == {}
+    assert whole == []
+    shutil.copy(tmp_path / "sub-001/dwi/sub-001_dwi.nii", tmp_path / "sub-003/dwi/sub-003_dwi.nii")
+    assert Dataset(tmp_path).same_scans([Visit("sub-002", None)]) == {}
+    assert whole == []
+    assert Dataset(tmp_path).same_scans([Visit("sub-003", None)]) == {"sub-003": "sub-001"}
+    assert sorted(whole) == ["sub-001_dwi.nii", "sub-003_dwi.nii"]
+
+
+def test_scans_that_differ_in_one_byte_between_the_samples_are_two(tmp_path):
+    describe(tmp_path)
+    content = np.random.default_rng(0).bytes(200_000)
+    for name, last in (("sub-001", b"a"), ("sub-002", b"b")):
+        path = tmp_path / name / "dwi" / f"{name}_dwi.nii"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content[:50_000] + last + content[50_001:])
+    assert all_same_scans(tmp_path) == {}
+
+
 def labels(bids, *parts, name):
     directory = bids / "derivatives" / "labels"
     describe(directory, DatasetType="derivative", GeneratedBy=[{"Name": "x"}])
@@ -202,13 +393,20 @@ def test_two_label_volumes_are_one_too_many(bids):
         chosen(bids)
 
 
+def all_same_scans(bids):
+    dataset = Dataset(bids)
+    return dataset.same_scans(dataset.visits(None, None))
+
+
 def test_a_scan_under_two_labels_is_seen(bids):
-    assert Dataset(bids).same_scans() == {}
+    assert all_same_scans(bids) == {}
     shutil.copytree(bids / "sub-001", bids / "sub-009")
     folder = bids / "sub-009" / "dwi"
     for path in list(folder.iterdir()):
         path.rename(folder / path.name.replace("001", "009"))
-    assert Dataset(bids).same_scans() == {"sub-001": "sub-009", "sub-009": "sub-001"}
+    assert all_same_scans(bids) == {"sub-001": "sub-009", "sub-009": "sub-001"}
+    assert Dataset(bids).same_scans([ONE]) == {"sub-001": "sub-009"}
+    assert Dataset(bids).same_scans([Visit("sub-002", "ses-1")]) == {}
 
 
 def test_a_face_in_a_t1w_image_is_nobodys_business(bids):
@@ -352,9 +550,36 @@ def test_a_scan_whose_content_was_not_fetched_is_not_passed_over(bids):
     path = bids / "sub-001" / "dwi" / "sub-001_dwi.nii.gz"
     path.unlink()
     path.symlink_to("../../.git/annex/objects/zz/sub-001_dwi.nii.gz")
-    dataset = Dataset(bids)
-    assert names(dataset.files(ONE, segmentation="pair")) == ["sub-001_dwi.nii.gz"]
-    assert dataset.same_scans() == {}
+    with pytest.raises(DataError, match=UNFETCHED + r"sub-001/dwi/sub-001_dwi\.nii\.gz' in the dataset"):
+        chosen(bids)
+    assert all_same_scans(bids) == {}
+
+
+UNFETCHED = r"sub-001: the content of \S+ is not here, only a link to it; run 'datalad get "
+POINTER = b"/annex/objects/MD5E-s3--a.nii.gz\n"
+
+
+@pytest.mark.parametrize("name", ["sub-001_dwi.bval", "sub-001_dwi.bvec", "sub-001_dwi.json", "dseg"])
+@pytest.mark.parametrize("unlocked", [False, True])
+def test_tables_sidecars_and_labels_that_were_not_fetched_are_named(bids, name, unlocked):
+    own = labels(bids, "sub-001", "dwi", name="sub-001_seg-pair_dseg.nii.gz")
+    path = own if name == "dseg" else bids / "sub-001" / "dwi" / name
+    path.unlink(missing_ok=True)
+    if unlocked:
+        path.write_bytes(POINTER)
+    else:
+        path.symlink_to("../../.git/annex/objects/zz/gone")
+    with pytest.raises(DataError, match=f"{UNFETCHED}{path.relative_to(bids).as_posix()}' in the dataset"):
+        chosen(bids)
+
+
+def test_a_series_that_is_not_used_need_not_be_fetched(bids):
+    """Its table alone decides that."""
+    scan(bids / "sub-001" / "dwi", "sub-001_acq-b_dwi", volumes=3)
+    path = bids / "sub-001" / "dwi" / "sub-001_acq-b_dwi.nii.gz"
+    path.unlink()
+    path.symlink_to("../../.git/annex/objects/zz/gone")
+    assert names(chosen(bids)) == ["sub-001_dwi.nii.gz"]
 
 
 def test_derivatives_of_derivatives_are_not_looked_at(bids, preprocessed):

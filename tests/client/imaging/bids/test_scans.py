@@ -1,6 +1,7 @@
 """Tests of reading scans: what cannot be used is refused in words."""
 
 import gzip
+import json
 import shutil
 import tomllib
 from importlib.resources import files
@@ -8,6 +9,7 @@ from importlib.resources import files
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from esn_client.imaging.bids.dataset import Dataset
 from esn_client.imaging.bids.scans import Visit, load_scan
@@ -117,3 +119,126 @@ def test_an_image_with_a_damaged_body_is_refused(site):
 def test_too_few_directions_for_the_order_are_refused(site):
     with pytest.raises(DataError, match="32 distinct directions; order 8 needs 45 or more"):
         load(site, order=8)
+
+
+def with_codes(sform, qform):
+    """Make a function that changes what the header says of the sides, and nothing else."""
+
+    def change(path):
+        image = nib.load(path)
+        made = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+        made.set_qform(image.affine if qform is None else qform, code=0 if qform is None else 1)
+        made.set_sform(image.affine if sform is None else sform, code=0 if sform is None else 1)
+        nib.save(made, path)
+
+    return change
+
+
+@pytest.mark.parametrize("storage", ["RAS", "LAS"])
+def test_a_brain_whose_sides_the_header_does_not_name_is_refused_before_its_gradients(site, storage):
+    """Stored RAS, its table seems wrong; a table 'repaired' for the reader's guess would mirror the child."""
+    path = site / f"{DWI}.nii.gz"
+    if storage == "LAS":
+        rewrite(path, lambda d, a: (d[::-1], a @ np.array([[-1, 0, 0, 27], *np.eye(4)[1:]])))
+    with_codes(None, None)(path)
+    vectors = np.loadtxt(site / f"{DWI}.bvec") * [[-1], [1], [1]]
+    for table in (vectors, vectors * [[-1], [1], [1]]):
+        np.savetxt(site / f"{DWI}.bvec", table)
+        with pytest.raises(DataError, match="its header names no orientation"):
+            load(site)
+
+
+def test_labels_without_a_side_are_refused(site):
+    with_codes(None, None)(site / LABELS)
+    with pytest.raises(DataError, match=r"seg-phantom28_dseg\.nii\.gz: its header names no orientation"):
+        load(site)
+
+
+def test_a_scan_says_where_its_sides_come_from(site):
+    affine = nib.load(site / f"{DWI}.nii.gz").affine
+    assert load(site).sides.startswith("stored RAS, by the header's sform (code 1) and qform (code 1)")
+    shifted = affine.copy()
+    shifted[1, 3] += 3
+    with_codes(affine, shifted)(site / f"{DWI}.nii.gz")
+    assert load(site).warnings == ("sub-001_dwi.nii.gz: sform and qform are 3.0 mm apart; the sform is used",)
+
+
+def preprocess(site, *, generator, rows, scanner_table=False, orient="LPS"):
+    """Store the scan as another pipeline does: on axes of its own, with the rows that its rule asks for."""
+    image = nib.load(site / f"{DWI}.nii.gz")
+    change = ornt_transform(io_orientation(image.affine), axcodes2ornt(tuple(orient)))
+    folder = site / "derivatives" / generator / "sub-001" / "dwi"
+    folder.mkdir(parents=True)
+    about = {"Name": "x", "BIDSVersion": "1.9.0", "DatasetType": "derivative"}
+    about["GeneratedBy"] = [{"Name": generator, "Version": "0.20.0"}]
+    (folder.parents[1] / "dataset_description.json").write_text(json.dumps(about))
+    stem = folder / "sub-001_space-ACPC_desc-preproc_dwi"
+    stored = image.as_reoriented(change)
+    nib.save(stored, f"{stem}.nii.gz")
+    labels = site / LABELS
+    nib.save(nib.load(labels).as_reoriented(change), labels)
+    b, file_rows = np.loadtxt(site / f"{DWI}.bval"), np.loadtxt(site / f"{DWI}.bvec")
+    in_world = (file_rows.T * [-1, 1, 1]) @ (
+        image.affine[:3, :3] / np.linalg.norm(image.affine[:3, :3], axis=0)
+    ).T
+    axes = stored.affine[:3, :3] / np.linalg.norm(stored.affine[:3, :3], axis=0)
+    by_axes = in_world @ axes
+    flip = [-1 if np.linalg.det(axes) > 0 else 1, 1, 1]
+    vectors = {"image": by_axes, "fsl": by_axes * flip}[rows]
+    np.savetxt(f"{stem}.bval", b[None], fmt="%d")
+    np.savetxt(f"{stem}.bvec", vectors.T, fmt="%.6f")
+    if scanner_table:
+        np.savetxt(f"{stem}.b", np.column_stack([in_world, b]), fmt="%.6f")
+    return by_axes
+
+
+@pytest.mark.parametrize(
+    ("generator", "rows", "scanner_table", "remark"),
+    [
+        ("QSIPrep", "image", True, "directions are read from sub-001_space-ACPC_desc-preproc_dwi.b, in"),
+        ("QSIPrep", "image", False, "sub-001_space-ACPC_desc-preproc_dwi.bvec follows the image's axes"),
+        ("FSL eddy", "fsl", False, None),
+        ("FSL eddy", "fsl", True, "directions are read from"),
+    ],
+)
+@pytest.mark.parametrize("orient", ["LPS", "LAS", "RAS"])
+def test_the_tables_of_other_pipelines_are_read_by_their_own_rule(
+    site, generator, rows, scanner_table, remark, orient
+):
+    """QSIPrep stores LPS and writes vectors along the image's axes; FSL's eddy keeps FSL's rule."""
+    right = preprocess(site, generator=generator, rows=rows, scanner_table=scanner_table, orient=orient)
+    scan = load(site)
+    assert scan.preprocessed
+    assert scan.sides.startswith(f"stored {orient}")
+    # Six digits were written.
+    assert scan.gradients.directions == pytest.approx(right, abs=2e-6)
+    assert [words for words in scan.remarks if words.startswith(remark or "nothing")] == (
+        list(scan.remarks[:1]) if remark else []
+    )
+
+
+@pytest.mark.parametrize("shape", [(28, 34, 24, 1, 36), (28, 34, 24, 36, 1)])
+def test_an_axis_of_length_one_is_none(site, shape):
+    plain = load(site).signal
+    rewrite(site / f"{DWI}.nii.gz", lambda d, a: (d.reshape(shape), a))
+    assert np.array_equal(load(site).signal, plain)
+
+
+def test_what_was_healed_is_said(site):
+    def change(data, affine):
+        data = data.astype(np.float32)
+        data[:2] = np.nan
+        data[2:6, 0, 0] = -5
+        return data, affine
+
+    rewrite(site / f"{DWI}.nii.gz", change)
+    scan = load(site)
+    assert scan.signal.min() == 0
+    assert "of the voxels are NaN, outside of the field of view" in scan.remarks[0]
+    assert "of the voxels were negative" in scan.remarks[1]
+    assert scan.slice_axis == 2
+
+
+def test_the_sidecar_names_the_axis_of_the_slices(site):
+    (site / "dwi.json").write_text('{"SliceEncodingDirection": "j-"}')
+    assert load(site).slice_axis == 1

@@ -22,9 +22,10 @@ from esn_client.imaging import provenance
 from esn_client.imaging.bids import derivatives
 from esn_client.imaging.bids.dataset import Dataset
 from esn_client.imaging.bids.derivatives import MEASURES, Derivative, load_connectome
+from esn_client.imaging.bids.failures import Failure, read_failures
 from esn_client.imaging.bids.scans import Visit
 from esn_client.imaging.pipeline import subject
-from esn_client.imaging.pipeline.dataset_run import Failure, prepare
+from esn_client.imaging.pipeline.dataset_run import prepare
 from esn_client.imaging.pipeline.subject import Making, prepare_subject
 from esn_client.imaging.pipeline.workers import undisturbed
 from esn_client.simulation.scans import write_site
@@ -236,6 +237,13 @@ def test_a_failed_subject_leaves_the_others_unharmed(bids, tmp_path):
     assert sorted(name for name, _, _ in seen) == [FIRST, SECOND]
     assert [step[1:] for step in seen] == [(1, 2), (2, 2)]
     assert load_connectome(tmp_path / "out", SECOND, RECIPE).counts.any()
+    # It is kept for the group level, as long as it is so.
+    assert read_failures(tmp_path / "out", RECIPE) == failures
+    np.savetxt(
+        bids / "sub-001" / "dwi" / "sub-001_dwi.bvec", np.loadtxt(bids / "sub-002/dwi/sub-002_dwi.bvec")
+    )
+    assert prepare(bids, tmp_path / "out", RECIPE, participants=["001"], n_procs=1, pages=False) == []
+    assert read_failures(tmp_path / "out", RECIPE) == []
 
 
 def test_a_dataset_that_cannot_be_used_is_refused_before_anything_is_done(bids, tmp_path):

@@ -384,7 +384,7 @@ def test_participant_and_group_end_in_pages_and_a_table(bids, tmp_path, esn_prep
         "seg-phantom28_quality.tsv",
         "seg-phantom28_quality.html",
     ]
-    assert "2 visits: 0 fail, studies leave 0 out" in err
+    assert "2 visits: 0 not prepared, 0 fail, studies leave 0 out" in err
     validator = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent))
     found = json.loads(
         subprocess.run([validator, "--json", out], capture_output=True, text=True, check=True).stdout

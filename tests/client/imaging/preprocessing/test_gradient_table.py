@@ -1,9 +1,13 @@
 """Tests of gradient tables."""
 
+import codecs
+
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from esn_client.imaging.preprocessing.gradient_table import read_gradients
+from esn_client.imaging.preprocessing.gradient_table import count_weighted, read_gradients
+from esn_client.imaging.preprocessing.table_files import TableFiles
 from esn_core.errors import DataError
 
 RAS, LAS = np.diag([2.0, 2, 2, 1]), np.diag([-2.0, 2, 2, 1])
@@ -14,14 +18,16 @@ def directions(count, seed=0):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def read_shell(folder, b_values, vectors, *, affine=LAS, volumes=None, order=2, transpose=False, shell=None):
+def read_files(folder, volumes, *, affine=LAS, order=2, shell=None, **how):
+    files = TableFiles(folder / "s_dwi.bval", folder / "s_dwi.bvec", volumes, **how)
+    return read_gradients([files], affine=affine, sh_order_max=order, shell_s_per_mm2=shell)
+
+
+def read_shell(folder, b_values, vectors, *, volumes=None, transpose=False, **how):
     bval, bvec = folder / "s_dwi.bval", folder / "s_dwi.bvec"
     np.savetxt(bval, np.array(b_values)[None], fmt="%g")
     np.savetxt(bvec, vectors if transpose else vectors.T, fmt="%.6f")
-    wanted = len(b_values) if volumes is None else volumes
-    return read_gradients(
-        bval, bvec, affine=affine, volumes=wanted, sh_order_max=order, shell_s_per_mm2=shell
-    )
+    return read_files(folder, len(b_values) if volumes is None else volumes, **how)
 
 
 def read(folder, b_values, vectors, **how):
@@ -59,8 +65,8 @@ def test_a_b_value_of_five_counts_as_b0(tmp_path, table):
         (lambda b, v: ([1000.0, *b[1:]], np.vstack([v[1], v[1:]])), "no b0; one volume of b <= 50"),
         (lambda b, v: ([*b[:-1], 2000.0], v), "one shell is needed; found b near 1000, 2000"),
         (
-            lambda b, v: (b, np.vstack([v[:-1], np.zeros(3)])),
-            "volume 12 has b = 1000 and a vector of length 0",
+            lambda b, v: (b, np.vstack([v[:-2], np.zeros((2, 3))])),
+            "volume 11 has b = 1000 and a vector of length 0",
         ),
         (lambda b, v: (b, v * 0.5), "volume 1 has b = 1000 and a vector of length 0.5; 1 is needed"),
         (lambda b, v: ([-1.0, *b[1:]], v), "must not be negative; the least is -1"),
@@ -88,9 +94,7 @@ def test_words_are_no_gradients(tmp_path, table):
     read(tmp_path, *table)
     (tmp_path / "s_dwi.bval").write_text("0 1000 many\n")
     with pytest.raises(DataError, match=r"s_dwi.bval: not a table of numbers"):
-        read_gradients(
-            tmp_path / "s_dwi.bval", tmp_path / "s_dwi.bvec", affine=LAS, volumes=13, sh_order_max=2
-        )
+        read_files(tmp_path, 13)
 
 
 @pytest.mark.parametrize(
@@ -152,9 +156,130 @@ def test_directions_in_a_plane_are_refused(tmp_path):
         read(tmp_path, [0.0] + [1000.0] * 20, np.vstack([np.zeros(3), flat]))
 
 
+@pytest.mark.parametrize(
+    ("b", "weighted"),
+    [
+        ([0, 0, 5, 5], 0),
+        ([0.0], 0),
+        ([0, *[1000] * 7], 7),
+        ([0, *[1.0] * 7], 7),
+        ([0, *[1e9] * 7], 7),
+        ([60, *[1000] * 7], 7),
+        ([0, 60, *[1000] * 7], 8),
+    ],
+)
+def test_weighted_volumes_are_counted_in_any_unit(b, weighted):
+    assert count_weighted(np.array(b, dtype=float)) == weighted
+
+
 def test_files_that_were_exchanged_are_refused(tmp_path, table):
     read(tmp_path, *table)
+    exchanged = TableFiles(tmp_path / "s_dwi.bvec", tmp_path / "s_dwi.bval", 13)
     with pytest.raises(DataError, match="three rows of numbers are needed; found shape"):
-        read_gradients(
-            tmp_path / "s_dwi.bvec", tmp_path / "s_dwi.bval", affine=LAS, volumes=13, sh_order_max=2
-        )
+        read_gradients([exchanged], affine=LAS, sh_order_max=2)
+
+
+OBLIQUE = np.eye(4)
+OBLIQUE[:3, :3] = Rotation.from_rotvec([0.1, -0.2, 0.15]).as_matrix() @ np.diag([-2.0, -2, 2])
+"""LPS, as QSIPrep stores; turned, as no image of QSIPrep's is."""
+
+
+def scanner_table(folder, b, vectors, affine):
+    """Write MRtrix's table of directions along an image's axes."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    np.savetxt(folder / "s_dwi.b", np.column_stack([vectors @ axes.T, b]), fmt="%.7f")
+    return folder / "s_dwi.b"
+
+
+@pytest.mark.parametrize("affine", [LAS, RAS, OBLIQUE])
+@pytest.mark.parametrize("flipped", [True, False])
+def test_the_table_in_scanner_coordinates_leaves_nothing_open(tmp_path, table, affine, flipped):
+    """Whatever rule its pipeline's .bvec follows, the directions are those of the .b."""
+    b, vectors = table
+    file_rows = vectors * [-1 if flipped and np.linalg.det(affine) > 0 else 1, 1, 1]
+    table_b = scanner_table(tmp_path, b, vectors, affine)
+    shell = read_shell(tmp_path, b, file_rows, affine=affine, scanner=table_b)
+    assert shell.gradients.directions == pytest.approx(vectors, abs=2e-6)
+    assert shell.conventions == ("scanner",)
+
+
+def test_two_tables_of_other_directions_are_refused(tmp_path, table):
+    b, vectors = table
+    table_b = scanner_table(tmp_path, b, directions(13, seed=5), RAS)
+    with pytest.raises(DataError, match=r"s_dwi\.b and s_dwi\.bvec name other directions, \d+ degrees apart"):
+        read(tmp_path, b, vectors, affine=RAS, scanner=table_b)
+    np.savetxt(table_b, np.zeros((4, 4)))
+    with pytest.raises(DataError, match=r"s_dwi\.b: 13 rows of x y z b are needed; found shape \(4, 4\)"):
+        read(tmp_path, b, vectors, affine=RAS, scanner=table_b)
+
+
+def test_vectors_along_the_images_axes_are_not_flipped(tmp_path, table):
+    b, vectors = table
+    for affine in (LAS, RAS, OBLIQUE):
+        found = read(tmp_path, b, vectors, affine=affine, convention="image").directions
+        assert found == pytest.approx(vectors, abs=2e-6)
+
+
+def test_a_vector_of_nan_at_a_b0_is_none(tmp_path, table):
+    b, vectors = table
+    vectors[0] = np.nan
+    found = read(tmp_path, b, vectors)
+    assert not found.directions[0].any()
+    assert found.directions[1:] == pytest.approx(vectors[1:], abs=2e-6)
+    vectors[3:5] = np.nan
+    with pytest.raises(DataError, match="volume 3 has b = 1000 and a vector of length 0; 1 is needed"):
+        read(tmp_path, b, vectors)
+
+
+@pytest.mark.parametrize("nothing", [0.0, np.nan, 1e-7])
+def test_a_mean_over_the_directions_is_left_out_and_named(tmp_path, table, nothing):
+    """Philips' scanners add one to each series."""
+    b, vectors = [*table[0], 1000.0], np.vstack([table[1], np.full((1, 3), nothing)])
+    shell = read_shell(tmp_path, b, vectors)
+    assert shell.traces == (13,)
+    assert shell.kept.tolist() == list(range(13))
+
+
+def test_each_run_may_bring_a_mean_of_its_own(tmp_path, table):
+    b, vectors = [*table[0], 1000.0], np.vstack([table[1], np.zeros(3)])
+    read_shell(tmp_path, b, vectors)
+    files = TableFiles(tmp_path / "s_dwi.bval", tmp_path / "s_dwi.bvec", 14)
+    shell = read_gradients([files, files], affine=LAS, sh_order_max=2)
+    assert shell.traces == (13, 27)
+    assert len(shell.kept) == 26
+
+
+@pytest.mark.parametrize("low", [55.0, 60.0, 62.0])
+def test_a_low_b_value_counts_as_b0_where_nothing_lower_is_there(tmp_path, table, low):
+    b, vectors = table
+    vectors[0] = directions(1)
+    gradients = read(tmp_path, [low, *b[1:]], vectors)
+    assert gradients.is_b0.tolist() == [True] + [False] * 12
+    assert gradients.b_values_s_per_mm2[0] == low
+    assert not gradients.directions[0].any()
+    # Beside a true b0 it is a shell of its own, and left out.
+    shell = read_shell(tmp_path, [0.0, low, *b[1:]], np.vstack([np.zeros(3), vectors]), shell=1000)
+    assert shell.kept.tolist() == [0, *range(2, 14)]
+    with pytest.raises(DataError, match="no b0"):
+        read(tmp_path, [80.0, *b[1:]], vectors)
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda text: b"\xef\xbb\xbf" + text,
+        lambda text: text.replace(b" ", b","),
+        lambda text: text.replace(b" ", b", "),
+        lambda text: text.replace(b" ", b";"),
+        lambda text: text.replace(b" ", b"\t").replace(b"\n", b"\r\n"),
+        lambda text: codecs.BOM_UTF16_LE + text.decode().encode("utf-16-le"),
+        lambda text: text + b"\n \n",
+    ],
+)
+def test_tables_are_read_however_a_spreadsheet_wrote_them(tmp_path, table, spell):
+    plain = read(tmp_path, *table)
+    for name in ("s_dwi.bval", "s_dwi.bvec"):
+        (tmp_path / name).write_bytes(spell((tmp_path / name).read_bytes()))
+    again = read_files(tmp_path, 13).gradients
+    assert np.array_equal(again.b_values_s_per_mm2, plain.b_values_s_per_mm2)
+    assert np.array_equal(again.directions, plain.directions)

@@ -104,8 +104,96 @@ def scan():
     return (rng.uniform(0.5, 1, (8, 8, 8, 1)) * level + 1).astype(np.float32), table
 
 
-def test_a_scan_passes(scan):
-    check_signal(*scan, name="s.nii.gz", ceiling=32767)
+def test_a_scan_passes_as_it_is(scan):
+    sound = check_signal(*scan, name="s.nii.gz", ceiling=32767)
+    assert sound.signal is scan[0]
+    assert sound.remarks == ()
+
+
+def noisy(signal, *, sd=20.0, air=6):
+    """A head in air, with the noise of a real-valued image: half of the air is negative."""
+    big = np.pad(signal, [(air, air)] * 3 + [(0, 0)])
+    return (big + np.random.default_rng(1).normal(0, sd, big.shape)).astype(np.float32)
+
+
+def test_negative_voxels_are_judged_by_their_depth_and_counted(scan):
+    signal, table = scan
+    real = noisy(signal)
+    share = np.mean(real < 0)
+    assert share > 0.4
+    sound = check_signal(real, table, name="s.nii.gz")
+    assert np.array_equal(sound.signal, np.maximum(real, 0))
+    assert sound.remarks[0].startswith(f"{share:.2%} of the voxels were negative")
+
+
+def test_a_few_deep_voxels_are_let_pass(scan):
+    signal, table = scan
+    few = noisy(signal)
+    few.reshape(-1)[: few.size // 2000] = -900
+    assert check_signal(few, table, name="s.nii.gz").signal.min() == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s - 300,  # an offset
+        lambda s: np.where(np.arange(s.shape[0])[:, None, None, None] % 5 == 0, -s, s),  # signs lost
+        lambda s: np.random.default_rng(0).uniform(-4096, 4096, s.shape),  # a phase image
+        lambda s: np.where(s > 900, s - 1800, s),  # an overflow
+    ],
+)
+def test_deeply_negative_voxels_are_refused(scan, change):
+    signal, table = scan
+    with pytest.raises(DataError, match=r"% of the voxels are negative, \d+\.\d% by more than \d+, as after"):
+        check_signal(change(noisy(signal)).astype(np.float32), table, name="s.nii.gz")
+
+
+def test_nan_outside_the_field_of_view_counts_as_0(scan):
+    signal, table = scan
+    seen = noisy(signal)
+    nan = seen.copy()
+    nan[:3] = np.nan
+    nan[:, :, -2:, 4] = np.nan  # one volume saw less: nobody did
+    sound = check_signal(nan, table, name="s.nii.gz")
+    outside = np.isnan(nan).any(axis=3)
+    assert not sound.signal[outside].any()
+    assert np.array_equal(sound.signal[~outside], np.maximum(seen[~outside], 0))
+    assert sound.remarks[0] == (
+        f"{outside.mean():.1%} of the voxels are NaN, outside of the field of view; they count as 0"
+    )
+
+
+def a_hole(s):
+    s[9:11, 9:11, 9:11] = np.nan
+    return s
+
+
+def half_a_head(s):
+    s[:, :10, :, 3] = np.nan
+    return s
+
+
+def no_volume(s):
+    s[..., 4] = np.nan
+    return s
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            a_hole,
+            "80 voxels are NaN or infinite; all must be finite, but for NaN that reaches in from the edge",
+        ),
+        (half_a_head, "% of the head is NaN in some volumes and not in others; 1% at most"),
+        (no_volume, "voxels are NaN or infinite; all must be finite"),
+        (lambda s: np.where(np.arange(s.shape[0])[:, None, None, None] < 2, np.inf, s), "NaN or infinite"),
+    ],
+)
+def test_nan_inside_of_the_image_is_refused(scan, change, message):
+    signal, table = scan
+    with pytest.raises(DataError, match=message):
+        check_signal(change(noisy(signal)).astype(np.float32), table, name="s.nii.gz")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +205,7 @@ def test_a_scan_passes(scan):
         (lambda s: s * 0 + 3, "all voxels have the value 3"),
         (
             lambda s: (s * 60).astype(np.int32).astype(np.int16),
-            r"\d+\.\d% of the voxels are negative, as after",
+            r"\d+\.\d% of the voxels are negative, \d+\.\d% by more than \d+, as after",
         ),
         (lambda s: np.minimum(s * 50, 32767), r"have the largest value that the file can hold, 32767"),
         (lambda s: s * (np.arange(10) != 4), "volume 4 is empty"),

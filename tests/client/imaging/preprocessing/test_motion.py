@@ -5,9 +5,11 @@ import pytest
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from esn_client.imaging.preprocessing.displacement import framewise_displacement
+from esn_client.imaging.preprocessing.eddy import without_eddy
 from esn_client.imaging.preprocessing.gradient_table import Gradients
-from esn_client.imaging.preprocessing.motion import correct_motion, framewise_displacement, turn_gradients
-from esn_client.imaging.preprocessing.rigid import movement_of, shift_of, turn_of
+from esn_client.imaging.preprocessing.motion import correct_motion, turn_gradients
+from esn_client.imaging.preprocessing.rigid import Place, movement_of, shift_of, turn_of
 from esn_core.errors import DataError
 
 RAS = np.array([[4.0, 0, 0, -72], [0, 4, 0, -88], [0, 0, 4, -64], [0, 0, 0, 1]])
@@ -143,7 +145,78 @@ def test_a_head_that_holds_still_is_left_alone():
     # A hundredth of a voxel or so, from noise alone.
     assert shift_mm.max() < 0.15
     assert turn_deg.max() < 0.2
-    assert np.median(motion.framewise_displacement_mm) < 0.3
+    assert np.median(motion.displacement.head_mm) < 0.3
+
+
+EDDY_MM = np.array([[0.3, 0, 0], [0.6, -0.3, 1.1], [0, 0.2, 0.5]])
+"""Shift of an image, along the columns' gradients."""
+
+
+def test_one_b0_is_joined_to_the_head_and_not_to_the_eddy_currents_of_the_volume_beside_it():
+    gradients = table(18, b0_every=18)
+    truth = [movement_of(EDDY_MM @ g, np.zeros(3), np.zeros(3)) for g in gradients.directions]
+    beside = np.linalg.norm(EDDY_MM @ gradients.directions[1])
+    assert beside > 0.6
+    signal, mask = head(RAS, gradients, truth)
+    motion = correct_motion(signal, gradients, RAS, mask)
+    weighted = ~gradients.is_b0
+    rest = [np.linalg.inv(t) @ f for f, t in zip(motion.transforms, truth, strict=True)]
+    off_mm = np.median([shift_of(m, np.zeros(3)) for m in rest], axis=0)
+    # A twentieth of a voxel; all were off by what shifts the volume beside the b0.
+    assert np.linalg.norm(off_mm) < 0.2
+    assert motion.displacement.head_mm.mean() < 0.35
+    shifted = np.abs(gradients.directions @ EDDY_MM.T).sum(axis=1)[weighted]
+    assert motion.displacement.eddy_mm[weighted].mean() == pytest.approx(shifted.mean(), abs=0.3)
+    assert not motion.displacement.eddy_mm[0]
+    assert motion.displacement.b0_mm.size == 0
+
+
+def split(movements, gradients):
+    place = Place(RAS, np.zeros((1, 3), dtype=np.int64), np.array([5.0, -3, 8]), 50.0)
+    return without_eddy(np.array(movements), gradients, place), place
+
+
+@pytest.mark.parametrize(("in_order", "within_mm"), [(False, 0.1), (True, 0.4)])
+def test_what_follows_the_gradient_is_told_from_a_head_that_wanders(in_order, within_mm):
+    """In a table that runs from pole to pole, the gradient changes as slowly as a head that drifts."""
+    gradients = table(30, b0_every=15)
+    if in_order:  # from pole to pole, as some scanners do
+        order = np.argsort(np.where(gradients.is_b0, -2, gradients.directions[:, 2]))
+        gradients = Gradients(gradients.b_values_s_per_mm2[order], gradients.directions[order])
+    rng = np.random.default_rng(3)
+    path = np.cumsum(rng.normal(0, 0.1, (len(gradients.is_b0), 3)), axis=0)
+    path[20:] += 4.0  # and jerks once
+    turn = np.radians(path / 2)
+    place = split([np.eye(4)] * len(path), gradients)[1]
+    true = [movement_of(s, t, place.centre_mm) for s, t in zip(path, turn, strict=True)]
+    seen = [
+        movement_of(s + EDDY_MM @ g, t, place.centre_mm)
+        for s, t, g in zip(path, turn, gradients.directions, strict=True)
+    ]
+    head_only, _ = split(seen, gradients)
+    shift_mm, turn_deg = errors(head_only, true)
+    weighted = ~gradients.is_b0
+    assert np.sqrt(np.mean(shift_mm[weighted] ** 2)) < within_mm
+    assert np.sqrt(np.mean(turn_deg[weighted] ** 2)) < within_mm
+    assert np.array_equal(head_only[gradients.is_b0], np.array(seen)[gradients.is_b0])
+
+
+def test_a_head_without_eddy_currents_keeps_its_movement():
+    gradients = table(30, b0_every=15)
+    rng, taken = np.random.default_rng(8), []
+    for _ in range(20):
+        path = rng.normal(0, 1.0, (len(gradients.is_b0), 3))
+        seen = [movement_of(s, np.zeros(3), np.zeros(3)) for s in path]
+        head_only, _ = split(seen, gradients)
+        taken.append(np.mean(errors(head_only, seen)[0] ** 2) / 3.0)
+    # Three of 29 numbers are fitted: a tenth of the variance by chance alone, less what is shrunk.
+    assert np.mean(taken) < 0.1
+
+
+def test_too_few_volumes_are_left_as_they_are():
+    gradients = table(9, b0_every=9)
+    seen = [movement_of(EDDY_MM @ g, np.zeros(3), np.zeros(3)) for g in gradients.directions]
+    assert np.array_equal(split(seen, gradients)[0], np.array(seen))
 
 
 def test_displacement_adds_shifts_and_turns_on_the_sphere():

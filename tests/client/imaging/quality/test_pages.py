@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from esn_client.imaging.bids.derivatives import MEASURES, Derivative
+from esn_client.imaging.bids.failures import Failure, keep_failure
 from esn_client.imaging.bids.scans import Scan, Visit
+from esn_client.imaging.preprocessing.displacement import Displacement
 from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.quality import numbers
 from esn_client.imaging.quality.anatomy import Anatomy
@@ -22,7 +24,7 @@ from esn_client.imaging.quality.figures import overlay_regions, region_colours
 from esn_client.imaging.quality.page import draw_page, judge_rows
 from esn_client.imaging.quality.planes import Planes
 from esn_client.imaging.quality.residuals import fit_plainly
-from esn_client.imaging.quality.site_table import robust_z, write_site
+from esn_client.imaging.quality.site_table import read_exclusions, robust_z, write_site
 from esn_client.imaging.quality.wording import WORDINGS
 from esn_client.simulation.presets import SITES
 from esn_core.connectome.atlas import load_atlas
@@ -67,14 +69,16 @@ def anatomy(phantom):
     return Anatomy(
         affine=phantom.affine,
         is_b0=TABLE.is_b0,
-        plain=fit_plainly(phantom.signal.astype(np.float32), TABLE, mask),
+        plain=fit_plainly(phantom.signal.astype(np.float32), TABLE, mask, slice_axis=2),
         mask=mask,
         b0=phantom.signal[..., 0].astype(float),
         fa=mask * np.where(x_mm < 0, 0.8, 0.3)[:, None, None],
         regions=place[phantom.labels],
         lost=mask & False,
         density=mask * 7,
-        displacement_mm=np.linspace(0, 2, len(SCHEME.b_values_s_per_mm2)),
+        displacement=Displacement(
+            np.linspace(0, 2, len(TABLE.is_b0)), np.where(TABLE.is_b0, 0, 0.5), np.ones(TABLE.is_b0.sum() - 1)
+        ),
         counts=counts + counts.T,
     )
 
@@ -160,7 +164,7 @@ def test_a_slice_that_dropped_out_is_seen(phantom, anatomy):
     clean = anatomy.plain
     signal = phantom.signal.astype(np.float32)
     signal[:, :, 12, 20] *= 0.3
-    damaged = fit_plainly(signal, TABLE, anatomy.mask)
+    damaged = fit_plainly(signal, TABLE, anatomy.mask, slice_axis=2)
     assert np.nanargmax(damaged.residual) == 20 * damaged.residual.shape[1] + 12
     assert damaged.residual[20, 12] > 3 * clean.residual[20, 12]
     assert np.isnan(damaged.residual[TABLE.is_b0]).all()
@@ -176,7 +180,7 @@ def test_the_principal_direction_is_that_of_the_fibres():
     diffusivity = 3e-4 + 14e-4 * (table.directions @ along) ** 2
     signal = 1000 * np.exp(-table.b_values_s_per_mm2 * diffusivity)
     volume = np.broadcast_to(signal, (3, 3, 3, len(signal))).astype(np.float32)
-    plain = fit_plainly(volume, table, np.ones((3, 3, 3), dtype=bool))
+    plain = fit_plainly(volume, table, np.ones((3, 3, 3), dtype=bool), slice_axis=2)
     # The signal is float32: seven digits.
     assert np.abs(plain.principal @ along) == pytest.approx(np.ones(27), abs=1e-5)
 
@@ -223,8 +227,30 @@ def test_a_page_shows_each_number_with_its_verdict(page):
     assert "Usable, but somebody should look." in page
 
 
+def test_a_number_without_a_limit_is_shown_and_not_judged():
+    by_title = {row.title: row for row in judge_rows(RECIPE, NUMBERS | {"eddy_shift_mm": 1.234})}
+    assert (by_title["Eddy shift"].value, by_title["Eddy shift"].passes) == ("1.23 mm", "")
+    assert by_title["Eddy shift"].verdict == "not measured"
+
+
+def test_a_page_says_what_the_header_says_of_the_sides_and_warns(anatomy):
+    good = NUMBERS | {"assigned_percent": 90.0}
+    assert "All numbers are within" in draw(anatomy, Quality=good)
+    warned = draw(
+        anatomy,
+        Quality=good,
+        Sides="stored LAS, by the header's sform (code 1)",
+        Warnings=["a <warning>"],
+        Remarks=["volume 33 was left out"],
+    )
+    assert "Usable, but somebody should look." in warned
+    assert "<li>a &lt;warning&gt;</li>" in warned
+    assert "Left and right are the header's alone: stored LAS, by the header&#39;s sform (code 1)." in warned
+    assert "<p>volume 33 was left out.</p>" in warned
+
+
 def test_a_scan_that_came_preprocessed_says_so(anatomy):
-    page = draw(replace(anatomy, displacement_mm=None), PreprocessedBy="QSIPrep <1.0>")
+    page = draw(replace(anatomy, displacement=None), PreprocessedBy="QSIPrep <1.0>")
     assert "preprocessed by <strong>QSIPrep &lt;1.0&gt;</strong>" in page
     assert "there is no motion trace" in page
     assert Page(page).images == 7
@@ -232,6 +258,21 @@ def test_a_scan_that_came_preprocessed_says_so(anatomy):
 
 def test_every_limit_has_words():
     assert {quantity(name) for name in RECIPE.quality.limits()} <= set(WORDINGS)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_drop_out_is_looked_for_along_the_axis_of_the_slices(phantom, anatomy, axes):
+    """However the brain is stored: none where there is none, and each planted slice."""
+    slice_axis = axes.index(2)
+    signal = phantom.signal.astype(np.float32)
+    mask, table = anatomy.mask.transpose(axes), replace(TABLE, directions=TABLE.directions[:, axes])
+    clean = fit_plainly(signal.transpose(*axes, 3), table, mask, slice_axis=slice_axis)
+    assert clean.bad_volumes_percent == 0
+    for volume in (10, 20, 30):
+        signal[:, :, 12, volume] *= 0.3
+    damaged = fit_plainly(signal.transpose(*axes, 3), table, mask, slice_axis=slice_axis)
+    assert damaged.bad_volumes_percent == pytest.approx(300 / (~TABLE.is_b0).sum())
+    assert damaged.lost.shape == (len(TABLE.is_b0), phantom.signal.shape[2])
 
 
 def test_noise_is_measured_from_two_unweighted_volumes(anatomy):
@@ -299,6 +340,38 @@ def test_a_site_has_a_table_and_a_page(site):
     assert "Studies leave 1 out." in page
     assert page.index("sub-004") < page.index("sub-001"), "worst first"
     assert Page(page).fetched == ["sub-003_seg-phantom28_quality.html"], "a link to the visit's own page"
+
+
+def test_visits_that_could_not_be_prepared_come_first_with_their_reason(site):
+    """They are part of the denominator, and studies leave them out, whatever is left of an earlier time."""
+    keep_failure(site, RECIPE, "sub-010_ses-2", Failure("sub-010_ses-2", "DataError", "no <b0>"))
+    keep_failure(site, RECIPE, "sub-005", Failure("sub-005", "OSError", "no space left"))
+    rows = write_site(site, RECIPE, exclude_failed=False)
+    assert len(rows) == 10
+    with (site / "seg-phantom28_quality.tsv").open(encoding="utf-8") as file:
+        table = {row["participant_id"]: row for row in csv.DictReader(file, delimiter="\t")}
+    assert (table["sub-010"]["session_id"], table["sub-010"]["failure"]) == ("ses-2", "DataError: no <b0>")
+    assert (table["sub-010"]["excluded"], table["sub-010"]["connectome_sha256"]) == ("yes", "n/a")
+    assert (table["sub-005"]["failure"], table["sub-005"]["excluded"]) == ("OSError: no space left", "yes")
+    assert table["sub-001"]["failure"] == "n/a"
+    page = (site / "seg-phantom28_quality.html").read_text()
+    assert "10 visits" in page
+    assert "1 fail, 2 could not be prepared." in page
+    assert "DataError: no &lt;b0&gt;" in page
+    assert page.index("sub-005") < page.index("sub-010") < page.index("sub-004") < page.index("sub-001")
+    assert read_exclusions(site, RECIPE) == {Visit("sub-005", None)}, "who has no connectome is nobody's"
+    keep_failure(site, RECIPE, "sub-005", None)
+    assert len([row for row in write_site(site, RECIPE, exclude_failed=False) if row.failure]) == 1
+
+
+def test_a_site_where_everybody_failed_has_a_page(tmp_path):
+    keep_failure(tmp_path, RECIPE, "sub-001", Failure("sub-001", "DataError", "no b0"))
+    (tmp_path / "sub-002_seg-phantom28_failure.json").write_text("{")
+    rows = write_site(tmp_path, RECIPE, exclude_failed=False)
+    assert [row.failure for row in rows] == [
+        "DataError: no b0",
+        "DataError: sub-002_seg-phantom28_failure.json cannot be read; prepare the visit again",
+    ]
 
 
 def test_a_site_without_prepared_visits_is_told_what_to_do(tmp_path):

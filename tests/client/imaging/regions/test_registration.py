@@ -105,6 +105,19 @@ def test_the_left_is_on_the_left(registration):
             assert (x_mm[indices == region.index].mean() - PLACED[0, 3] < 0) == (region.hemisphere == "L")
 
 
+def test_a_coarse_grid_is_large_enough_to_be_bent():
+    """At 4.8 mm a head has some thirty slices, and DIPY's coarsest level compares windows of nine."""
+    coarse = GRID @ np.diag([4.8 / 3.5] * 3 + [1])
+    at = np.linalg.inv(GRID) @ coarse
+    template, grid = read_image(SHIPPED / "mni-fa-2mm.nii.gz")
+    shape = (36, 44, 32)
+    fa = affine_transform(place(template, grid, 1), at[:3, :3], at[:3, 3], output_shape=shape, order=1)
+    found = register_atlas(fa, binary_fill_holes(fa > 0.03), coarse, atlas=DK)
+    assert found.labels.shape == shape
+    assert found.correlation > 0.9
+    assert found.misplaced_fraction < 0.05
+
+
 def test_a_mirrored_label_volume_is_misplaced_altogether():
     labels, affine = read_labels(label_volume(DK.name), DK)
     assert misplaced_fraction(labels, DK, affine) < 0.03
