@@ -34,7 +34,8 @@ class Connectome:
     regions : tuple of R str
         Atlas names in the order of the rows.
     without_tissue : tuple of str
-        Regions of which the scan shows next to nothing, after a resection for instance. Nothing is known of their
+        Regions of which the scan shows next to nothing, after a resection for instance. Nothing is known of
+        their
         edges: their counts are 0 and are no finding.
 
     """

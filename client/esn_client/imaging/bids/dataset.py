@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from esn_client.imaging.bids.anatomy import find_anatomy
 from esn_client.imaging.bids.duplicates import same_scans
 from esn_client.imaging.bids.files import BidsFile, datasets_of, files_of, is_label, nearest_above
 from esn_client.imaging.bids.scans import RunFiles, ScanFiles, Visit, json_of
@@ -56,6 +57,8 @@ class Dataset:
         self._series: list[tuple[Visit, BidsFile]] = []
         self._labels: list[tuple[Visit, BidsFile]] = []
         self._lesions: list[tuple[Visit, BidsFile]] = []
+        self._t1_labels: list[BidsFile] = []
+        self._t1_images: list[BidsFile] = []
         self._tables: dict[str, list[BidsFile]] = {extension: [] for extension in BESIDE_IMAGES}
         files = (file for dataset in datasets_of(self.bids) for file in files_of(dataset))
         for file in sorted(files, key=lambda file: str(file.path)):
@@ -64,8 +67,13 @@ class Dataset:
             if file.extension in IMAGES and "sub" in file.entities:
                 if file.suffix == "dwi":
                     self._series.append((_visit_of(file), file))
-                if file.suffix == "dseg":
+                in_t1_space = file.path.parent.name == "anat" and "space" not in file.entities
+                if file.suffix == "dseg" and in_t1_space:
+                    self._t1_labels.append(file)
+                elif file.suffix == "dseg":
                     self._labels.append((_visit_of(file), file))
+                if file.suffix == "T1w" and in_t1_space:
+                    self._t1_images.append(file)
                 if file.suffix == "mask" and file.entities.get("label") in LOST:
                     self._lesions.append((_visit_of(file), file))
         self._participants = sorted(path.name for path in bids.glob("sub-*") if path.is_dir())
@@ -107,7 +115,9 @@ class Dataset:
     def files(self, visit: Visit, *, segmentation: str) -> ScanFiles:
         """Choose the files of a visit.
 
-        A preprocessed scan (``desc-preproc_dwi`` of a derivative dataset) wins over raw ones. Series that
+        Labels on the scan's grid win over labels beside a T1w image, the atlas's own over FreeSurfer's
+        ``aparc+aseg``. A preprocessed scan (``desc-preproc_dwi`` of a derivative dataset) wins over raw
+        ones. Series that
         differ in ``run`` alone are joined, unless their sidecars say that they are warped differently. Of
         several series, the one with the most diffusion-weighted volumes is taken; b0s without a table are
         left out. A ready label volume of the visit wins over one of the participant.
@@ -150,7 +160,13 @@ class Dataset:
             visit.label, series, without_table=without_table, corrected=generators is not None
         )
         labels, lesion = self._labels_of(visit, segmentation), self._lesion_of(visit)
+        anatomy = (
+            find_anatomy(visit, self._t1_labels, self._t1_images, bids=self.bids, segmentation=segmentation)
+            if labels is None
+            else None
+        )
         ready = [path for path in (labels, lesion) if path]
+        ready += [anatomy.t1w, anatomy.labels] if anatomy else []
         for path in (*(path for run in choice.runs for path in run.paths), *ready):
             self._check_fetched(visit, path)
         return ScanFiles(
@@ -159,6 +175,7 @@ class Dataset:
             left_out=choice.left_out,
             labels=labels,
             lesion=lesion,
+            anatomy=anatomy,
             preprocessed_by=generators[0] if generators else None,
             warnings=choice.warnings,
             remarks=choice.remarks,
@@ -287,8 +304,8 @@ class Dataset:
         found = [(v, file.path) for v, file in self._lesions]
         if visit.session and any(v == Visit(visit.participant, None) for v, _ in found):
             raise DataError(
-                f"{visit.label}: a lesion mask of {visit.participant} names no session, and one from before an "
-                "operation must not hold after it; put it into the session that it was drawn on"
+                f"{visit.label}: a lesion mask of {visit.participant} names no session, and one from "
+                "before an operation must not hold after it; put it into the session that it was drawn on"
             )
         return self._the_one(found, visit, what="lesion mask")
 

@@ -235,7 +235,8 @@ class Derivative:
         Raises
         ------
         DataError
-            There is none, it was changed after it was made, another recipe made it, or matrix and record do not
+            There is none, it was changed after it was made, another recipe made it, or matrix and record do
+            not
             name the same regions without tissue.
 
         """

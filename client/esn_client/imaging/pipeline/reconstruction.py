@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_client.imaging.bids.scans import Scan
+from esn_client.imaging.bids.scans import Anatomy, Scan
 from esn_client.imaging.fibres.fodf import Fodf, fit_fodf
 from esn_client.imaging.fibres.gradient_check import check_gradient_table
 from esn_client.imaging.fibres.lobes import find_lobes
@@ -19,9 +19,12 @@ from esn_client.imaging.preprocessing.displacement import Displacement
 from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.preprocessing.mask import check_brain, find_brain
 from esn_client.imaging.preprocessing.motion import correct_motion
+from esn_client.imaging.regions.atlas_volume import checked_labels
 from esn_client.imaging.regions.connectivity import Assignments, assign, connect
+from esn_client.imaging.regions.freesurfer import from_freesurfer
 from esn_client.imaging.regions.parcellation import grow_regions, measure_volumes
 from esn_client.imaging.regions.registration import register_atlas
+from esn_client.imaging.regions.t1_labels import T1Anatomy, brain_of, lay_t1_labels
 from esn_client.imaging.regions.tissue import RegionTissue, Tissue, find_tissue, keep_tissue, measure_tissue
 from esn_client.imaging.stages import Arrays, Stage, Stages, digest_of
 from esn_client.imaging.tracking.cuda import choose_device
@@ -169,9 +172,7 @@ def reconstruct(
         inputs=[tensor.key, digest_of({"affine": scan.affine}), *_digest_of_lesion(scan)],
     )
     size_mm, tissue = scan.voxel_size_mm, find_tissue(maps, scan.lesion)
-    regions = measure_tissue(
-        labelled["labels"], atlas, mask=maps.mask, tissue=tissue, voxel_size_mm=size_mm
-    )
+    regions = measure_tissue(labelled["labels"], atlas, mask=maps.mask, tissue=tissue, voxel_size_mm=size_mm)
     labels = keep_tissue(labelled["labels"], atlas, tissue=tissue, absent=regions.absent)
     grown = stages.run(
         "parcellation",
@@ -295,7 +296,16 @@ def _find_labels(scan: Scan, maps: TensorMaps, atlas: Atlas, stages: Stages, *, 
             "labels",
             lambda: {"labels": ready},
             inputs=[digest_of({"labels": ready})],
-            parameters={"ready": True},
+            parameters={"source": "ready"},
+        )
+    if scan.anatomy is not None:
+        anatomy = scan.anatomy
+        t1 = {"image": anatomy.image, "labels": anatomy.labels, "affine": anatomy.affine}
+        return stages.run(
+            "labels",
+            lambda: _carry_labels(anatomy, scan, maps, atlas),
+            inputs=[*inputs, digest_of(t1)],
+            parameters={"source": "T1", "freesurfer": anatomy.freesurfer, "atlas": atlas.sha256},
         )
 
     def make() -> Arrays:
@@ -314,7 +324,32 @@ def _find_labels(scan: Scan, maps: TensorMaps, atlas: Atlas, stages: Stages, *, 
             "label_volume_ratio": np.array(ratio.max()),
         }
 
-    return stages.run("labels", make, inputs=inputs, parameters={"ready": False, "atlas": atlas.sha256})
+    return stages.run("labels", make, inputs=inputs, parameters={"source": "atlas", "atlas": atlas.sha256})
+
+
+def _carry_labels(anatomy: Anatomy, scan: Scan, maps: TensorMaps, atlas: Atlas) -> Arrays:
+    """Carry labels from T1 space to the scan."""
+    volume = anatomy.labels.astype(np.float64)
+    if anatomy.freesurfer:
+        labels = from_freesurfer(volume, atlas, name=anatomy.name)
+    else:
+        labels = checked_labels(volume, atlas, name=anatomy.name)
+    found = lay_t1_labels(
+        T1Anatomy(anatomy.image.astype(np.float64), labels, brain_of(volume > 0), anatomy.affine),
+        maps.b0,
+        maps.mask,
+        scan.affine,
+        atlas=atlas,
+        lesion=scan.lesion,
+    )
+    ratio = found.volume_ratio[found.volume_ratio > 0]
+    return {
+        "labels": found.labels,
+        "t1_overlap": np.array(found.overlap),
+        "registration_rotation_deg": np.array(found.rotation_deg),
+        "misplaced_percent": np.array(100.0 * found.misplaced_fraction),
+        "label_volume_ratio": np.array(np.maximum(ratio, 1 / ratio).max(initial=1.0)),
+    }
 
 
 def _track(

@@ -232,7 +232,8 @@ def _choose_shell(
         near = [k for k, m in enumerate(medians) if abs(m - wanted) <= width * wanted]
         if not near:
             raise DataError(
-                f"{name}: a shell near b = {wanted:g} s/mm2 (within {width:.0%}) is asked for; found b near {found}"
+                f"{name}: a shell near b = {wanted:g} s/mm2 (within {width:.0%}) is asked for; found b "
+                f"near {found}"
             )
         place = min(near, key=lambda k: abs(medians[k] - wanted))
     chosen = np.zeros(len(b), dtype=bool)

@@ -15,7 +15,7 @@ def volume_ml(where: NDArray[np.bool_], voxel_size_mm: Floats) -> float:
 
 
 def joined_share(connectome: Connectome, absent: NDArray[np.bool_]) -> float:
-    """Give the share of the pairs of different regions that a streamline joins; absent regions have no pairs."""
+    """Give the share of the pairs of different regions, none of them absent, that a streamline joins."""
     counts = connectome.counts[np.ix_(~absent, ~absent)]
     upper = counts[np.triu_indices(len(counts), k=1)]
     return float((upper > 0).mean()) if upper.size else 0.0

@@ -61,7 +61,8 @@ WORDINGS = {
     "regions_without_tissue": Wording(
         "Regions without tissue",
         "",
-        "regions of which less than a quarter is tissue: their edges are not known, and are missing rather than 0",
+        "regions of which less than a quarter is tissue: their edges are not known, and are missing rather "
+        "than 0",
         "the regions that are named",
         0,
     ),
@@ -111,6 +112,13 @@ WORDINGS = {
     ),
     "registration_correlation": Wording(
         "Registration", "", "correlation of the FA with the warped template's", "the region overlay", 3
+    ),
+    "t1_overlap": Wording(
+        "T1w image on the scan",
+        "",
+        "overlap of the brain that the T1w image's labels show and of the scan's mask (Dice)",
+        "the region overlay: do the labels follow the brain?",
+        2,
     ),
     "registration_rotation_deg": Wording(
         "Head turned by", "°", "rotation between head and template", "the region overlay: is it turned?", 0

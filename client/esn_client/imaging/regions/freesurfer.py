@@ -7,7 +7,7 @@ from esn_core.connectome.atlas import Atlas
 from esn_core.errors import DataError
 
 # FreeSurferColorLUT.txt, ctx-lh-*: 1000 and so much; ctx-rh-*: 2000 and so much. 4 is the corpus callosum.
-_CORTEX = (
+_CORTEX: list[str] = (  # noqa: SIM905  # a list as long as the atlas is not easier to read
     "unknown bankssts caudalanteriorcingulate caudalmiddlefrontal corpuscallosum cuneus entorhinal fusiform "
     "inferiorparietal inferiortemporal isthmuscingulate lateraloccipital lateralorbitofrontal lingual "
     "medialorbitofrontal middletemporal parahippocampal paracentral parsopercularis parsorbitalis "
@@ -63,7 +63,8 @@ def from_freesurfer(volume: NDArray[np.float64], atlas: Atlas, *, name: str) -> 
     both_sides = [stem for stem in sorted(stems) if sum(m.endswith(stem) for m in missing) > 1]
     if both_sides or "brainstem" in missing:
         raise DataError(
-            f"{name}: {(both_sides or ['brainstem'])[0]} is on neither side; aparc+aseg of FreeSurfer (Desikan-Killiany) is "
+            f"{name}: {(both_sides or ['brainstem'])[0]} is on neither side; aparc+aseg of FreeSurfer "
+            "(Desikan-Killiany) is "
             "needed, not that of DKT or Destrieux"
         )
     found = np.zeros(volume.shape, dtype=np.int64)
@@ -73,7 +74,7 @@ def from_freesurfer(volume: NDArray[np.float64], atlas: Atlas, *, name: str) -> 
 
 
 def _numbers(atlas: Atlas) -> dict[int, int]:
-    """Give FreeSurfer's number of each region, by the atlas's index; regions that it does not know are left out."""
+    """Give FreeSurfer's number, by the atlas's index, of each region that it knows."""
     numbers = {}
     for region in atlas.regions:
         side = {"L": 0, "R": 1}.get(region.hemisphere)

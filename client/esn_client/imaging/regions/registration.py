@@ -21,8 +21,10 @@ from esn_core.errors import DataError
 
 TEMPLATE = "mni-fa-2mm.nii.gz"
 RIM_MM = 5.0
-"""FA at the rim of the brain is noise; so much of it is left out, of the subject's brain and of the template's alike. Where
-it was left out of the subject's alone, the template was squeezed into what remained, and every label with it."""
+"""FA at the rim of the brain is noise; so much of it is left out, of the subject's brain and of the
+template's alike. Where
+it was left out of the subject's alone, the template was squeezed into what remained, and every label with
+it."""
 LEAST_TEMPLATE_FA = 0.01
 """What has less is no brain in the template."""
 LEAST_BRAIN_VOXELS = 500
@@ -77,7 +79,8 @@ def register_atlas(
 
     The FA template goes to the subject's FA by an affine (mutual information) and then by symmetric
     diffeomorphisms (Avants et al. 2008, Med Image Anal 12:26; DIPY). The labels follow, each voxel taking the
-    nearest. A lesion has no say in the affine; before the bending it is filled with the template, so that nothing is drawn
+    nearest. A lesion has no say in the affine; before the bending it is filled with the template, so that
+    nothing is drawn
     into it (in the manner of Nachev et al. 2008, NeuroImage 39:1215, who fill it from the other hemisphere).
 
     Parameters
@@ -166,9 +169,7 @@ def _without_rim(brain: NDArray[np.bool_], affine: Floats) -> NDArray[np.bool_]:
     return np.asarray(distance_transform_edt(around, sampling=tuple(size_mm))[1:-1, 1:-1, 1:-1] > RIM_MM)
 
 
-def _laid(
-    template: Floats, grid: Floats, linear: Floats, affine: Floats, shape: tuple[int, ...]
-) -> Floats:
+def _laid(template: Floats, grid: Floats, linear: Floats, affine: Floats, shape: tuple[int, ...]) -> Floats:
     """Lay the template over the subject by the affine alone."""
     at = np.linalg.inv(grid) @ linear @ affine
     return np.asarray(affine_transform(template, at[:3, :3], at[:3, 3], output_shape=shape, order=1))

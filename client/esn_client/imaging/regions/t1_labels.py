@@ -15,7 +15,8 @@ from esn_core.errors import DataError
 CLOSING_VOXELS = 3
 """Labels of cortex and deep nuclei leave white matter open; so much is closed before holes are filled."""
 LEAST_OVERLAP = 0.7
-"""Dice's coefficient of the labelled brain and the scan's mask: cortex is cut off one and meninges are left on the other, which
+"""Dice's coefficient of the labelled brain and the scan's mask: cortex is cut off one and meninges are left
+on the other, which
 costs some .15; heads that lie elsewhere have less than half."""
 
 
@@ -86,7 +87,8 @@ def lay_t1_labels(
 ) -> T1Labels:
     """Move a T1w image's labels to where the head was in the scan.
 
-    T1w image and b0 have opposite contrasts: they are compared by mutual information (Mattes et al. 2003, IEEE TMI 22:120; DIPY),
+    T1w image and b0 have opposite contrasts: they are compared by mutual information (Mattes et al. 2003,
+    IEEE TMI 22:120; DIPY),
     brain to brain. Each voxel of the scan takes the label that its centre falls on.
 
     Parameters
@@ -132,11 +134,14 @@ def lay_t1_labels(
     overlap = 2 * float((brain & mask).sum()) / float(brain.sum() + mask.sum())
     if overlap < LEAST_OVERLAP:
         raise DataError(
-            f"the T1w image's brain and the scan's overlap by {overlap:.2f} after a rigid registration ({LEAST_OVERLAP:g} or more "
+            f"the T1w image's brain and the scan's overlap by {overlap:.2f} after a rigid registration "
+            f"({LEAST_OVERLAP:g} or more "
             "is needed): are both of the same head and session, and whole?"
         )
     centre_mm = np.argwhere(mask).mean(axis=0) @ affine[:3, :3].T + affine[:3, 3]
-    before, after = (volumes_mm3(v, atlas, a) for v, a in ((anatomy.labels, anatomy.affine), (labels, affine)))
+    before, after = (
+        volumes_mm3(v, atlas, a) for v, a in ((anatomy.labels, anatomy.affine), (labels, affine))
+    )
     turn, _ = turn_and_scale(linear)
     return T1Labels(
         labels,

@@ -10,7 +10,8 @@ from esn_core.connectome.atlas import Atlas
 from esn_core.errors import DataError
 
 FLUID_MM2_PER_S = 2.0e-3
-"""Mean diffusivity of a voxel that is mostly fluid: tissue has 0.7e-3 to 1.4e-3, free water at body temperature 3.0e-3
+"""Mean diffusivity of a voxel that is mostly fluid: tissue has 0.7e-3 to 1.4e-3, free water at body
+temperature 3.0e-3
 (Mills 1973, J Phys Chem 77:685), of which the noise floor leaves 2.2e-3 and more at b 1000."""
 DARK_SHARE = 0.1
 """Of the brain's median b0: what is darker gives no signal (an implant, a clip, air)."""
@@ -46,7 +47,8 @@ class RegionTissue:
     ----------
     labelled_mm3 : (R,) float64
     tissue_share, outside_share, fluid_share, lesion_share : (R,) float64
-        Of the labelled volume: in tissue, outside of the brain mask, in fluid or without signal, in the lesion mask
+        Of the labelled volume: in tissue, outside of the brain mask, in fluid or without signal, in the
+        lesion mask
         (which may be any of the others too). A region without a label has no tissue.
 
     """

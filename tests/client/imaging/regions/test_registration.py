@@ -9,7 +9,7 @@ from scipy.ndimage import affine_transform, binary_fill_holes
 from scipy.spatial.transform import Rotation
 
 from esn_client.imaging.regions.atlas_volume import read_image, read_labels
-from esn_client.imaging.regions.registration import misplaced_fraction, turn_and_scale, register_atlas
+from esn_client.imaging.regions.registration import misplaced_fraction, register_atlas, turn_and_scale
 from esn_core.connectome.atlas import SHIPPED, Atlas, Region, label_volume, load_atlas
 from esn_core.errors import DataError
 

@@ -41,7 +41,9 @@ def removed(what):
     speed, b0 = np.full(SHAPE, TISSUE), np.full(SHAPE, 500.0)
     where = np.zeros(SHAPE, dtype=bool)
     where[4:9, 1:9, 1:7] = True
-    speed[where], b0[where] = {"fluid": (FLUID, 1500.0), "dark": (TISSUE, 20.0), "marked": (TISSUE, 500.0)}[what]
+    speed[where], b0[where] = {"fluid": (FLUID, 1500.0), "dark": (TISSUE, 20.0), "marked": (TISSUE, 500.0)}[
+        what
+    ]
     maps, labels = head(speed, b0)
     return maps, labels, where if what == "marked" else None
 
