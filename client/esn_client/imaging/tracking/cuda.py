@@ -116,8 +116,8 @@ def propagate_on_card(
                 yield finish((number - 1) % 2, firsts[number - 1])
         yield finish((len(firsts) - 1) % 2, firsts[-1])
     finally:
-        for stream in streams:  # a caller may stop half-way: the card must not write into memory that is
-        given back
+        # A caller may stop half-way: the card must not write into memory that is given back.
+        for stream in streams:
             stream.synchronize()
 
 
