@@ -16,7 +16,11 @@ temperature 3.0e-3
 DARK_SHARE = 0.1
 """Of the brain's median b0: what is darker gives no signal (an implant, a clip, air)."""
 LEAST_TISSUE_SHARE = 0.25
-"""A region that has less of its labelled volume in tissue counts as not there."""
+"""A region of which less than this share is tissue counts as not there; what lies outside of the mask is left out of account,
+as labels of healthy regions at the surface reach out of it, too."""
+LEAST_SHARE_OF_ALL = 0.1
+"""The same, of all of the region: a cavity may lie outside of the mask altogether. In the one healthy adult we measured, no
+region had less than .30."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,12 @@ class RegionTissue:
 
     @property
     def absent(self) -> NDArray[np.bool_]:
-        """Which regions are not there, (R,): less than `LEAST_TISSUE_SHARE` of their volume is tissue."""
-        return np.asarray(self.tissue_share < LEAST_TISSUE_SHARE, dtype=np.bool_)
+        """Which regions are not there, (R,): too little of them is tissue."""
+        inside = 1.0 - self.outside_share
+        return np.asarray(
+            (self.tissue_share < LEAST_TISSUE_SHARE * inside) | (self.tissue_share < LEAST_SHARE_OF_ALL),
+            dtype=np.bool_,
+        )
 
     @property
     def outside_percent(self) -> float:
