@@ -70,7 +70,7 @@ def test_a_directory_that_no_demo_made_is_left_alone(tmp_path):
     assert kept.read_text(encoding="utf-8") == "years of work"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_demo_prepares_its_scans_runs_both_studies_and_says_so_in_few_lines(tmp_path, capfd):
     shown = run_demo(tmp_path / "demo", TINY, seed=1, epsilon=8.0)
     out, said = capfd.readouterr()

@@ -1,9 +1,10 @@
-"""From raw diffusion MRI at three hospitals to a result, with every real part in its place.
+"""From diffusion MRI at three hospitals to a result, with every real part in its place.
 
 The commands are those of the guides, each in a process of its own: three
-simulated datasets, a SuperLink with TLS and site authentication, three
-SuperNodes with our executor, private sums through the gate, one study - which
-is killed in its midst and resumed.
+simulated datasets, in each one child's raw scan and the other children as
+prepared earlier, a SuperLink with TLS and site authentication, three SuperNodes
+with our executor, private sums through the gate, one study - which is killed in
+its midst and resumed.
 """
 
 import json
@@ -130,8 +131,10 @@ def federation(tmp_path_factory):
     found = Federation(directory, address)
 
     def simulate(site):
+        data = directory / site
         arguments = ("--site", site, "--seed", "7", "--children", str(CHILDREN), "--controls", str(CONTROLS))
-        esn("client", "simulate", str(directory / site / "bids"), *arguments)
+        prepared = ("--scans", "1", "--connectomes", str(data / "derivatives"))
+        esn("client", "simulate", str(data / "bids"), *arguments, *prepared)
 
     def prepare(site):
         data = directory / site

@@ -18,7 +18,6 @@ from esn_server.link.message_log import LoggedLink
 from esn_server.link.registration import register_site
 from esn_server.protocol.signing import require_own_bundle
 from esn_server.report.outcome import result_of
-from esn_server.report.page import write_page
 from esn_server.report.result import StudyResult, write_result
 from esn_server.run.checkpoints import Checkpoints, RunStore
 from esn_server.run.directory import PROGRESS, STORE, open_directory
@@ -139,6 +138,8 @@ def write_outcome(
     timing_s: Mapping[str, float] | None = None,
 ) -> StudyResult:
     """Write result.json and report.html; return the result with `timing_s` added."""
+    from esn_server.report.page import write_page  # its figures take as long to load as all else
+
     if timing_s:
         result = result.model_copy(update={"timing_s": {**timing_s, **result.timing_s}})
     write_result(result, directory / "result.json")

@@ -1,8 +1,12 @@
 """A result and an atlas, small and made up, for the tests of the report."""
 
+import pickle
+from collections.abc import Callable, Iterator
+
 import pytest
 
 from esn_core.connectome.atlas import Atlas, Region
+from esn_server.report import page
 from esn_server.report.analyses import (
     AloneAtSite,
     Coefficient,
@@ -36,6 +40,27 @@ from esn_server.report.result import (
     SiteSummary,
     StudyResult,
 )
+
+
+@pytest.fixture(scope="package", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """Draw equal figures once: most tests change a word of the page, and none of what is drawn."""
+    drawn: dict[bytes, object] = {}
+
+    def once(draw: Callable[..., object]) -> Callable[..., object]:
+        def found(*shown: object, **named: object) -> object:
+            key = pickle.dumps((draw.__name__, shown, named))
+            if key not in drawn:
+                drawn[key] = draw(*shown, **named)
+            return drawn[key]
+
+        return found
+
+    figures = "glass_brain connectogram correlations stability learning_curve price_by_phase"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [*figures.split(), "predicted_against_clinical"]:
+            patch.setattr(page, name, once(getattr(page, name)))
+        yield
 
 
 @pytest.fixture
