@@ -8,7 +8,8 @@ from esn_client.imaging.bids.anatomy import find_anatomy
 from esn_client.imaging.bids.duplicates import same_scans
 from esn_client.imaging.bids.files import BidsFile, datasets_of, files_of, is_label, nearest_above
 from esn_client.imaging.bids.scans import RunFiles, ScanFiles, Visit, json_of
-from esn_client.imaging.bids.series import choose_series
+from esn_client.imaging.bids.series import Choice, choose_series
+from esn_client.imaging.bids.susceptibility import judge_susceptibility
 from esn_core.errors import DataError
 
 IMAGES = (".nii.gz", ".nii")
@@ -57,12 +58,13 @@ class Dataset:
         self._series: list[tuple[Visit, BidsFile]] = []
         self._labels: list[tuple[Visit, BidsFile]] = []
         self._lesions: list[tuple[Visit, BidsFile]] = []
+        self._fieldmaps: list[tuple[Visit, BidsFile]] = []
         self._t1_labels: list[BidsFile] = []
         self._t1_images: list[BidsFile] = []
         self._tables: dict[str, list[BidsFile]] = {extension: [] for extension in BESIDE_IMAGES}
         files = (file for dataset in datasets_of(self.bids) for file in files_of(dataset))
         for file in sorted(files, key=lambda file: str(file.path)):
-            if file.suffix == "dwi" and file.extension in BESIDE_IMAGES:
+            if file.suffix in ("dwi", "epi") and file.extension in BESIDE_IMAGES:
                 self._tables[file.extension].append(file)
             if file.extension in IMAGES and "sub" in file.entities:
                 if file.suffix == "dwi":
@@ -74,6 +76,8 @@ class Dataset:
                     self._labels.append((_visit_of(file), file))
                 if file.suffix == "T1w" and in_t1_space:
                     self._t1_images.append(file)
+                if file.suffix == "epi" and file.path.parent.name == "fmap":
+                    self._fieldmaps.append((_visit_of(file), file))
                 if file.suffix == "mask" and file.entities.get("label") in LOST:
                     self._lesions.append((_visit_of(file), file))
         self._participants = sorted(path.name for path in bids.glob("sub-*") if path.is_dir())
@@ -176,6 +180,12 @@ class Dataset:
             labels=labels,
             lesion=lesion,
             anatomy=anatomy,
+            susceptibility=judge_susceptibility(
+                choice.runs[0].metadata,
+                generators,
+                phase_encoding=choice.runs[0].phase_encoding,
+                reverse=self._reverse_of(visit, choice),
+            ),
             preprocessed_by=generators[0] if generators else None,
             warnings=choice.warnings,
             remarks=choice.remarks,
@@ -295,6 +305,23 @@ class Dataset:
                 f"{visit.label}: the content of {path.name} is not here, only a link to it; run 'datalad get "
                 f"{path.relative_to(self.bids).as_posix()}' in the dataset first"
             )
+
+    def _reverse_of(self, visit: Visit, choice: Choice) -> list[Path]:
+        """Find what was encoded along the same axis the other way: series left out, and fieldmaps."""
+        used = choice.runs[0].phase_encoding
+        maps = [file for v, file in self._fieldmaps if v == visit]
+        left = [file for v, file in self._series if v == visit and file.path in choice.left_out]
+        encoded = {
+            file.path: next(
+                (json_of(path).get("PhaseEncodingDirection") for path in self._beside(file, SIDECAR)), None
+            )
+            for file in (*left, *maps)
+        }
+        return [
+            path
+            for path, said in encoded.items()
+            if used is not None and isinstance(said, str) and said != used and said[:1] == used[:1]
+        ]
 
     def _labels_of(self, visit: Visit, segmentation: str) -> Path | None:
         found = [(v, file.path) for v, file in self._labels if file.entities.get("seg") == segmentation]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_client.imaging.bids.images import Image, read_image, shape_of
+from esn_client.imaging.bids.susceptibility import Susceptibility
 from esn_client.imaging.preprocessing.gradient_table import (
     B0_MAX_S_PER_MM2,
     Gradients,
@@ -159,6 +160,8 @@ class ScanFiles:
         A mask of what is lost: a resection, or tissue in which no fibres can be.
     preprocessed_by : str or None
         The pipeline that denoised and aligned the scan already.
+    susceptibility : Susceptibility or None
+        Whether the warp by air beside the brain was undone; None where nobody has asked.
     warnings, remarks : tuple of str
         Of the choice of series: what somebody should look at, and what is good to know.
 
@@ -171,6 +174,7 @@ class ScanFiles:
     lesion: Path | None
     preprocessed_by: str | None
     anatomy: AnatomyFiles | None = None
+    susceptibility: Susceptibility | None = None
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -238,6 +242,10 @@ class Scan:
         The voxel axis along which slices were stacked.
     convention : Convention
         Of the gradient table, as it was read.
+    stored_volumes : int
+        In the files, those that are not used too.
+    dropped_s_per_mm2 : tuple of float
+        The b-values of shells that are not used.
     anatomy : Anatomy or None
         A T1w image and its labels, where they give the regions.
     warnings, remarks : tuple of str
@@ -257,6 +265,8 @@ class Scan:
     remarks: tuple[str, ...] = ()
     lesion: NDArray[np.bool_] | None = None
     anatomy: Anatomy | None = None
+    stored_volumes: int = 0
+    dropped_s_per_mm2: tuple[float, ...] = ()
 
     @property
     def voxel_size_mm(self) -> NDArray[np.float64]:
@@ -345,6 +355,8 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, recipe: ImagingRecipe) -> Scan:
         remarks=(*files.remarks, *_remarks(first, shell), *sound.remarks),
         lesion=None if files.lesion is None else _read_lesion(files.lesion, like=images[0]),
         anatomy=None if files.anatomy is None else _read_anatomy(files.anatomy),
+        stored_volumes=sum(image.voxels.shape[3] for image in images),
+        dropped_s_per_mm2=shell.dropped_s_per_mm2,
     )
 
 

@@ -1,11 +1,9 @@
 """Susceptibility: whether anybody has undone the warp that air beside the brain leaves in an image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from esn_client.imaging.bids.scans import RunFiles
+from typing import Any, Literal
 
 State = Literal["corrected", "not corrected", "not said"]
 SIDECAR_KEY = "SusceptibilityCorrected"
@@ -35,16 +33,22 @@ class Susceptibility:
 
 
 def judge_susceptibility(
-    run: RunFiles, generators: Sequence[str] | None, *, reverse: Sequence[Path]
+    metadata: Mapping[str, Any],
+    generators: Sequence[str] | None,
+    *,
+    phase_encoding: str | None,
+    reverse: Sequence[Path],
 ) -> Susceptibility:
     """Say whether a scan's warp was undone; this software does not undo it.
 
     Parameters
     ----------
-    run : RunFiles
-        The first of those that are used.
+    metadata : mapping
+        Of the scan's sidecars.
     generators : sequence of str or None
         The pipelines that preprocessed it; None for a raw scan.
+    phase_encoding : str or None
+        As in ``j-``; None where unknown.
     reverse : sequence of Path
         Images of the visit that were encoded the other way.
 
@@ -53,7 +57,7 @@ def judge_susceptibility(
     Susceptibility
 
     """
-    along = "" if run.phase_encoding is None else f" along the image's axis {run.phase_encoding[0]}"
+    along = "" if phase_encoding is None else f" along the image's axis {phase_encoding[0]}"
     left = f"tissue is squeezed and stretched{along}, {WHERE}"
     if generators is None:
         words = f"susceptibility was not corrected: {left}"
@@ -61,36 +65,12 @@ def judge_susceptibility(
             names = ", ".join(path.name for path in reverse)
             words += f"; {names} lies there unused, by which FSL's topup or QSIPrep can correct it"
         return Susceptibility("not corrected", words, tuple(reverse))
-    by = generators[0]
-    said = run.metadata.get(SIDECAR_KEY)
+    by, said = generators[0], metadata.get(SIDECAR_KEY)
     if said is True or any(name in made.lower() for made in generators for name in CORRECTS):
         return Susceptibility("corrected", f"susceptibility was corrected by {by}")
     if said is False:
         return Susceptibility("not corrected", f"susceptibility was not corrected by {by}: {left}")
     return Susceptibility(
         "not said",
-        f"{by} does not say whether susceptibility was corrected (its report does; without a fieldmap or a reverse-phase "
-        f"image it was not, and {left})",
+        f"{by} does not say whether susceptibility was corrected (its report does); if it was not, {left}",
     )
-
-
-def reversed_of(used: RunFiles, others: Sequence[RunFiles]) -> list[Path]:
-    """Find the series that were encoded along the same axis the other way.
-
-    Parameters
-    ----------
-    used : RunFiles
-    others : sequence of RunFiles
-        Left out.
-
-    """
-    if used.phase_encoding is None:
-        return []
-    axis = used.phase_encoding[0]
-    return [
-        run.dwi
-        for run in others
-        if run.phase_encoding is not None
-        and run.phase_encoding[0] == axis
-        and run.phase_encoding != used.phase_encoding
-    ]

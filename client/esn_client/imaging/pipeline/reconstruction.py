@@ -39,6 +39,10 @@ from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 
 
+_NO_NUMBERS = ("labels", "template")
+"""What the labels' stage makes besides numbers of quality."""
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """What the stages made of one scan.
@@ -70,6 +74,10 @@ class Reconstruction:
         Streamlines through each voxel.
     displacement : Displacement or None
         None if the scan was not aligned here.
+    transforms : (V, 4, 4) float64 or None
+        Of the alignment; each takes a point of the still head to where it was in the volume.
+    template : (X, Y, Z) float32 or None
+        The FA of the atlas's template, bent to the subject; None where regions came from elsewhere.
 
     """
 
@@ -87,6 +95,14 @@ class Reconstruction:
     registration: dict[str, float]
     density: NDArray[np.uint32]
     displacement: Displacement | None
+    transforms: Floats | None
+    template: NDArray[np.float32] | None
+
+    @property
+    def regions_without_tissue(self) -> tuple[str, ...]:
+        """Their names, in the atlas's order."""
+        names = self.measures.connectome.regions
+        return tuple(name for name, away in zip(names, self.region_tissue.absent, strict=True) if away)
 
     @property
     def matrices(self) -> dict[str, Floats]:
@@ -133,7 +149,8 @@ def reconstruct(
 
     """
     atlas = load_atlas(recipe.atlas)
-    key, signal, gradients, displacement = _clean(scan, recipe, stages)
+    clean = _clean(scan, recipe, stages)
+    key, signal, gradients = clean.key, clean.signal, clean.gradients
     tensor = stages.run("tensor", lambda: vars(fit_tensor(signal, gradients)), inputs=[key], parameters={})
     maps = TensorMaps(**tensor.arrays)
     check_brain(maps.mask, scan.affine)
@@ -210,22 +227,33 @@ def reconstruct(
         region_tissue=regions,
         gradient_margin_percent=float(checked["margin_percent"]),
         gradient_doubt=str(checked["doubt"]),
-        registration={name: float(number) for name, number in labelled.arrays.items() if name != "labels"},
+        registration={name: float(n) for name, n in labelled.arrays.items() if name not in _NO_NUMBERS},
         density=tracked["density"],
-        displacement=displacement,
+        displacement=clean.displacement,
+        transforms=clean.transforms,
+        template=labelled.arrays.get("template"),
     )
 
 
-def _clean(
-    scan: Scan, recipe: ImagingRecipe, stages: Stages
-) -> tuple[str, NDArray[np.float32], Gradients, Displacement | None]:
-    """Denoise, remove ringing and align, unless that was done elsewhere; give the key of the result too."""
-    signal, gradients, displacement = scan.signal, scan.gradients, None
+@dataclass(frozen=True)
+class _Clean:
+    """A scan that tensors can be fitted to, the key of its last stage, and how it was aligned."""
+
+    key: str
+    signal: NDArray[np.float32]
+    gradients: Gradients
+    displacement: Displacement | None
+    transforms: Floats | None
+
+
+def _clean(scan: Scan, recipe: ImagingRecipe, stages: Stages) -> _Clean:
+    """Denoise, remove ringing and align, unless that was done elsewhere."""
+    signal, gradients, displacement, transforms = scan.signal, scan.gradients, None, None
     key = digest_of(
         {"signal": signal, "b": gradients.b_values_s_per_mm2, "g": gradients.directions, "a": scan.affine}
     )
     if scan.preprocessed:
-        return key, signal, gradients, displacement
+        return _Clean(key, signal, gradients, None, None)
     if recipe.denoise != "none":
         method, noisy = recipe.denoise, signal
         found = stages.run(
@@ -254,6 +282,7 @@ def _clean(
         )
         key, signal = found.key, found["signal"]
         displacement = Displacement(found["head_mm"], found["eddy_mm"], found["b0_mm"])
+        transforms = found["transforms"]
         gradients = replace(gradients, directions=found["directions"])
     if recipe.bias != "none":
         uneven, turned = signal, gradients
@@ -264,7 +293,7 @@ def _clean(
             parameters=_settings(recipe, "bias"),
         )
         key, signal = found.key, found["signal"]
-    return key, signal, gradients, displacement
+    return _Clean(key, signal, gradients, displacement, transforms)
 
 
 def _align(signal: NDArray[np.float32], gradients: Gradients, affine: Floats) -> Arrays:
@@ -318,6 +347,7 @@ def _find_labels(scan: Scan, maps: TensorMaps, atlas: Atlas, stages: Stages, *, 
         ratio = np.maximum(found.volume_ratio, 1 / found.volume_ratio)
         return {
             "labels": found.labels,
+            "template": found.template_fa,
             "registration_correlation": np.array(found.correlation),
             "registration_rotation_deg": np.array(found.rotation_deg),
             "misplaced_percent": np.array(100.0 * found.misplaced_fraction),

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_client.imaging.bids.scans import Scan
+from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.preprocessing.mask import cut_shares
 from esn_core.arrays import Floats
 from esn_core.connectome.connectome import Connectome
@@ -38,6 +39,31 @@ def cut_off_percent(mask: NDArray[np.bool_], affine: Floats) -> float:
 
     """
     return 100.0 * max(share for side, share in cut_shares(mask, affine).items() if side != "below")
+
+
+def neighbour_correlation(
+    signal: NDArray[np.float32], gradients: Gradients, mask: NDArray[np.bool_]
+) -> float:
+    """Correlate each weighted volume with the one whose gradient is nearest (Yeh et al. 2019, NeuroImage 202:116131).
+
+    Parameters
+    ----------
+    signal : (X, Y, Z, V) float32
+    gradients : Gradients
+        With two weighted volumes or more.
+    mask : (X, Y, Z) bool
+
+    Returns
+    -------
+    float
+        The mean over the weighted volumes.
+
+    """
+    weighted = np.flatnonzero(~gradients.is_b0)
+    inside, directions = signal[mask][:, weighted], gradients.directions[weighted]
+    away = -np.abs(directions @ directions.T) + 3.0 * np.eye(len(weighted))
+    together = np.corrcoef(inside, rowvar=False)
+    return float(together[np.arange(len(weighted)), away.argmin(axis=1)].mean())
 
 
 def signal_to_noise(scan: Scan, mask: NDArray[np.bool_]) -> float | None:

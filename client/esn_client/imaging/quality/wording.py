@@ -100,6 +100,20 @@ WORDINGS = {
         "the motion trace; above some 3 mm, let FSL's eddy or QSIPrep undo stretches too",
         2,
     ),
+    "contrast_to_noise": Wording(
+        "Contrast to noise",
+        "",
+        "how much a tensor's prediction differs between directions, over what it does not explain",
+        "noise, motion, and whether the b-values are right",
+        2,
+    ),
+    "neighbour_correlation": Wording(
+        "Neighbouring volumes",
+        "",
+        "correlation of each weighted volume with the one of the nearest direction",
+        "the residuals: which volumes are unlike their neighbours?",
+        3,
+    ),
     "bad_volumes_percent": Wording(
         "Volumes with drop-out", "%", "weighted volumes in which a slice lost its signal", "the residuals", 1
     ),

@@ -42,6 +42,8 @@ class Registration:
     ----------
     labels : (X, Y, Z) int64
         Region indices on the subject's grid, 0 elsewhere.
+    template_fa : (X, Y, Z) float32
+        The template, bent to the subject.
     correlation : float
         Of template and subject's FA in the brain without its rim.
     rotation_deg : float
@@ -58,6 +60,7 @@ class Registration:
     """
 
     labels: NDArray[np.int64]
+    template_fa: NDArray[np.float32]
     correlation: float
     rotation_deg: float
     scale: float
@@ -152,6 +155,7 @@ def register_atlas(
     laid_mm3 = volumes_mm3(laid, atlas, affine)
     return Registration(
         labels=laid,
+        template_fa=np.asarray(warped, dtype=np.float32)[inside],
         correlation=_correlation(np.asarray(warped)[inside], target[inside], core),
         rotation_deg=turn,
         scale=scale,
