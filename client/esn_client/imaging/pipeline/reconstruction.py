@@ -38,7 +38,6 @@ from esn_core.connectome.edge_measures import EdgeMeasures
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 
-
 _NO_NUMBERS = ("labels", "template")
 """What the labels' stage makes besides numbers of quality."""
 

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from esn_client.imaging.bids.scans import Scan, ScanFiles
 from esn_client.imaging.pipeline.reconstruction import Reconstruction
 from esn_client.imaging.quality import numbers

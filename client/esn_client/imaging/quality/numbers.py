@@ -44,7 +44,9 @@ def cut_off_percent(mask: NDArray[np.bool_], affine: Floats) -> float:
 def neighbour_correlation(
     signal: NDArray[np.float32], gradients: Gradients, mask: NDArray[np.bool_]
 ) -> float:
-    """Correlate each weighted volume with the one whose gradient is nearest (Yeh et al. 2019, NeuroImage 202:116131).
+    """Correlate each weighted volume with the one whose gradient is nearest.
+
+    Yeh et al. 2019 (NeuroImage 202:116131) call it the neighbouring correlation.
 
     Parameters
     ----------

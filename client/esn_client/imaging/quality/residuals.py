@@ -29,7 +29,8 @@ class PlainTensor:
         Share of the predicted signal that a slice of a volume lacks; NaN as above.
 
     contrast_to_noise : float
-        Median over the brain of how much the tensor's prediction differs between directions, over the residual (the sd of
+        Median over the brain of how much the tensor's prediction differs between directions, over the
+        residual (the sd of
         either; as FSL's eddy_quad has it of a shell).
 
     """
