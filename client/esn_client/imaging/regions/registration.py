@@ -161,7 +161,9 @@ def register_atlas(
 
 
 def _without_rim(brain: NDArray[np.bool_], affine: Floats) -> NDArray[np.bool_]:
-    """Leave out the voxels whose centres are within `RIM_MM` of the brain's surface, or of the image's edge."""
+    """Leave out the voxels whose centres are within `RIM_MM` of the brain's surface, or of the image's
+    edge.
+    """
     size_mm = np.linalg.norm(affine[:3, :3], axis=0)
     to_air_mm = distance_transform_edt(np.pad(brain, 1), sampling=tuple(size_mm))[1:-1, 1:-1, 1:-1]
     # The surface lies half-way to the first voxel of air.

@@ -80,6 +80,13 @@ def anatomy(phantom):
             np.linspace(0, 2, len(TABLE.is_b0)), np.where(TABLE.is_b0, 0, 0.5), np.ones(TABLE.is_b0.sum() - 1)
         ),
         counts=counts + counts.T,
+        absent=np.arange(28) == 5,
+        scanned_directions=TABLE.directions,
+        turned_directions=TABLE.directions,
+        transforms=np.broadcast_to(np.eye(4), (len(TABLE.is_b0), 4, 4)),
+        weighted_before=phantom.signal[..., ~TABLE.is_b0].mean(axis=3),
+        weighted_after=phantom.signal[..., ~TABLE.is_b0].mean(axis=3),
+        template=mask * 0.4,
     )
 
 
@@ -211,7 +218,7 @@ class Page(HTMLParser):
 def test_a_page_is_complete_in_itself_and_says_what_it_shows(page):
     read = Page(page)
     assert (read.fetched, read.unsaid, read.scripts) == ([], [], 0)
-    assert read.images == 8
+    assert read.images == 14
     assert '<html lang="en">' in page
     assert "default-src 'none'" in page
 
@@ -250,10 +257,10 @@ def test_a_page_says_what_the_header_says_of_the_sides_and_warns(anatomy):
 
 
 def test_a_scan_that_came_preprocessed_says_so(anatomy):
-    page = draw(replace(anatomy, displacement=None), PreprocessedBy="QSIPrep <1.0>")
+    page = draw(replace(anatomy, displacement=None, transforms=None), PreprocessedBy="QSIPrep <1.0>")
     assert "preprocessed by <strong>QSIPrep &lt;1.0&gt;</strong>" in page
     assert "there is no motion trace" in page
-    assert Page(page).images == 7
+    assert Page(page).images == 10
 
 
 def test_every_limit_has_words():
