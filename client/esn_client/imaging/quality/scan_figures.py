@@ -63,8 +63,9 @@ def draw_directions(scanned: Floats, turned: Floats, affine: Floats) -> Drawing:
     )
 
 
-def draw_path(transforms: Floats, mask: NDArray[np.bool_], affine: Floats, is_b0: NDArray[np.bool_]) ->
-Drawing:
+def draw_path(
+    transforms: Floats, mask: NDArray[np.bool_], affine: Floats, is_b0: NDArray[np.bool_]
+) -> Drawing:
     """Draw where each volume had to be taken from: shift of the brain's centre, and turn, apart.
 
     Parameters
@@ -82,8 +83,11 @@ Drawing:
     turn = np.degrees([turn_of(one) for one in transforms])
     figure = Figure(figsize=(WIDTH_IN, 4.0), dpi=DOTS_PER_INCH, layout="constrained")
     axes_of = figure.subplots(2, 1, sharex=True)
-    names = (("to the right", "forwards", "upwards"), ("nod (about x)", "tilt (about y)", "turn (about z)"))
-    for axes, values, words, unit in zip(axes_of, (shift, turn), names, ("shift, mm", "turn, degrees"), strict=True):
+    kinds = (
+        (axes_of[0], shift, ("to the right", "forwards", "upwards"), "shift, mm"),
+        (axes_of[1], turn, ("nod (about x)", "tilt (about y)", "turn (about z)"), "turn, degrees"),
+    )
+    for axes, values, words, unit in kinds:
         for column, (name, colour) in enumerate(zip(words, (ORANGE, GREEN, BLUE), strict=True)):
             axes.plot(values[:, column], color=colour, linewidth=1.2, label=name)
         for volume in np.flatnonzero(is_b0):
@@ -103,4 +107,3 @@ def _from_above(directions: Floats, affine: Floats) -> Floats:
     world = directions @ (affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)).T
     world = world * np.where(world[:, 2:] < 0, -1.0, 1.0)
     return np.asarray(world[:, :2] / np.sqrt(1 + np.abs(world[:, 2:])), dtype=np.float64)
-
