@@ -257,9 +257,7 @@ def draw_connectome(counts: Floats, atlas: Atlas, absent: NDArray[np.bool_]) -> 
     scale.set_label("streamlines", fontsize=9)
     joined = int(np.count_nonzero(np.triu(counts, k=1)))
     known = int((~absent).sum())
-    missing = (
-        f"; {int(absent.sum())} regions have no tissue, and their edges are missing" if absent.any() else ""
-    )
+    missing = f"; the edges of {int(absent.sum())} regions without tissue are missing" if absent.any() else ""
     return to_png(
         figure,
         f"Matrix of {len(order)} regions; {joined} of {known * (known - 1) // 2} pairs are joined by "

@@ -21,8 +21,9 @@ from esn_core.errors import DataError
 
 TEMPLATE = "mni-fa-2mm.nii.gz"
 RIM_MM = 4.5
-"""FA at the rim of the brain is noise. So much of it is left out of the subject's; the template's FA lacks as much: its 1,541
-mL are those that remain of the 1,797 to 1,889 mL around the two atlases' labels 3.5 to 5 mm below their surface."""
+"""FA at the rim of the brain is noise: so much of it is left out of the subject's. The template's FA lacks as
+much. Its 1,541 mL are those that remain of the 1,797 to 1,889 mL around the two atlases' labels, 3.5 to 5 mm
+below their surface."""
 LEAST_BRAIN_VOXELS = 500
 LEAST_SIDE_VOXELS = 40
 """The bend is found at a quarter of the resolution too, where it compares windows of nine voxels."""
@@ -161,9 +162,7 @@ def register_atlas(
 
 
 def _without_rim(brain: NDArray[np.bool_], affine: Floats) -> NDArray[np.bool_]:
-    """Leave out the voxels whose centres are within `RIM_MM` of the brain's surface, or of the image's
-    edge.
-    """
+    """Leave out the voxels whose centres are within `RIM_MM` of the brain's surface or the image's edge."""
     size_mm = np.linalg.norm(affine[:3, :3], axis=0)
     to_air_mm = distance_transform_edt(np.pad(brain, 1), sampling=tuple(size_mm))[1:-1, 1:-1, 1:-1]
     # The surface lies half-way to the first voxel of air.

@@ -19,8 +19,8 @@ LEAST_TISSUE_SHARE = 0.25
 """A region of which less than this share is tissue counts as not there. What lies outside of the mask is left
 out of account: labels of healthy regions at the surface reach out of it, too."""
 LEAST_SHARE_OF_ALL = 0.1
-"""The same, of all of the region: a cavity may lie outside of the mask altogether. In the one healthy adult that
-we measured, no region had less than .45."""
+"""The same, of all of the region: a cavity may lie outside of the mask altogether. In the one healthy adult
+that we measured, no region had less than .56."""
 
 
 @dataclass(frozen=True)
