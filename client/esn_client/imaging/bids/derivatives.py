@@ -319,7 +319,16 @@ def write_description(out: Path, *, source: Path) -> None:
     }
     _write_json(out / "dataset_description.json", description)
     # Relation matrices are a proposal (BEP017), which the validator does not know yet.
-    ignored = ["*_relmat.*", "*_quality.*", "quality.*", "*_failure.json", "*.trx", "work/", "**/.*.part"]
+    ignored = [
+        "*_relmat.*",
+        "*_quality.*",
+        "*_ratings.tsv",
+        "quality.*",
+        "*_failure.json",
+        "*.trx",
+        "work/",
+        "**/.*.part",
+    ]
     write_whole(out / ".bidsignore", ("\n".join(ignored) + "\n").encode())
 
 

@@ -20,9 +20,11 @@ from esn_client.imaging.preprocessing.displacement import Displacement
 from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.quality import numbers
 from esn_client.imaging.quality.anatomy import Anatomy
+from esn_client.imaging.quality.distributions import lay_out
 from esn_client.imaging.quality.figures import overlay_regions, region_colours
 from esn_client.imaging.quality.page import draw_page, judge_rows
 from esn_client.imaging.quality.planes import Planes
+from esn_client.imaging.quality.ratings import rate
 from esn_client.imaging.quality.residuals import fit_plainly
 from esn_client.imaging.quality.site_table import read_exclusions, robust_z, write_site
 from esn_client.imaging.quality.wording import WORDINGS
@@ -419,3 +421,78 @@ def test_in_a_browser_nothing_is_clipped_or_missing(page, tmp_path, width):
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     found = json.loads(re.search(r"<title>(.*?)</title>", dom).group(1))
     assert found == {"wide": [], "wider": 0, "broken": 0, "images": 8}
+
+
+def test_a_rater_who_says_fail_is_believed_and_one_who_says_pass_changes_no_limit(site):
+    rate(
+        site, RECIPE, Visit("sub-001", None), rating="fail", initials="ab", note="ghost in the\nfrontal lobe"
+    )
+    rate(site, RECIPE, Visit("sub-004", None), rating="pass", initials="AB")
+    rate(site, RECIPE, Visit("sub-002", "ses-1"), rating="fail", initials="AB")
+    rate(site, RECIPE, Visit("sub-002", "ses-1"), rating="pass", initials="AB")  # thought again
+    rows = {row.visit.label: row for row in write_site(site, RECIPE, exclude_failed=True)}
+    assert (rows["sub-001"].verdict, rows["sub-001"].excluded, rows["sub-001"].rated) == (
+        "fail",
+        True,
+        "fail AB",
+    )
+    assert (rows["sub-004"].verdict, rows["sub-004"].excluded) == ("fail", True), (
+        "a number's limit is the study's"
+    )
+    assert (rows["sub-002_ses-1"].excluded, rows["sub-002_ses-1"].rated) == (False, "pass AB")
+    assert read_exclusions(site, RECIPE) == {Visit("sub-001", None), Visit("sub-004", None)}
+    assert "fail AB" in (site / "seg-phantom28_quality.html").read_text()
+    assert "ghost in the frontal lobe" in (site / "seg-phantom28_ratings.tsv").read_text()
+    relaxed = {row.visit.label: row for row in write_site(site, RECIPE, exclude_failed=False)}
+    assert not relaxed["sub-001"].excluded
+
+
+def test_a_rating_of_a_connectome_that_was_made_again_does_not_count(site):
+    rate(site, RECIPE, Visit("sub-001", None), rating="fail", initials="AB")
+    Derivative(site, Visit("sub-001", None), RECIPE).write(
+        dict.fromkeys(MEASURES, 2 * np.ones((28, 28))), sources={}, details={"Quality": NUMBERS}
+    )
+    rows = {row.visit.label: row for row in write_site(site, RECIPE, exclude_failed=True)}
+    assert (rows["sub-001"].rated, rows["sub-001"].excluded) == ("", False)
+
+
+@pytest.mark.parametrize("initials", ["", "A", "ABCDE", "A1", "../x"])
+def test_who_has_no_initials_rates_nobody(site, initials):
+    with pytest.raises(DataError, match="initials are two to four letters"):
+        rate(site, RECIPE, Visit("sub-001", None), rating="fail", initials=initials)
+
+
+def test_nobody_is_rated_who_is_not_prepared(site):
+    with pytest.raises(DataError, match="sub-099: no connectome"):
+        rate(site, RECIPE, Visit("sub-099", None), rating="fail", initials="AB")
+
+
+@pytest.mark.parametrize("line", ["sub-001\tn/a\tmaybe\tAB\t2026-11-29\tx\tn/a", "sub-001\tn/a\tfail"])
+def test_a_table_of_ratings_that_is_no_more_is_refused(site, line):
+    rate(site, RECIPE, Visit("sub-001", None), rating="fail", initials="AB")
+    path = site / "seg-phantom28_ratings.tsv"
+    path.write_text(f"{path.read_text()}{line}\n")
+    with pytest.raises(DataError, match="line 3: a rating is pass or fail, with the initials of who looked"):
+        write_site(site, RECIPE, exclude_failed=True)
+
+
+def test_each_visit_is_a_dot_among_the_others(site):
+    page = (
+        write_site(site, RECIPE, exclude_failed=False) and site / "seg-phantom28_quality.html"
+    ).read_text()
+    assert page.count("<svg") == len(NUMBERS)
+    assert page.count("<circle") == 9 * len(NUMBERS)
+    assert "<title>sub-004: 10.0</title>" in page
+
+
+def test_dots_keep_their_order_and_limits_their_place():
+    values = [("a", 10.0, "pass"), ("b", 20.0, "warn"), ("c", 40.0, "pass")]
+    strip = lay_out(values, [RECIPE.quality.assigned_percent], shown=["10", "20", "40"])
+    xs = {dot.label[0]: dot.x for dot in strip.dots}
+    assert xs["a"] < xs["b"] < xs["c"]
+    assert strip.median_x == xs["b"]
+    limits = dict((kind, x) for x, kind in strip.limits)
+    assert xs["b"] == pytest.approx(limits["fail"])  # 20 of the recipe
+    assert xs["b"] < limits["warn"] < xs["c"]  # 35
+    assert lay_out([], [], shown=[]) is None
+    assert lay_out([("a", 5.0, "pass")] * 2, [], shown=["5", "5"]).median_x == pytest.approx(360)
