@@ -4,9 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from dipy.core.gradients import gradient_table
-from dipy.denoise.bias_correction import polynomial_bias_field_dwi
-from dipy.denoise.gibbs import gibbs_removal
 from numpy.typing import NDArray
 
 from esn_client.imaging.preprocessing.gradient_table import B0_MAX_S_PER_MM2, Gradients
@@ -92,6 +89,8 @@ def remove_gibbs_ringing(signal: NDArray[np.float32], *, slice_axis: int) -> NDA
         Not negative.
 
     """
+    from dipy.denoise.gibbs import gibbs_removal
+
     clean = gibbs_removal(signal.astype(np.float64), slice_axis=slice_axis, inplace=True)
     return np.asarray(np.maximum(clean, 0), dtype=np.float32)
 
@@ -118,6 +117,9 @@ def divide_bias(
         As it was outside the mask.
 
     """
+    from dipy.core.gradients import gradient_table
+    from dipy.denoise.bias_correction import polynomial_bias_field_dwi
+
     table = gradient_table(
         gradients.b_values_s_per_mm2, bvecs=gradients.directions, b0_threshold=B0_MAX_S_PER_MM2
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dipy.align import affine_registration, syn_registration
 from numpy.typing import NDArray
 from scipy.linalg import polar
 from scipy.ndimage import affine_transform, distance_transform_edt
@@ -122,6 +121,8 @@ def register_atlas(
     target, inside, padded_affine = _padded(np.where(core, fa, 0.0), affine)
     lost = None if lesion is None else _padded(lesion, affine)[0]
     space = {"moving_affine": grid, "static_affine": padded_affine}
+    from dipy.align import affine_registration, syn_registration
+
     with quiet():
         _, linear = affine_registration(
             template,

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from dipy.align import affine_registration
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, binary_closing, binary_fill_holes
 
@@ -113,6 +112,8 @@ def lay_t1_labels(
         The two brains do not come to lie on each other.
 
     """
+    from dipy.align import affine_registration
+
     with quiet():
         _, linear = affine_registration(
             np.where(anatomy.brain, anatomy.image, 0.0),

@@ -491,7 +491,7 @@ def test_dots_keep_their_order_and_limits_their_place():
     xs = {dot.label[0]: dot.x for dot in strip.dots}
     assert xs["a"] < xs["b"] < xs["c"]
     assert strip.median_x == xs["b"]
-    limits = dict((kind, x) for x, kind in strip.limits)
+    limits = {kind: x for x, kind in strip.limits}
     assert xs["b"] == pytest.approx(limits["fail"])  # 20 of the recipe
     assert xs["b"] < limits["warn"] < xs["c"]  # 35
     assert lay_out([], [], shown=[]) is None
