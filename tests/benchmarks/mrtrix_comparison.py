@@ -26,6 +26,7 @@ from our_stages import ATLAS
 
 from esn_client.imaging.fibres.tensor import fit_tensor
 from esn_client.imaging.preprocessing.gradient_table import read_gradients
+from esn_client.imaging.preprocessing.table_files import TableFiles
 from esn_client.imaging.regions.registration import register_atlas
 from esn_client.imaging.tracking.tracking import find_seeds
 from esn_core.connectome.atlas import load_atlas
@@ -53,8 +54,8 @@ def lay_labels(work: Path, subject: real_subject.RealSubject) -> tuple[Path, Pat
     if not (labels.exists() and start.exists()):
         image = nib.load(subject.dwi)
         signal = np.asarray(image.dataobj, dtype=np.float32)
-        settings = {"affine": image.affine, "volumes": signal.shape[3], "sh_order_max": ORDER}
-        shell = read_gradients(subject.bval, subject.bvec, **settings)
+        files = TableFiles(subject.bval, subject.bvec, signal.shape[3])
+        shell = read_gradients([files], affine=image.affine, sh_order_max=ORDER)
         maps = fit_tensor(signal, shell.gradients)
         laid = register_atlas(maps.fa, maps.mask, image.affine, atlas=load_atlas(ATLAS))
         if laid.missing:
@@ -71,8 +72,8 @@ def lay_out(work: Path) -> Path:
     labels, start = (np.asarray(nib.load(path).dataobj) for path in lay_labels(work, subject))
     image = nib.load(subject.dwi)
     signal = np.asarray(image.dataobj, dtype=np.float32)
-    settings = {"affine": image.affine, "volumes": signal.shape[3], "sh_order_max": ORDER}
-    gradients = read_gradients(subject.bval, subject.bvec, **settings).gradients
+    files = TableFiles(subject.bval, subject.bvec, signal.shape[3])
+    gradients = read_gradients([files], affine=image.affine, sh_order_max=ORDER).gradients
     nib.save(nib.Nifti1Image(signal, image.affine), work / "dwi.nii")
     for source in (subject.bval, subject.bvec):
         (work / f"dwi{source.suffix}").write_bytes(source.read_bytes())

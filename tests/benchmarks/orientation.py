@@ -17,6 +17,7 @@ from mrtrix_comparison import ORDER, correlate, lay_labels, reconstruct
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from esn_client.imaging.preprocessing.gradient_table import read_gradients
+from esn_client.imaging.preprocessing.table_files import TableFiles
 
 STORAGES = ("LAS", "RAS", "PSR")
 TOLERANCE = 0.02
@@ -57,13 +58,8 @@ def main() -> None:
         stored = store(image, subject.bvec, codes, stem)
         change = ornt_transform(io_orientation(image.affine), axcodes2ornt(tuple(codes)))
         labels, start = (np.asarray(volume.as_reoriented(change).dataobj) for volume in laid)
-        shell = read_gradients(
-            subject.bval,
-            stem.with_suffix(".bvec"),
-            affine=stored.affine,
-            volumes=stored.shape[3],
-            sh_order_max=ORDER,
-        )
+        files = TableFiles(subject.bval, stem.with_suffix(".bvec"), stored.shape[3])
+        shell = read_gradients([files], affine=stored.affine, sh_order_max=ORDER)
         scan = asked.work / f"{codes}.npz"
         np.savez(
             scan,

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from esn_client.imaging.bids.anatomy import find_anatomy
+from esn_client.imaging.bids.companions import Companions
 from esn_client.imaging.bids.duplicates import same_scans
-from esn_client.imaging.bids.files import BidsFile, datasets_of, files_of, is_label, nearest_above
+from esn_client.imaging.bids.files import BidsFile, datasets_of, files_of, is_label
 from esn_client.imaging.bids.scans import RunFiles, ScanFiles, Visit, json_of
 from esn_client.imaging.bids.series import Choice, choose_series
 from esn_client.imaging.bids.susceptibility import judge_susceptibility
@@ -15,16 +15,8 @@ from esn_core.errors import DataError
 IMAGES = (".nii.gz", ".nii")
 JOINED = "run"
 """Series that differ in this entity alone are one acquisition, cut in pieces."""
-TABLES = (".bval", ".bvec")
 LOST = ("lesion", "resection")
 """The ``label-`` of masks of what is lost."""
-SCANNER_TABLE = ".b"
-SIDECAR = ".json"
-BESIDE_IMAGES = (*TABLES, SCANNER_TABLE, SIDECAR)
-BY_IMAGE_AXES = "qsiprep"
-"""The pipeline whose b-vectors follow the image's axes; all others are taken to follow FSL's rule."""
-POINTERS = (b"/annex/objects/", b"version https://git-lfs")
-"""How a file begins that stands for content which is elsewhere."""
 
 
 class Dataset:
@@ -61,11 +53,10 @@ class Dataset:
         self._fieldmaps: list[tuple[Visit, BidsFile]] = []
         self._t1_labels: list[BidsFile] = []
         self._t1_images: list[BidsFile] = []
-        self._tables: dict[str, list[BidsFile]] = {extension: [] for extension in BESIDE_IMAGES}
+        self._companions = Companions(self.bids)
         files = (file for dataset in datasets_of(self.bids) for file in files_of(dataset))
         for file in sorted(files, key=lambda file: str(file.path)):
-            if file.suffix in ("dwi", "epi") and file.extension in BESIDE_IMAGES:
-                self._tables[file.extension].append(file)
+            self._companions.add(file)
             if file.extension in IMAGES and "sub" in file.entities:
                 if file.suffix == "dwi":
                     self._series.append((_visit_of(file), file))
@@ -158,11 +149,9 @@ class Dataset:
         if len(sources) > 1:
             names = ", ".join(sorted(source.name for source in sources))
             raise DataError(f"{visit.label}: several datasets hold a preprocessed scan ({names}); keep one")
-        generators = _generators(sources.pop()) if sources else None
+        generators = _generators(sources.pop()) if sources else []
         series, without_table = self._tabled(visit, preprocessed or raw, generators)
-        choice = choose_series(
-            visit.label, series, without_table=without_table, corrected=generators is not None
-        )
+        choice = choose_series(visit.label, series, without_table=without_table, corrected=bool(generators))
         labels, lesion = self._labels_of(visit, segmentation), self._lesion_of(visit)
         anatomy = (
             find_anatomy(visit, self._t1_labels, self._t1_images, bids=self.bids, segmentation=segmentation)
@@ -172,7 +161,7 @@ class Dataset:
         ready = [path for path in (labels, lesion) if path]
         ready += [anatomy.t1w, anatomy.labels] if anatomy else []
         for path in (*(path for run in choice.runs for path in run.paths), *ready):
-            self._check_fetched(visit, path)
+            self._companions.check_fetched(path, label=visit.label)
         return ScanFiles(
             visit=visit,
             runs=choice.runs,
@@ -182,7 +171,7 @@ class Dataset:
             anatomy=anatomy,
             susceptibility=judge_susceptibility(
                 choice.runs[0].metadata,
-                generators,
+                generators or None,
                 phase_encoding=choice.runs[0].phase_encoding,
                 reverse=self._reverse_of(visit, choice),
             ),
@@ -210,7 +199,7 @@ class Dataset:
         return same_scans(scans, wanted=frozenset(visit.participant for visit in visits))
 
     def _tabled(
-        self, visit: Visit, files: Iterable[BidsFile], generators: list[str] | None
+        self, visit: Visit, files: Iterable[BidsFile], generators: list[str]
     ) -> tuple[list[list[RunFiles]], list[Path]]:
         """Find the tables of each series; tell which images have none."""
         series: list[list[RunFiles]] = []
@@ -218,9 +207,9 @@ class Dataset:
         for group in self._series_of(visit, files).values():
             runs = []
             for file in group:
-                run = self._run(visit, file, generators)
+                run = self._companions.run_of(file, label=visit.label, generators=generators)
                 if run is None:
-                    self._check_fetched(visit, file.path)
+                    self._companions.check_fetched(file.path, label=visit.label)
                     without.append(file)
                 else:
                     runs.append(run)
@@ -257,70 +246,16 @@ class Dataset:
             )
         return wanted
 
-    def _run(self, visit: Visit, dwi: BidsFile, generators: list[str] | None) -> RunFiles | None:
-        """Find what belongs to an image; None where it has neither b-values nor vectors, or b0s alone."""
-        found = {extension: self._beside(dwi, extension) for extension in BESIDE_IMAGES}
-        tables = [paths[0] if (paths := found[extension]) else None for extension in TABLES]
-        if tables == [None, None]:
-            return None
-        scanner = found[SCANNER_TABLE][:1] if generators else []
-        by_axes = any(name.lower().startswith(BY_IMAGE_AXES) for name in generators or ())
-        metadata: dict[str, Any] = {}
-        for path in (*filter(None, tables), *scanner, *found[SIDECAR]):
-            self._check_fetched(visit, path)
-        for path in reversed(found[SIDECAR]):
-            metadata |= json_of(path)
-        bval, bvec = tables
-        if bval is not None and bvec is None and not RunFiles(dwi.path, bval, bval).count_weighted():
-            return None
-        if bval is None or bvec is None:
-            missing = TABLES[tables.index(None)]
-            raise DataError(f"{visit.label}: {dwi.stem}{missing} is missing beside {dwi.path.name}")
-        return RunFiles(
-            dwi.path,
-            bval,
-            bvec,
-            scanner=scanner[0] if scanner else None,
-            convention="image" if by_axes else "fsl",
-            direction=dwi.entities.get("dir"),
-            sidecars=tuple(found[SIDECAR]),
-            metadata=metadata,
-        )
-
-    def _beside(self, dwi: BidsFile, extension: str) -> list[Path]:
-        """List the files of an extension that hold for an image: the one of its name, then those above."""
-        known = self._tables[extension]
-        own = [file.path for file in known if file.path.parent == dwi.path.parent and file.stem == dwi.stem]
-        return list(dict.fromkeys(own + [file.path for file in nearest_above(dwi, known)]))
-
-    def _check_fetched(self, visit: Visit, path: Path) -> None:
-        """Refuse a file that stands for content which git-annex or git-lfs has elsewhere."""
-        try:
-            with path.open("rb") as file:
-                there = not file.read(40).startswith(POINTERS)
-        except OSError:
-            there = not path.is_symlink()  # what cannot be read for another reason is told where it is read
-        if not there:
-            raise DataError(
-                f"{visit.label}: the content of {path.name} is not here, only a link to it; run 'datalad get "
-                f"{path.relative_to(self.bids).as_posix()}' in the dataset first"
-            )
-
     def _reverse_of(self, visit: Visit, choice: Choice) -> list[Path]:
         """Find what was encoded along the same axis the other way: series left out, and fieldmaps."""
         used = choice.runs[0].phase_encoding
         maps = [file for v, file in self._fieldmaps if v == visit]
         left = [file for v, file in self._series if v == visit and file.path in choice.left_out]
-        encoded = {
-            file.path: next(
-                (json_of(path).get("PhaseEncodingDirection") for path in self._beside(file, SIDECAR)), None
-            )
-            for file in (*left, *maps)
-        }
+        encoded = {file.path: self._companions.phase_encoding_of(file) for file in (*left, *maps)}
         return [
             path
             for path, said in encoded.items()
-            if used is not None and isinstance(said, str) and said != used and said[:1] == used[:1]
+            if used is not None and said is not None and said != used and said[0] == used[0]
         ]
 
     def _labels_of(self, visit: Visit, segmentation: str) -> Path | None:
@@ -355,7 +290,7 @@ def _visit_of(file: BidsFile) -> Visit:
 
 
 def _generators(dataset: Path) -> list[str]:
-    """Say which pipelines wrote a derivative dataset, the first one first."""
+    """Say which pipelines wrote a derivative dataset, the first one first; else its directory's name."""
     made = json_of(dataset / "dataset_description.json").get("GeneratedBy")
     parts = [part for part in made if isinstance(part, dict)] if isinstance(made, list) else []
     names = [" ".join(str(part[key]) for key in ("Name", "Version") if key in part) for part in parts]

@@ -38,8 +38,8 @@ class GradientCheck:
         By variant: the mean over neighbouring voxels of how far both fibres point along the line that joins
         them, from 0 to 1.
     margin : float
-        Coherence of the table as read over that of the best other one, less 1. Below 0 another one is better,
-        but not surely.
+        Coherence of the table as read over that of the best other one, both beside chance, less 1. Below 0
+        another one is better, but not surely.
     pairs : int
         Of neighbours that were compared.
     doubt : str
@@ -96,7 +96,7 @@ def check_gradient_table(
     """
     directions = _principal_directions(signal, gradients, mask)
     size_mm = np.linalg.norm(affine[:3, :3], axis=0)
-    found, pairs = _coherences(directions, size_mm)
+    coherence, found, pairs = _compare(directions, size_mm)
     if pairs < LEAST_PAIRS:
         raise DataError(
             f"the gradient table cannot be tested: {pairs} pairs of neighbours have FA >= {LEAST_FA:g}; "
@@ -119,7 +119,7 @@ def check_gradient_table(
             f"these leave a standard error of {error:.0%}, and {SURE_ERRORS:g} of them are needed: look at "
             "the colours of the main fibre direction"
         )
-    return GradientCheck(dict(zip(names, found.tolist(), strict=True)), 1 / ratio - 1, pairs, doubt)
+    return GradientCheck(dict(zip(names, coherence.tolist(), strict=True)), 1 / ratio - 1, pairs, doubt)
 
 
 def variants() -> list[Floats]:
@@ -155,14 +155,33 @@ def _fit(voxels: NDArray[np.float32], gradients: Gradients, *, brightest: float)
     return fit.evals, fit.evecs
 
 
-def _coherences(directions: Floats, size_mm: Floats) -> tuple[Floats, int]:
-    """Give the (24,) coherence under each variant, and the number of pairs."""
+def _compare(directions: Floats, size_mm: Floats) -> tuple[Floats, Floats, int]:
+    """Give the (24,) coherence under each variant, how much that is beside chance, and the number of pairs.
+
+    Chance is what it would be if each voxel's neighbours, on all sides, had its own direction. In voxels
+    that are no cubes some directions have more lines near them than others, and a variant that turns fibres
+    there gains by it; in cubes chance is the same for all.
+    """
     first, second, lines = _neighbours(directions, size_mm)
     found = []
     for variant in variants():
         along = (np.abs(np.sum((ends @ variant.T) * lines, axis=1)) for ends in (first, second))
         found.append(float(np.mean(np.prod([a**COSINE_POWER for a in along], axis=0))) if len(first) else 0.0)
-    return np.array(found), len(first)
+    coherence, chance = np.array(found), _chance(directions, size_mm)
+    return coherence, coherence * chance[0] / np.maximum(chance, 1e-12), len(first)
+
+
+def _chance(directions: Floats, size_mm: Floats) -> Floats:
+    """Give the (24,) mean over voxels, and lines to all neighbours, of the coherence with its like."""
+    lines = np.array([offset for offset in product((-1, 0, 1), repeat=3) if offset > (0, 0, 0)]) * size_mm
+    lines = lines / np.linalg.norm(lines, axis=1, keepdims=True)
+    used = directions[np.any(directions, axis=3)]
+    return np.array(
+        [
+            np.mean(np.abs(used @ variant.T @ lines.T) ** (2 * COSINE_POWER)) if len(used) else 1.0
+            for variant in variants()
+        ]
+    )
 
 
 def _standard_error(
@@ -184,7 +203,7 @@ def _standard_error(
         part = Gradients(gradients.b_values_s_per_mm2[kept], gradients.directions[kept])
         again = np.zeros_like(directions)
         again[used] = _fit(voxels[:, kept], part, brightest=brightest)[1][..., :, 0]
-        found, _ = _coherences(again, size_mm)
+        _, found, _ = _compare(again, size_mm)
         ratios.append(np.log(found[best] / found[0]))
     away = np.array(ratios) - np.mean(ratios)
     return float(np.sqrt((groups - 1) / groups * np.sum(away**2)))

@@ -13,6 +13,8 @@ DEEP_SDS = 5.0
 """Noise reaches no deeper below 0."""
 DEEP_SHARE = 0.1
 """Of the brightness of the head: bright edges, as beside the skull, undershoot."""
+MOST_NOISE = 0.5
+"""Of the brightness of the head: what differs by more from voxel to voxel is no noise, but a phase image."""
 MOST_DEEP = 1e-3
 """So many voxels may be deeply negative; an overflow, a phase image or a wrong offset leaves far more."""
 MOST_HEAD_CUT = 0.01
@@ -119,11 +121,12 @@ def _check_depth(signal: NDArray[np.float32], negative: float, name: str) -> Non
     """Refuse negative voxels that no ordinary step leaves."""
     bright = signal[signal > 0]
     head = float(bright[bright > bright.mean()].mean()) if bright.size else 0.0
-    floor = max(DEEP_SDS * noise_sd(signal), DEEP_SHARE * head)
+    floor = min(max(DEEP_SDS * noise_sd(signal), DEEP_SHARE * head), MOST_NOISE * head)
     deep = float(np.mean(signal < -floor))
     if deep > MOST_DEEP:
+        words = f"{float(f'{floor:.3g}'):g}"
         raise DataError(
-            f"{name}: {negative:.1%} of the voxels are negative, {deep:.1%} by more than {floor:.3g}, as "
+            f"{name}: {negative:.1%} of the voxels are negative, {deep:.1%} by more than {words}, as "
             "after an overflow of integers or in a phase image; noise and ringing leave at most "
             f"{MOST_DEEP:.1%} so deep"
         )

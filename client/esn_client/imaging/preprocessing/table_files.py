@@ -160,10 +160,12 @@ def _read_numbers(path: Path) -> NDArray[np.float64]:
     try:
         content = path.read_bytes()
         wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = content.decode("utf-16" if wide else "utf-8-sig")
-        rows = text.replace(",", " ").replace(";", " ").split("\n")
-        if not text.strip():
-            raise ValueError("it is empty")
-        return np.loadtxt(rows, dtype=np.float64, ndmin=2)
+        text = content.decode("utf-16" if wide else "utf-8-sig").replace(",", " ").replace(";", " ")
     except (OSError, ValueError) as error:
+        raise DataError(f"{path.name}: not a table of numbers: {error}") from None
+    if not text.strip():
+        raise DataError(f"{path.name}: not a table of numbers: it is empty")
+    try:
+        return np.loadtxt(text.splitlines(), dtype=np.float64, ndmin=2)
+    except ValueError as error:
         raise DataError(f"{path.name}: not a table of numbers: {error}") from None

@@ -287,7 +287,10 @@ def test_b0s_with_b_values_and_without_vectors_are_left_out_too(bids):
 
 
 def test_a_series_that_lost_its_table_is_no_b0_series(bids):
-    b0_series(bids / "sub-001" / "dwi", "sub-001_acq-main_dwi", 64)
+    folder = bids / "sub-001" / "dwi"
+    for path in list(folder.iterdir()):
+        path.rename(folder / path.name.replace("_dwi", "_acq-short_dwi"))
+    b0_series(folder, "sub-001_acq-main_dwi", 64)
     with pytest.raises(
         DataError, match=r"acq-main_dwi\.bval is missing .* its 64 volumes are too many for b0s"
     ):
@@ -315,11 +318,19 @@ def test_names_in_capitals_are_read(bids):
         ([{"Name": "FSL eddy", "Version": "6.0.7"}], "fsl"),
         ([], "fsl"),
         ("QSIPrep", "fsl"),
+        ([{"Name": 3}, "x"], "fsl"),
     ],
 )
 def test_the_pipeline_says_which_axes_its_vectors_follow(preprocessed, generated_by, convention):
-    describe(preprocessed, DatasetType="derivative", GeneratedBy=generated_by)
-    assert chosen(preprocessed).runs[0].convention == convention
+    dataset = preprocessed.rename(preprocessed.with_name("corrected"))
+    describe(dataset, DatasetType="derivative", GeneratedBy=generated_by)
+    assert chosen(dataset).runs[0].convention == convention
+
+
+def test_a_directory_is_named_like_the_pipeline_that_does_not_say_so(preprocessed):
+    describe(preprocessed, DatasetType="derivative")
+    files = chosen(preprocessed)
+    assert (files.preprocessed_by, files.runs[0].convention) == ("qsiprep", "image")
 
 
 def test_a_table_in_scanner_coordinates_is_taken_from_a_derivative_alone(bids, preprocessed):
