@@ -102,6 +102,13 @@ PROTOCOL = Format(
     ),
 )
 
+CANDIDATES = Format(
+    "candidates",
+    version=1,
+    oldest=1,
+    raised_when="a field of a list of candidates changes: a protocol takes all of it over",
+)
+
 MESSAGE = Format(
     "message",
     version=1,
@@ -165,4 +172,4 @@ PROGRESS = Format(
     raised_when="any field of progress.json changes: the file is read whole or not at all",
 )
 
-FORMATS = (PROTOCOL, MESSAGE, LEDGER, DERIVATIVE, KIT, RESULT, RUN, PROGRESS)
+FORMATS = (PROTOCOL, CANDIDATES, MESSAGE, LEDGER, DERIVATIVE, KIT, RESULT, RUN, PROGRESS)

@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import datetime
 import hashlib
+import itertools
 import signal
 import sys
 import tomllib
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import settings
 
+from esn_core.connectome.atlas import load_atlas
 from esn_core.identity.public_keys import identity_text, mask_text
 from esn_core.protocol.protocol import load_protocol
 from esn_core.protocol.signature import signature_of
@@ -145,7 +147,12 @@ def protocol_content(roster):
         "bundle_sha256": "0" * 64,
         "roster": roster,
         "imaging": tomllib.loads(recipe),
-        "cohort": {"held_out_fraction": 0.333, "split_salt": "test", "minimum_children": 5},
+        "cohort": {
+            "held_out_fraction": 0.333,
+            "split_salt": "test",
+            "minimum_children": 5,
+            "harmonisation": "site-controls",
+        },
         "severity_network": {"candidates": "template"},
         "model": {"name": "compact", "initial_weights": "compact-3"},
         "training": {"rounds": 3, "learning_rate": 0.001, "max_gradient_norm": 1.0},
@@ -164,6 +171,21 @@ def protocol_content(roster):
             },
         },
         "rounds": {"quorum": 3, "deadline_s": 5.0},
+    }
+
+
+@pytest.fixture(scope="session")
+def patients_content(protocol_content):
+    """The same as a study of real children would be: own controls, and a list of candidates."""
+    recipe = (files("esn_core.connectome") / "atlases" / "desikan-killiany-83.recipe.toml").read_text()
+    names = load_atlas("desikan-killiany-83").names
+    pairs = [[a, b] for a, b in itertools.combinations(names[:12], 2)]
+    origin = {"kind": "cohort", "people": 30, "note": "thirty controls of another hospital"}
+    return {
+        **protocol_content,
+        "simulated": False,
+        "imaging": tomllib.loads(recipe),
+        "severity_network": {"candidates": "list", "pairs": pairs, "origin": origin},
     }
 
 

@@ -360,7 +360,7 @@ def test_the_wheel_holds_three_packages_and_their_data(tmp_path):
     assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
     for data in (
         "esn_core/connectome/atlases/phantom-28.tsv",
-        "esn_core/connectome/atlases/phantom-28.template.tsv",
+        "esn_core/connectome/atlases/phantom-28.simulated-template.tsv",
         "esn_client/privacy_audit/page.html.j2",
         "esn_core/learning/pretrained/compact-3.safetensors",
         "esn_core/learning/pretrained/compact-3.json",

@@ -20,6 +20,7 @@ from esn_client.imaging.bids.scans import Visit
 from esn_client.site.centre_kit import read_kit
 from esn_core.errors import ConfigError, DataError, EsnError, LedgerError, ProtocolError, StudyError
 from esn_core.formats import (
+    CANDIDATES,
     DERIVATIVE,
     FORMATS,
     KIT,
@@ -38,6 +39,7 @@ from esn_core.messages.answer import Answer
 from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.protocol.signature import load_signed
+from esn_core.severity_network.candidate_list import CandidateList, read_candidates
 from esn_server.report.result import StudyResult, read_result
 from esn_server.run.checkpoints import RunStore
 from esn_server.run.progress import RunProgress, read_progress
@@ -109,6 +111,7 @@ class Kind:
 
 KINDS = {
     "protocol": Kind(PROTOCOL, lambda p: load_signed(p, PUBLIC), set_in_toml, ProtocolError, "toml"),
+    "candidates": Kind(CANDIDATES, read_candidates, set_in_toml, ConfigError, "toml"),
     "kit": Kind(KIT, read_kit, set_in_toml, ProtocolError, "toml"),
     "question": Kind(
         MESSAGE,
@@ -151,7 +154,14 @@ def test_each_format_has_a_rule_and_is_held_to_files():
 
 
 @pytest.mark.parametrize(
-    ("model", "known"), [(Protocol, PROTOCOL), (SiteKit, KIT), (StudyResult, RESULT), (RunProgress, PROGRESS)]
+    ("model", "known"),
+    [
+        (Protocol, PROTOCOL),
+        (CandidateList, CANDIDATES),
+        (SiteKit, KIT),
+        (StudyResult, RESULT),
+        (RunProgress, PROGRESS),
+    ],
 )
 def test_a_model_takes_the_versions_in_the_table(model, known):
     said = model.model_json_schema()["properties"]["format"]

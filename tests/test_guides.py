@@ -107,7 +107,7 @@ def test_a_coordinator_and_three_hospitals_get_from_nothing_to_a_report(tmp_path
         centre = User("centre-home", tmp_path, port, stack)
         sites = [User(name, tmp_path, port, stack) for name in SITES]
         simulate = (
-            "esn-client simulate bids --site north --seed 7 --children 10 --controls 2 "
+            "esn-client simulate bids --site north --seed 7 --children 10 --controls 3 "
             "--scans 2 --connectomes connectomes"
         )
         list(two.map(lambda site: site.follow(simulate), sites))

@@ -18,6 +18,8 @@ Hemisphere = Literal["L", "R", "M"]
 """Left, right, or across the midline."""
 SHIPPED = Path(str(files("esn_core.connectome").joinpath("atlases")))
 TABLE, VOLUME = ".tsv", ".nii.gz"
+SIMULATED_HEADS = frozenset({"phantom-28"})
+"""Shipped atlases that no real brain has."""
 COLUMNS = ("index", "name", "hemisphere", "x_mm", "y_mm", "z_mm", "module")
 
 

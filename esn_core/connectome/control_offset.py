@@ -3,18 +3,24 @@
 import numpy as np
 from numpy.typing import NDArray
 
-# A site's mean over n controls is shrunk by n / (n + 6) (METHOD: between r .80 and .84 under every
-# scanner effect tried, where the public template alone falls to .43).
-_SHRINKAGE_CONTROLS = 6.0
+SHRINKAGE_CONTROLS = 1.5
+"""A site's mean over n controls is shrunk by n / (n + 1.5): three controls say more than 6 let them
+(docs/benchmarks.md, "Whose mean and spread")."""
+SHRINKAGE_CONTROLS_1 = 6.0
+"""The same in protocols of format 1, whose meaning stays."""
 
 
-def control_offset(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Estimate a site's offset; no patient enters it.
+def control_offset(
+    scores: NDArray[np.float64], *, shrinkage_controls: float = SHRINKAGE_CONTROLS
+) -> NDArray[np.float64]:
+    """Estimate a site's offset from a public template; no patient enters it.
 
     Parameters
     ----------
     scores : (n, E) float64
         Edge z-scores of the site's n healthy controls against the public template.
+    shrinkage_controls : float
+        How many controls the template's own mean is worth.
 
     Returns
     -------
@@ -25,5 +31,5 @@ def control_offset(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     controls, edges = scores.shape
     if controls == 0:
         return np.zeros(edges)
-    offset: NDArray[np.float64] = scores.mean(axis=0) * (controls / (controls + _SHRINKAGE_CONTROLS))
+    offset: NDArray[np.float64] = scores.mean(axis=0) * (controls / (controls + shrinkage_controls))
     return offset

@@ -180,7 +180,8 @@ def load_template(name: str, *, simulated: bool = False) -> Template:
     name : str
         Name of the atlas, for example ``phantom-28``.
     simulated : bool
-        Whether a template of simulated controls will do: in a study of simulated children.
+        Whether a template of simulated controls will do: in a study of simulated children, and never of real
+        ones.
 
     Returns
     -------
@@ -198,7 +199,8 @@ def load_template(name: str, *, simulated: bool = False) -> Template:
     if simulated and not entry.is_file():
         entry = files("esn_core.connectome").joinpath("atlases", f"{name}.simulated-template.tsv")
     if not entry.is_file():
-        raise ConfigError(f"no public template of atlas {name!r} ships with esn-federated")
+        of_whom = "" if simulated else " of real children"
+        raise ConfigError(f"no public template{of_whom} for the atlas {name!r} ships with esn-federated")
     return parse_template(name, entry.read_text(encoding="utf-8"))
 
 

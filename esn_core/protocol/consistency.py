@@ -7,15 +7,16 @@ tables that it needs can be read, so that one reading of a file tells every faul
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from esn_core.connectome.atlas import load_atlas
-from esn_core.errors import ConfigError
+from esn_core.connectome.atlas import SIMULATED_HEADS, load_atlas
+from esn_core.connectome.template import load_template
+from esn_core.errors import ConfigError, DataError
 from esn_core.identity.roster import RosterEntry
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.analyses import SEVERITIES, Analyses
 from esn_core.protocol.data_dictionary import Phenotype
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.protocol.phases import Asked, planned_phases
-from esn_core.protocol.rules import PrivacyRules, RoundRules, SelectionRules, TrainingRules
+from esn_core.protocol.rules import CohortRules, PrivacyRules, RoundRules, SelectionRules, TrainingRules
 from esn_core.severity_network.candidates import listed_edges
 
 _COMBAT_UNDER_NOISE = (
@@ -53,13 +54,50 @@ def listed_twice(roster: Sequence[RosterEntry]) -> list[str]:
 
 
 def unknown_regions(rules: SelectionRules, imaging: ImagingRecipe) -> list[str]:
-    """Name the listed pairs of regions that the recipe's atlas does not have."""
+    """Name the listed pairs of regions that the recipe's atlas does not have; a list of all edges is none."""
     if not rules.pairs:
         return []
     try:
-        listed_edges(load_atlas(imaging.atlas), rules.pairs)
+        listed = listed_edges(load_atlas(imaging.atlas), rules.pairs)
     except ConfigError as error:
         return [str(error)]
+    if listed.all():
+        said = f"'pairs' lists all {len(listed)} edges of {imaging.atlas}: most join nothing, and the noise"
+        return [f"{said} of the association grows with each; list those that most controls have"]
+    return []
+
+
+def simulated_heads(imaging: ImagingRecipe, *, simulated: bool) -> list[str]:
+    """Refuse an atlas of simulated heads for real children."""
+    if simulated or imaging.atlas not in SIMULATED_HEADS:
+        return []
+    said = f"the atlas {imaging.atlas} is of simulated heads, and these children are real"
+    return [f"{said}; take one of real brains, such as desikan-killiany-83"]
+
+
+def outdated(rules: CohortRules, *, version: int) -> list[str]:
+    """Refuse what a newer format says in other words."""
+    if version == 1 or rules.harmonisation != "own-controls":
+        return []
+    said = "harmonisation 'own-controls' is of format 1, where it means a public template less the offset"
+    return [f"{said} of the site's controls; say 'site-controls' (mean and spread) or 'public-template'"]
+
+
+def missing_template(
+    cohort: CohortRules, rules: SelectionRules, imaging: ImagingRecipe, *, simulated: bool
+) -> list[str]:
+    """Say what asks for a public template where none ships for children like these."""
+    asks = []
+    if cohort.harmonisation != "site-controls":
+        asks.append(f"harmonisation '{cohort.harmonisation}' (take 'site-controls')")
+    if rules.candidates in ("template", "modules"):
+        asks.append(f"candidates '{rules.candidates}' (take 'list')")
+    if not asks:
+        return []
+    try:
+        load_template(imaging.atlas, simulated=simulated)
+    except (ConfigError, DataError) as error:
+        return [f"{error}; asked for by {' and by '.join(asks)}"]
     return []
 
 

@@ -81,11 +81,28 @@ class Protocol(Table):
         _complain(consistency.listed_twice(roster))
         return roster
 
+    @field_validator("imaging")
+    @classmethod
+    def _heads_are_theirs(cls, imaging: ImagingRecipe, info: ValidationInfo) -> ImagingRecipe:
+        if "simulated" in info.data:
+            _complain(consistency.simulated_heads(imaging, simulated=info.data["simulated"]))
+        return imaging
+
+    @field_validator("cohort")
+    @classmethod
+    def _cohort_is_of_the_format(cls, rules: CohortRules, info: ValidationInfo) -> CohortRules:
+        if "format" in info.data:
+            _complain(consistency.outdated(rules, version=info.data["format"]))
+        return rules
+
     @field_validator("severity_network")
     @classmethod
-    def _listed_regions_exist(cls, rules: SelectionRules, info: ValidationInfo) -> SelectionRules:
+    def _public_numbers_exist(cls, rules: SelectionRules, info: ValidationInfo) -> SelectionRules:
         if "imaging" in info.data:
             _complain(consistency.unknown_regions(rules, info.data["imaging"]))
+        if {"imaging", "cohort", "simulated"} <= info.data.keys():
+            simulated, imaging = info.data["simulated"], info.data["imaging"]
+            _complain(consistency.missing_template(info.data["cohort"], rules, imaging, simulated=simulated))
         return rules
 
     @field_validator("analyses")
@@ -158,8 +175,10 @@ class Protocol(Table):
         return max(self.cohort.minimum_children, network.minimum_children if network is not None else 0)
 
     @cached_property
-    def template(self) -> Template:
-        """The public template of the atlas; `ConfigError` where none ships for children like these."""
+    def template(self) -> Template | None:
+        """The public template of the atlas; None where nothing of the protocol asks for one."""
+        if self.cohort.harmonisation == "site-controls" and self.severity_network.candidates == "list":
+            return None
         return load_template(self.imaging.atlas, simulated=self.simulated)
 
     @cached_property
@@ -167,7 +186,13 @@ class Protocol(Table):
         """The edges that may belong to the severity network: a question has so many weights."""
         rules = self.severity_network
         atlas = load_atlas(self.imaging.atlas)
-        return candidates_of(rules.candidates, atlas, self.template, pairs=rules.pairs)
+        present = None if self.template is None else self.template.present
+        return candidates_of(rules.candidates, atlas, present, pairs=rules.pairs)
+
+    @property
+    def template_sha256(self) -> str:
+        """Hash of the public template, which is compared at roll call; zeros where there is none."""
+        return "0" * 64 if self.template is None else self.template.sha256
 
     @property
     def sites(self) -> tuple[str, ...]:

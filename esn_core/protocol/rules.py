@@ -5,10 +5,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from esn_core.connectome.control_offset import SHRINKAGE_CONTROLS, SHRINKAGE_CONTROLS_1
+from esn_core.connectome.own_controls import FEWEST_CONTROLS
 from esn_core.identity.public_keys import identity_key, readable
+from esn_core.protocol.newer_settings import NewIn
 from esn_core.protocol.phases import PhaseName
+from esn_core.severity_network.candidate_list import Origin
 from esn_core.severity_network.candidates import Source
 from esn_core.system.toml_file import Table
+
+Harmonisation = Literal["own-controls", "site-controls", "public-template", "combat"]
 
 
 class CohortRules(Table):
@@ -19,9 +25,23 @@ class CohortRules(Table):
     """Mixed into the hash that decides, for each child alone, whether it is held out."""
     minimum_children: int = Field(ge=3)
     """A sum over fewer children than this does not leave a site."""
-    harmonisation: Literal["own-controls", "combat"] = "own-controls"
-    """How a scanner's effect is removed: by the site's healthy controls, or by ComBat on the children with
-    epilepsy of all sites. ComBat is for studies without noise: other children enter a child's scores."""
+    harmonisation: Annotated[Harmonisation, NewIn(2, values=("site-controls", "public-template"))] = (
+        "own-controls"
+    )
+    """What a child's edges are judged by, and so how a scanner's effect is removed. `site-controls`: mean and
+    spread of each edge in the site's own controls. `public-template`: a template that ships, less the site's
+    own offset. `own-controls`: the same with the shrinkage of format 1, which alone has it. `combat`: the
+    template, and ComBat on the children with epilepsy of all sites; for studies without noise, as other
+    children enter a child's scores."""
+    minimum_controls: Annotated[int, Field(ge=FEWEST_CONTROLS, le=1000), NewIn(2)] = FEWEST_CONTROLS
+    """Under `site-controls`: a site with fewer that have a connectome has no reference of its own."""
+
+    @property
+    def offset_shrinkage(self) -> float | None:
+        """How many controls a public template is worth against a site's own; None where none are set off."""
+        return {"public-template": SHRINKAGE_CONTROLS, "own-controls": SHRINKAGE_CONTROLS_1}.get(
+            self.harmonisation
+        )
 
     def holds_out(self, label: str, *, site: str) -> bool:
         """Decide whether a child is held out.
@@ -39,18 +59,27 @@ class SelectionRules(Table):
 
     candidates: Source
     """Public list of edges that may belong to the network: those present in the atlas's template, each by
-    itself; those of a published list; or the template's edges by pairs of modules, one number a pair."""
+    itself; those that the protocol lists; or the template's edges by pairs of modules, one number a pair."""
     pairs: tuple[tuple[str, str], ...] = ()
-    """The published list, by region names, for candidates 'list' alone. It is public only for children who
-    were not in the study that found it: a site with such a child must not approve the protocol."""
+    """The list, by region names, for candidates 'list' alone. It is public only for children who were not in
+    the study that found it: a site with such a child must not approve the protocol."""
+    origin: Annotated[Origin | None, NewIn(2)] = None
+    """Where the list comes from; a list without an origin was published."""
 
     @model_validator(mode="after")
     def _list_belongs_to_its_source(self) -> Self:
         if self.candidates == "list" and not self.pairs:
             raise ValueError("candidates 'list' need 'pairs', the published pairs of regions")
+        if self.candidates != "list" and self.origin is not None:
+            raise ValueError(f"'origin' belongs to candidates 'list', not '{self.candidates}'")
         if self.candidates != "list" and self.pairs:
             raise ValueError(f"'pairs' belong to candidates 'list', not '{self.candidates}'")
         return self
+
+    @property
+    def published(self) -> bool:
+        """Whether the list was found in somebody's study, whose children it tells of."""
+        return bool(self.pairs) and (self.origin is None or self.origin.kind == "published")
 
 
 class ModelRules(Table):

@@ -80,7 +80,7 @@ def _own(protocol: Protocol) -> Iterator[Caution]:
         )
     if protocol.cohort.harmonisation == "combat":
         yield Caution(Fact.COMBAT, "ComBat: statistics of other children enter a child's features.")
-    if protocol.severity_network.pairs:
+    if protocol.severity_network.published:
         yield Caution(
             Fact.PUBLISHED_LIST,
             "A published list of candidates is public only for children who were not in the study that "

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_core.connectome.atlas import Atlas, module_pairs
-from esn_core.connectome.template import Template
 from esn_core.errors import ConfigError, DataError
 from esn_core.severity_network.selection import SeverityNetwork, select
 
@@ -118,21 +117,25 @@ class Candidates:
 
 
 def candidates_of(
-    source: Source, atlas: Atlas, template: Template, *, pairs: Sequence[tuple[str, str]] = ()
+    source: Source,
+    atlas: Atlas,
+    present: NDArray[np.bool_] | None,
+    *,
+    pairs: Sequence[tuple[str, str]] = (),
 ) -> Candidates:
     """Return the candidates that a protocol names.
 
     Parameters
     ----------
     source : {'template', 'list', 'modules'}
-        All edges that are present in the public template, each by itself; those of a published list; or the
+        All edges that are present in the public template, each by itself; those that are listed; or the
         template's edges by pairs of modules.
     atlas : Atlas
-    template : Template
-        Of the same atlas.
+    present : (E,) bool or None
+        The edges of the public template; None where the protocol has no template, and lists its candidates.
     pairs : sequence of (str, str)
-        The published list, by region names. Such a list is public only for children who were not in the
-        study that found it. Pairs that the template has no edge for cannot be measured and are left out.
+        The list, by region names. It is public only for children who were not in the study that found it.
+        Pairs that a template has no edge for cannot be measured and are left out.
 
     Raises
     ------
@@ -141,11 +144,16 @@ def candidates_of(
         no listed pair is present in the template.
 
     """
-    wanted = template.present
     if source == "list":
-        wanted = wanted & listed_edges(atlas, pairs)
+        wanted = listed_edges(atlas, pairs)
+        if present is not None:
+            wanted &= present
         if not wanted.any():
             raise ConfigError(f"none of the {len(pairs)} listed pairs of regions is present in the template")
+    elif present is None:
+        raise ConfigError(f"candidates '{source}' are of a public template, and there is none")
+    else:
+        wanted = present
     edges = np.flatnonzero(wanted)
     _, blocks = np.unique(module_pairs(atlas)[edges], return_inverse=True)
     return Candidates(edges, blocks.astype(np.int64), grouped=source == "modules")

@@ -1,17 +1,19 @@
 """A simulated consortium: the edge scores and severities of every site, as the sites would compute them.
 
 No scans: counts are drawn from the world's log weights. Everything after that
-is what a site does with its own connectomes: strengths, scores against the
-public template, less the offset of the site's own controls.
+is what a site does with its own connectomes: strengths, and scores against the
+site's own controls, or against a public template less their offset.
 """
 
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
 from esn_core.connectome.control_offset import control_offset
+from esn_core.connectome.own_controls import ControlReference
 from esn_core.connectome.template import REFERENCE_AGE_YEARS, Template, edge_scores, strengths_of_counts
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import Anatomy, anatomy
@@ -112,7 +114,7 @@ class SiteSplit:
     Attributes
     ----------
     scores : (n, E) float64
-        Against the public template, less the offset of the site's own controls.
+        Against the site's own controls; or against the public template, less their offset.
     gase : (n,) float64
     severity : (n,) float64
         The hidden severity, in standard deviations of the patients.
@@ -149,6 +151,7 @@ def draw_consortium(
     rng: np.random.Generator,
     shared: Anatomy | None = None,
     template: Template | None = None,
+    shrinkage_controls: float | None = None,
 ) -> Consortium:
     """Draw a world and its sites.
 
@@ -161,6 +164,9 @@ def draw_consortium(
         The atlas's own when it is not given.
     template : Template, optional
         The public template; drawn by `public_template` when it is not given.
+    shrinkage_controls : float, optional
+        Score by the template, less the sites' offsets, which are shrunk by so many controls. Scored by each
+        site's own controls otherwise.
 
     Returns
     -------
@@ -176,7 +182,14 @@ def draw_consortium(
         trains = index < rules.sites
         children = int(rng.integers(rules.children[0], rules.children[1] + 1)) if trains else 0
         controls = int(rng.integers(rules.controls[0], rules.controls[1] + 1))
-        sites.append(_draw_site(world, template, rules, children=children, controls=controls, rng=rng))
+        counts, subjects = _draw_site(world, rules, children=children, controls=controls, rng=rng)
+        strengths = strengths_of_counts(counts)
+        scores = (
+            _own_scores(subjects, strengths)
+            if shrinkage_controls is None
+            else _offset_scores(subjects, strengths, template, shrinkage_controls)
+        )
+        sites.append(_simulated_site(subjects, scores, children=children))
     return Consortium(world, template, tuple(sites))
 
 
@@ -227,26 +240,40 @@ def public_template(
     )
 
 
-def site_scores(subjects: tuple[Subject, ...], template: Template, *, rng: np.random.Generator) -> Floats:
-    """Count the streamlines of (n) subjects and judge them by the template: (n, E) scores."""
-    counts = subject_counts(np.array([s.log_weights for s in subjects]), rng=rng)
-    return edge_scores(
-        strengths_of_counts(counts),
+def _own_scores(subjects: tuple[Subject, ...], strengths: Floats) -> Floats:
+    """Score a site's children by its controls."""
+    child = _children(subjects)
+    reference = ControlReference.of_controls(strengths[~child])
+    return np.array([reference.scores(each) for each in strengths[child]])
+
+
+def _offset_scores(
+    subjects: tuple[Subject, ...], strengths: Floats, template: Template, shrinkage_controls: float
+) -> Floats:
+    """Score a site's children by the template, less the offset of its controls."""
+    scores = edge_scores(
+        strengths,
         template,
         age_years=np.array([s.age_years for s in subjects]),
         sex=np.array([float(s.sex == "M") for s in subjects]),
     )
+    child = _children(subjects)
+    return scores[child] - control_offset(scores[~child], shrinkage_controls=shrinkage_controls)
+
+
+def _children(subjects: tuple[Subject, ...]) -> NDArray[np.bool_]:
+    return np.array([subject.gase is not None for subject in subjects])
 
 
 def _draw_site(
     world: World,
-    template: Template,
     rules: ConsortiumRules,
     *,
     children: int,
     controls: int,
     rng: np.random.Generator,
-) -> SimulatedSite:
+) -> tuple[Floats, tuple[Subject, ...]]:
+    """Draw a site's children, those to be held out last, and its controls; and the (n, E) counts of all."""
     subjects = draw_site(
         world,
         children=children + rules.held_out,
@@ -255,14 +282,16 @@ def _draw_site(
         scanner=world.scanner(rules.scanner, rng=rng),
         severity_shift_sd=rules.severity_shift_sd,
     )
-    scores = site_scores(subjects, template, rng=rng)
-    patients = children + rules.held_out
-    scores = scores[:patients] - control_offset(scores[patients:])
+    return subject_counts(np.array([s.log_weights for s in subjects]), rng=rng), subjects
+
+
+def _simulated_site(subjects: tuple[Subject, ...], scores: Floats, *, children: int) -> SimulatedSite:
+    patients = len(scores)
     gase = np.array([s.gase for s in subjects[:patients]], dtype=np.float64)
     severity = np.array([s.severity for s in subjects[:patients]])
     first, rest = slice(0, children), slice(children, patients)
     return SimulatedSite(
         training=SiteSplit(scores[first], gase[first], severity[first]),
         held_out=SiteSplit(scores[rest], gase[rest], severity[rest]),
-        controls=controls,
+        controls=len(subjects) - patients,
     )

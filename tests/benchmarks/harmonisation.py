@@ -231,7 +231,7 @@ def one_world(
     atlas, rng = load_atlas(ATLAS), np.random.default_rng(seed)
     template = public_template(atlas, rng=rng)
     sites = draw_sites(rules, template, rng)
-    candidates = candidates_of("template", atlas, template)
+    candidates = candidates_of("template", atlas, template.present)
     known = {
         "DCNN+RN": CompactDcnnRn(atlas, candidates, WEIGHTS),
         "CPM": Cpm(),

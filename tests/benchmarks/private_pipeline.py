@@ -231,7 +231,9 @@ def one_world(
     sites = len(training_sites)
     found: Found = {}
     for source in sources:
-        chosen = candidates_of(source, atlas, consortium.template, pairs=pairs if source == "list" else ())
+        chosen = candidates_of(
+            source, atlas, consortium.template.present, pairs=pairs if source == "list" else ()
+        )
         study = Study(atlas, consortium, chosen)
         for epsilon, trust in [(None, "none"), *((e, t) for e in epsilons for t in TRUSTS)]:
             summing = Summing(epsilon, trust, SHARES, sites)
@@ -249,7 +251,7 @@ def one_world(
     alone = [ridge(site.training, study.held_out, edges) for site in training_sites]
     found[None, "none", "template", "one site alone, ridge"] = tuple(np.mean(alone, axis=0))
     found[None, "none", "template", "pooled, ridge"] = ridge(pooled(study.training), study.held_out, edges)
-    listed = candidates_of("list", atlas, consortium.template, pairs=pairs).edges
+    listed = candidates_of("list", atlas, consortium.template.present, pairs=pairs).edges
     minus = -study.held_out.scores[:, listed].mean(axis=1)
     r, _ = r_and_mae(minus, study.held_out.gase)
     found[0.0, "none", "list", "minus the mean score, uncalibrated"] = (r, None)

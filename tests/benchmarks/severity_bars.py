@@ -45,7 +45,7 @@ def one_world(name: str, seed: int, *, published: bool) -> Found:
     atlas = load_atlas(ATLAS)
     rng = np.random.default_rng(seed)
     consortium = draw_consortium(atlas, WORLDS[name], rng=rng)
-    candidates = candidates_of("template", atlas, consortium.template)
+    candidates = candidates_of("template", atlas, consortium.template.present)
     study = Study(atlas, consortium, candidates)
     training, held_out = pooled(study.training), study.held_out
     dcnn = CompactDcnnRn(atlas, candidates, WEIGHTS)

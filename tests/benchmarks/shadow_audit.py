@@ -124,7 +124,7 @@ def draw_protocol() -> Protocol:
 
 def draw_cohort(target: str, rng: np.random.Generator) -> Cohort:
     """Draw the hospital's children; the last training child is the target."""
-    template = load_template(ATLAS)
+    template = load_template(ATLAS, simulated=True)
     affected = np.flatnonzero(template.present)[:20]
 
     def split(n: int, first: int) -> Split:

@@ -56,7 +56,7 @@ def apart_in_sd(hospital):
     found = strengths_of_counts(np.loadtxt(matrix)[upper])
     with np.load(hospital / "truth.npz") as truth:
         shares = log_shares(truth["log_weights"][0])
-    measured, present = tracking(hospital.name), load_template(SHORT.atlas).present
+    measured, present = tracking(hospital.name), load_template(SHORT.atlas, simulated=True).present
     line = measured.strength + measured.slope * (shares - measured.log_share)
     seen = present & (measured.sd > 0)
     return np.median(np.abs(found - line)[seen] / measured.sd[seen])

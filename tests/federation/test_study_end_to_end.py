@@ -33,7 +33,7 @@ from esn_server.report.result import read_result
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 SITES = ("north", "south", "west")
-CHILDREN, CONTROLS, ROUNDS = 10, 2, 2
+CHILDREN, CONTROLS, ROUNDS = 10, 3, 2
 QUESTIONS = ["centre", "association", "gradient", "gradient", "calibration", "evaluation"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 

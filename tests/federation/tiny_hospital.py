@@ -66,7 +66,7 @@ def seed_of(*words):
 
 def draw_cohort(site):
     rng = np.random.default_rng(seed_of("cohort", site))
-    template = load_template("phantom-28")
+    template = load_template("phantom-28", simulated=True)
     affected = np.flatnonzero(template.present)[:20]
 
     def split(n, first):

@@ -30,6 +30,7 @@ from esn_client.imaging.bids.derivatives import Derivative
 from esn_client.imaging.bids.scans import Visit
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.protocol.signature import signed_with
+from esn_core.severity_network.candidate_list import CandidateList, Origin
 
 GOLDEN = Path(__file__).parent / "formats"
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
@@ -131,8 +132,16 @@ def write_earlier(commit: str, made: Path) -> None:
 
 def write_todays(made: Path, protocol: Protocol) -> None:
     """Write the versions that this code writes where they are not 1."""
-    signed = signed_with(KEY, protocol.model_copy(update={"format": 2})).protocol
+    cohort = protocol.cohort.model_copy(update={"harmonisation": "site-controls"})
+    signed = signed_with(KEY, protocol.model_copy(update={"format": 2, "cohort": cohort})).protocol
     said = signed.model_dump(mode="json", exclude_none=True) | {"expires": protocol.expires}
+    CandidateList(
+        format=1,
+        atlas="phantom-28",
+        recipe_sha256=protocol.imaging.sha256,
+        origin=Origin(kind="cohort", people=12, note="twelve controls"),
+        pairs=(("L_precentral", "L_postcentral"),),
+    ).write(made / "candidates-1.toml")
     (made / "protocol-2.toml").write_text(tomli_w.dumps(said), encoding="utf-8")
     with Ledger(made / "ledger-2.sqlite", KEY) as ledger:
         charge = Charge(

@@ -2,9 +2,9 @@
 
 Usage: python tests/golden/make_phantom_template.py [--controls 24] [--seed 20251122] [--n-procs 2]
 
-Writes esn_core/connectome/atlases/phantom-28.template.tsv, and phantom-28.template.json with where it came
-from. The recipe is esn_core/connectome/atlases/phantom-28.recipe.toml: a template holds for the recipe that
-made it.
+Writes esn_core/connectome/atlases/phantom-28.simulated-template.tsv, and the .json beside it with where it
+came from. The recipe is esn_core/connectome/atlases/phantom-28.recipe.toml: a template holds for the recipe
+that made it.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def main() -> None:
         numbers = [f"{columns[c][e]:.6f}" for c in TEMPLATE_COLUMNS[2:-1]]
         lines.append("\t".join([atlas.names[a], atlas.names[b], *numbers, f"{columns['present'][e]:.0f}"]))
     table = "\n".join(lines) + "\n"
-    (ATLASES / f"{ATLAS}.template.tsv").write_text(table, encoding="utf-8")
+    (ATLASES / f"{ATLAS}.simulated-template.tsv").write_text(table, encoding="utf-8")
     provenance = {
         "Command": (
             f"python tests/golden/make_phantom_template.py --controls {arguments.controls} "
@@ -128,7 +128,9 @@ def main() -> None:
         "Sha256": hashlib.sha256(table.encode()).hexdigest(),
         "Software": {"esn-federated": version("esn-federated"), **versions_of_software()},
     }
-    (ATLASES / f"{ATLAS}.template.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+    (ATLASES / f"{ATLAS}.simulated-template.json").write_text(
+        json.dumps(provenance, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def build_consortium(protocol_content, more_sites, centre_key):
         phenotypes=None,
         disks=None,
         training=None,
-        harmonisation="own-controls",
+        harmonisation="site-controls",
         **privacy,
     ):
         def disk(whose):
@@ -212,7 +212,7 @@ def make_consortium(tmp_path, build_consortium):
 
 def draw_cohort(rng):
     """Draw a site whose severity lowers the first twenty candidate edges, and two scores with it."""
-    template = load_template("phantom-28")
+    template = load_template("phantom-28", simulated=True)
     candidates = np.flatnonzero(template.present)
     affected = candidates[:20]
 

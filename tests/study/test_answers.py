@@ -209,7 +209,7 @@ def test_a_site_with_an_empty_split_refuses_as_one_with_few_children(make_consor
 def arrays_of_full(weights, phase):
     from esn_core.connectome.template import load_template
 
-    edges = np.ones(int(load_template("phantom-28").present.sum()))
+    edges = np.ones(int(load_template("phantom-28", simulated=True).present.sum()))
     extra = {"calibration": [0.0, 1.0]} if phase == "evaluation" else {}
     return {"weights": weights, "edge_weights": edges, **extra}
 

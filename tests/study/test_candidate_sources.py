@@ -9,7 +9,7 @@ from esn_core.severity_network.candidates import candidates_of
 from esn_server.report.outcome import result_of
 from esn_server.study.study import run_study
 
-ATLAS, TEMPLATE = load_atlas("phantom-28"), load_template("phantom-28")
+ATLAS, TEMPLATE = load_atlas("phantom-28"), load_template("phantom-28", simulated=True)
 AFFECTED = np.flatnonzero(TEMPLATE.present)[:20]  # as tests/study/conftest.py draws them
 LISTED = np.flatnonzero(TEMPLATE.present)[10:50]
 PAIRS = [[ATLAS.names[a], ATLAS.names[b]] for a, b in ATLAS.edges[LISTED]]
@@ -49,7 +49,7 @@ def note_of(consortium, findings):
 
 def test_modules_release_one_number_for_each_pair_of_modules(study_with):
     consortium, findings = study_with(candidates="modules")
-    chosen = candidates_of("modules", ATLAS, TEMPLATE)
+    chosen = candidates_of("modules", ATLAS, TEMPLATE.present)
     assert association_dimensions(consortium) == {chosen.released}
     assert chosen.released < len(chosen.edges) == len(findings.network.edges)
     for block in range(chosen.released):

@@ -50,8 +50,8 @@ def asking_for(make_consortium):
 
 def pooled(consortium, *, trains, scores, mean):
     """Select and calibrate on the chosen training children of all sites; return a way to predict."""
-    atlas, template = load_atlas("phantom-28"), load_template("phantom-28")
-    candidates = candidates_of("template", atlas, template)
+    atlas, template = load_atlas("phantom-28"), load_template("phantom-28", simulated=True)
+    candidates = candidates_of("template", atlas, template.present)
     chosen, gase = [], []
     for site, cohort in consortium.cohorts.items():
         keep = trains(site, cohort.training.participants)

@@ -11,7 +11,6 @@ from esn_client.cohort.cohort import load_cohort
 from esn_client.cohort.participants import read_participants
 from esn_client.simulation.connectomes import ATLAS, write_connectomes
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.control_offset import control_offset
 from esn_core.connectome.template import load_template
 from esn_core.errors import ConfigError
 from esn_core.protocol.protocol import Protocol
@@ -54,7 +53,10 @@ def tables(directory):
     }
 
 
-def test_the_site_reads_every_child_as_the_references_do(hospital, protocol):
+@pytest.mark.parametrize("harmonisation", ["site-controls", "public-template"])
+def test_the_site_reads_every_child_as_the_references_do(hospital, protocol, harmonisation):
+    rules = protocol.cohort.model_copy(update={"harmonisation": harmonisation})
+    protocol = protocol.model_copy(update={"cohort": rules})
     cohort = load_cohort(
         read_participants(hospital / "bids"),
         site="elm",
@@ -63,7 +65,7 @@ def test_the_site_reads_every_child_as_the_references_do(hospital, protocol):
     )
     seen = reference._read(hospital, "elm", protocol, load_atlas(ATLAS))
     assert (len(seen.children), len(seen.controls), cohort.controls) == (CHILDREN, CONTROLS, CONTROLS)
-    scores = seen.children - control_offset(seen.controls)
+    scores = reference._scored({"elm": seen}, protocol)["elm"]
     for split, chosen in ((cohort.training, ~seen.held_out), (cohort.held_out, seen.held_out)):
         assert len(split.gase) == chosen.sum() > 0
         np.testing.assert_allclose(split.scores, scores[chosen], atol=1e-9)
@@ -103,15 +105,14 @@ def test_a_directory_in_use_is_left_alone(hospital):
 
 def test_the_simulated_template_is_for_simulated_children_alone(protocol):
     assert protocol.template.present.any()
-    with pytest.raises(ConfigError, match=f"no public template of atlas '{ATLAS}' ships"):
+    with pytest.raises(ConfigError, match=f"no public template of real children for the atlas '{ATLAS}'"):
         protocol.model_copy(update={"simulated": False}).template  # noqa: B018
-    with pytest.raises(ConfigError, match="no public template"):
-        load_template(ATLAS)
 
 
-def test_an_atlas_with_a_public_template_keeps_it_for_simulated_children():
-    public, simulated = load_template("phantom-28"), load_template("phantom-28", simulated=True)
-    np.testing.assert_array_equal(public.mean, simulated.mean)
+@pytest.mark.parametrize("atlas", [ATLAS, "phantom-28", "aal-116"])
+def test_no_template_that_ships_is_of_real_children(atlas):
+    with pytest.raises(ConfigError, match="no public template of real children"):
+        load_template(atlas)
 
 
 def test_a_network_is_held_against_the_true_one_of_the_simulation(hospital):

@@ -134,7 +134,7 @@ def roll_call(study: Study, ledger: LedgerMark, ledger_seen: LedgerMark) -> Site
         software={name: version(name) for name in _REPORTED_SOFTWARE},
         recipe_sha256=imaging.sha256,
         atlas_sha256=load_atlas(imaging.atlas).sha256,
-        template_sha256=study.protocol.template.sha256,
+        template_sha256=study.protocol.template_sha256,
         cohort_band=size_band(len(cohort.training.participants) + len(cohort.held_out.participants)),
         ledger=ledger,
         ledger_seen=ledger_seen,

@@ -60,13 +60,13 @@ class Approvals:
             The protocol cannot be used, is not signed by the centre, has expired, asks for more than this
             site allows, or does not list the site with the keys it has.
         ConfigError
-            This version ships no such atlas or template.
+            This version ships no such atlas.
 
         """
         signed = load_signed(path, self._key)
         protocol = signed.protocol
         require_current(protocol, self._today())
-        _ = protocol.template  # refuses an atlas without one
+        _ = protocol.candidates  # refuses an atlas that this version does not have
         _check_roster(self._settings, protocol)
         forbidden = violations(self._settings.limits, protocol)
         if forbidden:

@@ -1,6 +1,7 @@
 """A protocol in plain words: what leaves, how often, from whom, and what it costs each child."""
 
 import math
+import textwrap
 from collections.abc import Container, Mapping
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -26,6 +27,11 @@ _SAID_IN_PLACE = {
     Fact.COMBAT,
     Fact.PUBLISHED_LIST,
     Fact.NO_COLLUSION,
+}
+
+_ORIGINS = {
+    "cohort": "found in the controls of a cohort that was prepared with this recipe",
+    "votes": "found by the votes of sites, each about its own controls",
 }
 
 _NOISED_HERE = (
@@ -159,6 +165,12 @@ def _controls(protocol: Protocol) -> list[str]:
     """Say what is promised to the healthy controls."""
     if protocol.cohort.harmonisation == "combat":
         return ["  Healthy controls: under ComBat none of them enters a child's scores."]
+    if protocol.cohort.harmonisation == "site-controls":
+        return [
+            f"  Healthy controls: each child is judged by {protocol.cohort.minimum_controls} or more of this",
+            "  site's own. Their mean and spread stay here, but every sum depends on them: the figures above",
+            "  are about children, and bound nothing for a control.",
+        ]
     return [
         "  Healthy controls: each site's offsets are estimated from its own controls, who take part in",
         "  every sum without a bound.",
@@ -166,15 +178,25 @@ def _controls(protocol: Protocol) -> list[str]:
 
 
 def _list(protocol: Protocol, known: Container[Fact]) -> list[str]:
-    """Say what a published list must not have seen."""
+    """Say where the candidates come from, and what a published list must not have seen."""
+    rules = protocol.severity_network
+    pairs = len(rules.pairs)
     if Fact.PUBLISHED_LIST not in known:
-        return []
-    pairs = len(protocol.severity_network.pairs)
+        if rules.origin is None:
+            return []
+        return [
+            "Where the candidates come from",
+            f"  {pairs} pairs of regions of {protocol.imaging.atlas}, {_ORIGINS[rules.origin.kind]}:",
+            *(f"  {line}" for line in textwrap.wrap(rules.origin.note, 100)),
+            f"  {rules.origin.people} people or more stand behind them.",
+            "",
+        ]
     return [
         "Where the candidates come from",
         f"  A published list of {pairs} pairs of regions. It is public only for children who were not in the",
         "  study that found it. If one of this site's children was, do NOT approve: no epsilon below covers",
         "  what the list itself tells about that child.",
+        *(f"  {line}" for line in textwrap.wrap(rules.origin.note if rules.origin else "", 100)),
         "",
     ]
 

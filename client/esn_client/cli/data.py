@@ -174,3 +174,26 @@ def rate(
     recipe = load_protocol(protocol).imaging
     said = write_rating(output_dir, recipe, visit, rating=rating, initials=initials, note=note)
     typer.echo(f"{visit.label}\t{said.rating}\t{said.initials}\t{said.date}")
+
+
+def candidates(
+    bids_dir: Annotated[Path, typer.Argument(help="The dataset with participants.tsv.")],
+    derivatives: Annotated[Path, typer.Argument(help="Its connectomes.")],
+    protocol: Annotated[
+        Path, typer.Option(help="A protocol, or a draft: its table [imaging] is the recipe.")
+    ],
+    note: Annotated[str, typer.Option(help="Whose cohort it is; everybody reads it.")],
+    out: Annotated[Path, typer.Option(help="The list to write.")],
+) -> None:
+    """List the edges that nearly all controls of a cohort have; reads no child with epilepsy."""
+    from esn_client.cohort.own_candidates import candidates_of_controls
+    from esn_client.cohort.participants import read_participants
+    from esn_core.protocol.protocol import load_protocol
+
+    if out.exists():
+        raise ConfigError(f"{out} exists; a list is never overwritten")
+    recipe = load_protocol(protocol).imaging
+    found = candidates_of_controls(read_participants(bids_dir), derivatives, recipe, note=note)
+    found.write(out)
+    typer.echo(f"{len(found.pairs)} edges of {found.origin.people} controls", err=True)
+    typer.echo(str(out))

@@ -9,8 +9,9 @@ import numpy as np
 
 from esn_client.cohort.members import Members, People
 from esn_client.cohort.participants import Participant, read_phenotypes
+from esn_client.cohort.scoring import Score, Visits, scoring
 from esn_core.arrays import Floats
-from esn_core.connectome.control_offset import control_offset
+from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
 from esn_core.privacy.release import Children
 from esn_core.protocol.protocol import Protocol
@@ -26,7 +27,7 @@ class Split:
     ----------
     participants : tuple of n str
     scores : (n, E) float64
-        Edge z-scores against the public template and the site's own controls.
+        Edge scores, against what the protocol judges by.
     gase : (n,) float64
     phenotypes : dict of str to (n,) float64
         The columns of the protocol's data dictionary, in their units; NaN where a value is not known.
@@ -53,7 +54,7 @@ class Cohort:
     ----------
     training, held_out : Split
     controls : int
-        How many controls the site's offsets were estimated from.
+        How many of the site's controls have a connectome.
     people : People
 
     """
@@ -73,44 +74,44 @@ def load_cohort(
 ) -> Cohort:
     """Score every participant that has a connectome.
 
-    A child's scores depend on the child's own scans, the public template, and
-    the site's controls; never on another child with epilepsy. Several sessions
-    of one child are averaged: one patient counts once. A participant without a
+    A child's scores depend on the child's own scans, on public numbers, and on
+    the site's controls; never on another child with epilepsy. A participant without a
     usable connectome is left out, and so is a visit that the site's table of
     quality excludes; the log says how many were.
 
     Raises
     ------
     DataError
-        No child with epilepsy has a connectome, or the table of quality is older than one.
+        No child with epilepsy has a connectome, there are too few controls for the protocol, or the table of
+        quality is older than a connectome.
 
     """
     phenotypes = read_phenotypes(participants, protocol.phenotypes)
     members = Members.read(participants, site=site, derivatives=derivatives, protocol=protocol)
     for reason, count in members.left_out.items():
         _log.warning("site %s: %d participants are left out: %s", site, count, reason)
-    if not members.scored("dre"):
+    if not members.of("dre"):
         raise DataError(f"site {site}: no child with DRE has a connectome; run 'esn-client prepare' first")
-    controls = [scores for _, scores in members.scored("control")]
-    # ComBat finds the offset by itself, from the children.
-    used = [] if protocol.cohort.harmonisation == "combat" else controls
-    offset = control_offset(np.array(used).reshape(-1, len(protocol.template.mean)))
+    controls = members.of("control")
+    score = scoring(controls, protocol, site=site)
+    edges = len(load_atlas(protocol.imaging.atlas).edges)
     return Cohort(
-        training=_split(members.scored("dre", held_out=False), offset, phenotypes),
-        held_out=_split(members.scored("dre", held_out=True), offset, phenotypes),
+        training=_split(members.of("dre", held_out=False), score, edges, phenotypes),
+        held_out=_split(members.of("dre", held_out=True), score, edges, phenotypes),
         controls=len(controls),
         people=members.people,
     )
 
 
 def _split(
-    children: list[tuple[Participant, Floats]],
-    offset: Floats,
+    children: list[tuple[Participant, Visits]],
+    score: Score,
+    edges: int,
     phenotypes: Mapping[str, Mapping[str, float]],
 ) -> Split:
     return Split(
         participants=tuple(p.label for p, _ in children),
-        scores=np.array([scores - offset for _, scores in children]).reshape(-1, len(offset)),
+        scores=np.array([score(*child) for child in children]).reshape(-1, edges),
         gase=np.array([p.gase for p, _ in children], dtype=np.float64),
         phenotypes={
             name: np.array([values[p.label] for p, _ in children]) for name, values in phenotypes.items()

@@ -1,8 +1,9 @@
-"""Everybody of a site's table as a study sees them: with edge scores, or left out for a reason."""
+"""Everybody of a site's table as a study sees them: with edge strengths, or left out for a reason."""
 
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,12 +11,14 @@ from typing import Self
 import numpy as np
 
 from esn_client.cohort.participants import Participant
+from esn_client.cohort.scoring import Visits
 from esn_client.imaging.bids.derivatives import Derivative, prepared_visits
 from esn_client.imaging.bids.scans import Visit
 from esn_client.imaging.quality.site_table import read_exclusions
 from esn_core.arrays import Floats
-from esn_core.connectome.template import edge_scores, edge_strengths
+from esn_core.connectome.template import edge_strengths
 from esn_core.errors import DataError
+from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.protocol.protocol import Protocol
 from esn_core.statistics.matching import Standing
 
@@ -52,13 +55,13 @@ class People:
 
 @dataclass(frozen=True)
 class Member:
-    """A participant, with scores or with the reason why there are none.
+    """A participant, with edge strengths or with the reason why there are none.
 
     Attributes
     ----------
     participant : Participant
-    scores : (E,) float64 or None
-        Edge z-scores against the public template, the site's offset still in them.
+    visits : tuple of (E,) float64
+        Edge strengths of each usable visit.
     left_out : Standing or None
         Why there are none.
     held_out : bool
@@ -67,7 +70,7 @@ class Member:
     """
 
     participant: Participant
-    scores: Floats | None
+    visits: Visits
     left_out: Standing | None
     held_out: bool
 
@@ -82,7 +85,7 @@ class Members:
     def read(
         cls, participants: Sequence[Participant], *, site: str, derivatives: Path, protocol: Protocol
     ) -> Self:
-        """Score every participant who has a connectome; `DataError` where nobody can be judged."""
+        """Read every participant's connectomes; `DataError` where nobody can be judged."""
         excluded = read_exclusions(derivatives, protocol.imaging)
         if excluded:
             _log.warning("site %s: %d visits are left out for their quality", site, len(excluded))
@@ -93,12 +96,12 @@ class Members:
             )
         )
 
-    def scored(self, group: str, *, held_out: bool | None = None) -> list[tuple[Participant, Floats]]:
-        """Return those of a group who have scores; both splits unless one is asked for."""
+    def of(self, group: str, *, held_out: bool | None = None) -> list[tuple[Participant, Visits]]:
+        """Return those of a group who take part; both splits unless one is asked for."""
         return [
-            (m.participant, m.scores)
+            (m.participant, m.visits)
             for m in self.members
-            if m.scores is not None
+            if m.left_out is None
             and m.participant.group == group
             and (held_out is None or m.held_out == held_out)
         ]
@@ -135,42 +138,27 @@ def _member(
     protocol: Protocol,
     excluded: frozenset[Visit],
 ) -> Member:
-    """Score a participant, or say why that cannot be."""
+    """Read a participant's connectomes, or say why that cannot be."""
     label, child = participant.label, participant.group == "dre"
     if child and participant.gase is None:
-        return Member(participant, None, "no-score", held_out=False)
-    try:
-        scores = _scores(participant, derivatives, protocol, excluded)
-    except DataError:
+        return Member(participant, (), "no-score", held_out=False)
+    visits = strengths_in(derivatives, protocol.imaging, label, excluded)
+    if not visits:
         poor = any(visit.participant == label for visit in excluded)
-        return Member(participant, None, "poor-quality" if poor else "no-connectome", held_out=False)
+        return Member(participant, (), "poor-quality" if poor else "no-connectome", held_out=False)
     held_out = child and protocol.cohort.holds_out(label, site=site)
-    return Member(participant, scores, None, held_out=held_out)
+    return Member(participant, visits, None, held_out=held_out)
 
 
-def _scores(
-    participant: Participant,
-    derivatives: Path,
-    protocol: Protocol,
-    excluded: frozenset[Visit],
-) -> Floats:
-    """Average the edge scores of a participant's usable visits."""
-    found, fault = [], DataError(f"{participant.label}: no connectome that may be used")
-    for visit in prepared_visits(derivatives, protocol.imaging, participant=participant.label):
+def strengths_in(
+    derivatives: Path, recipe: ImagingRecipe, participant: str, excluded: frozenset[Visit]
+) -> Visits:
+    """Read the edge strengths of a participant's usable visits; of none where none is usable."""
+    found = []
+    for visit in prepared_visits(derivatives, recipe, participant=participant):
         if visit in excluded:
             continue
-        try:
-            connectome = Derivative(derivatives, visit, protocol.imaging).read_connectome()
-            found.append(
-                edge_scores(
-                    edge_strengths(connectome),
-                    protocol.template,
-                    age_years=participant.age_years,
-                    sex=participant.sex,
-                )
-            )
-        except DataError as error:
-            fault = error
-    if not found:
-        raise fault
-    return np.asarray(np.mean(found, axis=0), dtype=np.float64)
+        with suppress(DataError):
+            connectome = Derivative(derivatives, visit, recipe).read_connectome()
+            found.append(edge_strengths(connectome))
+    return tuple(found)

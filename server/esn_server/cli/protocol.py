@@ -32,6 +32,10 @@ def new(
     scan: Annotated[
         str, typer.Option(help="What is scanned: usual, few-directions, low-b or another name in scans.toml.")
     ] = "usual",
+    candidates: Annotated[
+        Path | None,
+        typer.Option(help="File of the edges that may belong to the network; simulated children need none."),
+    ] = None,
     valid_days: Annotated[int, typer.Option(min=1, help="Days until the protocol expires.")] = 365,
     held_out_fraction: Annotated[
         float,
@@ -61,6 +65,7 @@ def new(
 ) -> None:
     """Draft a protocol with all enrolled sites on its roster; edit it, then sign it."""
     from esn_core.protocol.protocol import load_protocol
+    from esn_core.severity_network.candidate_list import read_candidates
     from esn_server.enrolment.sites import enrolled
     from esn_server.protocol.drafting import analyses_of, draft
 
@@ -81,6 +86,7 @@ def new(
         deadline_s=deadline_s,
         atlas=atlas,
         scan=scan,
+        candidates=None if candidates is None else read_candidates(candidates),
         analyses=analyses_of(
             cohort=cohort_summary,
             cross_site=cross_site,

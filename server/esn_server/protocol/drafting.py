@@ -8,13 +8,16 @@ from typing import Literal
 from jinja2 import Environment, StrictUndefined
 from pydantic import ValidationError
 
+from esn_core.connectome.atlas import SIMULATED_HEADS
+from esn_core.connectome.template import load_template
 from esn_core.errors import ConfigError
 from esn_core.identity.roster import RosterEntry
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.analyses import Analyses
-from esn_core.protocol.imaging_recipe import recipe_settings
+from esn_core.protocol.imaging_recipe import ImagingRecipe, recipe_settings
 from esn_core.protocol.phases import PHASES, Asked, PhaseName, planned_phases
 from esn_core.protocol.signature import today_utc
+from esn_core.severity_network.candidate_list import CandidateList
 from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS
 from esn_server.link.bundle import bundle_sha256
 
@@ -119,14 +122,14 @@ def draft(
     deadline_s: float,
     atlas: str = "phantom-28",
     scan: str = "usual",
+    candidates: CandidateList | None = None,
     held_out_fraction: float = HELD_OUT_FRACTION,
     analyses: Analyses,
     valid_days: int = VALID_DAYS,
 ) -> str:
     """Return a protocol as commented TOML.
 
-    The imaging recipe is the one that the atlas's public template was made
-    with: scores against a template mean nothing under another recipe.
+    The imaging recipe is the one that ships with the atlas.
 
     Parameters
     ----------
@@ -149,6 +152,9 @@ def draft(
         One that ships: its imaging recipe and its pre-trained weights are taken.
     scan : str
         What is scanned, for the recipe: see `recipe_settings`.
+    candidates : CandidateList, optional
+        The edges that may belong to the network. Without one, those of the template of simulated controls,
+        which simulated children have alone.
     held_out_fraction : float
         Of the children, by hash; they judge the prediction and train nothing.
     analyses : Analyses
@@ -159,11 +165,12 @@ def draft(
     Raises
     ------
     ConfigError
-        No such atlas ships, or no such recipe.
+        No such atlas or recipe ships, the list is of another atlas or recipe, or real children have none.
 
     """
     analyses = _enough_children(analyses, sites=max(len(roster), 3) - colluding_sites)
-    recipe = recipe_settings(atlas, scan=scan)  # refuses an unknown name with the known ones
+    imaging = recipe_settings(atlas, scan=scan)  # refuses an unknown name with the known ones
+    _require_candidates(candidates, ImagingRecipe.model_validate(imaging), simulated=simulated)
     template = (files("esn_server.protocol") / "protocol.toml.j2").read_text(encoding="utf-8")
     # TOML, not HTML: values pass through 'tojson', whose strings and numbers TOML shares.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
@@ -175,7 +182,8 @@ def draft(
         expires=(today_utc() + datetime.timedelta(days=valid_days)).isoformat(),
         bundle_sha256=bundle_sha256(),
         roster=[entry.model_dump() for entry in roster],
-        imaging=recipe,
+        imaging=imaging,
+        candidates=candidates,
         held_out_fraction=held_out_fraction,
         split_salt=split_salt,
         training_rounds=training_rounds,
@@ -193,6 +201,28 @@ def draft(
             Asked(training_rounds=training_rounds, local_steps=1, combat=False, analyses=analyses)
         ),
     )
+
+
+def _require_candidates(candidates: CandidateList | None, recipe: ImagingRecipe, *, simulated: bool) -> None:
+    """Refuse a list of another atlas or recipe, and to go without a list where no template has one."""
+    if candidates is None:
+        if not simulated and recipe.atlas in SIMULATED_HEADS:
+            return  # which the protocol itself refuses, in better words
+        try:
+            load_template(recipe.atlas, simulated=simulated)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}; the study needs a public list of candidates (--candidates FILE): from 'esn-client "
+                "candidates', of controls prepared with this recipe, or published"
+            ) from None
+        return
+    if candidates.atlas != recipe.atlas:
+        raise ConfigError(f"the candidates are edges of {candidates.atlas}, the study is on {recipe.atlas}")
+    if candidates.recipe_sha256 not in (None, recipe.sha256):
+        raise ConfigError(
+            f"the candidates were found with another imaging recipe, {candidates.recipe_sha256[:16]}, than "
+            f"the study's, {recipe.sha256[:16]}"
+        )
 
 
 def _enough_children(analyses: Analyses, *, sites: int) -> Analyses:

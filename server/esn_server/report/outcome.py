@@ -9,6 +9,7 @@ from esn_core.connectome.atlas import load_atlas
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.price import Price
 from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.rules import SelectionRules
 from esn_core.protocol.warnings import LARGEST_NOISE_IN_R, cautions
 from esn_core.severity_network.candidates import Source
 from esn_core.severity_network.selection import SeverityNetwork as Network
@@ -39,8 +40,8 @@ from esn_server.study.study import Findings
 UNIT = "one patient: all scans and scores of a child with epilepsy"
 ADJACENCY = "add or remove one patient; sites are disjoint"
 CONTROLS_NOTE = (
-    "Each site's offsets are estimated from its own healthy controls. Epsilon covers children with "
-    "epilepsy only: controls take part in every release without a bound."
+    "Each child is judged by its hospital's own healthy controls. Epsilon covers children with epilepsy "
+    "only: controls take part in every release without a bound."
 )
 _CONTROLS_NOTE_COMBAT = (
     "ComBat estimates each site's shift and scale from its children with epilepsy: no healthy control enters "
@@ -48,8 +49,12 @@ _CONTROLS_NOTE_COMBAT = (
 )
 
 HARMONISATION_NOTE = (
+    "Edge scores are taken against each site's own healthy controls: their mean, and their spread moderated "
+    "by that of the site's edges of like strength. Mean and spread stay at the site; no patient enters them."
+)
+_OFFSET_NOTE = (
     "Edge scores are taken against a public template, less each site's own offset: the mean of its controls, "
-    "shrunk by n / (n + 6). The offset stays at the site; no patient enters it."
+    "shrunk by n / (n + {shrinkage:g}). The offset stays at the site; no patient enters it."
 )
 
 _COMBAT_NOTE = (
@@ -146,6 +151,10 @@ def result_of(
 def _harmonisation(protocol: Protocol) -> Harmonisation:
     if protocol.cohort.harmonisation == "combat":
         return Harmonisation(method="ComBat", note=_COMBAT_NOTE, compared=None)
+    shrinkage = protocol.cohort.offset_shrinkage
+    if shrinkage is not None:
+        note = _OFFSET_NOTE.format(shrinkage=shrinkage)
+        return Harmonisation(method="public template", note=note, compared=None)
     return Harmonisation(method="own controls", note=HARMONISATION_NOTE, compared=None)
 
 
@@ -195,6 +204,13 @@ _SOURCES: Mapping[Source, str] = {
 }
 
 
+def _source(rules: SelectionRules) -> str:
+    if rules.origin is None or rules.origin.kind == "published":
+        return _SOURCES[rules.candidates]
+    whose = {"cohort": "the controls of a cohort", "votes": "the sites' controls, by their votes"}
+    return f"edges found in {whose[rules.origin.kind]} ({rules.origin.note})"
+
+
 def _network(protocol: Protocol, network: Network) -> SeverityNetwork:
     atlas = load_atlas(protocol.imaging.atlas)
     private = protocol.privacy.noise != "none"
@@ -218,7 +234,7 @@ def _network(protocol: Protocol, network: Network) -> SeverityNetwork:
         retained=int(network.retained.sum()),
         private=private,
         note=(
-            f"Candidates are {_SOURCES[protocol.severity_network.candidates]}. A weight is the posterior "
+            f"Candidates are {_source(protocol.severity_network)}. A weight is the posterior "
             "mean of the edge score per unit of standardised severity (spike and slab, one share of "
             "network edges per pair of modules); "
             + ("the known privacy noise is in its uncertainty." if private else "no noise was added.")

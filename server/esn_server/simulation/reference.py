@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas, load_atlas
-from esn_core.connectome.control_offset import control_offset
-from esn_core.connectome.template import edge_scores, strengths_of_counts
+from esn_core.connectome.control_offset import SHRINKAGE_CONTROLS, control_offset
+from esn_core.connectome.own_controls import ControlReference
+from esn_core.connectome.template import edge_scores, load_template, strengths_of_counts
 from esn_core.gase import standardise_severity
 from esn_core.learning.baselines.predictors import (
     CompactDcnnRn,
@@ -58,10 +59,12 @@ _NOTE = (
 
 @dataclass(frozen=True)
 class _Site:
-    """One simulated hospital's children: scores before any harmonisation."""
+    """One simulated hospital's children and controls: (n, E) edge strengths, and scores by the template."""
 
     children: Floats
     controls: Floats
+    by_template: Floats
+    controls_by_template: Floats
     gase: Floats
     held_out: NDArray[np.bool_]
     age_years: Floats
@@ -87,7 +90,7 @@ def with_sites_alone(
     atlas, rng = load_atlas(protocol.imaging.atlas), np.random.default_rng(seed)
     sites = {name: _read(path, name, protocol, atlas) for name, path in hospitals.items()}
     ours = CompactDcnnRn(atlas, protocol.candidates, protocol.model.initial_weights)
-    scores = _against_controls(sites)
+    scores = _scored(sites, protocol)
     held_out = _pooled(sites, scores, held_out=True)
     pooled = rate(
         "pooled", ours.fit(*_pooled(sites, scores, held_out=False), rng=rng)(held_out[0]), held_out[1]
@@ -118,8 +121,28 @@ def _without(absent: Mapping[str, str], name: str) -> dict[str, str]:
     return {other: why for other, why in absent.items() if other != name}
 
 
-def _against_controls(sites: Mapping[str, _Site]) -> dict[str, Floats]:
-    return {name: site.children - control_offset(site.controls) for name, site in sites.items()}
+def _scored(sites: Mapping[str, _Site], protocol: Protocol) -> dict[str, Floats]:
+    """Score every site's children as the study does."""
+    rules = protocol.cohort
+    if rules.harmonisation == "site-controls":
+        return _by_controls(sites)
+    return _by_offset(sites, SHRINKAGE_CONTROLS if rules.offset_shrinkage is None else rules.offset_shrinkage)
+
+
+def _by_controls(sites: Mapping[str, _Site]) -> dict[str, Floats]:
+    found = {}
+    for name, site in sites.items():
+        reference = ControlReference.of_controls(site.controls)
+        found[name] = np.array([reference.scores(strengths) for strengths in site.children])
+    return found
+
+
+def _by_offset(sites: Mapping[str, _Site], shrinkage_controls: float) -> dict[str, Floats]:
+    return {
+        name: site.by_template
+        - control_offset(site.controls_by_template, shrinkage_controls=shrinkage_controls)
+        for name, site in sites.items()
+    }
 
 
 def with_references(
@@ -143,7 +166,7 @@ def with_references(
     sites = {name: _read(path, name, protocol, atlas) for name, path in hospitals.items()}
     candidates, true = protocol.candidates, true_effects(hospitals)
     ours = CompactDcnnRn(atlas, candidates, protocol.model.initial_weights)
-    scores = _against_controls(sites)
+    scores = _scored(sites, protocol)
     training, held_out = _pooled(sites, scores, held_out=False), _pooled(sites, scores, held_out=True)
     chance = permuted_r(ours, training, held_out, times=_PERMUTATIONS, rng=rng)
     low, high = np.quantile(chance, [0.025, 0.975])
@@ -175,7 +198,7 @@ def with_references(
             "harmonisation": Harmonisation(
                 method=result.harmonisation.method,
                 note=result.harmonisation.note,
-                compared=_harmonised(sites, scores, rng),
+                compared=_harmonised(sites, rng),
             ),
             "explanation": None
             if result.explanation is None
@@ -195,12 +218,16 @@ def _read(path: Path, site: str, protocol: Protocol, atlas: Atlas) -> _Site:
         counts.append(np.loadtxt(matrix)[upper])
     age = np.array([float(p["age"]) for p in people])
     male = np.array([float(p["sex"] == "M") for p in people])
-    scores = edge_scores(strengths_of_counts(np.array(counts)), protocol.template, age_years=age, sex=male)
+    strengths = strengths_of_counts(np.array(counts))
+    template = load_template(protocol.imaging.atlas, simulated=True)
+    scores = edge_scores(strengths, template, age_years=age, sex=male)
     child = np.array([p["group"] == "dre" for p in people])
     held = [protocol.cohort.holds_out(p["participant_id"], site=site) for p in people]
     return _Site(
-        children=scores[child],
-        controls=scores[~child],
+        children=strengths[child],
+        controls=strengths[~child],
+        by_template=scores[child],
+        controls_by_template=scores[~child],
         gase=np.array([float(p["gase"]) for p in people if p["group"] == "dre"]),
         held_out=np.array(held)[child],
         age_years=age[child],
@@ -218,14 +245,12 @@ def _pooled(
     return np.concatenate([s for s, _ in chosen]), np.concatenate([g for _, g in chosen])
 
 
-def _harmonised(
-    sites: Mapping[str, _Site], offsets: Mapping[str, Floats], rng: np.random.Generator
-) -> list[Compared]:
-    """Rate one linear predictor on scores of the public template, less own controls, and by ComBat."""
-    raw = {name: site.children for name, site in sites.items()}
+def _harmonised(sites: Mapping[str, _Site], rng: np.random.Generator) -> list[Compared]:
+    """Rate one linear predictor on scores of own controls, of the public template, and by ComBat."""
     ways = {
-        "public template alone": raw,
-        "own controls (the study's)": offsets,
+        "own controls": _by_controls(sites),
+        "public template, less the own controls' offset": _by_offset(sites, SHRINKAGE_CONTROLS),
+        "public template alone": {name: site.by_template for name, site in sites.items()},
         "ComBat": _combat(sites, told_severity=False),
         # What ComBat loses where sites differ in severity, it has again when it is told (docs/benchmarks.md).
         "ComBat, told the training children's GASE": _combat(sites, told_severity=True),
@@ -255,11 +280,11 @@ def _combat(sites: Mapping[str, _Site], *, told_severity: bool) -> dict[str, Flo
         return age_and_sex(site.age_years, site.sex)
 
     covariates = kept(next(iter(sites.values()))).shape[1]
-    edges = next(iter(sites.values())).children.shape[1]
+    edges = next(iter(sites.values())).by_template.shape[1]
     total = sum(
         (
             combat_rows(
-                site.children[~site.held_out],
+                site.by_template[~site.held_out],
                 kept(site)[~site.held_out],
                 covariate_norm=COVARIATE_NORM,
             ).sum(axis=0)
@@ -269,8 +294,8 @@ def _combat(sites: Mapping[str, _Site], *, told_severity: bool) -> dict[str, Flo
     )
     model = combat_model(total, edges=edges, covariates=covariates)
     return {
-        name: ComBatSite.estimate(site.children[~site.held_out], kept(site)[~site.held_out], model).apply(
-            site.children, assumed(site)
+        name: ComBatSite.estimate(site.by_template[~site.held_out], kept(site)[~site.held_out], model).apply(
+            site.by_template, assumed(site)
         )
         for name, site in sites.items()
     }

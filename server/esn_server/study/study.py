@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from esn_core.analyses.reruns import reruns_of
 from esn_core.connectome.atlas import Atlas, load_atlas
-from esn_core.connectome.template import Template
 from esn_core.errors import StudyError
 from esn_core.learning.optimiser import CentreOptimiser
 from esn_core.learning.releases import (
@@ -105,7 +104,6 @@ class _Run:
     observer: Observer
     price: Price
     atlas: Atlas
-    template: Template
     candidates: Candidates
     harmonisation: Arrays = field(default_factory=dict)
     """What every question from now on carries, for the sites to harmonise their children with."""
@@ -162,7 +160,7 @@ def run_study(
 
     """
     protocol = signed.protocol
-    atlas, template = load_atlas(protocol.imaging.atlas), protocol.template
+    atlas = load_atlas(protocol.imaging.atlas)
     study = _Run(
         protocol=protocol,
         run=run,
@@ -170,7 +168,6 @@ def run_study(
         observer=observer or Unobserved(),
         price=price_of(protocol),
         atlas=atlas,
-        template=template,
         candidates=protocol.candidates,
     )
     facts = _roll_call(study)
@@ -213,7 +210,7 @@ def _roll_call(study: _Run) -> dict[str, SiteFacts]:
     ours = {
         "recipe": study.protocol.imaging.sha256,
         "atlas": study.atlas.sha256,
-        "template": study.template.sha256,
+        "template": study.protocol.template_sha256,
     }
     for site, said in facts.items():
         theirs = {

@@ -14,6 +14,7 @@ from esn_client.imaging.bids.scans import Visit
 from esn_client.imaging.quality.site_table import write_site
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.connectome import Connectome
+from esn_core.connectome.own_controls import ControlReference
 from esn_core.connectome.template import edge_scores, edge_strengths, load_template
 from esn_core.errors import DataError
 from esn_core.protocol.protocol import Protocol
@@ -86,25 +87,53 @@ def by_label(cohort):
     return {label: row for s in splits for label, row in zip(s.participants, s.scores, strict=True)}
 
 
-def test_scores_are_the_templates_less_the_shrunk_mean_of_the_controls(dataset):
+def score_by(dataset, harmonisation, *, version=2):
+    rules = dataset.protocol.cohort.model_copy(update={"harmonisation": harmonisation})
+    dataset.protocol = dataset.protocol.model_copy(update={"cohort": rules, "format": version})
+
+
+def strengths_in(dataset, number):
+    counts = np.random.default_rng(number).integers(1, 500, (28, 28)).astype(float)
+    return edge_strengths(Connectome(counts + counts.T, dataset.atlas.names))
+
+
+def test_scores_are_against_the_sites_own_controls(dataset):
+    dataset.scan("sub-004", seed=44, session="later")
+    reference = ControlReference.of_controls(np.array([strengths_in(dataset, n) for n in (101, 102, 103)]))
+    visits = [reference.scores(strengths_in(dataset, seed)) for seed in (4, 44)]
     cohort = dataset.load()
-    template = load_template("phantom-28")
+    assert by_label(cohort)["sub-004"] == pytest.approx(np.mean(visits, axis=0), abs=1e-12)
+    assert (cohort.controls, len(by_label(cohort))) == (3, 10)
+
+
+def test_a_site_with_fewer_controls_than_the_protocol_asks_for_is_refused(dataset):
+    rules = dataset.protocol.cohort.model_copy(update={"minimum_controls": 4})
+    dataset.protocol = dataset.protocol.model_copy(update={"cohort": rules})
+    with pytest.raises(
+        DataError, match=r"site north: 3 healthy controls have a usable connectome; .* 4 or more"
+    ):
+        dataset.load()
+
+
+@pytest.mark.parametrize(("harmonisation", "shrinkage"), [("public-template", 1.5), ("own-controls", 6)])
+def test_scores_are_the_templates_less_the_shrunk_mean_of_the_controls(dataset, harmonisation, shrinkage):
+    score_by(dataset, harmonisation)
+    cohort = dataset.load()
+    template = load_template("phantom-28", simulated=True)
 
     def score(number):
-        counts = np.random.default_rng(number).integers(1, 500, (28, 28)).astype(float)
-        strengths = edge_strengths(Connectome(counts + counts.T, dataset.atlas.names))
-        return edge_scores(strengths, template, age_years=10.0, sex=0.0)
+        return edge_scores(strengths_in(dataset, number), template, age_years=10.0, sex=0.0)
 
-    offset = 3 / (3 + 6) * np.mean([score(n) for n in (101, 102, 103)], axis=0)
+    offset = 3 / (3 + shrinkage) * np.mean([score(n) for n in (101, 102, 103)], axis=0)
     assert by_label(cohort)["sub-004"] == pytest.approx(score(4) - offset, abs=1e-12)
     assert cohort.controls == 3
     assert len(by_label(cohort)) == 10
 
 
 def test_combat_starts_from_scores_without_the_controls_offset(dataset):
+    score_by(dataset, "public-template")
     own = by_label(dataset.load())
-    rules = dataset.protocol.cohort.model_copy(update={"harmonisation": "combat"})
-    dataset.protocol = dataset.protocol.model_copy(update={"cohort": rules})
+    score_by(dataset, "combat")
     raw = by_label(dataset.load())
     offset = {label: raw[label] - own[label] for label in raw}
     assert np.abs(offset["sub-001"]).max() > 0.1
@@ -151,10 +180,14 @@ def test_participants_without_a_connectome_are_left_out_and_counted(dataset, cap
     assert "sub-" not in caplog.text
 
 
-def test_a_site_without_controls_has_no_offset(tmp_path, protocol_content):
+def test_a_site_without_controls_has_no_offset_from_a_template(tmp_path, protocol_content):
     made = Dataset(tmp_path, Protocol.model_validate(protocol_content))
     made.add("sub-001")
+    score_by(made, "public-template")
     assert made.load().controls == 0
+    score_by(made, "site-controls")
+    with pytest.raises(DataError, match="0 healthy controls have a usable connectome"):
+        made.load()
 
 
 def test_a_site_without_prepared_children_is_told_what_to_do(tmp_path, protocol_content):

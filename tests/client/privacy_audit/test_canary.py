@@ -50,7 +50,7 @@ TRIALS = 6000
 FEW = 1500
 
 BYSTANDERS = tuple(f"sub-{i:03d}" for i in range(5))
-CANDIDATES = np.flatnonzero(load_template("phantom-28").present)
+CANDIDATES = np.flatnonzero(load_template("phantom-28", simulated=True).present)
 EDGES = len(load_atlas("phantom-28").edges)
 # A score is clipped to 4, so that a row needs several edges to be at its bound: eight, with the signs of a
 # Hadamard matrix, give eight directions at right angles.

@@ -40,7 +40,7 @@ def limits(**changes):
 
 
 def draw_split(rng, children, first):
-    template = load_template("phantom-28")
+    template = load_template("phantom-28", simulated=True)
     scores = np.where(template.present, rng.normal(size=(children, len(load_atlas("phantom-28").edges))), 0.0)
     labels = tuple(f"sub-{i:03d}" for i in range(first, first + children))
     gase, age, sex = rng.integers(1, 8, children), rng.uniform(5, 17, children), rng.integers(0, 2, children)

@@ -137,10 +137,10 @@ def test_a_template_that_cannot_judge_is_refused(changes, message):
 
 def test_the_shipped_template_is_the_one_its_provenance_names():
     folder = files("esn_core.connectome").joinpath("atlases")
-    table = folder.joinpath("phantom-28.template.tsv").read_bytes()
-    provenance = json.loads(folder.joinpath("phantom-28.template.json").read_text())
+    table = folder.joinpath("phantom-28.simulated-template.tsv").read_bytes()
+    provenance = json.loads(folder.joinpath("phantom-28.simulated-template.json").read_text())
     recipe = ImagingRecipe(**tomllib.loads(folder.joinpath("phantom-28.recipe.toml").read_text()))
-    shipped = load_template("phantom-28")
+    shipped = load_template("phantom-28", simulated=True)
     assert shipped.sha256 == provenance["Sha256"] == hashlib.sha256(table).hexdigest()
     assert provenance["RecipeSha256"] == recipe.sha256
     assert provenance["AtlasSha256"] == load_atlas("phantom-28").sha256
@@ -149,13 +149,16 @@ def test_the_shipped_template_is_the_one_its_provenance_names():
 
 
 def test_an_atlas_without_a_template_is_refused():
-    with pytest.raises(ConfigError, match="no public template of atlas 'aal'"):
+    with pytest.raises(ConfigError, match="no public template of real children for the atlas 'aal'"):
         load_template("aal")
 
 
 def test_a_template_in_another_order_is_refused():
     lines = (
-        files("esn_core.connectome").joinpath("atlases", "phantom-28.template.tsv").read_text().splitlines()
+        files("esn_core.connectome")
+        .joinpath("atlases", "phantom-28.simulated-template.tsv")
+        .read_text()
+        .splitlines()
     )
     lines[1], lines[2] = lines[2], lines[1]
     with pytest.raises(DataError, match="does not list the 378 edges of its atlas in order"):
@@ -163,13 +166,13 @@ def test_a_template_in_another_order_is_refused():
 
 
 def test_a_template_with_a_word_for_a_number_is_refused():
-    text = files("esn_core.connectome").joinpath("atlases", "phantom-28.template.tsv").read_text()
+    text = files("esn_core.connectome").joinpath("atlases", "phantom-28.simulated-template.tsv").read_text()
     cell = text.splitlines()[1].split("\t")[2]
     with pytest.raises(DataError, match="could not convert string to float: 'many'"):
         parse_template("phantom-28", text.replace(cell, "many", 1))
 
 
 def test_a_template_without_its_columns_is_refused():
-    text = files("esn_core.connectome").joinpath("atlases", "phantom-28.template.tsv").read_text()
+    text = files("esn_core.connectome").joinpath("atlases", "phantom-28.simulated-template.tsv").read_text()
     with pytest.raises(DataError, match="must have the columns region_a, region_b, mean"):
         parse_template("phantom-28", text.replace("age_slope", "slope", 1))

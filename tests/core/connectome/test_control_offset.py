@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from esn_core.connectome.control_offset import control_offset
 
 
-@given(controls=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
-def test_the_offset_is_the_shrunk_mean(controls, seed):
+@given(controls=st.integers(1, 40), seed=st.integers(0, 2**32 - 1), shrinkage=st.sampled_from([1.5, 6.0]))
+def test_the_offset_is_the_shrunk_mean(controls, seed, shrinkage):
     scores = np.random.default_rng(seed).normal(size=(controls, 5))
-    slow = [sum(scores[:, edge]) / controls * controls / (controls + 6) for edge in range(5)]
-    assert control_offset(scores) == pytest.approx(slow, rel=1e-12, abs=1e-14)  # another order of additions
+    slow = [sum(scores[:, edge]) / controls * controls / (controls + shrinkage) for edge in range(5)]
+    found = control_offset(scores, shrinkage_controls=shrinkage)
+    assert found == pytest.approx(slow, rel=1e-12, abs=1e-14)  # another order of additions
 
 
 def test_without_controls_there_is_no_offset():

@@ -41,7 +41,7 @@ def easy_world(atlas, **rules):
         parts = [getattr(site, split) for site in drawn.sites]
         return np.concatenate([p.scores for p in parts]), np.concatenate([p.gase for p in parts])
 
-    return pooled("training"), pooled("held_out"), candidates_of("template", atlas, drawn.template)
+    return pooled("training"), pooled("held_out"), candidates_of("template", atlas, drawn.template.present)
 
 
 @pytest.fixture(scope="module")

@@ -67,13 +67,14 @@ def test_a_new_setting_leaves_the_hash_of_every_protocol_that_does_not_use_it(pr
     later = create_model(
         "Later", __base__=Protocol, rounds=(with_a_newer_setting(RoundRules), ...), __validators__={}
     )
-    for number in (1, 2):
-        content = protocol_content | {"format": number}
+    old = protocol_content | {"cohort": protocol_content["cohort"] | {"harmonisation": "own-controls"}}
+    for number, content in ((1, old | {"format": 1}), (2, protocol_content)):
+        assert content["format"] == number
         assert later.model_validate(content).sha256 == Protocol.model_validate(content).sha256
     asked = protocol_content | {"rounds": protocol_content["rounds"] | {"later": 1}}
     assert later.model_validate(asked).sha256 != Protocol.model_validate(protocol_content).sha256
     with pytest.raises(ValueError, match=r"rounds\.later is a setting of format 2"):
-        later.model_validate(asked | {"format": 1})
+        later.model_validate(asked | {"format": 1, "cohort": old["cohort"]})
 
 
 def test_a_new_setting_of_a_recipe_leaves_what_was_prepared_without_it_current(protocol_content):
@@ -84,4 +85,9 @@ def test_a_new_setting_of_a_recipe_leaves_what_was_prepared_without_it_current(p
 
 
 def test_each_format_has_a_hash_of_its_own(protocol_content):
-    assert len({Protocol.model_validate(protocol_content | {"format": n}).sha256 for n in (1, 2)}) == 2
+    combat = {
+        **protocol_content,
+        "cohort": protocol_content["cohort"] | {"harmonisation": "combat"},
+        "privacy": protocol_content["privacy"] | {"noise": "none", "trust": "secure-sum"},
+    }
+    assert len({Protocol.model_validate(combat | {"format": n}).sha256 for n in (1, 2)}) == 2

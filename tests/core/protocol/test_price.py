@@ -148,10 +148,12 @@ def test_the_review_says_whom_the_minimum_protects_in_a_summary_of_the_cohort(pr
     assert "summary of the cohort" not in review(make(protocol_content))
 
 
-def test_the_review_tells_patients_from_simulated_children(protocol_content):
+def test_the_review_tells_patients_from_simulated_children(protocol_content, patients_content):
     assert "All children are simulated." in review(make(protocol_content))
-    real = Protocol.model_validate({**protocol_content, "simulated": False})
-    assert "The children are real patients." in review(real)
+    said = review(Protocol.model_validate(patients_content))
+    assert "The children are real patients." in said
+    assert "66 pairs of regions of desikan-killiany-83, found in the controls of a cohort" in said
+    assert "do NOT approve" not in said
 
 
 @pytest.mark.parametrize("trust", ["local", "secure-sum"])

@@ -88,6 +88,8 @@ OTHER = {
     ("imaging", "motion"): "rigid",
     ("rounds", "quorum"): None,
     ("bundle_sha256",): "1" * 64,
+    ("cohort", "harmonisation"): "public-template",
+    ("simulated",): None,  # this atlas has one value alone; below
 }
 
 
@@ -282,28 +284,84 @@ def test_with_local_trust_every_site_adds_all_of_the_noise(protocol_content):
 
 
 @pytest.mark.parametrize("trust", ["local", "secure-sum"])
-def test_real_children_need_noise(protocol_content, trust):
-    privacy = {**protocol_content["privacy"], "noise": "none", "trust": trust}
-    content = {**protocol_content, "privacy": privacy}
-    assert Protocol.model_validate(content).simulated
+def test_real_children_need_noise(patients_content, trust):
+    privacy = {**patients_content["privacy"], "noise": "none", "trust": trust}
+    content = {**patients_content, "privacy": privacy}
+    assert Protocol.model_validate({**content, "simulated": True}).simulated
     with pytest.raises(ValidationError, match="noise = 'none' is for simulated children; these are real"):
-        Protocol.model_validate({**content, "simulated": False})
+        Protocol.model_validate(content)
 
 
-def test_exact_sums_of_real_children_need_masks(protocol_content):
+def test_exact_sums_of_real_children_need_masks(patients_content):
     content = {
-        **protocol_content,
+        **patients_content,
         "analyses": {"cohort": True, "explanation": True, "exact": ["explanation"]},
     }
     content["privacy"] = {**content["privacy"], "shares": {**content["privacy"]["shares"], "cohort": 0.05}}
     content["privacy"]["shares"]["association"] = 0.65
-    assert Protocol.model_validate(content).simulated
+    assert Protocol.model_validate({**content, "simulated": True}).simulated
     with pytest.raises(
         ValidationError, match=r"exact under trust 'local': explanation; .* neither noise nor"
     ):
-        Protocol.model_validate({**content, "simulated": False})
-    masked = {**content, "privacy": {**content["privacy"], "trust": "secure-sum"}, "simulated": False}
+        Protocol.model_validate(content)
+    masked = {**content, "privacy": {**content["privacy"], "trust": "secure-sum"}}
     assert not Protocol.model_validate(masked).simulated
+
+
+def test_simulated_heads_are_not_offered_to_real_children(protocol_content, patients_content):
+    real = Protocol.model_validate(patients_content)
+    assert not real.simulated
+    assert Protocol.model_validate({**patients_content, "simulated": True}).sha256 != real.sha256
+    for number in (1, 2):
+        with pytest.raises(
+            ValidationError, match="atlas phantom-28 is of simulated heads, and these children"
+        ):
+            Protocol.model_validate({**protocol_content, "format": number, "simulated": False})
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ({"cohort": {"harmonisation": "public-template"}}, "harmonisation 'public-template'"),
+        (
+            {"format": 1, "cohort": {"harmonisation": "own-controls"}, "severity_network": {"origin": None}},
+            "harmonisation 'own-controls'",
+        ),
+        (
+            {"severity_network": {"candidates": "modules", "pairs": [], "origin": None}},
+            "candidates 'modules'",
+        ),
+        ({"severity_network": {"candidates": "template", "pairs": [], "origin": None}}, "'template'"),
+    ],
+)
+def test_no_public_template_is_offered_to_real_children(patients_content, tables, words):
+    changed = {
+        name: {**patients_content[name], **table} if isinstance(table, dict) else table
+        for name, table in tables.items()
+    }
+    with pytest.raises(ValidationError, match="no public template of real children") as refusal:
+        Protocol.model_validate({**patients_content, **changed})
+    assert words in str(refusal.value)
+
+
+def test_own_controls_of_format_1_are_refused_by_that_name_in_format_2(protocol_content):
+    old = {**protocol_content, "cohort": {**protocol_content["cohort"], "harmonisation": "own-controls"}}
+    assert Protocol.model_validate({**old, "format": 1}).cohort.offset_shrinkage == 6
+    with pytest.raises(ValidationError, match="is of format 1, where it means a public template"):
+        Protocol.model_validate(old)
+    with pytest.raises(ValidationError, match="'site-controls' is of format 2"):
+        Protocol.model_validate({**protocol_content, "format": 1})
+
+
+def test_a_list_of_all_edges_is_refused(patients_content):
+    names = load_atlas("desikan-killiany-83").names
+    pairs = list(combinations(names, 2))
+    rules = {**patients_content["severity_network"], "pairs": pairs}
+    with pytest.raises(ValidationError, match="lists all 3403 edges"):
+        Protocol.model_validate({**patients_content, "severity_network": rules})
+    rules["pairs"] = pairs[1:]
+    found = Protocol.model_validate({**patients_content, "severity_network": rules})
+    assert (found.template, len(found.candidates.edges)) == (None, 3402)
 
 
 def test_a_roster_of_two_is_refused(protocol_content):

@@ -59,8 +59,8 @@ def test_what_mixes_children_is_known_beside_the_missing_noise(protocol_content,
     assert found == {Fact.SIMULATED, Fact.NO_NOISE, fact}
 
 
-def test_a_private_study_of_patients_has_no_caution(protocol_content):
-    assert cautions(make(protocol_content, simulated=False)) == ()
+def test_a_private_study_of_patients_has_no_caution(patients_content):
+    assert cautions(make(patients_content)) == ()
 
 
 @pytest.mark.parametrize("fact", {**ALONE, **WITHOUT_NOISE})

@@ -13,7 +13,7 @@ from esn_core.severity_network.association import association_release, associati
 from esn_core.severity_network.candidates import BLOCK_SCALE, Candidates, candidates_of
 from esn_core.severity_network.selection import select
 
-ATLAS, TEMPLATE = load_atlas("phantom-28"), load_template("phantom-28")
+ATLAS, TEMPLATE = load_atlas("phantom-28"), load_template("phantom-28", simulated=True)
 PRESENT = np.flatnonzero(TEMPLATE.present)
 PAIRS = [(ATLAS.names[a], ATLAS.names[b]) for a, b in ATLAS.edges[PRESENT[::3]]]
 
@@ -23,7 +23,7 @@ def scores_of(seed, n=12):
 
 
 def test_the_template_offers_each_edge_that_it_has():
-    found = candidates_of("template", ATLAS, TEMPLATE)
+    found = candidates_of("template", ATLAS, TEMPLATE.present)
     assert np.array_equal(found.edges, PRESENT)
     assert found.released == len(PRESENT)
     scores = scores_of(1)
@@ -33,15 +33,15 @@ def test_the_template_offers_each_edge_that_it_has():
 def test_a_list_offers_its_own_pairs_in_any_order():
     turned = [pair[::-1] for pair in reversed(PAIRS)]
     for pairs in (PAIRS, turned):
-        assert np.array_equal(candidates_of("list", ATLAS, TEMPLATE, pairs=pairs).edges, PRESENT[::3])
+        assert np.array_equal(candidates_of("list", ATLAS, TEMPLATE.present, pairs=pairs).edges, PRESENT[::3])
 
 
 def test_a_listed_pair_that_cannot_be_measured_is_left_out():
     a, b = ATLAS.edges[np.flatnonzero(~TEMPLATE.present)[0]]
     more = [*PAIRS, (ATLAS.names[a], ATLAS.names[b])]
-    assert np.array_equal(candidates_of("list", ATLAS, TEMPLATE, pairs=more).edges, PRESENT[::3])
+    assert np.array_equal(candidates_of("list", ATLAS, TEMPLATE.present, pairs=more).edges, PRESENT[::3])
     with pytest.raises(ConfigError, match="none of the 1 listed pairs of regions is present"):
-        candidates_of("list", ATLAS, TEMPLATE, pairs=more[-1:])
+        candidates_of("list", ATLAS, TEMPLATE.present, pairs=more[-1:])
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_a_listed_pair_that_cannot_be_measured_is_left_out():
 )
 def test_a_list_that_cannot_be_meant_is_refused(pairs, words):
     with pytest.raises(ConfigError, match=words):
-        candidates_of("list", ATLAS, TEMPLATE, pairs=pairs)
+        candidates_of("list", ATLAS, TEMPLATE.present, pairs=pairs)
 
 
 @given(st.integers(0, 10**6))
 def test_a_blocks_number_is_its_edges_sum_over_the_root_of_their_number(seed):
-    found = candidates_of("modules", ATLAS, TEMPLATE)
+    found = candidates_of("modules", ATLAS, TEMPLATE.present)
     scores = scores_of(seed, n=3)
     features = found.features(scores)
     codes = module_pairs(ATLAS)
@@ -74,7 +74,7 @@ def test_a_blocks_number_is_its_edges_sum_over_the_root_of_their_number(seed):
 
 @given(st.integers(0, 10**6), st.sampled_from(["template", "modules"]))
 def test_a_childs_features_do_not_depend_on_the_other_children(seed, source):
-    found = candidates_of(source, ATLAS, TEMPLATE)
+    found = candidates_of(source, ATLAS, TEMPLATE.present)
     scores = scores_of(seed)
     other = np.vstack([scores_of(seed + 1)[:5], scores[5:6], scores_of(seed + 2)[:3]])
     # Equal to rounding: the gate clips and rounds each row by itself, whatever it is given.
@@ -83,7 +83,7 @@ def test_a_childs_features_do_not_depend_on_the_other_children(seed, source):
 
 @pytest.mark.parametrize("source", ["template", "modules"])
 def test_the_rows_respect_the_bound_of_their_release(source):
-    found = candidates_of(source, ATLAS, TEMPLATE)
+    found = candidates_of(source, ATLAS, TEMPLATE.present)
     kind = association_release(found.released)
     gase = np.tile([1.0, 7.0], 50)
     rows = association_rows(found.features(5 * scores_of(3, 100)), gase, mean_severity=0.0)
@@ -94,7 +94,7 @@ def test_the_rows_respect_the_bound_of_their_release(source):
 
 
 def test_the_edges_of_a_block_share_what_was_found_about_it():
-    found = candidates_of("modules", ATLAS, TEMPLATE)
+    found = candidates_of("modules", ATLAS, TEMPLATE.present)
     rng = np.random.default_rng(2)
     gase = rng.integers(1, 8, 200).astype(float)
     scores = rng.normal(size=(200, len(ATLAS.edges)))

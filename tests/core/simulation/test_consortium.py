@@ -1,6 +1,7 @@
 """Simulated consortia of connectomes."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ ATLAS = load_atlas("desikan-killiany-83")
 CALM = ScannerRules(0.0, 0.0, 0.0)
 
 
-def drawn(seed=0, **settings):
-    return draw_consortium(ATLAS, ConsortiumRules(**settings), rng=np.random.default_rng(seed))
+def drawn(seed=0, shrinkage_controls=None, **settings):
+    rules, rng = ConsortiumRules(**settings), np.random.default_rng(seed)
+    return draw_consortium(ATLAS, rules, rng=rng, shrinkage_controls=shrinkage_controls)
 
 
 def pooled(consortium, split="held_out"):
@@ -67,8 +69,9 @@ def test_the_severity_network_goes_with_severity_and_the_other_edges_do_not():
 def test_own_controls_remove_what_the_scanner_adds():
     loud = ScannerRules(1.3, 0.25, 0.0)
     spread = {}
-    for name, controls in (("many", (200, 200)), ("none", (0, 0))):
-        found = drawn(3, scanner=loud, held_out=60, controls=controls)
+    # A template worth infinitely many controls sets no offset off.
+    for name, shrinkage in (("many", None), ("none", math.inf)):
+        found = drawn(3, scanner=loud, held_out=60, controls=(200, 200), shrinkage_controls=shrinkage)
         means = np.array([site.held_out.scores.mean(axis=0) for site in found.sites])
         spread[name] = means[:, found.template.present].std(axis=0).mean()
     assert spread["many"] < 0.4 * spread["none"]

@@ -1,16 +1,19 @@
 """The centre's command line: each mistake is one line and has the status of its class."""
 
 from functools import partial
+from itertools import combinations
 
 import pytest
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from esn_core.connectome.atlas import load_atlas
 from esn_core.identity.enrolment import EnrolmentRequest
 from esn_core.identity.public_keys import identity_text, mask_text
 from esn_core.identity.roster import RosterEntry
 from esn_core.protocol.protocol import load_protocol
+from esn_core.severity_network.candidate_list import CandidateList, Origin
 from esn_server.cli import main as cli
 from esn_server.enrolment.centre_keys import create_authority, load_centre_key
 from esn_server.enrolment.sites import keep_enrolment
@@ -91,11 +94,52 @@ def test_a_protocol_is_drafted_with_all_enrolled_sites(centre, tmp_path, esn_ser
     assert protocol.rounds.quorum == 3
 
 
+def candidate_list(tmp_path, atlas, **changes):
+    names = load_atlas(atlas).names
+    origin = Origin(kind="published", people=0, note="an article")
+    pairs = tuple(combinations(names[:3], 2))
+    found = CandidateList(format=1, atlas=atlas, origin=origin, pairs=pairs)
+    found.model_copy(update=changes).write(tmp_path / "candidates.toml")
+    return tmp_path / "candidates.toml"
+
+
+def test_real_children_are_not_offered_the_phantom_or_a_simulated_template(centre, tmp_path, fails):
+    out = tmp_path / "protocol.toml"
+    words = protocol_words(centre, out)[:-1]
+    fails(12, "the atlas phantom-28 is of simulated heads", *words, "--no-simulated")
+    fails(
+        10,
+        ("no public template of real children", "--candidates FILE"),
+        *(*words, "--no-simulated", "--atlas", "desikan-killiany-83"),
+    )
+    fails(10, "needs a public list", *words, "--simulated", "--atlas", "aal-116")
+    assert not out.exists()
+
+
+def test_candidates_of_another_atlas_or_recipe_are_refused(centre, tmp_path, fails):
+    out = tmp_path / "protocol.toml"
+    words = (*protocol_words(centre, out)[:-1], "--no-simulated", "--atlas", "desikan-killiany-83")
+    other = candidate_list(tmp_path, "aal-116")
+    fails(10, "are edges of aal-116, the study is on desikan-killiany-83", *words, "--candidates", other)
+    other = candidate_list(tmp_path, "desikan-killiany-83", recipe_sha256="0" * 64)
+    fails(10, "found with another imaging recipe, 0000000000000000", *words, "--candidates", other)
+
+
 @pytest.mark.parametrize("atlas", ["desikan-killiany-83", "aal-116"])
 def test_a_protocol_for_real_scans_has_the_clinical_recipe_of_its_atlas(centre, tmp_path, esn_server, atlas):
     out = tmp_path / "protocol.toml"
-    assert esn_server(*protocol_words(centre, out, atlas=atlas))[0] == 0
+    listed = candidate_list(tmp_path, atlas)
+    assert (
+        esn_server(*protocol_words(centre, out, atlas=atlas, candidates=listed)[:-1], "--no-simulated")[0]
+        == 0
+    )
     protocol = load_protocol(out)
+    assert (protocol.simulated, protocol.cohort.harmonisation, protocol.template) == (
+        False,
+        "site-controls",
+        None,
+    )
+    assert (len(protocol.candidates.edges), protocol.severity_network.origin.kind) == (3, "published")
     assert (protocol.imaging.atlas, protocol.imaging.denoise) == (atlas, "patch2self")
     assert protocol.imaging.seeds == 1_000_000
     assert protocol.model.initial_weights == "compact-3"

@@ -22,7 +22,9 @@ def confounded():
             np.outer((gase - 4) / 1.5, effect) + offset * rng.normal(size=40) + rng.normal(size=(400, 40))
         )
         controls = rng.normal(size=(0, 40))
-        sites[name] = reference._Site(scores, controls, gase, rng.random(400) < 0.3, age_years, sex)
+        sites[name] = reference._Site(
+            scores, controls, scores, controls, gase, rng.random(400) < 0.3, age_years, sex
+        )
     return sites, effect
 
 

@@ -19,7 +19,7 @@ SCAN_SHAPE = (38, 44, 34)
 
 
 def head(points):
-    """A brain by its mm: grey around white around two ventricles, long and higher in front; and its labels."""
+    """A brain by its mm: grey around white around two ventricles, long, higher in front; and its labels."""
     x, y, z = points
     inside = (x / 55) ** 2 + (y / 70) ** 2 + ((z - 0.1 * y) / 48) ** 2 < 1
     white = (x / 43) ** 2 + (y / 57) ** 2 + ((z - 0.1 * y) / 36) ** 2 < 1

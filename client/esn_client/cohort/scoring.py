@@ -1,0 +1,82 @@
+"""What a site's children are judged by: its own controls, or a public template; the protocol says which.
+
+A participant is the edge strengths of one visit or of several, and a score is the mean over visits: one
+patient counts once. Controls alone enter what all children are judged by, never another child.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from esn_client.cohort.participants import Participant
+from esn_core.arrays import Floats
+from esn_core.connectome.control_offset import control_offset
+from esn_core.connectome.own_controls import ControlReference
+from esn_core.connectome.template import edge_scores
+from esn_core.errors import DataError
+from esn_core.protocol.protocol import Protocol
+
+Visits: TypeAlias = tuple[Floats, ...]
+"""The (E,) edge strengths of each usable visit of a participant."""
+People: TypeAlias = Sequence[tuple[Participant, Visits]]
+Score: TypeAlias = Callable[[Participant, Visits], Floats]
+"""Gives a participant (E,) edge scores."""
+
+
+def scoring(controls: People, protocol: Protocol, *, site: str) -> Score:
+    """Return how a site's children are scored.
+
+    Parameters
+    ----------
+    controls : sequence of participants with their visits
+        The site's healthy controls who have a connectome.
+    protocol : Protocol
+    site : str
+
+    Raises
+    ------
+    DataError
+        The protocol judges by the site's own controls, and there are fewer than it asks for.
+
+    """
+    if protocol.cohort.harmonisation != "site-controls":
+        return _by_template(controls, protocol)
+    least = protocol.cohort.minimum_controls
+    if len(controls) < least:
+        raise DataError(
+            f"site {site}: {len(controls)} healthy controls have a usable connectome; the protocol scores "
+            f"each child by the mean and spread of {least} or more of the site's own"
+        )
+    strengths = mean_over_visits([visits for _, visits in controls])
+    return by_controls(ControlReference.of_controls(strengths))
+
+
+def mean_over_visits(people: Sequence[Visits]) -> Floats:
+    """Return each participant's (n, E) edge strengths, the mean over visits."""
+    return np.array([np.mean(visits, axis=0) for visits in people])
+
+
+def by_controls(reference: ControlReference) -> Score:
+    """Return how children are scored by a reference."""
+    return lambda _, visits: np.mean([reference.scores(strengths) for strengths in visits], axis=0)
+
+
+def _by_template(controls: People, protocol: Protocol) -> Score:
+    template = protocol.template
+    if template is None:
+        raise DataError("the protocol has no template to score by")
+
+    def raw(participant: Participant, visits: Visits) -> Floats:
+        each = [
+            edge_scores(strengths, template, age_years=participant.age_years, sex=participant.sex)
+            for strengths in visits
+        ]
+        return np.asarray(np.mean(each, axis=0), dtype=np.float64)
+
+    shrinkage = protocol.cohort.offset_shrinkage
+    if shrinkage is None:  # ComBat finds the offset by itself, from the children
+        return raw
+    found = np.array([raw(*control) for control in controls]).reshape(-1, len(template.mean))
+    offset = control_offset(found, shrinkage_controls=shrinkage)
+    return lambda participant, visits: raw(participant, visits) - offset
