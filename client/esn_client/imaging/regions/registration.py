@@ -128,9 +128,10 @@ def register_atlas(
             template,
             target,
             pipeline=["center_of_mass", "translation", "rigid", "affine"],
-            level_iters=[1000, 100, 10],
-            sigmas=[3, 1, 0],
-            factors=[4, 2, 1],
+            # Down to half the resolution: the bend finds the rest.
+            level_iters=[1000, 100],
+            sigmas=[3, 1],
+            factors=[4, 2],
             static_mask=None if lost is None else (~lost).astype(np.int32),
             **space,
         )
