@@ -151,4 +151,5 @@ def recipe_settings(atlas: str, *, scan: str = "usual") -> dict[str, Any]:
     scans = tomllib.loads((folder / "scans.toml").read_text(encoding="utf-8"))
     if scan not in scans:
         raise ConfigError(f"unknown scan {scan!r}; there are recipes for: {', '.join(scans)}")
-    return tomllib.loads((folder / f"{atlas}.recipe.toml").read_text(encoding="utf-8")) | scans[scan]
+    own = tomllib.loads((folder / f"{atlas}.recipe.toml").read_text(encoding="utf-8"))
+    return {**own, **scans[scan]}

@@ -64,7 +64,7 @@ def neighbour_correlation(
     weighted = np.flatnonzero(~gradients.is_b0)
     inside, directions = signal[mask][:, weighted], gradients.directions[weighted]
     away = -np.abs(directions @ directions.T) + 3.0 * np.eye(len(weighted))
-    together = np.corrcoef(inside, rowvar=False)
+    together = np.asarray(np.corrcoef(inside, rowvar=False))
     return float(together[np.arange(len(weighted)), away.argmin(axis=1)].mean())
 
 

@@ -142,7 +142,8 @@ def measure_tissue(
     named = np.where((labels > 0) & (labels < most), labels, 0).ravel()
 
     def count(where: NDArray[np.bool_]) -> NDArray[np.float64]:
-        return np.bincount(named, weights=where.ravel(), minlength=most)[indices]
+        found = np.bincount(named, weights=where.ravel(), minlength=most)[indices]
+        return np.asarray(found, dtype=np.float64)
 
     voxels = count(np.ones(labels.shape, dtype=np.bool_))
     divisor = np.where(voxels > 0, voxels, 1.0)

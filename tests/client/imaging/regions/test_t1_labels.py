@@ -96,7 +96,7 @@ def aparc():
     cortex = [n for n in range(1, 36) if n != 4]
     deep = [10, 11, 12, 13, 17, 18, 26, 49, 50, 51, 52, 53, 54, 58, 16, 2, 41, 4, 43]
     values = [*(1000 + n for n in cortex), *(2000 + n for n in cortex), *deep, 1004, 0]
-    return np.array(values, dtype=np.float64).reshape(-1, 2, 2)
+    return np.array(values, dtype=np.float64).reshape(-1, 1, 1)
 
 
 def test_freesurfers_numbers_become_the_atlas(aparc):
