@@ -180,7 +180,7 @@ def patients_content(protocol_content):
     recipe = (files("esn_core.connectome") / "atlases" / "desikan-killiany-83.recipe.toml").read_text()
     names = load_atlas("desikan-killiany-83").names
     pairs = [[a, b] for a, b in itertools.combinations(names[:12], 2)]
-    origin = {"kind": "cohort", "people": 30, "note": "thirty controls of another hospital"}
+    origin = {"kind": "prepared", "people": 30, "note": "thirty controls of another hospital"}
     return {
         **protocol_content,
         "simulated": False,

@@ -27,6 +27,8 @@ from esn_core.errors import DataError
 
 Children = Literal["training", "held-out"]
 CHILDREN: tuple[Children, ...] = ("training", "held-out")
+People = Literal["training", "held-out", "controls"]
+"""Whom a release is about: children of a split, or healthy controls."""
 
 
 # A site's sum takes 52 bits at most, so that those of 512 sites with their noise fit int64.
@@ -42,7 +44,7 @@ class ReleaseKind:
     ----------
     name : str
         As it stands in the ledger and in the question id.
-    children : {'training', 'held-out'}
+    children : {'training', 'held-out', 'controls'}
         Whose rows are summed.
     dimension : int
         Length of a row, and of the sum.
@@ -53,7 +55,7 @@ class ReleaseKind:
     """
 
     name: str
-    children: Children
+    children: People
     dimension: int
     l2_bound: float
 

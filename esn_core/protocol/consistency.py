@@ -157,7 +157,21 @@ def bare_sums(privacy: PrivacyRules, analyses: Analyses, *, simulated: bool) -> 
     return [f"{said} with neither noise nor masks; take trust 'secure-sum', or declare nothing exact"]
 
 
-def unfit_shares(privacy: PrivacyRules, training: TrainingRules, analyses: Analyses) -> list[str]:
+def unfit_votes(privacy: PrivacyRules, analyses: Analyses, *, voting: bool) -> list[str]:
+    """Refuse votes that the centre would see one by one, or beside anything else."""
+    if not voting:
+        return []
+    said = []
+    if privacy.trust != "secure-sum":
+        said.append("votes need trust 'secure-sum': a site's own vote tells of its few controls")
+    if analyses != Analyses():
+        said.append("a protocol by which the sites vote asks for nothing else; leave [analyses] empty")
+    return said
+
+
+def unfit_shares(
+    privacy: PrivacyRules, training: TrainingRules, analyses: Analyses, *, voting: bool
+) -> list[str]:
     """Compare the shares of the budget with the phases that have noise."""
     if privacy.noise == "none":
         return []
@@ -167,6 +181,7 @@ def unfit_shares(privacy: PrivacyRules, training: TrainingRules, analyses: Analy
             local_steps=training.local_steps,
             combat=False,
             analyses=analyses,
+            votes=voting,
         )
     )
     planned = {phase.phase for phase in plan if not phase.exact}
@@ -174,7 +189,8 @@ def unfit_shares(privacy: PrivacyRules, training: TrainingRules, analyses: Analy
     said = [f"no share of the budget for the phase {name}" for name in sorted(planned - given)]
     said += [f"a share for {name}, which is not asked or is exact" for name in sorted(given - planned)]
     for children in CHILDREN:
-        total = sum(privacy.shares.get(p.phase, 0.0) for p in plan if p.children == children)
+        asked = [p for p in plan if p.children == children]
+        total = sum(privacy.shares.get(p.phase, 0.0) for p in asked) if asked else 1.0
         if not said and abs(total - 1) > 1e-9:
             said.append(f"the shares of {children} children must sum to 1, not {total:g}")
     return said

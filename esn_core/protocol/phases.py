@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from esn_core.privacy.release import Children
+from esn_core.privacy.release import People
 from esn_core.protocol.analyses import Analyses, Declarable
 
 PhaseName = Literal[
     "roll-call",
+    "votes",
     "cohort",
     "combat",
     "centre",
@@ -46,6 +47,8 @@ class Asked:
     training_rounds, local_steps : int
     combat : bool
     analyses : Analyses
+    votes : bool
+        Whether the sites vote on candidates, and nothing else is asked.
 
     """
 
@@ -53,6 +56,7 @@ class Asked:
     local_steps: int
     combat: bool
     analyses: Analyses
+    votes: bool = False
 
     @property
     def tested(self) -> bool:
@@ -73,8 +77,8 @@ class Phase:
     ----------
     leaves : str
         What leaves a site, in words that follow the phase's name.
-    children : {'training', 'held-out'} or None
-        Whose data it touches; None where no sum over children leaves.
+    children : {'training', 'held-out', 'controls'} or None
+        Whose data it touches; None where no sum over people leaves.
     releases : callable
         How many sums leave each site, 0 where the protocol does not ask for the phase.
     arrays : frozenset of str
@@ -91,7 +95,7 @@ class Phase:
     """
 
     leaves: str
-    children: Children | None
+    children: People | None
     releases: Callable[[Asked], int]
     arrays: frozenset[str] = frozenset()
     share: float | None = None
@@ -128,6 +132,14 @@ PHASES: Mapping[PhaseName, Phase] = {
         leaves="readiness, versions and cohort band; no sum over children",
         children=None,
         releases=_once,
+        harmonised=False,
+    ),
+    "votes": Phase(
+        leaves="for each connection of the atlas, one vote: do 95 % of this site's controls have it?",
+        children="controls",
+        releases=lambda asked: int(asked.votes),
+        # One vote of a site hangs on all of its controls at once.
+        exact="always",
         harmonised=False,
     ),
     "cohort": Phase(
@@ -285,7 +297,7 @@ class PlannedPhase:
     Attributes
     ----------
     phase : str
-    children : {'training', 'held-out'}
+    children : {'training', 'held-out', 'controls'}
         Whose data it touches.
     releases : int
         How many sums leave each site.
@@ -295,7 +307,7 @@ class PlannedPhase:
     """
 
     phase: PhaseName
-    children: Children
+    children: People
     releases: int
     exact: bool = False
 
@@ -310,5 +322,5 @@ def planned_phases(asked: Asked) -> tuple[PlannedPhase, ...]:
             exact=phase.exact == "always" or phase.exact in asked.analyses.exact,
         )
         for name, phase in PHASES.items()
-        if phase.children is not None and phase.releases(asked) > 0
+        if phase.children is not None and phase.releases(asked) > 0 and (name == "votes") == asked.votes
     )

@@ -14,7 +14,7 @@ from esn_core.privacy.accounting import (
     replace_one_epsilon_of,
     true_positives,
 )
-from esn_core.privacy.release import Children
+from esn_core.privacy.release import Children, People
 from esn_core.protocol.phases import PhaseName, PlannedPhase
 from esn_core.protocol.protocol import Protocol
 
@@ -26,7 +26,7 @@ class PhasePrice:
     Attributes
     ----------
     phase : str
-    children : {'training', 'held-out'}
+    children : {'training', 'held-out', 'controls'}
         Whose data the phase touches.
     releases : int
         How many sums leave each site.
@@ -36,7 +36,7 @@ class PhasePrice:
     """
 
     phase: PhaseName
-    children: Children
+    children: People
     releases: int
     noise_multiplier: float
 
@@ -82,8 +82,17 @@ class Price:
 
     @property
     def exact(self) -> tuple[PhasePrice, ...]:
-        """The phases without noise; where there is one, its children have no epsilon."""
-        return tuple(phase for phase in self.phases if phase.noise_multiplier == NO_NOISE)
+        """The phases about children without noise; where there is one, its children have no epsilon."""
+        return tuple(
+            phase
+            for phase in self.phases
+            if phase.noise_multiplier == NO_NOISE and phase.children != "controls"
+        )
+
+    @property
+    def about_controls(self) -> tuple[PhasePrice, ...]:
+        """The phases about healthy controls, which are exact: no epsilon is about a control."""
+        return tuple(phase for phase in self.phases if phase.children == "controls")
 
     @property
     def noised(self) -> "Price":

@@ -122,7 +122,9 @@ class Protocol(Table):
             if "simulated" in info.data:
                 simulated = info.data["simulated"]
                 _complain(consistency.bare_sums(privacy, analyses, simulated=simulated))
-            _complain(consistency.unfit_shares(privacy, training, analyses))
+            voting = "severity_network" in info.data and info.data["severity_network"].candidates == "votes"
+            _complain(consistency.unfit_votes(privacy, analyses, voting=voting))
+            _complain(consistency.unfit_shares(privacy, training, analyses, voting=voting))
         return privacy
 
     @field_validator("rounds")
@@ -166,8 +168,14 @@ class Protocol(Table):
                 local_steps=self.training.local_steps,
                 combat=self.cohort.harmonisation == "combat",
                 analyses=self.analyses,
+                votes=self.voting,
             )
         )
+
+    @property
+    def voting(self) -> bool:
+        """Whether the sites vote on candidates, and nothing else is asked."""
+        return self.severity_network.candidates == "votes"
 
     def minimum(self, children: Children) -> int:
         """Return how many children of a split a site needs to take part."""
@@ -177,7 +185,8 @@ class Protocol(Table):
     @cached_property
     def template(self) -> Template | None:
         """The public template of the atlas; None where nothing of the protocol asks for one."""
-        if self.cohort.harmonisation == "site-controls" and self.severity_network.candidates == "list":
+        asks = ("template", "modules")
+        if self.cohort.harmonisation == "site-controls" and self.severity_network.candidates not in asks:
             return None
         return load_template(self.imaging.atlas, simulated=self.simulated)
 

@@ -57,9 +57,10 @@ class CohortRules(Table):
 class SelectionRules(Table):
     """How the severity network is found."""
 
-    candidates: Source
+    candidates: Annotated[Source, NewIn(2, values=("votes",))]
     """Public list of edges that may belong to the network: those present in the atlas's template, each by
-    itself; those that the protocol lists; or the template's edges by pairs of modules, one number a pair."""
+    itself; those that the protocol lists; or the template's edges by pairs of modules, one number a pair.
+    `votes`: the sites vote on them, and the protocol asks for nothing else."""
     pairs: tuple[tuple[str, str], ...] = ()
     """The list, by region names, for candidates 'list' alone. It is public only for children who were not in
     the study that found it: a site with such a child must not approve the protocol."""

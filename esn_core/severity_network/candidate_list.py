@@ -25,7 +25,7 @@ PRESENT_SHARE = 0.95
 class Origin(Table):
     """Where a list of candidates comes from, and how many people stand behind it."""
 
-    kind: Literal["published", "cohort", "votes"]
+    kind: Literal["published", "prepared", "votes"]
     """In an article; in the controls of a cohort that was prepared with the recipe; in most of the sites'
     controls, by their votes."""
     people: int = Field(ge=0, le=10**6)

@@ -16,7 +16,7 @@ from esn_core.connectome.atlas import Atlas, module_pairs
 from esn_core.errors import ConfigError, DataError
 from esn_core.severity_network.selection import SeverityNetwork, select
 
-Source = Literal["template", "list", "modules"]
+Source = Literal["template", "list", "modules", "votes"]
 
 SCORE_CLIP = 4.0
 """Largest edge score that enters a release."""
@@ -150,6 +150,8 @@ def candidates_of(
             wanted &= present
         if not wanted.any():
             raise ConfigError(f"none of the {len(pairs)} listed pairs of regions is present in the template")
+    elif source == "votes":
+        raise ConfigError("the candidates are voted on; the study itself has a protocol with the list")
     elif present is None:
         raise ConfigError(f"candidates '{source}' are of a public template, and there is none")
     else:

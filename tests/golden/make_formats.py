@@ -139,7 +139,7 @@ def write_todays(made: Path, protocol: Protocol) -> None:
         format=1,
         atlas="phantom-28",
         recipe_sha256=protocol.imaging.sha256,
-        origin=Origin(kind="cohort", people=12, note="twelve controls"),
+        origin=Origin(kind="prepared", people=12, note="twelve controls"),
         pairs=(("L_precentral", "L_postcentral"),),
     ).write(made / "candidates-1.toml")
     (made / "protocol-2.toml").write_text(tomli_w.dumps(said), encoding="utf-8")

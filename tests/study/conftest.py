@@ -31,7 +31,7 @@ from esn_server.study.rounds import Rounds
 from esn_server.study.study import run_study
 
 SITES = ("north", "south", "west")
-CHILDREN, HELD_OUT = 16, 8
+CHILDREN, HELD_OUT, CONTROLS = 16, 8, 8
 
 
 class InProcessLink:
@@ -129,6 +129,9 @@ def build_consortium(protocol_content, more_sites, centre_key):
         disks=None,
         training=None,
         harmonisation="site-controls",
+        votes=False,
+        control_sums=True,
+        controls=CONTROLS,
         **privacy,
     ):
         def disk(whose):
@@ -141,12 +144,17 @@ def build_consortium(protocol_content, more_sites, centre_key):
         content["phenotypes"] = phenotypes or {}
         if exact:
             content["privacy"]["noise"] = "none"
+        if votes:
+            content["severity_network"] = {"candidates": "votes"}
+            content["privacy"] |= {"shares": {}}
         content["roster"] = [entry for entry in roster if entry["site"] in sites]
         content["rounds"] = {**content["rounds"], "quorum": quorum or len(sites)}
         signed = signed_with(centre_key, Protocol.model_validate(content))
         protocol = signed.protocol
         rng = np.random.default_rng(seed)
-        cohorts = {s: draw_cohort(rng) for s in sites}
+        cohorts = {s: draw_cohort(rng, controls=controls) for s in sites}
+        if votes:
+            cohorts = {s: of_controls(cohort) for s, cohort in cohorts.items()}
         limits = Limits(
             epsilon_cap=epsilon_cap,
             delta=1e-3,
@@ -155,6 +163,7 @@ def build_consortium(protocol_content, more_sites, centre_key):
             trust="local" if price_of(protocol).exact and not protocol.masked else "secure-sum",
             colluding_sites=1,
             exact_sums=exact and consent,
+            control_sums=control_sums,
         )
         ledgers, hospitals = {}, {}
         for node, site in enumerate(sites, start=1):
@@ -210,7 +219,20 @@ def make_consortium(tmp_path, build_consortium):
         file.close()
 
 
-def draw_cohort(rng):
+def of_controls(cohort):
+    """Leave the children out, as a site does when it votes."""
+    nobody = Split((), np.empty((0, cohort.training.scores.shape[1])), np.empty(0))
+    chosen = np.array([standing == "control" for standing in cohort.people.standing])
+    people = People(
+        participants=tuple(p for p, of in zip(cohort.people.participants, chosen, strict=True) if of),
+        standing=("control",) * int(chosen.sum()),
+        age_years=cohort.people.age_years[chosen],
+        sex=cohort.people.sex[chosen],
+    )
+    return replace(cohort, training=nobody, held_out=nobody, people=people)
+
+
+def draw_cohort(rng, *, controls=CONTROLS):
     """Draw a site whose severity lowers the first twenty candidate edges, and two scores with it."""
     template = load_template("phantom-28", simulated=True)
     candidates = np.flatnonzero(template.present)
@@ -229,14 +251,17 @@ def draw_cohort(rng):
     training, held_out = (
         replace(s, age_years=s.phenotypes["age"], sex=s.phenotypes["sex"]) for s in (training, held_out)
     )
-    controls = tuple(f"sub-c{i:02d}" for i in range(8))
+    labels = tuple(f"sub-c{i:02d}" for i in range(controls))
     people = People(
-        participants=(*training.participants, *controls, "sub-x1"),
-        standing=(*["child"] * CHILDREN, *["control"] * 8, "no-connectome"),
-        age_years=np.concatenate([training.phenotypes["age"], rng.uniform(5, 17, 9)]),
-        sex=np.concatenate([training.phenotypes["sex"], rng.integers(0, 2, 9).astype(float)]),
+        participants=(*training.participants, *labels, "sub-x1"),
+        standing=(*["child"] * CHILDREN, *["control"] * controls, "no-connectome"),
+        age_years=np.concatenate([training.phenotypes["age"], rng.uniform(5, 17, controls + 1)]),
+        sex=np.concatenate([training.phenotypes["sex"], rng.integers(0, 2, controls + 1).astype(float)]),
     )
-    return Cohort(training, held_out, controls=8, people=people)
+    # Of a generator of its own: what is drawn after this is the same with other controls.
+    (own,) = rng.spawn(1)
+    strengths = np.maximum(template.mean + template.sd * own.normal(size=(controls, len(template.mean))), 0.0)
+    return Cohort(training, held_out, controls=controls, people=people, control_strengths=strengths)
 
 
 def draw_phenotypes(gase, rng):

@@ -115,14 +115,9 @@ def ask_for(make_consortium, more_sites):
     """A function that asks a hospital of exact sums for a phase, with given arrays and round."""
 
     def prepare(phase):
-        consortium = make_consortium(
-            exact=True,
-            trust="secure-sum",
-            sites=SITES,
-            analyses=ANALYSES,
-            phenotypes=PHENOTYPES,
-            **OTHERWISE.get(phase, {}),
-        )
+        everything = {"exact": True, "analyses": ANALYSES, "phenotypes": PHENOTYPES}
+        asked = {"votes": True} if phase == "votes" else {**everything, **OTHERWISE.get(phase, {})}
+        consortium = make_consortium(trust="secure-sum", sites=SITES, **asked)
         study = Study("north", consortium.protocol, consortium.cohorts["north"], "cpu")
 
         def ask_one(arrays, *, round_=0):

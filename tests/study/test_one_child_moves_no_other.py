@@ -27,6 +27,7 @@ from esn_client.privacy_audit.audit import _arrays
 from esn_core.analyses.neurocognition import Kinds, models_of
 from esn_core.errors import ProtocolError
 from esn_core.messages.question import Question, QuestionId
+from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.analyses import Analyses
 from esn_core.protocol.phases import PHASES, Asked
 from esn_core.protocol.price import price_of
@@ -70,7 +71,7 @@ EXCEPTIONS = {
     "network-bootstrap": CENTRED,
     "local-update": "each child's row holds where the training of the whole site led",
 }
-ROW_PHASES = [name for name, phase in PHASES.items() if phase.children is not None]
+ROW_PHASES = [name for name, phase in PHASES.items() if phase.children in CHILDREN]
 ALONE = [name for name in ROW_PHASES if name not in EXCEPTIONS]
 
 MODELS = ("linear", "newton", "comparison", "ranking")

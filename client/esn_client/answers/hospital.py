@@ -37,6 +37,7 @@ from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.association import CENTRE, association_release, association_rows, centre_rows
 from esn_core.severity_network.selection import masked_input
+from esn_core.severity_network.votes import votes_release, votes_rows
 from esn_core.statistics.agreement import EVALUATION, evaluation_rows
 from esn_core.statistics.matching import COHORT, cohort_rows
 from esn_core.statistics.recalibration import CALIBRATION, calibration_rows
@@ -142,6 +143,13 @@ def roll_call(study: Study, ledger: LedgerMark, ledger_seen: LedgerMark) -> Site
     )
 
 
+def votes(_question: Question, study: Study) -> Rows:
+    """Vote for the edges that nearly all of this site's controls have."""
+    strengths = study.cohort.control_strengths
+    labels = study.cohort.people.others.get("control", ())
+    return Rows(votes_release(strengths.shape[1]), votes_rows(strengths), labels)
+
+
 def cohort(_question: Question, study: Study) -> Rows:
     """Sum age and sex of training children and controls, and count who was left out."""
     people = study.cohort.people
@@ -237,6 +245,7 @@ def rows_of(question: Question, study: Study) -> Rows:
 
 
 ROWS: Mapping[PhaseName, Callable[[Question, Study], Rows]] = {
+    "votes": votes,
     "cohort": cohort,
     "combat": combat.sums,
     "centre": centre,

@@ -17,6 +17,7 @@ from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.policy import violations
 from esn_client.site.settings import SiteSettings
 from esn_client.site.state import own_entry
+from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ProtocolError
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import load_signed, require_current, today_utc
@@ -66,7 +67,7 @@ class Approvals:
         signed = load_signed(path, self._key)
         protocol = signed.protocol
         require_current(protocol, self._today())
-        _ = protocol.candidates  # refuses an atlas that this version does not have
+        load_atlas(protocol.imaging.atlas)  # refuses one that this version does not have
         _check_roster(self._settings, protocol)
         forbidden = violations(self._settings.limits, protocol)
         if forbidden:

@@ -30,7 +30,7 @@ _SAID_IN_PLACE = {
 }
 
 _ORIGINS = {
-    "cohort": "found in the controls of a cohort that was prepared with this recipe",
+    "prepared": "found in the controls of a cohort that was prepared with this recipe",
     "votes": "found by the votes of sites, each about its own controls",
 }
 
@@ -53,6 +53,8 @@ def review(protocol: Protocol) -> str:
         It was altered since it was signed.
 
     """
+    if protocol.voting:
+        return _votes(protocol)
     price = price_of(protocol)
     known = {caution.fact: caution.words for caution in cautions(protocol)}
     minimum = protocol.cohort.minimum_children
@@ -91,6 +93,41 @@ def review(protocol: Protocol) -> str:
         "",
         *_others(known),
         "This approval is for one run of this protocol. The site's own cap on epsilon holds in any case.",
+    ]
+    return "\n".join(lines)
+
+
+def _votes(protocol: Protocol) -> str:
+    """Return the review of a protocol by which the sites vote on candidates, and nothing else is asked."""
+    quorum, least = protocol.rounds.quorum, protocol.cohort.minimum_controls
+    lines = [
+        f"Votes on the candidates of {protocol.study}, protocol {protocol.sha256}",
+        *_signature(protocol),
+        "All people are simulated." if protocol.simulated else "The people are real.",
+        "Sites, with the fingerprints of their keys:",
+        *(f"  {entry.site}: {entry.fingerprint}" for entry in protocol.roster),
+        "",
+        "What leaves this site",
+        "  First, at roll call: software versions, hashes of recipe and atlas, and the number of entries in",
+        "  the privacy ledger. No child with epilepsy is read.",
+        f"  votes, once, from {least} or more healthy controls:",
+        f"    {PHASES['votes'].leaves}",
+        "    exactly as it is, without noise",
+        "",
+        "Who sees it (trust 'secure-sum')",
+        "  The centre sees for each connection how many sites voted for it, and not which. The votes leave",
+        "  under random masks that cancel in the sum of the sites and in nothing smaller; they are made from",
+        "  keys in this protocol. Ask the other hospitals for their fingerprints, by telephone.",
+        f"  A sum is formed of {quorum} or more of the {len(protocol.roster)} sites.",
+        "  What most sites voted for becomes public: it is the list of candidates in the study's protocol.",
+        "",
+        "What it costs one control",
+        "  There is NO epsilon. Of fewer than twenty controls, one who lacks a connection turns the site's",
+        "  vote on it. Whoever knows the votes of all other sites, and all other controls of this one, can",
+        "  tell whether a control has the connection. The site must consent to this in its own settings",
+        "  (limits.control_sums); the ledger keeps who was counted.",
+        "",
+        "This approval is for one run of this protocol, and for no study. The study has one of its own.",
     ]
     return "\n".join(lines)
 

@@ -26,6 +26,9 @@ def init(
         int, typer.Option(min=0, help="Other sites that may side with the centre without harm.")
     ] = 1,
     exact_sums: Annotated[bool, typer.Option(help="Consent to releases without noise.")] = False,
+    control_sums: Annotated[
+        bool, typer.Option(help="Consent to exact sums about healthy controls, under masks.")
+    ] = False,
 ) -> None:
     """Write the site's settings, its keys and enrolment request, and an empty ledger."""
     from esn_client.site.state import initialise
@@ -40,6 +43,7 @@ def init(
         delta=delta,
         colluding_sites=colluding_sites,
         exact_sums=exact_sums,
+        control_sums=control_sums,
     )
     typer.echo(str(settings.enrolment_path))
     _say_request(settings)

@@ -9,7 +9,7 @@ import numpy as np
 
 from esn_client.cohort.members import Members, People
 from esn_client.cohort.participants import Participant, read_phenotypes
-from esn_client.cohort.scoring import Score, Visits, scoring
+from esn_client.cohort.scoring import Score, Visits, mean_over_visits, scoring
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
@@ -56,6 +56,8 @@ class Cohort:
     controls : int
         How many of the site's controls have a connectome.
     people : People
+    control_strengths : (n, E) float64
+        Edge strengths of the controls who have a connectome, in the order of `people`.
 
     """
 
@@ -63,6 +65,7 @@ class Cohort:
     held_out: Split
     controls: int
     people: People = _NOBODY
+    control_strengths: Floats = field(default_factory=lambda: np.empty((0, 0)))
 
     def split(self, children: Children) -> Split:
         """Return one of the two splits."""
@@ -86,6 +89,8 @@ def load_cohort(
         quality is older than a connectome.
 
     """
+    if protocol.voting:
+        return _of_controls(participants, site=site, derivatives=derivatives, protocol=protocol)
     phenotypes = read_phenotypes(participants, protocol.phenotypes)
     members = Members.read(participants, site=site, derivatives=derivatives, protocol=protocol)
     for reason, count in members.left_out.items():
@@ -100,6 +105,24 @@ def load_cohort(
         held_out=_split(members.of("dre", held_out=True), score, edges, phenotypes),
         controls=len(controls),
         people=members.people,
+        control_strengths=mean_over_visits([visits for _, visits in controls]),
+    )
+
+
+def _of_controls(
+    participants: tuple[Participant, ...], *, site: str, derivatives: Path, protocol: Protocol
+) -> Cohort:
+    """Read the controls alone, for a protocol that asks about nobody else: no child is looked at."""
+    controls = tuple(person for person in participants if person.group == "control")
+    members = Members.read(controls, site=site, derivatives=derivatives, protocol=protocol)
+    found = members.of("control")
+    nobody = Split((), np.empty((0, len(load_atlas(protocol.imaging.atlas).edges))), np.empty(0))
+    return Cohort(
+        training=nobody,
+        held_out=nobody,
+        controls=len(found),
+        people=members.people,
+        control_strengths=mean_over_visits([visits for _, visits in found]),
     )
 
 

@@ -60,6 +60,6 @@ def candidates_of_controls(
         format=1,
         atlas=recipe.atlas,
         recipe_sha256=recipe.sha256,
-        origin=Origin(kind="cohort", people=len(usable), note=note),
+        origin=Origin(kind="prepared", people=len(usable), note=note),
         pairs=tuple(pairs_of(atlas, chosen)),
     )

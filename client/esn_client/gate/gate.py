@@ -54,7 +54,7 @@ from esn_core.privacy.accounting import NO_NOISE
 from esn_core.privacy.fixed_point import add_noise, noise_units, sum_rows
 from esn_core.privacy.release import Children, ReleaseKind, clip_rows
 from esn_core.privacy.secure_sum import Attempt, mask, self_seed
-from esn_core.protocol.price import price_of
+from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.statistics.matching import COHORT, REASONS, Standing
 
@@ -205,7 +205,7 @@ class Gate:
         if (kind.name, kind.children) != (price.phase, price.children):
             raise GateError(f"release {kind.name} is no answer to a question of the phase {price.phase}")
         self._check_trust(protocol)
-        self._check_consent(price.noise_multiplier)
+        self._check_consent(Price((price,), protocol.privacy.delta))
         if protocol.masked:
             self._attempt(question, protocol)
         noise_sd = noise_units(kind, price.noise_multiplier, share=protocol.noise_share)
@@ -309,10 +309,13 @@ class Gate:
         protocol = approved.protocol
         price = price_of(protocol)
         self._check_trust(protocol)
-        for phase in price.phases:
-            self._check_consent(phase.noise_multiplier)
+        self._check_consent(price)
         for split, participants in children.items():
-            self._check_minimum(set(participants), split, protocol, what=f"the {split} children's releases")
+            if any(phase.children == split for phase in price.phases):
+                what = f"the {split} children's releases"
+                self._check_minimum(set(participants), split, protocol, what=what)
+        for phase in price.about_controls:
+            self._check_own_controls(others.get("control", ()), protocol, what=f"release {phase.phase}")
         if protocol.analyses.cohort:
             self._check_controls(others.get("control", ()), protocol)
         check_budget(
@@ -390,8 +393,8 @@ class Gate:
         if forbidden:
             raise GateError("; ".join(forbidden))
 
-    def _check_consent(self, noise_multiplier: float) -> None:
-        forbidden = consent_violations(self._limits, noise_multiplier)
+    def _check_consent(self, price: Price) -> None:
+        forbidden = consent_violations(self._limits, price)
         if forbidden:
             raise GateError("; ".join(forbidden))
 
@@ -402,6 +405,12 @@ class Gate:
         if len(patients) < needed:
             raise GateError(f"{what} would sum fewer than the minimum of {needed} children")
 
+    def _check_own_controls(self, controls: Collection[str], protocol: Protocol, *, what: str) -> None:
+        """Refuse a sum over so few controls that it would be about each of them."""
+        needed = max(self._limits.minimum_children, protocol.cohort.minimum_controls)
+        if len(set(controls)) < needed:
+            raise GateError(f"{what} would sum fewer than the minimum of {needed} controls")
+
     def _check_controls(self, controls: Collection[str], protocol: Protocol) -> None:
         """Refuse a few controls; of none at all there is nobody to tell of."""
         needed = self._fewest(protocol)
@@ -411,6 +420,9 @@ class Gate:
     def _check_groups(self, rows: Rows, protocol: Protocol) -> None:
         """Hold each group of a release to the minimum by itself; `_without_small_groups` sees to the rest."""
         children, what = rows.participants, f"release {rows.kind.name}"
+        if rows.kind.children == "controls":
+            self._check_own_controls(children, protocol, what=what)
+            return
         if rows.standing:
             children = _standing_as("child", rows)
             self._check_controls(_standing_as("control", rows), protocol)
@@ -505,6 +517,8 @@ def check_budget(
     planned = [(participants, price.mechanisms(split)) for split, participants in children.items()]
     if protocol.analyses.cohort:
         planned.append((others, price.of(COHORT.name).mechanisms))
+    for phase in price.about_controls:
+        planned.append((others, phase.mechanisms))
     for participants, mechanisms in planned:
         ledger.check_plan(
             protocol_sha256=protocol.sha256,

@@ -23,4 +23,6 @@ class Limits(Table):
     colluding_sites: int = Field(ge=0)
     """So many other sites, at least, may side with the centre without harm to this site's children."""
     exact_sums: StrictBool
-    """Consent to releases without noise. They have no epsilon."""
+    """Consent to releases about children without noise. They have no epsilon."""
+    control_sums: StrictBool = False
+    """Consent to exact sums over this site's healthy controls, under masks: votes on candidates."""

@@ -1,9 +1,9 @@
 """A site's policy against a protocol: what the site allows, whatever is asked."""
 
 from esn_client.gate.limits import Limits
-from esn_core.privacy.accounting import NO_NOISE, epsilon_of
+from esn_core.privacy.accounting import epsilon_of
 from esn_core.privacy.release import Children
-from esn_core.protocol.price import price_of
+from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol
 
 _SPLITS: tuple[Children, ...] = ("training", "held-out")
@@ -16,7 +16,7 @@ def violations(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
     return (
         *trust_violations(limits, protocol),
         *_minimum(limits, protocol),
-        *(consent_violations(limits, NO_NOISE) if price_of(protocol).exact else ()),
+        *consent_violations(limits, price_of(protocol)),
         *_cap(limits, protocol),
     )
 
@@ -47,11 +47,17 @@ def _clear_sums(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
     return (f"{asked}; this site demands masks (limits.trust)",)
 
 
-def consent_violations(limits: Limits, noise_multiplier: float) -> tuple[str, ...]:
-    """Say that a release is exact, and that the site has not consented to that."""
-    if noise_multiplier != NO_NOISE or limits.exact_sums:
-        return ()
-    return ("the protocol asks for exact sums; this site has not consented (limits.exact_sums)",)
+def consent_violations(limits: Limits, price: Price) -> tuple[str, ...]:
+    """Say which exact releases a protocol asks for that the site has not consented to."""
+    said = []
+    if price.exact and not limits.exact_sums:
+        said.append("the protocol asks for exact sums; this site has not consented (limits.exact_sums)")
+    if price.about_controls and not limits.control_sums:
+        said.append(
+            "the protocol asks for exact sums about healthy controls; this site has not consented "
+            "(limits.control_sums)"
+        )
+    return tuple(said)
 
 
 def _minimum(limits: Limits, protocol: Protocol) -> tuple[str, ...]:

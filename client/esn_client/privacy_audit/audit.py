@@ -108,6 +108,7 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
         kinds = tuple(
             audit_kind(rehearsal, study, price, repeats=repeats, rng=rng, progress=progress)
             for price in price_of(rehearsal.protocol).phases
+            if price.children != "controls"
         )
     return Audit(
         site=settings.site,
@@ -159,6 +160,8 @@ def audit_kind(
     question = rehearsal.question(price.phase, _arrays(price.phase, study))
     given = rows_of(question, study)
     kind, labels = given.kind, given.participants
+    if price.children == "controls":
+        raise GateError(f"release {price.phase} is about controls, who have no price to audit")
     fewest = rehearsal.minimum(price.children)
     child: Standing = "child"
     standing = given.standing or (child,) * len(labels)

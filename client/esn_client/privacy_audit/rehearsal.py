@@ -172,8 +172,10 @@ class Rehearsal:
         return leave_grid(unmask(totals, attempt, seeds=seeds) - known, rows.kind)
 
     def _zeros(self, rows: Rows) -> Rows:
-        """Return rows of a played site: as many children as are needed, who add nothing."""
-        labels = tuple(f"sub-played{i}" for i in range(self.minimum(rows.kind.children)))
+        """Return rows of a played site: as many people as are needed, who add nothing."""
+        whose = rows.kind.children
+        fewest = self.minimum_controls if whose == "controls" else self.minimum(whose)
+        labels = tuple(f"sub-played{i}" for i in range(fewest))
         child: Standing = "child"
         standing = (child,) * (len(labels) if rows.standing else 0)
         return Rows(rows.kind, np.zeros((len(labels), rows.kind.dimension)), labels, standing)

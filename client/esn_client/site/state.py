@@ -60,6 +60,7 @@ def initialise(
     delta: float,
     colluding_sites: int,
     exact_sums: bool,
+    control_sums: bool = False,
 ) -> SiteSettings:
     """Write a site's settings, ``site.toml`` in `directory`, and make its state.
 
@@ -73,7 +74,7 @@ def initialise(
     trust : {'secure-sum', 'local'}
     epsilon_cap, delta : float
     colluding_sites : int
-    exact_sums : bool
+    exact_sums, control_sums : bool
 
     Returns
     -------
@@ -102,6 +103,7 @@ def initialise(
         delta=delta,
         colluding_sites=colluding_sites,
         exact_sums=str(exact_sums).lower(),
+        control_sums=str(control_sums).lower(),
     )
     directory.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

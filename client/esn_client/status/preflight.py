@@ -20,6 +20,7 @@ from esn_client.site.state import open_ledger, own_entry, read_salt
 from esn_client.status.snapshot import Snapshot
 from esn_core.errors import ConfigError, DataError, EsnError, LinkError, ProtocolError
 from esn_core.privacy.release import CHILDREN
+from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import today_utc
 
 _A = TypeVar("_A")
@@ -113,6 +114,9 @@ def prepared(snapshot: Snapshot) -> str:
     said, few = [], []
     for protocol in snapshot.current:
         cohort = snapshot.cohort(protocol)
+        if protocol.voting:
+            said.append(_controls_for_votes(snapshot, protocol, cohort.controls))
+            continue
         training, held_out = len(cohort.training.participants), len(cohort.held_out.participants)
         least = {
             split: max(snapshot.settings.limits.minimum_children, protocol.minimum(split))
@@ -136,6 +140,17 @@ def prepared(snapshot: Snapshot) -> str:
     if few:
         raise Doubt("; ".join(few))
     return "; ".join(said)
+
+
+def _controls_for_votes(snapshot: Snapshot, protocol: Protocol, controls: int) -> str:
+    """Say how many controls vote; `DataError` where there are too few."""
+    least = max(snapshot.settings.limits.minimum_children, protocol.cohort.minimum_controls)
+    if controls < least:
+        raise DataError(
+            f"{protocol.study}: {controls} controls have connectomes, {least} are needed to vote on "
+            "candidates: run 'esn-client prepare', or prepare more controls"
+        )
+    return f"{protocol.study}: {controls} controls, who vote on candidates"
 
 
 def disk(snapshot: Snapshot) -> str:

@@ -36,6 +36,9 @@ def new(
         Path | None,
         typer.Option(help="File of the edges that may belong to the network; simulated children need none."),
     ] = None,
+    votes: Annotated[
+        bool, typer.Option("--votes", help="Draft the step before: the sites vote on candidates.")
+    ] = False,
     valid_days: Annotated[int, typer.Option(min=1, help="Days until the protocol expires.")] = 365,
     held_out_fraction: Annotated[
         float,
@@ -87,6 +90,7 @@ def new(
         atlas=atlas,
         scan=scan,
         candidates=None if candidates is None else read_candidates(candidates),
+        votes=votes,
         analyses=analyses_of(
             cohort=cohort_summary,
             cross_site=cross_site,

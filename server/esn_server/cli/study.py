@@ -18,7 +18,9 @@ def run_study(
         bool, typer.Option("--resume", help="Go on after the last finished step of the run that is there.")
     ] = False,
 ) -> None:
-    """Run a study and write result.json and report.html; one that was started before is waited for."""
+    """Run a study and write its report, or let sites vote on candidates; earlier studies are waited for."""
+    from esn_core.severity_network.candidate_list import CandidateList
+    from esn_server.run.run import CANDIDATES
     from esn_server.run.run import run as run_protocol
 
     _warn_of_expiry(directory)
@@ -30,6 +32,10 @@ def run_study(
             progress=lambda phase, done, rounds: tell(phase, done + 1, rounds),
             resume=resume,
         )
+    if isinstance(result, CandidateList):
+        typer.echo(str(out / CANDIDATES))
+        typer.echo(f"{len(result.pairs)} edges have the votes of most sites", err=True)
+        return
     typer.echo(str(out / "result.json"))
     found = result.evaluation
     typer.echo(

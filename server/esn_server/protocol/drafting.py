@@ -123,6 +123,7 @@ def draft(
     atlas: str = "phantom-28",
     scan: str = "usual",
     candidates: CandidateList | None = None,
+    votes: bool = False,
     held_out_fraction: float = HELD_OUT_FRACTION,
     analyses: Analyses,
     valid_days: int = VALID_DAYS,
@@ -155,6 +156,8 @@ def draft(
     candidates : CandidateList, optional
         The edges that may belong to the network. Without one, those of the template of simulated controls,
         which simulated children have alone.
+    votes : bool
+        Draft the step before the study, in which the sites vote on candidates.
     held_out_fraction : float
         Of the children, by hash; they judge the prediction and train nothing.
     analyses : Analyses
@@ -170,7 +173,12 @@ def draft(
     """
     analyses = _enough_children(analyses, sites=max(len(roster), 3) - colluding_sites)
     imaging = recipe_settings(atlas, scan=scan)  # refuses an unknown name with the known ones
-    _require_candidates(candidates, ImagingRecipe.model_validate(imaging), simulated=simulated)
+    if votes and (candidates is not None or analyses != Analyses()):
+        raise ConfigError(
+            "a protocol by which the sites vote has no candidates yet, and asks for nothing else"
+        )
+    if not votes:
+        _require_candidates(candidates, ImagingRecipe.model_validate(imaging), simulated=simulated)
     template = (files("esn_server.protocol") / "protocol.toml.j2").read_text(encoding="utf-8")
     # TOML, not HTML: values pass through 'tojson', whose strings and numbers TOML shares.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
@@ -184,6 +192,7 @@ def draft(
         roster=[entry.model_dump() for entry in roster],
         imaging=imaging,
         candidates=candidates,
+        votes=votes,
         held_out_fraction=held_out_fraction,
         split_salt=split_salt,
         training_rounds=training_rounds,
@@ -198,7 +207,9 @@ def draft(
         analyses=analyses.model_dump(mode="json", exclude_none=True),
         phenotypes=_PHENOTYPES if analyses.neurocognition else {},
         shares=_shares(
-            Asked(training_rounds=training_rounds, local_steps=1, combat=False, analyses=analyses)
+            Asked(
+                training_rounds=training_rounds, local_steps=1, combat=False, analyses=analyses, votes=votes
+            )
         ),
     )
 
@@ -212,8 +223,8 @@ def _require_candidates(candidates: CandidateList | None, recipe: ImagingRecipe,
             load_template(recipe.atlas, simulated=simulated)
         except ConfigError as error:
             raise ConfigError(
-                f"{error}; the study needs a public list of candidates (--candidates FILE): from 'esn-client "
-                "candidates', of controls prepared with this recipe, or published"
+                f"{error}; the study needs a public list of candidates (--candidates FILE): let the sites "
+                "vote first (--votes), or take one from 'esn-client candidates' or an article"
             ) from None
         return
     if candidates.atlas != recipe.atlas:
@@ -244,6 +255,8 @@ def _shares(asked: Asked) -> dict[PhaseName, float]:
             for planned in planned_phases(asked)
             if planned.children == children and not planned.exact
         }
+        if not parts:
+            continue
         whole = sum(parts.values())
         rounded = {phase: max(round(part / whole, 3), 0.001) for phase, part in parts.items()}
         largest = max(rounded, key=lambda phase: rounded[phase])

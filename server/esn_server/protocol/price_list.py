@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from esn_core.errors import ConfigError
 from esn_core.learning.weights import pretrained, to_vector
 from esn_core.protocol.expected_noise import ExpectedNoise, expected_noise
 from esn_core.protocol.price import Price, price_of
@@ -20,7 +21,14 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
     training_children, held_out_children : int
         Expected at all sites together.
 
+    Raises
+    ------
+    ConfigError
+        The sites vote on candidates: nothing of that has noise, and no child is asked about.
+
     """
+    if protocol.voting:
+        raise ConfigError("by this protocol sites vote on candidates: no child pays, and nothing has noise")
     price = price_of(protocol)
     candidates = released_candidates(protocol)
     noise = expected_noise(

@@ -42,7 +42,9 @@ def validate(path: Path) -> str:
     price = price_of(protocol).noised
     by = "unsigned, a draft" if found is None else f"signed by {fingerprint(found)}"
     costs = (
-        "exact sums, without differential privacy"
+        "the sites vote on candidates: exact sums about healthy controls, and no child is asked about"
+        if protocol.voting
+        else "exact sums, without differential privacy"
         if protocol.privacy.noise == "none"
         else f"epsilon {price.epsilon('training'):.2f} for a training child, "
         f"{price.epsilon('held-out'):.2f} for a held-out child, at delta {price.delta:g}"

@@ -207,7 +207,7 @@ _SOURCES: Mapping[Source, str] = {
 def _source(rules: SelectionRules) -> str:
     if rules.origin is None or rules.origin.kind == "published":
         return _SOURCES[rules.candidates]
-    whose = {"cohort": "the controls of a cohort", "votes": "the sites' controls, by their votes"}
+    whose = {"prepared": "the controls of a cohort", "votes": "the sites' controls, by their votes"}
     return f"edges found in {whose[rules.origin.kind]} ({rules.origin.note})"
 
 

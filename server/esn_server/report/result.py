@@ -25,7 +25,7 @@ Epsilon = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 Trust = Literal["local", "secure-sum"]
 Noise = Literal["gaussian", "none"]
-Children = Literal["training", "held-out", "none"]
+Children = Literal["training", "held-out", "controls", "none"]
 
 
 class _Record(BaseModel):

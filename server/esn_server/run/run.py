@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from esn_core.connectome.atlas import load_atlas
 from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.signature import SignedProtocol, load_signed, require_current, today_utc
+from esn_core.severity_network.candidate_list import CandidateList
 from esn_server.enrolment.centre_keys import load_centre_key
 from esn_server.enrolment.sites import node_key_of, require_enrolled
 from esn_server.link.flower_run import open_study
@@ -28,8 +29,12 @@ from esn_server.service.address import read_address
 from esn_server.study.observer import Observer
 from esn_server.study.rounds import Rounds
 from esn_server.study.study import run_study
+from esn_server.study.votes import run_votes
 
 _log = logging.getLogger(__name__)
+
+CANDIDATES = "candidates.toml"
+"""What sites voted for, among a run's files."""
 
 
 def run(
@@ -39,14 +44,16 @@ def run(
     centre: Path,
     progress: Callable[[PhaseName, int, int], None],
     resume: bool = False,
-) -> StudyResult:
+) -> StudyResult | CandidateList:
     """Run a study, or go on with one that was stopped; wait for those that were started before.
+
+    Returns what it found: a result, or the list of candidates where the sites vote.
 
     Parameters
     ----------
     protocol_path : Path
     directory : Path
-        Of this run: its finished steps, progress.json, result.json and report.html.
+        Of this run: its finished steps, progress.json, and result.json with report.html or candidates.toml.
     centre : Path
         The centre's directory, with its keys and enrolled sites.
     progress : callable
@@ -86,7 +93,10 @@ def run(
         with place_in_queue(centre, study=protocol.study, run_directory=directory, behind=behind):
             file.started()
             result = _run(signed, directory, centre=centre, key=key, observer=file)
-            write_outcome(result, directory)
+            if isinstance(result, CandidateList):
+                result.write(directory / CANDIDATES)
+            else:
+                write_outcome(result, directory)
     except BaseException as error:
         file.ended(error)
         raise
@@ -101,7 +111,7 @@ def _run(
     centre: Path,
     key: Ed25519PrivateKey,
     observer: Observer,
-) -> StudyResult:
+) -> StudyResult | CandidateList:
     """Run the study, when it is its turn."""
     protocol, address = signed.protocol, read_address(centre).superlink
     nodes = {site: register_site(centre, address, node_key_of(centre, site)) for site in protocol.sites}
@@ -119,10 +129,13 @@ def _run(
                 memory=Memory(centre, store),
                 observer=observer,
             )
+            asking = Checkpoints(store, rounds)
+            if protocol.voting:
+                return run_votes(signed, run=name, asking=asking, observer=observer)
             findings = run_study(
                 signed,
                 run=name,
-                asking=Checkpoints(store, rounds),
+                asking=asking,
                 rng=np.random.default_rng(int(protocol.sha256[:16], 16)),
                 observer=observer,
             )

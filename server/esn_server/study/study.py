@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from esn_core.analyses.reruns import reruns_of
 from esn_core.connectome.atlas import Atlas, load_atlas
-from esn_core.errors import StudyError
 from esn_core.learning.optimiser import CentreOptimiser
 from esn_core.learning.releases import (
     Attribution,
@@ -42,6 +41,7 @@ from esn_server.study.exact_network import NetworkFound, run_network
 from esn_server.study.neurocognition import Neurocognition, run_neurocognition
 from esn_server.study.observer import Observer, Unobserved
 from esn_server.study.reruns import Reruns, run_reruns
+from esn_server.study.roll_call import require_alike
 
 
 @dataclass(frozen=True)
@@ -207,26 +207,7 @@ def _roll_call(study: _Run) -> dict[str, SiteFacts]:
     study.observer.began("roll-call", 0, 1)
     facts = study.asking.roll_call(study.question("roll-call"))
     study.timing_s["roll-call"] = time.monotonic() - started
-    ours = {
-        "recipe": study.protocol.imaging.sha256,
-        "atlas": study.atlas.sha256,
-        "template": study.protocol.template_sha256,
-    }
-    for site, said in facts.items():
-        theirs = {
-            "recipe": said.recipe_sha256,
-            "atlas": said.atlas_sha256,
-            "template": said.template_sha256,
-        }
-        for what, digest in ours.items():
-            if theirs[what] != digest:
-                raise StudyError(f"{site} uses another {what}: {theirs[what][:16]} instead of {digest[:16]}")
-    largest = sum(int(said.cohort_band.split("-")[1]) for said in facts.values())
-    if study.protocol.privacy.delta >= 1 / largest:
-        raise StudyError(
-            f"delta {study.protocol.privacy.delta:g} must be below 1 over the pooled cohort, "
-            f"which has up to {largest} children"
-        )
+    require_alike(study.protocol, facts)
     return facts
 
 

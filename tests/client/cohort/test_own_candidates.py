@@ -47,7 +47,7 @@ def test_the_list_is_what_nearly_all_controls_have(site, tmp_path):
     found = site(12)
     names = [(ATLAS.names[a], ATLAS.names[b]) for a, b in ATLAS.edges[:50]]
     assert list(found.pairs) == names
-    assert (found.origin.kind, found.origin.people, found.atlas) == ("cohort", 12, "phantom-28")
+    assert (found.origin.kind, found.origin.people, found.atlas) == ("prepared", 12, "phantom-28")
     found.write(tmp_path / "list.toml")
     assert read_candidates(tmp_path / "list.toml") == found
 

@@ -19,6 +19,7 @@ def test_the_example_is_what_init_writes():
         trust='"secure-sum"',
         colluding_sites=1,
         exact_sums="false",
+        control_sums="false",
     )
     assert EXAMPLE.read_text(encoding="utf-8") == written
 
@@ -27,3 +28,4 @@ def test_the_example_can_be_used_and_consents_to_nothing():
     settings = load_site(EXAMPLE)
     assert settings.dataset == EXAMPLE.parent / "bids"
     assert not settings.limits.exact_sums
+    assert not settings.limits.control_sums

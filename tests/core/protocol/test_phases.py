@@ -25,12 +25,13 @@ ALL = {
 }
 
 
-def asked(analyses, *, training_rounds=3, local_steps=1, combat=False):
+def asked(analyses, *, training_rounds=3, local_steps=1, combat=False, votes=False):
     return Asked(
         training_rounds=training_rounds,
         local_steps=local_steps,
         combat=combat,
         analyses=Analyses.model_validate(analyses),
+        votes=votes,
     )
 
 
@@ -61,7 +62,12 @@ def test_the_roll_call_alone_touches_no_child_and_is_not_planned():
 
 def test_a_plain_study_has_five_phases_and_one_of_everything_has_all():
     assert planned({}) == {"centre": 1, "association": 1, "gradient": 3, "calibration": 1, "evaluation": 1}
-    everything = {**planned(ALL, combat=True), **planned(ALL, local_steps=4)}
+    assert planned(ALL, votes=True) == {"votes": 1}
+    everything = {
+        **planned(ALL, combat=True),
+        **planned(ALL, local_steps=4),
+        **planned({}, votes=True),
+    }
     assert set(everything) == set(PHASES) - {"roll-call"}
     assert {name: n for name, n in everything.items() if n > 1} == {
         "gradient": 3,

@@ -81,6 +81,7 @@ OTHER = {
     ("severity_network", "candidates"): "modules",
     ("privacy", "trust"): "secure-sum",
     ("privacy", "noise"): "none",
+    ("imaging", "atlas"): "desikan-killiany-83",
     ("imaging", "sphere"): "repulsion200",
     ("imaging", "sh_order_max"): 4,
     ("imaging", "end_search_mm"): 1.0,

@@ -22,11 +22,11 @@ from esn_core.protocol.quality_limits import Verdict, overall, quantity
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table of numbers; a number that no limit judges has no verdict."""
+    """One line of the table of numbers."""
 
     title: str
     value: str
-    verdict: Verdict | None
+    verdict: Verdict
     passes: str
     meaning: str
     cure: str
@@ -39,7 +39,7 @@ def judge_rows(recipe: ImagingRecipe, numbers: Mapping[str, float | None]) -> li
     for name, words in WORDINGS.items():
         value, own = numbers.get(name), [limit for limit in limits if quantity(limit) == name]
         shown = "–" if value is None else f"{words.shown(value)} {words.unit}".strip()
-        verdict = overall({limit: verdicts[limit] for limit in own}) if own else None
+        verdict = overall({limit: verdicts[limit] for limit in own})
         passes = "; ".join(limits[limit].words for limit in own)
         rows.append(Row(words.title, shown, verdict, passes, words.meaning, words.cure))
     return rows
@@ -73,7 +73,7 @@ def draw_page(
     """
     rows = judge_rows(recipe, record["Quality"])
     warned: dict[str, Verdict] = dict.fromkeys(record.get("Warnings", ()), "warn")
-    verdict = overall({row.title: row.verdict for row in rows if row.verdict} | warned)
+    verdict = overall({row.title: row.verdict for row in rows} | warned)
     return (
         environment()
         .get_template("subject.html.j2")

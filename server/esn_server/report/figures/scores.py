@@ -156,7 +156,7 @@ def price_by_phase(privacy: PrivacySummary) -> Drawing:
     bars = [(phase.phase, phase.epsilon, phase.children) for phase in privacy.phases]
     bars.append(("whole study, training child", privacy.epsilon_training_child, "training"))
     bars.append(("whole study, held-out child", privacy.epsilon_held_out_child, "held-out"))
-    colours = {"training": BLUE, "held-out": VERMILLION, "none": GREEN}
+    colours = {"training": BLUE, "held-out": VERMILLION, "controls": GREEN, "none": GREEN}
     longest = max([epsilon for _, epsilon, _ in bars if epsilon is not None], default=0.0) or 1.0
     with style():
         figure = Figure(figsize=(7.2, 0.7 + 0.34 * len(bars)), layout="constrained")

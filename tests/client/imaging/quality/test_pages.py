@@ -420,7 +420,7 @@ def test_in_a_browser_nothing_is_clipped_or_missing(page, tmp_path, width):
     ]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     found = json.loads(re.search(r"<title>(.*?)</title>", dom).group(1))
-    assert found == {"wide": [], "wider": 0, "broken": 0, "images": 8}
+    assert found == {"wide": [], "wider": 0, "broken": 0, "images": 14}
 
 
 def test_a_rater_who_says_fail_is_believed_and_one_who_says_pass_changes_no_limit(site):
