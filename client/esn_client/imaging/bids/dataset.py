@@ -71,7 +71,7 @@ class Dataset:
                     self._fieldmaps.append((_visit_of(file), file))
                 if file.suffix == "mask" and file.entities.get("label") in LOST:
                     self._lesions.append((_visit_of(file), file))
-        # The atlas's own labels in 'anat' lie on a T1w image if there is one beside them, else on the scan's grid.
+        # The atlas's own labels in 'anat' lie on the T1w image beside them, else on the scan's grid.
         with_image = {file.path.parent for file in self._t1_images}
         alone = [f for f in self._t1_labels if "seg" in f.entities and f.path.parent not in with_image]
         self._t1_labels = [file for file in self._t1_labels if file not in alone]
