@@ -328,7 +328,7 @@ def _find_labels(scan: Scan, maps: TensorMaps, atlas: Atlas, stages: Stages, *, 
         )
     if scan.anatomy is not None:
         anatomy = scan.anatomy
-        t1 = {"image": anatomy.image, "labels": anatomy.labels, "affine": anatomy.affine}
+        t1: Arrays = {"image": anatomy.image, "labels": anatomy.labels, "affine": anatomy.affine}
         return stages.run(
             "labels",
             lambda: _carry_labels(anatomy, scan, maps, atlas),
