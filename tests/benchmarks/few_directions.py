@@ -1,4 +1,4 @@
-"""What is left of a whole scan's connectome with fewer directions: the real subject, 32, 20 and 15 of its 64.
+"""What is left of a whole scan's connectome with fewer directions: the real subject with 32, 20 and 15 of 64.
 
 Usage: python tests/benchmarks/few_directions.py WORK [--seeds 200000] [--json]
 

@@ -66,12 +66,12 @@ class Companions:
         """
         found = {extension: self._of(dwi, extension) for extension in self._known}
         scanner, sidecars = found[SCANNER_TABLE][:1] if generators else [], found[SIDECAR]
-        bval, bvec = ((found[extension] or [None])[0] for extension in TABLES)
+        bval, bvec = (next(iter(found[extension]), None) for extension in TABLES)
         for path in (bval, bvec, *scanner, *sidecars):
             if path is not None:
                 self.check_fetched(path, label=label)
         if bval is not None and _is_anothers(dwi, bval):
-            bval = bvec = None
+            return None
         if bval is None and bvec is None:
             return None
         if bval is not None and bvec is None and not RunFiles(dwi.path, bval, bval).count_weighted():

@@ -76,6 +76,7 @@ class Dataset:
         alone = [f for f in self._t1_labels if "seg" in f.entities and f.path.parent not in with_image]
         self._t1_labels = [file for file in self._t1_labels if file not in alone]
         self._labels += [(_visit_of(file), file) for file in alone]
+        self._labels.sort(key=lambda pair: str(pair[1].path))
         self._participants = sorted(path.name for path in bids.glob("sub-*") if path.is_dir())
         if not self._participants:
             raise DataError(f"{bids}: no participant; a directory sub-<label> is needed for each")

@@ -15,8 +15,8 @@ from esn_core.errors import DataError
 MOST_ROUNDS = 5
 """How often the weighted volumes are registered to what the others predict, at most."""
 STILL_MM = 0.1
-"""A round that moved the volumes by less, on average over them, was the last: a twentieth of a usual voxel. On a
-real head, rounds 2 to 5 moved them by .23, .14, .10 and .07 mm."""
+"""A round that moved the volumes by less, on average over them, was the last: a twentieth of a usual voxel. On
+a real head, rounds 2 to 5 moved them by .23, .14, .10 and .07 mm."""
 COARSE_MM = 4.5
 """Volumes are registered on a grid of about this spacing."""
 RIM_MM = 10.0
@@ -106,16 +106,19 @@ def correct_motion(
         still = np.array_equal(transform, np.eye(4))
         moved = signal[..., v] if still else resample(signal[..., v], affine, transform, order=3)
         corrected[..., v] = np.maximum(moved, 0)
-    how = {"centre_mm": place.centre_mm, "radius_mm": place.radius_mm}
-    eddy = [framewise_displacement(np.stack(pair), **how)[1] for pair in zip(head, transforms, strict=True)]
+
+    def displacement(path: NDArray[np.float64]) -> NDArray[np.float64]:
+        return framewise_displacement(path, centre_mm=place.centre_mm, radius_mm=place.radius_mm)
+
+    eddy = [displacement(np.stack(pair))[1] for pair in zip(head, transforms, strict=True)]
     return Motion(
         corrected,
         turn_gradients(gradients, head, affine),
         transforms,
         Displacement(
-            framewise_displacement(head, **how),
+            displacement(head),
             np.array(eddy),
-            framewise_displacement(head[gradients.is_b0], **how)[1:],
+            displacement(head[gradients.is_b0])[1:],
         ),
         place.radius_mm,
     )

@@ -61,8 +61,7 @@ WORDINGS = {
     "regions_without_tissue": Wording(
         "Regions without tissue",
         "",
-        "regions of which less than half is tissue: their edges are not known, and are missing rather "
-        "than 0",
+        "regions of which less than half is tissue: their edges are not known, and are missing rather than 0",
         "the regions that are named",
         0,
     ),
