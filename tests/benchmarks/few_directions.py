@@ -2,7 +2,7 @@
 
 Usage: python tests/benchmarks/few_directions.py WORK [--seeds 200000] [--json]
 
-WORK keeps the subject, its subsets and every stage: a second call goes on where the first one was. Each subset
+WORK keeps the subject, its subsets and every stage: a second call goes on where the first one was. A subset
 is two b0s and the directions that are spread best, prepared from the raw scan on as a hospital would, by the
 recipe that its number allows.
 """

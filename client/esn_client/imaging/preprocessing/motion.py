@@ -15,8 +15,8 @@ from esn_core.errors import DataError
 MOST_ROUNDS = 5
 """How often the weighted volumes are registered to what the others predict, at most."""
 STILL_MM = 0.1
-"""A round that moved the volumes by less, on average over them, was the last: a twentieth of a usual voxel. On
-a real head, rounds 2 to 5 moved them by .23, .14, .10 and .07 mm."""
+"""A round that moved the volumes by less, on average over them, was the last. On a real head, rounds 2 to 5
+moved them by .23, .14, .10 and .07 mm."""
 COARSE_MM = 4.5
 """Volumes are registered on a grid of about this spacing."""
 RIM_MM = 10.0
