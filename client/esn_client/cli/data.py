@@ -180,7 +180,7 @@ def candidates(
     bids_dir: Annotated[Path, typer.Argument(help="The dataset with participants.tsv.")],
     derivatives: Annotated[Path, typer.Argument(help="Its connectomes.")],
     protocol: Annotated[
-        Path, typer.Option(help="A protocol, or a draft: its table [imaging] is the recipe.")
+        Path, typer.Option(help=r"A protocol, or a draft: its table \[imaging] is the recipe.")
     ],
     note: Annotated[str, typer.Option(help="Whose cohort it is; everybody reads it.")],
     out: Annotated[Path, typer.Option(help="The list to write.")],

@@ -17,8 +17,8 @@ DARK_SHARE = 0.1
 """Of the brain's median b0: what is darker gives no signal (an implant, a clip, air)."""
 LEAST_TISSUE_SHARE = 0.5
 """A region of which less than this share is tissue counts as not there. What lies outside of the mask is left
-out of account: labels of healthy regions at the surface reach out of it. In a healthy adult the least was .79.
-After a simulated temporal lobectomy of the same head the bend draws labels of what was removed up to 8 mm into
+out of account: labels of healthy regions at the surface reach out. In a healthy adult the least was .79.
+After a simulated temporal lobectomy of the same head the bend draws labels of what was removed 8 mm into
 what is left: regions that had lost .86 or more of themselves were called tissue to .41 at most."""
 LEAST_SHARE_OF_ALL = 0.1
 """The same, of all of the region: a cavity may lie outside of the mask altogether. In the one healthy adult
