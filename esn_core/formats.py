@@ -132,12 +132,12 @@ LEDGER = Format(
 
 DERIVATIVE = Format(
     "derivative",
-    version=2,
+    version=3,
     oldest=1,
     raised_when=(
         "the record of a connectome changes a field that this software reads back, or the matrices' files "
         "change; the versions of steps govern the numbers in them. 2: versions of steps in place of the "
-        "digest of the code"
+        "digest of the code. 3: the record names the regions without tissue, whose edges are NaN"
     ),
 )
 

@@ -2,11 +2,15 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+import tomllib
+from importlib.resources import files
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
 
-from esn_core.protocol.newer_settings import canonical_content
+from esn_core.connectome.atlas import load_atlas
+from esn_core.errors import ConfigError
+from esn_core.protocol.newer_settings import NewIn, canonical_content
 from esn_core.protocol.quality_limits import QualityLimits
 
 
@@ -25,12 +29,16 @@ class ImagingRecipe(BaseModel):
     atlas : str
         Name of an atlas that ships with the package.
     shell_s_per_mm2 : float
-        The b-value of the shell that is used, within a tenth, whatever else was scanned.
+        The b-value of the shell that is used, whatever else was scanned.
+    shell_width : float
+        The shell may have a b-value of its own that differs from it by this share.
     denoise : 'none', 'patch2self' or 'mppca'
     gibbs : bool
         Whether ringing at edges is removed.
     motion : 'none' or 'rigid'
         How volumes are aligned. What was preprocessed elsewhere is neither denoised nor aligned again.
+    bias : 'none' or 'polynomial'
+        Whether a smooth field of sensitivity is divided out.
     sh_order_max : int
         Highest spherical harmonic order of the fODF, even.
     response_voxels : int
@@ -70,9 +78,11 @@ class ImagingRecipe(BaseModel):
     # Part of file names at every site: no path fits.
     atlas: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
     shell_s_per_mm2: Annotated[float, Field(ge=200, le=10_000)]
+    shell_width: Annotated[float, Field(ge=0.02, le=0.25), NewIn(2)] = 0.1
     denoise: Literal["none", "patch2self", "mppca"]
     gibbs: StrictBool
     motion: Literal["none", "rigid"]
+    bias: Annotated[Literal["none", "polynomial"], NewIn(2)] = "none"
     sh_order_max: Annotated[int, Field(ge=2, le=12), AfterValidator(_even)]
     response_voxels: Annotated[int, Field(ge=10, le=10_000)]
     fa_seed_threshold: Annotated[float, Field(gt=0, lt=1)]
@@ -114,3 +124,32 @@ class ImagingRecipe(BaseModel):
         del content["quality"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def recipe_settings(atlas: str, *, scan: str = "usual") -> dict[str, Any]:
+    """Give the settings of a recipe that ships with the package, for a draft to start from.
+
+    Parameters
+    ----------
+    atlas : str
+    scan : str
+        What is scanned: a name in ``scans.toml``, whose settings go over the atlas's own.
+
+    Returns
+    -------
+    dict
+        As `ImagingRecipe` takes it.
+
+    Raises
+    ------
+    ConfigError
+        No such atlas ships, or no such recipe.
+
+    """
+    load_atlas(atlas)
+    folder = files("esn_core.connectome") / "atlases"
+    scans = tomllib.loads((folder / "scans.toml").read_text(encoding="utf-8"))
+    if scan not in scans:
+        raise ConfigError(f"unknown scan {scan!r}; there are recipes for: {', '.join(scans)}")
+    own = tomllib.loads((folder / f"{atlas}.recipe.toml").read_text(encoding="utf-8"))
+    return {**own, **scans[scan]}

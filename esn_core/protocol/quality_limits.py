@@ -95,9 +95,11 @@ class QualityLimits(BaseModel):
     registration_correlation : AtLeast
         Between the subject's FA and the warped template.
     registration_rotation_deg : AtMost
-    left_right_margin : AtLeast
-        By how much the registration's correlation exceeds that of the mirrored template; brains are nearly
-        symmetric, and only a clearly negative number means that left and right were exchanged.
+    left_right_margin : AtLeast or None
+        Of protocols of format 1, where it has a place in what is signed; it judges nothing. Brains are
+        nearly symmetric: by how
+        much a registration beats that of the mirrored template could not tell left from right in the one
+        adult we measured.
     misplaced_percent : AtMost
         Voxels of left and right regions on the wrong side of the median plane.
     label_volume_ratio : AtMost
@@ -122,7 +124,7 @@ class QualityLimits(BaseModel):
     gradient_margin_percent: AtLeast
     registration_correlation: AtLeast
     registration_rotation_deg: AtMost
-    left_right_margin: AtLeast
+    left_right_margin: AtLeast | None = None
     misplaced_percent: AtMost
     label_volume_ratio: AtMost
     response_ratio: AtLeast
@@ -130,8 +132,8 @@ class QualityLimits(BaseModel):
     density_percent: AtLeast
 
     def limits(self) -> dict[str, AtLeast | AtMost]:
-        """Give each limit by its name, in order."""
-        return {name: getattr(self, name) for name in type(self).model_fields}
+        """Give each limit that judges something by its name, in order."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in _JUDGES_NOTHING}
 
     def judge(self, numbers: Mapping[str, float | None]) -> dict[str, Verdict]:
         """Judge a subject's numbers.
@@ -148,6 +150,9 @@ class QualityLimits(BaseModel):
 
         """
         return {name: limit.judge(numbers.get(quantity(name))) for name, limit in self.limits().items()}
+
+
+_JUDGES_NOTHING = ("left_right_margin",)
 
 
 def quantity(limit: str) -> str:

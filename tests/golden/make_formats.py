@@ -162,9 +162,10 @@ def write_todays(made: Path, protocol: Protocol) -> None:
         ledger.charge(charge, total, content_sha256="c" * 64, epsilon_cap=50.0, delta=1e-3)
     derivative = Derivative(made / "derivatives", Visit("sub-001", None), protocol.imaging)
     counts = np.eye(28)
+    counts[2], counts[:, 2] = np.nan, np.nan  # a region without tissue
     stages = [{"Name": "tensor"}, {"Name": "tracking"}]
     derivative.write(dict.fromkeys(derivative.measures, counts), sources={}, details={"Stages": stages})
-    (made / "derivative-2.json").write_bytes(derivative.record.read_bytes())
+    (made / "derivative-3.json").write_bytes(derivative.record.read_bytes())
 
 
 def note(path: Path, origin: str) -> None:

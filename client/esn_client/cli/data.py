@@ -108,7 +108,7 @@ def prepare(
     skip_pages: Annotated[bool, typer.Option(help="Make no page on each subject's quality.")] = False,
     tractograms: Annotated[bool, typer.Option(help="Keep all streamlines too, as .trx.")] = False,
     exclude_failed: Annotated[
-        bool, typer.Option(help="group: studies leave out the visits whose numbers fail.")
+        bool, typer.Option(help="group: studies leave out the visits that fail, by numbers or by who looked.")
     ] = False,
 ) -> None:
     """Make each subject's connectome from its raw diffusion MRI, and judge it."""
@@ -155,11 +155,32 @@ def prepare(
     typer.echo(str(output_dir))
 
 
+def rate(
+    output_dir: Annotated[Path, typer.Argument(help="The derivative dataset.")],
+    rating: Annotated[Literal["pass", "fail"], typer.Argument(help="What you say of the visit's page.")],
+    protocol: Annotated[Path, typer.Option(help="The study's protocol.")],
+    participant_label: Annotated[str, typer.Option(help="Of whom, with or without 'sub-'.")],
+    initials: Annotated[str, typer.Option(help="Who looked: two to four letters.")],
+    session_label: Annotated[str | None, typer.Option(help="With or without 'ses-'.")] = None,
+    note: Annotated[str, typer.Option(help="In a line; it stays here.")] = "",
+) -> None:
+    """Write down what somebody says of a visit's page; 'prepare … group' counts a fail as one."""
+    from esn_client.imaging.bids.scans import Visit
+    from esn_client.imaging.quality.ratings import rate as write_rating
+    from esn_core.protocol.protocol import load_protocol
+
+    session = session_label and f"ses-{session_label.removeprefix('ses-')}"
+    visit = Visit(f"sub-{participant_label.removeprefix('sub-')}", session)
+    recipe = load_protocol(protocol).imaging
+    said = write_rating(output_dir, recipe, visit, rating=rating, initials=initials, note=note)
+    typer.echo(f"{visit.label}\t{said.rating}\t{said.initials}\t{said.date}")
+
+
 def candidates(
     bids_dir: Annotated[Path, typer.Argument(help="The dataset with participants.tsv.")],
     derivatives: Annotated[Path, typer.Argument(help="Its connectomes.")],
     protocol: Annotated[
-        Path, typer.Option(help="A protocol, or a draft: its table [imaging] is the recipe.")
+        Path, typer.Option(help=r"A protocol, or a draft: its table \[imaging] is the recipe.")
     ],
     note: Annotated[str, typer.Option(help="Whose cohort it is; everybody reads it.")],
     out: Annotated[Path, typer.Option(help="The list to write.")],

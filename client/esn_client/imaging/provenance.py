@@ -20,19 +20,20 @@ STAGE_VERSIONS = {
     "denoise": 1,
     "gibbs": 2,
     "motion": 2,
+    "bias": 1,
     "tensor": 1,
     "gradients": 2,
     "response": 1,
     "fodf": 1,
-    "labels": 1,
-    "parcellation": 1,
+    "labels": 2,
+    "parcellation": 2,
     "tracking": 1,
 }
 """Of the steps whose results are kept on disk while a subject is made."""
 
 STEP_VERSIONS = {
     "scan": 2,
-    "matrices": 1,
+    "matrices": 2,
     "quality": 2,
 }
 """Of what is done before and after the stages: reading a scan, adding up streamlines, measuring quality."""

@@ -29,6 +29,9 @@ def new(
     atlas: Annotated[
         str, typer.Option(help="phantom-28 for rehearsals; desikan-killiany-83 or aal-116 for real scans.")
     ] = "phantom-28",
+    scan: Annotated[
+        str, typer.Option(help="What is scanned: usual, few-directions, low-b or another name in scans.toml.")
+    ] = "usual",
     candidates: Annotated[
         Path | None,
         typer.Option(help="File of the edges that may belong to the network; simulated children need none."),
@@ -85,6 +88,7 @@ def new(
         training_rounds=training_rounds,
         deadline_s=deadline_s,
         atlas=atlas,
+        scan=scan,
         candidates=None if candidates is None else read_candidates(candidates),
         votes=votes,
         analyses=analyses_of(

@@ -1,7 +1,6 @@
 """Drafts of protocols: a commented file that a coordinator edits and every site reads."""
 
 import datetime
-import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Literal
@@ -9,13 +8,13 @@ from typing import Literal
 from jinja2 import Environment, StrictUndefined
 from pydantic import ValidationError
 
-from esn_core.connectome.atlas import SIMULATED_HEADS, load_atlas
+from esn_core.connectome.atlas import SIMULATED_HEADS
 from esn_core.connectome.template import load_template
 from esn_core.errors import ConfigError
 from esn_core.identity.roster import RosterEntry
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.analyses import Analyses
-from esn_core.protocol.imaging_recipe import ImagingRecipe
+from esn_core.protocol.imaging_recipe import ImagingRecipe, recipe_settings
 from esn_core.protocol.phases import PHASES, Asked, PhaseName, planned_phases
 from esn_core.protocol.signature import today_utc
 from esn_core.severity_network.candidate_list import CandidateList
@@ -122,6 +121,7 @@ def draft(
     training_rounds: int,
     deadline_s: float,
     atlas: str = "phantom-28",
+    scan: str = "usual",
     candidates: CandidateList | None = None,
     votes: bool = False,
     held_out_fraction: float = HELD_OUT_FRACTION,
@@ -151,6 +151,8 @@ def draft(
         Longest that one question may take.
     atlas : str
         One that ships: its imaging recipe and its pre-trained weights are taken.
+    scan : str
+        What is scanned, for the recipe: see `recipe_settings`.
     candidates : CandidateList, optional
         The edges that may belong to the network. Without one, those of the template of simulated controls,
         which simulated children have alone.
@@ -166,13 +168,11 @@ def draft(
     Raises
     ------
     ConfigError
-        No such atlas ships, the list is of another atlas or recipe, or real children have none.
+        No such atlas or recipe ships, the list is of another atlas or recipe, or real children have none.
 
     """
     analyses = _enough_children(analyses, sites=max(len(roster), 3) - colluding_sites)
-    load_atlas(atlas)  # refuses an unknown name with the known ones
-    recipe = (files("esn_core.connectome") / "atlases" / f"{atlas}.recipe.toml").read_text(encoding="utf-8")
-    imaging = tomllib.loads(recipe)
+    imaging = recipe_settings(atlas, scan=scan)  # refuses an unknown name with the known ones
     if votes and (candidates is not None or analyses != Analyses()):
         raise ConfigError(
             "a protocol by which the sites vote has no candidates yet, and asks for nothing else"

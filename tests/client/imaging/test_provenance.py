@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from esn_client.imaging import pipeline, provenance
-from esn_client.imaging.bids.derivatives import Derivative
+from esn_client.imaging.bids.derivatives import MEASURES, Derivative
 from esn_client.imaging.bids.scans import Visit
 from esn_client.imaging.stages import Stages
+from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
 from esn_core.formats import DERIVATIVE
 from esn_core.protocol.imaging_recipe import ImagingRecipe
@@ -115,3 +116,37 @@ def test_a_connectome_of_a_newer_format_is_refused_and_not_replaced(earlier):
     for read in (earlier.read_record, lambda: earlier.is_current({})):
         with pytest.raises(DataError, match=words):
             read()
+
+
+def with_edges_missing(tmp_path, region=2):
+    counts = np.ones((28, 28))
+    counts[region], counts[:, region] = np.nan, np.nan
+    derivative = Derivative(tmp_path / "out", Visit("sub-001", None), RECIPE)
+    derivative.write(dict.fromkeys(MEASURES, counts), sources={}, details={})
+    return derivative
+
+
+def test_a_region_without_tissue_is_named_and_its_edges_are_missing_not_0(tmp_path):
+    derivative = with_edges_missing(tmp_path)
+    name = load_atlas(RECIPE.atlas).names[2]
+    assert derivative.read_record()["RegionsWithoutTissue"] == [name]
+    connectome = derivative.read_connectome()
+    assert connectome.without_tissue == (name,)
+    assert not connectome.counts[2].any()
+    assert not connectome.has_tissue[2]
+    assert connectome.has_tissue.sum() == 27
+    # Each region has 27 edges.
+    assert (~connectome.known_edges).sum() == 27
+    assert derivative.matrix("count").read_text().split("\n")[2].split("\t") == ["nan"] * 28
+
+
+def test_a_record_that_hides_a_region_without_tissue_is_refused(tmp_path):
+    derivative = with_edges_missing(tmp_path)
+    rewrite(derivative, RegionsWithoutTissue=[])
+    with pytest.raises(DataError, match="name different regions without tissue; prepare it again"):
+        derivative.read_connectome()
+
+
+def test_a_connectome_of_an_earlier_format_knows_of_no_region_without_tissue(earlier):
+    assert earlier.read_connectome().without_tissue == ()
+    assert earlier.read_connectome().known_edges.all()

@@ -6,11 +6,13 @@ from importlib.resources import files
 import pytest
 from pydantic import ValidationError
 
-from esn_core.protocol.imaging_recipe import ImagingRecipe
+from esn_core.errors import ConfigError
+from esn_core.protocol.imaging_recipe import ImagingRecipe, recipe_settings
 
 SETTINGS = tomllib.loads(
     files("esn_core.connectome").joinpath("atlases", "phantom-28.recipe.toml").read_text()
 )
+SCANS = tomllib.loads(files("esn_core.connectome").joinpath("atlases", "scans.toml").read_text())
 OTHER = {
     "atlas": "another",
     "sh_order_max": 4,
@@ -98,3 +100,29 @@ def test_a_recipe_cannot_be_changed():
 def test_an_atlas_that_could_be_a_path_is_refused(name):
     with pytest.raises(ValidationError, match="atlas"):
         ImagingRecipe(**(SETTINGS | {"atlas": name}))
+
+
+@pytest.mark.parametrize("scan", sorted(SCANS))
+@pytest.mark.parametrize("atlas", ["desikan-killiany-83", "aal-116"])
+def test_every_recipe_that_ships_is_one(atlas, scan):
+    recipe = ImagingRecipe(**recipe_settings(atlas, scan=scan))
+    assert (recipe.sha256 == ImagingRecipe(**recipe_settings(atlas)).sha256) == (scan == "usual")
+
+
+def test_few_directions_are_enough_for_order_4_and_low_b_reaches_both_hospitals():
+    assert recipe_settings("aal-116", scan="few-directions")["sh_order_max"] == 4
+    low = ImagingRecipe(**recipe_settings("aal-116", scan="low-b"))
+    for b in (700, 800, 900, 1000):
+        assert abs(b - low.shell_s_per_mm2) <= low.shell_width * low.shell_s_per_mm2
+
+
+def test_an_unknown_scan_is_refused_with_those_that_are_known():
+    with pytest.raises(ConfigError, match="unknown scan 'dsi'; there are recipes for: usual, few-directions"):
+        recipe_settings("aal-116", scan="dsi")
+
+
+@pytest.mark.parametrize("setting", [{"shell_width": 0.18}, {"bias": "polynomial"}])
+def test_a_newer_setting_is_in_the_digest_where_it_is_used_and_not_where_it_is_not(setting):
+    assert ImagingRecipe(**(SETTINGS | setting)).sha256 != ImagingRecipe(**SETTINGS).sha256
+    old = {"shell_width": 0.1, "bias": "none"}
+    assert ImagingRecipe(**(SETTINGS | old)).sha256 == ImagingRecipe(**SETTINGS).sha256

@@ -38,8 +38,8 @@ class Companions:
         }
 
     def add(self, file: BidsFile) -> None:
-        """Take a file in, if it is a table or a sidecar of a diffusion series."""
-        if file.suffix == "dwi" and file.extension in self._known:
+        """Take a file in, if it is a table or a sidecar of a diffusion series or of a fieldmap."""
+        if file.suffix in ("dwi", "epi") and file.extension in self._known:
             self._known[file.extension].append(file)
 
     def run_of(self, dwi: BidsFile, *, label: str, generators: Sequence[str]) -> RunFiles | None:
@@ -93,6 +93,11 @@ class Companions:
             sidecars=tuple(sidecars),
             metadata=metadata,
         )
+
+    def phase_encoding_of(self, image: BidsFile) -> str | None:
+        """Read along which voxel axis an image is warped, as in ``j-``; None where no sidecar says so."""
+        said = [json_of(path).get("PhaseEncodingDirection") for path in self._of(image, SIDECAR)]
+        return next((one for one in said if isinstance(one, str) and one), None)
 
     def check_fetched(self, path: Path, *, label: str) -> None:
         """Refuse a file that stands for content which git-annex or git-lfs has elsewhere."""

@@ -3,16 +3,20 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from esn_client.imaging.bids.anatomy import find_anatomy
 from esn_client.imaging.bids.companions import Companions
 from esn_client.imaging.bids.duplicates import same_scans
 from esn_client.imaging.bids.files import BidsFile, datasets_of, files_of, is_label
 from esn_client.imaging.bids.scans import RunFiles, ScanFiles, Visit, json_of
-from esn_client.imaging.bids.series import choose_series
+from esn_client.imaging.bids.series import Choice, choose_series
+from esn_client.imaging.bids.susceptibility import judge_susceptibility
 from esn_core.errors import DataError
 
 IMAGES = (".nii.gz", ".nii")
 JOINED = "run"
 """Series that differ in this entity alone are one acquisition, cut in pieces."""
+LOST = ("lesion", "resection")
+"""The ``label-`` of masks of what is lost."""
 
 
 class Dataset:
@@ -45,6 +49,10 @@ class Dataset:
         self.bids = bids.absolute()
         self._series: list[tuple[Visit, BidsFile]] = []
         self._labels: list[tuple[Visit, BidsFile]] = []
+        self._lesions: list[tuple[Visit, BidsFile]] = []
+        self._fieldmaps: list[tuple[Visit, BidsFile]] = []
+        self._t1_labels: list[BidsFile] = []
+        self._t1_images: list[BidsFile] = []
         self._companions = Companions(self.bids)
         files = (file for dataset in datasets_of(self.bids) for file in files_of(dataset))
         for file in sorted(files, key=lambda file: str(file.path)):
@@ -52,8 +60,23 @@ class Dataset:
             if file.extension in IMAGES and "sub" in file.entities:
                 if file.suffix == "dwi":
                     self._series.append((_visit_of(file), file))
-                if file.suffix == "dseg":
+                in_t1_space = file.path.parent.name == "anat" and "space" not in file.entities
+                if file.suffix == "dseg" and in_t1_space:
+                    self._t1_labels.append(file)
+                elif file.suffix == "dseg":
                     self._labels.append((_visit_of(file), file))
+                if file.suffix == "T1w" and in_t1_space:
+                    self._t1_images.append(file)
+                if file.suffix == "epi" and file.path.parent.name == "fmap":
+                    self._fieldmaps.append((_visit_of(file), file))
+                if file.suffix == "mask" and file.entities.get("label") in LOST:
+                    self._lesions.append((_visit_of(file), file))
+        # The atlas's own labels in 'anat' lie on the T1w image beside them, else on the scan's grid.
+        with_image = {file.path.parent for file in self._t1_images}
+        alone = [f for f in self._t1_labels if "seg" in f.entities and f.path.parent not in with_image]
+        self._t1_labels = [file for file in self._t1_labels if file not in alone]
+        self._labels += [(_visit_of(file), file) for file in alone]
+        self._labels.sort(key=lambda pair: str(pair[1].path))
         self._participants = sorted(path.name for path in bids.glob("sub-*") if path.is_dir())
         if not self._participants:
             raise DataError(f"{bids}: no participant; a directory sub-<label> is needed for each")
@@ -93,7 +116,9 @@ class Dataset:
     def files(self, visit: Visit, *, segmentation: str) -> ScanFiles:
         """Choose the files of a visit.
 
-        A preprocessed scan (``desc-preproc_dwi`` of a derivative dataset) wins over raw ones. Series that
+        Labels on the scan's grid win over labels beside a T1w image, the atlas's own over FreeSurfer's
+        ``aparc+aseg``. A preprocessed scan (``desc-preproc_dwi`` of a derivative dataset) wins over raw
+        ones. Series that
         differ in ``run`` alone are joined, unless their sidecars say that they are warped differently. Of
         several series, the one with the most diffusion-weighted volumes is taken; b0s without a table are
         left out. A ready label volume of the visit wins over one of the participant.
@@ -133,14 +158,29 @@ class Dataset:
         generators = _generators(sources.pop()) if sources else []
         series, without_table = self._tabled(visit, preprocessed or raw, generators)
         choice = choose_series(visit.label, series, without_table=without_table, corrected=bool(generators))
-        labels = self._labels_of(visit, segmentation)
-        for path in (*(path for run in choice.runs for path in run.paths), *([labels] if labels else [])):
+        labels, lesion = self._labels_of(visit, segmentation), self._lesion_of(visit)
+        anatomy = (
+            find_anatomy(visit, self._t1_labels, self._t1_images, bids=self.bids, segmentation=segmentation)
+            if labels is None
+            else None
+        )
+        ready = [path for path in (labels, lesion) if path]
+        ready += [anatomy.t1w, anatomy.labels] if anatomy else []
+        for path in (*(path for run in choice.runs for path in run.paths), *ready):
             self._companions.check_fetched(path, label=visit.label)
         return ScanFiles(
             visit=visit,
             runs=choice.runs,
             left_out=choice.left_out,
             labels=labels,
+            lesion=lesion,
+            anatomy=anatomy,
+            susceptibility=judge_susceptibility(
+                choice.runs[0].metadata,
+                generators or None,
+                phase_encoding=choice.runs[0].phase_encoding,
+                reverse=self._reverse_of(visit, choice),
+            ),
             preprocessed_by=generators[0] if generators else None,
             warnings=choice.warnings,
             remarks=choice.remarks,
@@ -212,13 +252,39 @@ class Dataset:
             )
         return wanted
 
+    def _reverse_of(self, visit: Visit, choice: Choice) -> list[Path]:
+        """Find what was encoded along the same axis the other way: series left out, and fieldmaps."""
+        used = choice.runs[0].phase_encoding
+        maps = [file for v, file in self._fieldmaps if v == visit]
+        left = [file for v, file in self._series if v == visit and file.path in choice.left_out]
+        encoded = {file.path: self._companions.phase_encoding_of(file) for file in (*left, *maps)}
+        return [
+            path
+            for path, said in encoded.items()
+            if used is not None and said is not None and said != used and said[0] == used[0]
+        ]
+
     def _labels_of(self, visit: Visit, segmentation: str) -> Path | None:
         found = [(v, file.path) for v, file in self._labels if file.entities.get("seg") == segmentation]
+        return self._the_one(found, visit, what="label volume")
+
+    def _lesion_of(self, visit: Visit) -> Path | None:
+        found = [(v, file.path) for v, file in self._lesions]
+        if visit.session and any(v == Visit(visit.participant, None) for v, _ in found):
+            raise DataError(
+                f"{visit.label}: a lesion mask of {visit.participant} names no session, and one from "
+                "before an operation must not hold after it; put it into the session that it was drawn on"
+            )
+        return self._the_one(found, visit, what="lesion mask")
+
+    def _the_one(self, found: Iterable[tuple[Visit, Path]], visit: Visit, *, what: str) -> Path | None:
+        """Take the visit's own file, else the participant's; refuse where there are several."""
+        found = list(found)
         for wanted in (visit, Visit(visit.participant, None)):
             paths = [path for v, path in found if v == wanted]
             if len(paths) > 1:
                 names = ", ".join(path.relative_to(self.bids).as_posix() for path in paths)
-                raise DataError(f"{visit.label}: one label volume is needed; found {names}")
+                raise DataError(f"{visit.label}: one {what} is needed; found {names}")
             if paths:
                 return paths[0]
         return None

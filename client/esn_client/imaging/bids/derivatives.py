@@ -145,7 +145,7 @@ class Derivative:
         Parameters
         ----------
         matrices : mapping of str to (R, R) float64
-            By measure.
+            By measure; NaN in the rows and columns of regions without tissue.
         sources : mapping of str to str
         details : mapping
             What else the record should say: stages, response, quality.
@@ -159,7 +159,7 @@ class Derivative:
             text = io.StringIO()
             # 17 digits: what is read back is what was computed.
             whole = MEASURES[measure].whole
-            np.savetxt(text, matrices[measure], fmt="%d" if whole else "%.17g", delimiter="\t")
+            np.savetxt(text, matrices[measure], fmt="%.0f" if whole else "%.17g", delimiter="\t")
             content = text.getvalue().encode()
             digests[measure] = _sha256(content)
             write_whole(self.matrix(measure), content)
@@ -168,6 +168,7 @@ class Derivative:
         record = {
             **self._sidecar("count", atlas.names),
             "Format": DERIVATIVE.version,
+            "RegionsWithoutTissue": _regions_without(matrices["count"], atlas.names),
             "Atlas": self.recipe.atlas,
             "AtlasSha256": atlas.sha256,
             "MatricesSha256": digests,
@@ -192,6 +193,7 @@ class Derivative:
             "ValidDiagonal": True,
             "StorageFormat": "Full",
             "NonNegative": True,
+            "MissingValue": "nan: an edge of a region without tissue",
             "Nodes": list(nodes),
         }
 
@@ -233,7 +235,9 @@ class Derivative:
         Raises
         ------
         DataError
-            There is none, it was changed after it was made, or another recipe made it.
+            There is none, it was changed after it was made, another recipe made it, or matrix and record do
+            not
+            name the same regions without tissue.
 
         """
         record = self.read_record()
@@ -244,8 +248,17 @@ class Derivative:
             raise DataError(f"{self.visit.label}: no connectome; {path.name} is missing") from None
         if record["MatricesSha256"].get(strength_of(self.recipe)) != _sha256(content):
             raise DataError(f"{path.name} was changed after it was made; prepare it again")
-        matrix = np.loadtxt(io.BytesIO(content), dtype=np.float64, ndmin=2)
-        return Connectome(matrix, load_atlas(self.recipe.atlas).names)
+        matrix, names = (
+            np.loadtxt(io.BytesIO(content), dtype=np.float64, ndmin=2),
+            load_atlas(self.recipe.atlas).names,
+        )
+        # A record of format 2 or older knows of none.
+        away = record.get("RegionsWithoutTissue", [])
+        if _regions_without(matrix, names) != away:
+            raise DataError(
+                f"{path.name} and {self.record.name} name different regions without tissue; prepare it again"
+            )
+        return Connectome(np.nan_to_num(matrix, nan=0.0), names, tuple(away))
 
 
 def prepared_visits(out: Path, recipe: ImagingRecipe, *, participant: str | None = None) -> list[Visit]:
@@ -306,8 +319,24 @@ def write_description(out: Path, *, source: Path) -> None:
     }
     _write_json(out / "dataset_description.json", description)
     # Relation matrices are a proposal (BEP017), which the validator does not know yet.
-    ignored = ["*_relmat.*", "*_quality.*", "quality.*", "*_failure.json", "*.trx", "work/", "**/.*.part"]
+    ignored = [
+        "*_relmat.*",
+        "*_quality.*",
+        "*_ratings.tsv",
+        "quality.*",
+        "*_failure.json",
+        "*.trx",
+        "work/",
+        "**/.*.part",
+    ]
     write_whole(out / ".bidsignore", ("\n".join(ignored) + "\n").encode())
+
+
+def _regions_without(matrix: NDArray[np.float64], names: tuple[str, ...]) -> list[str]:
+    """Name the regions whose edges a matrix does not know."""
+    if matrix.shape != (len(names), len(names)):
+        return []
+    return [name for name, row in zip(names, matrix, strict=True) if np.isnan(row).all()]
 
 
 def _stages_in(record: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.nifti1 import Nifti1Header
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
@@ -67,12 +68,23 @@ def read_image(path: Path) -> Image:
             ceiling = float(np.iinfo(kind).max * stored.slope + stored.inter)
     except UNREADABLE as error:
         raise DataError(f"{path.name}: not a whole NIfTI image: {error}") from None
-    if not isinstance(image.header, Nifti1Header):
+    if isinstance(image.header, MGHHeader):
+        orientation = _orientation_of_mgh(image.header, name=path.name)
+    elif isinstance(image.header, Nifti1Header):
+        orientation = read_orientation(image.header, name=path.name)
+    else:
         raise DataError(f"{path.name}: a NIfTI image is needed; found {type(image).__name__}")
-    orientation = read_orientation(image.header, name=path.name)
     if voxels.ndim > 4:  # NIfTI's fifth axis is for vectors, and converters leave axes of length 1 there
         voxels = voxels.reshape(*voxels.shape[:3], *(side for side in voxels.shape[3:] if side > 1))
     return Image(voxels, np.asarray(image.affine, dtype=np.float64), orientation, ceiling)
+
+
+def _orientation_of_mgh(header: MGHHeader, *, name: str) -> Orientation:
+    """Read where FreeSurfer's own format says that left is."""
+    if int(header["goodRASFlag"]) != 1:
+        raise DataError(f"{name}: its header does not tell left from right (goodRASFlag is 0)")
+    axes = "".join(nib.orientations.aff2axcodes(header.get_affine()))
+    return Orientation(axes, "goodRASFlag", ())
 
 
 def shape_of(path: Path) -> tuple[int, ...] | None:

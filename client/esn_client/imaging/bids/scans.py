@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_client.imaging.bids.images import Image, read_image, shape_of
+from esn_client.imaging.bids.susceptibility import Susceptibility
 from esn_client.imaging.preprocessing.gradient_table import (
     B0_MAX_S_PER_MM2,
     Gradients,
@@ -27,6 +28,9 @@ AXES = ("i", "i-", "j", "j-", "k", "k-")
 """BIDS's names of the directions along an image's voxel axes."""
 AFFINE_TOLERANCE_MM = 1e-3
 """Two grids are the same if no entry of their affines differs by more."""
+MOST_ABSENT = 0.25
+"""A hemisphere's lobe may have been removed; a volume that lacks more of the atlas's regions shows another
+atlas."""
 BYTES_PER_VALUE = 16
 """What a voxel of one volume costs at most: float32 before and after a stage, and float64 within it."""
 GB_OF_A_PROCESS = 0.8
@@ -121,6 +125,23 @@ class RunFiles:
 
 
 @dataclass(frozen=True)
+class AnatomyFiles:
+    """A T1w image and a label volume on its grid.
+
+    Attributes
+    ----------
+    t1w, labels : Path
+    freesurfer : bool
+        Whether the labels are ``aparc+aseg``, with FreeSurfer's numbers, or the atlas's own.
+
+    """
+
+    t1w: Path
+    labels: Path
+    freesurfer: bool
+
+
+@dataclass(frozen=True)
 class ScanFiles:
     """The files from which one connectome is made.
 
@@ -133,8 +154,14 @@ class ScanFiles:
         Series of the visit that are not used.
     labels : Path or None
         A ready label volume; None where regions are found by registration.
+    anatomy : AnatomyFiles or None
+        Labels in T1 space, which are carried to the scan where there are no ready ones.
+    lesion : Path or None
+        A mask of what is lost: a resection, or tissue in which no fibres can be.
     preprocessed_by : str or None
         The pipeline that denoised and aligned the scan already.
+    susceptibility : Susceptibility or None
+        Whether the warp by air beside the brain was undone; None where nobody has asked.
     warnings, remarks : tuple of str
         Of the choice of series: what somebody should look at, and what is good to know.
 
@@ -144,14 +171,18 @@ class ScanFiles:
     runs: tuple[RunFiles, ...]
     left_out: tuple[Path, ...]
     labels: Path | None
+    lesion: Path | None
     preprocessed_by: str | None
+    anatomy: AnatomyFiles | None = None
+    susceptibility: Susceptibility | None = None
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     def sha256s(self, bids: Path) -> dict[str, str]:
         """Compute the digest of each file, by its path inside the dataset."""
         paths = [path for run in self.runs for path in run.paths]
-        paths += [self.labels] if self.labels else []
+        paths += [path for path in (self.labels, self.lesion) if path]
+        paths += [self.anatomy.t1w, self.anatomy.labels] if self.anatomy else []
         return {path.relative_to(bids).as_posix(): sha256_of(path) for path in paths}
 
     def memory_gb(self) -> float:
@@ -163,6 +194,30 @@ class ScanFiles:
                 return 0.0
             values += int(np.prod(shape))
         return GB_OF_A_PROCESS + values * BYTES_PER_VALUE / 1e9
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A T1w image and its labels, as they were read.
+
+    Attributes
+    ----------
+    image, labels : (X, Y, Z) float32
+        On one grid; the labels as the file has them.
+    affine : (4, 4) float64
+        Voxels to millimetres, RAS+.
+    freesurfer : bool
+        Whether the labels have FreeSurfer's numbers, or the atlas's own.
+    name : str
+        Of the labels' file, for words.
+
+    """
+
+    image: NDArray[np.float32]
+    labels: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    freesurfer: bool
+    name: str
 
 
 @dataclass(frozen=True)
@@ -179,12 +234,20 @@ class Scan:
         On the grid of the signal.
     preprocessed : bool
         Whether the scan was denoised and aligned elsewhere.
+    lesion : (X, Y, Z) bool or None
+        What is marked as lost, on the grid of the signal.
     sides : str
         Where the voxel axes lead, and what in the header says so: nothing else tells left from right.
     slice_axis : 0, 1 or 2
         The voxel axis along which slices were stacked.
     convention : Convention
         Of the gradient table, as it was read.
+    stored_volumes : int
+        In the files, those that are not used too.
+    dropped_s_per_mm2 : tuple of float
+        The b-values of shells that are not used.
+    anatomy : Anatomy or None
+        A T1w image and its labels, where they give the regions.
     warnings, remarks : tuple of str
         What somebody should look at, and what is good to know. They name files and stay at the site.
 
@@ -200,6 +263,10 @@ class Scan:
     convention: Convention = "fsl"
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    lesion: NDArray[np.bool_] | None = None
+    anatomy: Anatomy | None = None
+    stored_volumes: int = 0
+    dropped_s_per_mm2: tuple[float, ...] = ()
 
     @property
     def voxel_size_mm(self) -> NDArray[np.float64]:
@@ -268,6 +335,7 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, recipe: ImagingRecipe) -> Scan:
         affine=affine,
         sh_order_max=recipe.sh_order_max,
         shell_s_per_mm2=recipe.shell_s_per_mm2,
+        shell_width=recipe.shell_width,
     )
     signal = np.concatenate(signals, axis=3) if rest else signals[0]
     if len(shell.kept) < signal.shape[3]:
@@ -285,6 +353,10 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, recipe: ImagingRecipe) -> Scan:
         convention=shell.conventions[0],
         warnings=(*files.warnings, *(words for image in images for words in image.orientation.warnings)),
         remarks=(*files.remarks, *_remarks(first, shell), *sound.remarks),
+        lesion=None if files.lesion is None else _read_lesion(files.lesion, like=images[0]),
+        anatomy=None if files.anatomy is None else _read_anatomy(files.anatomy),
+        stored_volumes=sum(image.voxels.shape[3] for image in images),
+        dropped_s_per_mm2=shell.dropped_s_per_mm2,
     )
 
 
@@ -314,7 +386,7 @@ def _remarks(run: RunFiles, shell: Shell) -> list[str]:
 
 
 def _read_labels(path: Path, *, like: Image, atlas: Atlas) -> NDArray[np.int64]:
-    """Read a label volume that must lie on the scan's grid and show every region."""
+    """Read a label volume that must lie on the scan's grid and show the atlas; a resection may lack in it."""
     image = read_image(path)
     _check_grid(path, image, like=like)
     labels = image.voxels
@@ -324,9 +396,31 @@ def _read_labels(path: Path, *, like: Image, atlas: Atlas) -> NDArray[np.int64]:
     if strange:
         raise DataError(f"{path.name}: label {strange[0]:g} is not in atlas {atlas.name}")
     absent = sorted(known - set(values.tolist()) - {0})
-    if absent:
-        raise DataError(f"{path.name}: region {absent[0]} of atlas {atlas.name} has no voxel")
+    if len(absent) > MOST_ABSENT * len(atlas.regions):
+        raise DataError(
+            f"{path.name}: {len(absent)} of {len(atlas.regions)} regions of atlas {atlas.name} have no "
+            "voxel, such as "
+            f"region {absent[0]}"
+        )
     return labels.astype(np.int64)
+
+
+def _read_anatomy(files: AnatomyFiles) -> Anatomy:
+    """Read a T1w image and labels that lie on its grid."""
+    image, labels = read_image(files.t1w), read_image(files.labels)
+    if image.voxels.ndim != 3:
+        raise DataError(f"{files.t1w.name}: a 3-D image is needed; found shape {image.voxels.shape}")
+    _check_grid(files.labels, labels, like=image)
+    return Anatomy(image.voxels, labels.voxels, image.affine, files.freesurfer, files.labels.name)
+
+
+def _read_lesion(path: Path, *, like: Image) -> NDArray[np.bool_]:
+    """Read a mask that must lie on the scan's grid and hold nothing but 0 and 1."""
+    image = read_image(path)
+    _check_grid(path, image, like=like)
+    if image.voxels.ndim != 3 or not np.isin(image.voxels, (0, 1)).all():
+        raise DataError(f"{path.name}: a lesion mask is 3-D and holds 0 and 1 alone")
+    return np.asarray(image.voxels > 0, dtype=np.bool_)
 
 
 def _check_grid(path: Path, image: Image, *, like: Image) -> None:

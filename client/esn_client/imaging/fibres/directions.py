@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from dipy.data import get_sphere
 from numpy.typing import NDArray
 
 
@@ -51,6 +50,8 @@ def spread_directions(sphere: str, *, max_angle_deg: float) -> Directions:
     Directions
 
     """
+    from dipy.data import get_sphere
+
     vectors = _half(get_sphere(name=sphere).vertices)
     cosine = vectors @ vectors.T
     # Rounding must not cost an axis at exactly the largest angle, itself at 0 included.

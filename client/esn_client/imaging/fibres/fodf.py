@@ -6,10 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from dipy.core.sphere import Sphere
-from dipy.data import get_sphere
-from dipy.reconst.csdeconv import ConstrainedSphericalDeconvModel
-from dipy.reconst.shm import real_sh_descoteaux
 from numpy.typing import NDArray
 
 from esn_client.imaging.fibres.deconvolution import Deconvolution
@@ -65,6 +61,9 @@ class Fodf:
         (n, D) float32
 
         """
+        from dipy.core.sphere import Sphere
+        from dipy.reconst.shm import real_sh_descoteaux
+
         # C = (order + 1) (order + 2) / 2
         order = int(np.sqrt(8 * self.coefficients.shape[1] + 1) - 3) // 2
         sphere = Sphere(xyz=directions)
@@ -105,6 +104,9 @@ def fit_fodf(
     Fodf
 
     """
+    from dipy.data import get_sphere
+    from dipy.reconst.csdeconv import ConstrainedSphericalDeconvModel
+
     coefficients = np.empty((int(where.sum()), coefficients_of_order(sh_order_max)), dtype=np.float32)
     voxels = np.argwhere(where)
     weighted = ~gradients.is_b0

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from itertools import permutations, product
 
 import numpy as np
-from dipy.reconst.dti import TensorModel, fractional_anisotropy
 from numpy.typing import NDArray
 
 from esn_client.imaging.fibres.tensor import dipy_table
@@ -134,6 +133,8 @@ def _principal_directions(
 ) -> Floats:
     """Give the (X, Y, Z, 3) principal directions of the most anisotropic voxels, 0 elsewhere."""
     values, vectors = _fit(signal[mask], gradients, brightest=float(signal.max()))
+    from dipy.reconst.dti import fractional_anisotropy
+
     fa = np.nan_to_num(fractional_anisotropy(np.clip(values, 0, None)))
     # FA near 1 is noise at the rim of the brain, or air.
     good = (fa >= LEAST_FA) & (fa < 0.95) & (values[:, 2] > 0)
@@ -146,6 +147,8 @@ def _principal_directions(
 
 def _fit(voxels: NDArray[np.float32], gradients: Gradients, *, brightest: float) -> tuple[Floats, Floats]:
     """Fit tensors to (n, V) voxels; give their (n, 3) eigenvalues, descending, and (n, 3, 3) eigenvectors."""
+    from dipy.reconst.dti import TensorModel
+
     fit = TensorModel(dipy_table(gradients), fit_method="OLS").fit(
         np.maximum(voxels, 1e-3 * brightest).astype(np.float64)
     )

@@ -1,14 +1,16 @@
 """Diffusion tensors: where the brain is, and how anisotropic each voxel."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from dipy.core.gradients import GradientTable, gradient_table
-from dipy.reconst.dti import TensorModel, fractional_anisotropy
 from numpy.typing import NDArray
 
 from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.preprocessing.mask import find_brain
+
+if TYPE_CHECKING:
+    from dipy.core.gradients import GradientTable
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,10 @@ class TensorMaps:
     b0: NDArray[np.float64]
 
 
-def dipy_table(gradients: Gradients) -> GradientTable:
+def dipy_table(gradients: Gradients) -> "GradientTable":
     """Hand a gradient table to DIPY."""
+    from dipy.core.gradients import gradient_table
+
     table: GradientTable = gradient_table(
         gradients.b_values_s_per_mm2, bvecs=gradients.directions, b0_threshold=gradients.b0_max_s_per_mm2
     )
@@ -60,6 +64,8 @@ def fit_tensor(signal: NDArray[np.float32], gradients: Gradients) -> TensorMaps:
         No brain is found.
 
     """
+    from dipy.reconst.dti import TensorModel, fractional_anisotropy
+
     b0 = signal[..., gradients.is_b0].mean(axis=3, dtype=np.float64)
     weighted = signal[..., ~gradients.is_b0].mean(axis=3, dtype=np.float64)
     mask = find_brain(b0, weighted)

@@ -8,20 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_client.imaging.bids.scans import Scan
+from esn_client.imaging.bids.scans import Anatomy, Scan
 from esn_client.imaging.fibres.fodf import Fodf, fit_fodf
 from esn_client.imaging.fibres.gradient_check import check_gradient_table
 from esn_client.imaging.fibres.lobes import find_lobes
 from esn_client.imaging.fibres.response import Response, estimate_response
 from esn_client.imaging.fibres.tensor import TensorMaps, fit_tensor
-from esn_client.imaging.preprocessing.denoise import denoise, remove_gibbs_ringing
+from esn_client.imaging.preprocessing.denoise import denoise, divide_bias, remove_gibbs_ringing
 from esn_client.imaging.preprocessing.displacement import Displacement
 from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.preprocessing.mask import check_brain, find_brain
 from esn_client.imaging.preprocessing.motion import correct_motion
+from esn_client.imaging.regions.atlas_volume import checked_labels
 from esn_client.imaging.regions.connectivity import Assignments, assign, connect
+from esn_client.imaging.regions.freesurfer import from_freesurfer
 from esn_client.imaging.regions.parcellation import grow_regions, measure_volumes
 from esn_client.imaging.regions.registration import register_atlas
+from esn_client.imaging.regions.t1_labels import T1Anatomy, brain_of, lay_t1_labels
+from esn_client.imaging.regions.tissue import RegionTissue, Tissue, find_tissue, keep_tissue, measure_tissue
 from esn_client.imaging.stages import Arrays, Stage, Stages, digest_of
 from esn_client.imaging.tracking.cuda import choose_device
 from esn_client.imaging.tracking.density import count_visits
@@ -33,6 +37,9 @@ from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.connectome.edge_measures import EdgeMeasures
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
+
+_NO_NUMBERS = ("labels", "template")
+"""What the labels' stage makes besides numbers of quality."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,10 @@ class Reconstruction:
     maps : TensorMaps
     response : Response
     labels : (X, Y, Z) int64
-        Region indices of the atlas, before they grow.
+        Region indices of the atlas in tissue, before they grow.
+    tissue : Tissue
+    region_tissue : RegionTissue
+        How much of each region, as it was labelled, is tissue.
     gradient_margin_percent : float
         By how much better fibres run on under the gradient table than under any other.
     gradient_doubt : str
@@ -63,6 +73,10 @@ class Reconstruction:
         Streamlines through each voxel.
     displacement : Displacement or None
         None if the scan was not aligned here.
+    transforms : (V, 4, 4) float64 or None
+        Of the alignment; each takes a point of the still head to where it was in the volume.
+    template : (X, Y, Z) float32 or None
+        The FA of the atlas's template, bent to the subject; None where regions came from elsewhere.
 
     """
 
@@ -73,17 +87,27 @@ class Reconstruction:
     maps: TensorMaps
     response: Response
     labels: NDArray[np.int64]
+    tissue: Tissue
+    region_tissue: RegionTissue
     gradient_margin_percent: float
     gradient_doubt: str
     registration: dict[str, float]
     density: NDArray[np.uint32]
     displacement: Displacement | None
+    transforms: Floats | None
+    template: NDArray[np.float32] | None
+
+    @property
+    def regions_without_tissue(self) -> tuple[str, ...]:
+        """Their names, in the atlas's order."""
+        names = self.measures.connectome.regions
+        return tuple(name for name, away in zip(names, self.region_tissue.absent, strict=True) if away)
 
     @property
     def matrices(self) -> dict[str, Floats]:
-        """The matrices, by the ``meas-`` label of their files."""
+        """The matrices, by the ``meas-`` label of their files; NaN where a region has no tissue."""
         weights = {} if self.weights is None else {"weight": self.weights}
-        return {
+        known = {
             **weights,
             "count": self.measures.connectome.counts,
             "meanlength": self.measures.mean_length_mm,
@@ -91,6 +115,8 @@ class Reconstruction:
             "countpervolume": self.measures.count_per_volume,
             "meanfa": self.measures.mean_fa,
         }
+        absent = self.region_tissue.absent
+        return {name: np.where(absent[:, None] | absent, np.nan, matrix) for name, matrix in known.items()}
 
 
 def reconstruct(
@@ -122,7 +148,8 @@ def reconstruct(
 
     """
     atlas = load_atlas(recipe.atlas)
-    key, signal, gradients, displacement = _clean(scan, recipe, stages)
+    clean = _clean(scan, recipe, stages)
+    key, signal, gradients = clean.key, clean.signal, clean.gradients
     tensor = stages.run("tensor", lambda: vars(fit_tensor(signal, gradients)), inputs=[key], parameters={})
     maps = TensorMaps(**tensor.arrays)
     check_brain(maps.mask, scan.affine)
@@ -154,15 +181,21 @@ def reconstruct(
         parameters=_settings(recipe, "sh_order_max", "fa_stop_threshold"),
     )
     labelled = _find_labels(
-        scan, maps, atlas, stages, inputs=[tensor.key, digest_of({"affine": scan.affine})]
+        scan,
+        maps,
+        atlas,
+        stages,
+        inputs=[tensor.key, digest_of({"affine": scan.affine}), *_digest_of_lesion(scan)],
     )
-    labels, size_mm = labelled["labels"], scan.voxel_size_mm
+    size_mm, tissue = scan.voxel_size_mm, find_tissue(maps, scan.lesion)
+    regions = measure_tissue(labelled["labels"], atlas, mask=maps.mask, tissue=tissue, voxel_size_mm=size_mm)
+    labels = keep_tissue(labelled["labels"], atlas, tissue=tissue, absent=regions.absent)
     grown = stages.run(
         "parcellation",
         lambda: {
             "regions": grow_regions(labels, atlas, voxel_size_mm=size_mm, growth_mm=recipe.label_growth_mm)
         },
-        inputs=[labelled.key],
+        inputs=[labelled.key, digest_of({"labels": labels})],
         parameters={"atlas": atlas.sha256, **_settings(recipe, "label_growth_mm")},
     )
     tracked = _track(
@@ -189,24 +222,37 @@ def reconstruct(
         maps=maps,
         response=response,
         labels=labels,
+        tissue=tissue,
+        region_tissue=regions,
         gradient_margin_percent=float(checked["margin_percent"]),
         gradient_doubt=str(checked["doubt"]),
-        registration={name: float(number) for name, number in labelled.arrays.items() if name != "labels"},
+        registration={name: float(n) for name, n in labelled.arrays.items() if name not in _NO_NUMBERS},
         density=tracked["density"],
-        displacement=displacement,
+        displacement=clean.displacement,
+        transforms=clean.transforms,
+        template=labelled.arrays.get("template"),
     )
 
 
-def _clean(
-    scan: Scan, recipe: ImagingRecipe, stages: Stages
-) -> tuple[str, NDArray[np.float32], Gradients, Displacement | None]:
-    """Denoise, remove ringing and align, unless that was done elsewhere; give the key of the result too."""
-    signal, gradients, displacement = scan.signal, scan.gradients, None
+@dataclass(frozen=True)
+class _Clean:
+    """A scan that tensors can be fitted to, the key of its last stage, and how it was aligned."""
+
+    key: str
+    signal: NDArray[np.float32]
+    gradients: Gradients
+    displacement: Displacement | None
+    transforms: Floats | None
+
+
+def _clean(scan: Scan, recipe: ImagingRecipe, stages: Stages) -> _Clean:
+    """Denoise, remove ringing and align, unless that was done elsewhere."""
+    signal, gradients, displacement, transforms = scan.signal, scan.gradients, None, None
     key = digest_of(
         {"signal": signal, "b": gradients.b_values_s_per_mm2, "g": gradients.directions, "a": scan.affine}
     )
     if scan.preprocessed:
-        return key, signal, gradients, displacement
+        return _Clean(key, signal, gradients, None, None)
     if recipe.denoise != "none":
         method, noisy = recipe.denoise, signal
         found = stages.run(
@@ -235,8 +281,18 @@ def _clean(
         )
         key, signal = found.key, found["signal"]
         displacement = Displacement(found["head_mm"], found["eddy_mm"], found["b0_mm"])
+        transforms = found["transforms"]
         gradients = replace(gradients, directions=found["directions"])
-    return key, signal, gradients, displacement
+    if recipe.bias != "none":
+        uneven, turned = signal, gradients
+        found = stages.run(
+            "bias",
+            lambda: {"signal": divide_bias(uneven, turned, _brain(uneven, turned))},
+            inputs=[key],
+            parameters=_settings(recipe, "bias"),
+        )
+        key, signal = found.key, found["signal"]
+    return _Clean(key, signal, gradients, displacement, transforms)
 
 
 def _align(signal: NDArray[np.float32], gradients: Gradients, affine: Floats) -> Arrays:
@@ -268,11 +324,20 @@ def _find_labels(scan: Scan, maps: TensorMaps, atlas: Atlas, stages: Stages, *, 
             "labels",
             lambda: {"labels": ready},
             inputs=[digest_of({"labels": ready})],
-            parameters={"ready": True},
+            parameters={"source": "ready"},
+        )
+    if scan.anatomy is not None:
+        anatomy = scan.anatomy
+        t1: Arrays = {"image": anatomy.image, "labels": anatomy.labels, "affine": anatomy.affine}
+        return stages.run(
+            "labels",
+            lambda: _carry_labels(anatomy, scan, maps, atlas),
+            inputs=[*inputs, digest_of(t1)],
+            parameters={"source": "T1", "freesurfer": anatomy.freesurfer, "atlas": atlas.sha256},
         )
 
     def make() -> Arrays:
-        found = register_atlas(maps.fa, maps.mask, scan.affine, atlas=atlas)
+        found = register_atlas(maps.fa, maps.mask, scan.affine, atlas=atlas, lesion=scan.lesion)
         if found.missing:
             raise DataError(
                 f"{len(found.missing)} regions of atlas {atlas.name} lie outside of the scan, such as "
@@ -281,14 +346,39 @@ def _find_labels(scan: Scan, maps: TensorMaps, atlas: Atlas, stages: Stages, *, 
         ratio = np.maximum(found.volume_ratio, 1 / found.volume_ratio)
         return {
             "labels": found.labels,
+            "template": found.template_fa,
             "registration_correlation": np.array(found.correlation),
             "registration_rotation_deg": np.array(found.rotation_deg),
-            "left_right_margin": np.array(found.correlation - found.mirrored_correlation),
             "misplaced_percent": np.array(100.0 * found.misplaced_fraction),
             "label_volume_ratio": np.array(ratio.max()),
         }
 
-    return stages.run("labels", make, inputs=inputs, parameters={"ready": False, "atlas": atlas.sha256})
+    return stages.run("labels", make, inputs=inputs, parameters={"source": "atlas", "atlas": atlas.sha256})
+
+
+def _carry_labels(anatomy: Anatomy, scan: Scan, maps: TensorMaps, atlas: Atlas) -> Arrays:
+    """Carry labels from T1 space to the scan."""
+    volume = anatomy.labels.astype(np.float64)
+    if anatomy.freesurfer:
+        labels = from_freesurfer(volume, atlas, name=anatomy.name)
+    else:
+        labels = checked_labels(volume, atlas, name=anatomy.name)
+    found = lay_t1_labels(
+        T1Anatomy(anatomy.image.astype(np.float64), labels, brain_of(volume > 0), anatomy.affine),
+        maps.b0,
+        maps.mask,
+        scan.affine,
+        atlas=atlas,
+        lesion=scan.lesion,
+    )
+    ratio = found.volume_ratio[found.volume_ratio > 0]
+    return {
+        "labels": found.labels,
+        "t1_overlap": np.array(found.overlap),
+        "registration_rotation_deg": np.array(found.rotation_deg),
+        "misplaced_percent": np.array(100.0 * found.misplaced_fraction),
+        "label_volume_ratio": np.array(np.maximum(ratio, 1 / ratio).max(initial=1.0)),
+    }
 
 
 def _track(
@@ -361,6 +451,10 @@ def _track(
             ),
         },
     )
+
+
+def _digest_of_lesion(scan: Scan) -> list[str]:
+    return [] if scan.lesion is None else [digest_of({"lesion": scan.lesion})]
 
 
 def _brain(signal: NDArray[np.float32], gradients: Gradients) -> NDArray[np.bool_]:

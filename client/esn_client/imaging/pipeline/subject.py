@@ -4,10 +4,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from esn_client.imaging.bids.derivatives import Derivative
 from esn_client.imaging.bids.scans import Scan, ScanFiles, load_scan
 from esn_client.imaging.pipeline.reconstruction import Reconstruction, reconstruct
-from esn_client.imaging.quality import numbers
+from esn_client.imaging.pipeline.record import details_of
 from esn_client.imaging.quality.anatomy import Anatomy
 from esn_client.imaging.quality.residuals import PlainTensor, fit_plainly
 from esn_client.imaging.regions.parcellation import grow_regions
@@ -91,19 +93,7 @@ def prepare_subject(files: ScanFiles, making: Making) -> bool:
         derivative.write(
             made.matrices,
             sources=sources,
-            details={
-                "PreprocessedBy": files.preprocessed_by,
-                "SeriesLeftOut": [path.relative_to(making.bids).as_posix() for path in files.left_out],
-                "Sides": scan.sides,
-                "Warnings": [*scan.warnings, *([made.gradient_doubt] if made.gradient_doubt else [])],
-                "Remarks": list(scan.remarks),
-                "BrainVoxels": int(made.maps.mask.sum()),
-                "ResponseEigenvalues": [float(f"{v:.6g}") for v in made.response.eigenvalues_mm2_per_s],
-                "Streamlines": made.measures.streamlines,
-                "StreamlinesAssigned": made.measures.assigned,
-                "Quality": measure_quality(scan, made, plain),
-                "Stages": stages.log,
-            },
+            details=details_of(files, scan, made, plain, bids=making.bids, stages=stages.log),
         )
     if making.pages:
         from esn_client.imaging.quality.page import draw_page
@@ -121,36 +111,6 @@ def prepare_subject(files: ScanFiles, making: Making) -> bool:
     return True
 
 
-def measure_quality(scan: Scan, made: Reconstruction, plain: PlainTensor) -> dict[str, float]:
-    """Give the numbers that a protocol's limits judge, those that this scan has."""
-    mask, response = made.maps.mask, made.response.eigenvalues_mm2_per_s
-    found = {
-        "brain_ml": numbers.brain_ml(mask, scan.voxel_size_mm),
-        "cut_off_percent": numbers.cut_off_percent(mask, scan.affine),
-        "signal_to_noise": numbers.signal_to_noise(scan, mask),
-        **_displacements(made),
-        "bad_volumes_percent": plain.bad_volumes_percent,
-        "gradient_margin_percent": made.gradient_margin_percent,
-        **made.registration,
-        "response_ratio": float(response[0] / response[1]),
-        "assigned_percent": 100.0 * made.measures.assigned_fraction,
-        "density_percent": 100.0 * made.measures.density,
-    }
-    return {name: round(value, 6) for name, value in found.items() if value is not None}
-
-
-def _displacements(made: Reconstruction) -> dict[str, float]:
-    """Average the head's displacement, that of its b0s alone, and what eddy currents added."""
-    moved = made.displacement
-    if moved is None:
-        return {}
-    found = {"displacement_mm": float(moved.head_mm.mean())}
-    if len(moved.b0_mm):
-        found["displacement_b0_mm"] = float(moved.b0_mm.mean())
-    weighted = ~made.gradients.is_b0
-    return found | {"eddy_shift_mm": float(moved.eddy_mm[weighted].mean())}
-
-
 def anatomy_of(scan: Scan, made: Reconstruction, plain: PlainTensor, atlas: Atlas) -> Anatomy:
     """Collect what a page shows."""
     return Anatomy(
@@ -161,7 +121,15 @@ def anatomy_of(scan: Scan, made: Reconstruction, plain: PlainTensor, atlas: Atla
         b0=made.maps.b0,
         fa=made.maps.fa,
         regions=grow_regions(made.labels, atlas, voxel_size_mm=scan.voxel_size_mm, growth_mm=0.0),
+        lost=made.tissue.fluid | made.tissue.lesion,
         density=made.density,
         displacement=made.displacement,
         counts=made.measures.connectome.counts,
+        absent=made.region_tissue.absent,
+        scanned_directions=scan.gradients.directions,
+        turned_directions=made.gradients.directions,
+        transforms=made.transforms,
+        weighted_before=scan.signal[..., ~made.gradients.is_b0].mean(axis=3, dtype=np.float64),
+        weighted_after=made.signal[..., ~made.gradients.is_b0].mean(axis=3, dtype=np.float64),
+        template=made.template,
     )

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from dipy.denoise.gibbs import gibbs_removal
 from numpy.typing import NDArray
 
-from esn_client.imaging.preprocessing.gradient_table import Gradients
+from esn_client.imaging.preprocessing.gradient_table import B0_MAX_S_PER_MM2, Gradients
 from esn_client.imaging.preprocessing.mppca import project_windows
 from esn_core.errors import DataError
 
@@ -90,8 +89,45 @@ def remove_gibbs_ringing(signal: NDArray[np.float32], *, slice_axis: int) -> NDA
         Not negative.
 
     """
+    from dipy.denoise.gibbs import gibbs_removal
+
     clean = gibbs_removal(signal.astype(np.float64), slice_axis=slice_axis, inplace=True)
     return np.asarray(np.maximum(clean, 0), dtype=np.float32)
+
+
+def divide_bias(
+    signal: NDArray[np.float32], gradients: Gradients, mask: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Divide a smooth field of sensitivity out of all volumes, in the brain.
+
+    The logarithm of the mean b0 is fitted by Legendre polynomials up to order 3, coarse to fine, edges and
+    outliers
+    weighted down (DIPY, `dipy.denoise.bias_correction`); its mean over the brain stays as it was.
+
+    Parameters
+    ----------
+    signal : (X, Y, Z, V) float32
+    gradients : Gradients
+    mask : (X, Y, Z) bool
+        Not empty.
+
+    Returns
+    -------
+    (X, Y, Z, V) float32
+        As it was outside the mask.
+
+    """
+    from dipy.core.gradients import gradient_table
+    from dipy.denoise.bias_correction import polynomial_bias_field_dwi
+
+    table = gradient_table(
+        gradients.b_values_s_per_mm2, bvecs=gradients.directions, b0_threshold=B0_MAX_S_PER_MM2
+    )
+    _, field = polynomial_bias_field_dwi(signal, table, mask=mask)
+    field = field[mask] / np.exp(np.log(field[mask]).mean())
+    even = signal.copy()
+    even[mask] = signal[mask] / field[:, None]
+    return even
 
 
 def _patch2self(signal: NDArray[np.float32], gradients: Gradients, mask: NDArray[np.bool_]) -> Denoised:

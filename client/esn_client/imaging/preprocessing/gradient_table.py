@@ -119,6 +119,7 @@ def read_gradients(
     affine: NDArray[np.float64],
     sh_order_max: int,
     shell_s_per_mm2: float | None = None,
+    shell_width: float = SHELL_WIDTH,
 ) -> Shell:
     """Read the gradient tables of an image that is stored with a given affine.
 
@@ -135,6 +136,8 @@ def read_gradients(
         Order that the directions must support.
     shell_s_per_mm2 : float, optional
         Which shell to use; None where there must be only one.
+    shell_width : float
+        By which share the shell that is used may differ from it.
 
     Returns
     -------
@@ -158,7 +161,7 @@ def read_gradients(
         raise DataError(
             f"{bval.name}: no b0; one volume of b <= {B0_MAX_S_PER_MM2:g} s/mm2 or more is needed"
         )
-    chosen, others = _choose_shell(b, weighted, shell_s_per_mm2, bval.name)
+    chosen, others = _choose_shell(b, weighted, shell_s_per_mm2, bval.name, width=shell_width)
     b_value = float(np.median(b[chosen]))
     lengths = np.linalg.norm(vectors, axis=1)
     traces = np.flatnonzero(chosen & (lengths < LEAST_LENGTH))
@@ -206,7 +209,7 @@ def _unit_of(b: NDArray[np.float64], name: str) -> BUnit:
 
 
 def _choose_shell(
-    b: NDArray[np.float64], weighted: NDArray[np.bool_], wanted: float | None, name: str
+    b: NDArray[np.float64], weighted: NDArray[np.bool_], wanted: float | None, name: str, *, width: float
 ) -> tuple[NDArray[np.bool_], tuple[float, ...]]:
     """Split weighted volumes into shells and choose one; tell which were left out."""
     order = np.flatnonzero(weighted)
@@ -226,9 +229,12 @@ def _choose_shell(
             raise DataError(f"{name}: one shell is needed; found b near {found} s/mm2, and none was chosen")
         place = 0
     else:
-        near = [k for k, m in enumerate(medians) if abs(m - wanted) <= SHELL_WIDTH * wanted]
+        near = [k for k, m in enumerate(medians) if abs(m - wanted) <= width * wanted]
         if not near:
-            raise DataError(f"{name}: a shell near b = {wanted:g} s/mm2 is asked for; found b near {found}")
+            raise DataError(
+                f"{name}: a shell near b = {wanted:g} s/mm2 (within {width:.0%}) is asked for; found b "
+                f"near {found}"
+            )
         place = min(near, key=lambda k: abs(medians[k] - wanted))
     chosen = np.zeros(len(b), dtype=bool)
     chosen[shells[place]] = True

@@ -1,7 +1,6 @@
 """Brain masks: where the brain is, and whether it can be one."""
 
 import numpy as np
-from dipy.segment.threshold import otsu
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes, label, median_filter
 
@@ -111,6 +110,8 @@ def cut_shares(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> dict[str
 
 
 def _bright(image: NDArray[np.float64]) -> NDArray[np.bool_]:
+    from dipy.segment.threshold import otsu
+
     smooth = median_filter(image, size=3)
     if smooth.min() == smooth.max():
         return np.zeros(image.shape, dtype=bool)

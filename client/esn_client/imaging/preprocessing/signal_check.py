@@ -114,7 +114,7 @@ def noise_sd(signal: NDArray[np.float32]) -> float:
     for volume in np.moveaxis(signal, 3, 0):
         bend = volume[2:] - 2 * volume[1:-1] + volume[:-2]
         sds.append(float(np.median(np.abs(bend[bend != 0]))) if np.any(bend) else 0.0)
-    return float(np.median(sds)) / 0.6745 / np.sqrt(6.0)
+    return float(float(np.median(sds)) / 0.6745 / np.sqrt(6.0))
 
 
 def _check_depth(signal: NDArray[np.float32], negative: float, name: str) -> None:
@@ -162,6 +162,7 @@ def _without_nan(signal: NDArray[np.float32], name: str) -> tuple[NDArray[np.flo
             "at most may lie outside of the field of view"
         )
     share = float(outside.mean())
-    return np.where(outside[..., None], np.float32(0), signal), [
+    beyond = np.asarray(outside)[..., None]
+    return np.where(beyond, np.float32(0), signal), [
         f"{share:.1%} of the voxels are NaN, outside of the field of view; they count as 0"
     ]

@@ -50,6 +50,7 @@ def draw_planes(
     *,
     alternative: str,
     outline: NDArray[np.bool_] | None = None,
+    hatched: NDArray[np.bool_] | None = None,
     colours: str = "gray",
     limits: tuple[float, float] = (0.0, 1.0),
     bar: str | None = None,
@@ -64,6 +65,8 @@ def draw_planes(
     alternative : str
     outline : (X, Y, Z) bool, optional
         A volume whose edge is drawn.
+    hatched : (X, Y, Z) bool, optional
+        A volume that is marked: what is no tissue.
     colours : str
         Of matplotlib; unused for a picture in colour.
     limits : tuple of float
@@ -89,6 +92,8 @@ def draw_planes(
     )
     if outline is not None:
         axes.contour(planes.image(outline, order=1), levels=[0.5], colors="#ff9e1b", linewidths=0.9)
+    if hatched is not None and (cut := planes.image(hatched, order=1)).max() > 0.5:
+        axes.contour(cut, levels=[0.5], colors="#56b4e9", linewidths=0.7)
     tile_h, tile_w = planes.voxels.shape[2:4]
 
     def mark(left: int, top: int, name: str) -> None:
@@ -110,7 +115,7 @@ def draw_planes(
         figure.colorbar(shown, cax=scale, orientation="horizontal")
         scale.tick_params(colors="white", labelsize=8, length=2, pad=1)
         scale.set_title(bar, color="white", pad=2, fontsize=9)
-    return _png(figure, alternative)
+    return to_png(figure, alternative)
 
 
 def region_colours(atlas: Atlas) -> Floats:
@@ -172,9 +177,9 @@ def draw_motion(displacement: Displacement, is_b0: NDArray[np.bool_], *, limit_m
         limit_mm, color=ORANGE, linestyle="--", linewidth=1.2, label=f"limit of the mean: {limit_mm:g} mm"
     )
     axes.set_ylim(0, max(1.15 * float(max(displacement_mm.max(), eddy_mm.max())), 1.2 * limit_mm))
-    _label(axes, "volume", "displacement, mm")
+    label_axes(axes, "volume", "displacement, mm")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
-    return _png(
+    return to_png(
         figure,
         f"Framewise displacement over {len(volumes)} volumes: mean {displacement_mm.mean():.2f} mm, largest "
         f"{displacement_mm.max():.2f} mm; eddy currents shift a volume by up to {eddy_mm.max():.2f} mm.",
@@ -196,64 +201,84 @@ def draw_residuals(residual: Floats, *, limit: float) -> Drawing:
     axes = figure.add_subplot()
     shown = axes.imshow(residual.T, origin="lower", aspect="auto", cmap="magma", vmin=0, vmax=limit)
     axes.set_facecolor("#d5dae0")
-    _label(axes, "volume", "slice, as stored")
+    label_axes(axes, "volume", "slice, as stored")
     scale = figure.colorbar(shown, ax=axes, pad=0.01)
     scale.set_label("share of the signal", fontsize=9)
     scale.ax.tick_params(labelsize=8)
-    return _png(
+    return to_png(
         figure,
         f"Tensor residual by slice and volume; the largest is {np.nanmax(residual):.2f} of the signal.",
     )
 
 
-def draw_connectome(counts: Floats, atlas: Atlas) -> Drawing:
-    """Draw a matrix of streamline counts, left hemisphere first."""
+def draw_connectome(counts: Floats, atlas: Atlas, absent: NDArray[np.bool_]) -> Drawing:
+    """Draw a matrix of streamline counts, left hemisphere first, each row with its region's name.
+
+    Parameters
+    ----------
+    counts : (R, R) float64
+    atlas : Atlas
+    absent : (R,) bool
+        Regions without tissue: their edges are not known.
+
+    """
     sides = {"L": "left hemisphere", "R": "right hemisphere", "M": "middle"}
     order = sorted(
         range(len(atlas.regions)),
         key=lambda r: ("LRM".index(atlas.regions[r].hemisphere), atlas.regions[r].module, r),
     )
-    figure = Figure(figsize=(7.4, 6.4), dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=(WIDTH_IN, 0.95 * WIDTH_IN), dpi=1.3 * DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     matrix = np.log10(1 + counts[np.ix_(order, order)])
-    shown = axes.imshow(np.where(matrix > 0, matrix, np.nan), cmap="viridis", vmin=0, interpolation="nearest")
+    away = (absent[:, None] | absent)[np.ix_(order, order)]
     axes.set_facecolor("#eef1f4")
-    middles, names, border = [], [], 0
+    shown = axes.imshow(
+        np.where((matrix > 0) & ~away, matrix, np.nan), cmap="viridis", vmin=0, interpolation="nearest"
+    )
+    axes.imshow(np.where(away, 1.0, np.nan), cmap="Oranges", vmin=0, vmax=2.5, interpolation="nearest")
+    border = 0
     for side, name in sides.items():
         size = sum(region.hemisphere == side for region in atlas.regions)
         if size:
-            middles.append(border + (size - 1) / 2)
             # A few rows have no room for a word.
-            names.append(name if size > len(order) / 10 else "")
+            if size > len(order) / 10:
+                axes.text(border + (size - 1) / 2, -1.2, name, ha="center", va="bottom", fontsize=9)
             border += size
             for line in (axes.axhline, axes.axvline):
                 line(border - 0.5, color=ORANGE, linewidth=1)
-    axes.set_xticks(middles, names, fontsize=9)
-    axes.set_yticks(middles, names, rotation=90, va="center", fontsize=9)
-    axes.tick_params(length=0)
-    scale = figure.colorbar(shown, ax=axes, shrink=0.8)
+    names = [f"{atlas.regions[r].name}{' (no tissue)' if absent[r] else ''}" for r in order]
+    small = max(3.5, min(8.0, 480 / len(order)))
+    axes.set_xticks(range(len(order)), names, rotation=90, fontsize=small)
+    axes.set_yticks(range(len(order)), names, fontsize=small)
+    axes.tick_params(length=0, pad=1)
+    scale = figure.colorbar(shown, ax=axes, shrink=0.6, pad=0.01)
     ticks = [t for t in (0, 1, 2, 3, 4, 5) if t <= matrix.max()]
     scale.set_ticks(ticks, labels=[f"{10**t - 1:,}" for t in ticks])
     scale.set_label("streamlines", fontsize=9)
     joined = int(np.count_nonzero(np.triu(counts, k=1)))
-    pairs = len(order) * (len(order) - 1) // 2
-    return _png(
-        figure, f"Matrix of {len(order)} regions; {joined} of {pairs} pairs are joined by streamlines."
+    known = int((~absent).sum())
+    missing = f"; the edges of {int(absent.sum())} regions without tissue are missing" if absent.any() else ""
+    return to_png(
+        figure,
+        f"Matrix of {len(order)} regions; {joined} of {known * (known - 1) // 2} pairs are joined by "
+        f"streamlines{missing}.",
     )
 
 
-def _label(axes: Axes, x: str, y: str) -> None:
+def label_axes(axes: Axes, x: str, y: str) -> None:
+    """Name both axes, and leave out the frame's far sides."""
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _png(figure: Figure, alternative: str) -> Drawing:
+def to_png(figure: Figure, alternative: str) -> Drawing:
+    """Turn a figure into what a page holds."""
     FigureCanvasAgg(figure)
     content = io.BytesIO()
     figure.savefig(content, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
-    width, height = (round(float(side) * DOTS_PER_INCH) for side in figure.get_size_inches())
+    width, height = (round(float(side) * figure.dpi) for side in figure.get_size_inches())
     return Drawing(
         "data:image/png;base64," + base64.b64encode(content.getvalue()).decode(), alternative, width, height
     )

@@ -4,13 +4,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_client.imaging.bids.scans import Scan
+from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.preprocessing.mask import cut_shares
 from esn_core.arrays import Floats
+from esn_core.connectome.connectome import Connectome
 
 
-def brain_ml(mask: NDArray[np.bool_], voxel_size_mm: Floats) -> float:
-    """Measure the mask, in millilitres."""
-    return float(mask.sum() * np.prod(voxel_size_mm) / 1000.0)
+def volume_ml(where: NDArray[np.bool_], voxel_size_mm: Floats) -> float:
+    """Measure some voxels, in millilitres."""
+    return float(where.sum() * np.prod(voxel_size_mm) / 1000.0)
+
+
+def joined_share(connectome: Connectome, absent: NDArray[np.bool_]) -> float:
+    """Give the share of the pairs of different regions, none of them absent, that a streamline joins."""
+    counts = connectome.counts[np.ix_(~absent, ~absent)]
+    upper = counts[np.triu_indices(len(counts), k=1)]
+    return float((upper > 0).mean()) if upper.size else 0.0
 
 
 def cut_off_percent(mask: NDArray[np.bool_], affine: Floats) -> float:
@@ -30,6 +39,33 @@ def cut_off_percent(mask: NDArray[np.bool_], affine: Floats) -> float:
 
     """
     return 100.0 * max(share for side, share in cut_shares(mask, affine).items() if side != "below")
+
+
+def neighbour_correlation(
+    signal: NDArray[np.float32], gradients: Gradients, mask: NDArray[np.bool_]
+) -> float:
+    """Correlate each weighted volume with the one whose gradient is nearest.
+
+    Yeh et al. 2019 (NeuroImage 202:116131) call it the neighbouring correlation.
+
+    Parameters
+    ----------
+    signal : (X, Y, Z, V) float32
+    gradients : Gradients
+        With two weighted volumes or more.
+    mask : (X, Y, Z) bool
+
+    Returns
+    -------
+    float
+        The mean over the weighted volumes.
+
+    """
+    weighted = np.flatnonzero(~gradients.is_b0)
+    inside, directions = signal[mask][:, weighted], gradients.directions[weighted]
+    away = -np.abs(directions @ directions.T) + 3.0 * np.eye(len(weighted))
+    together = np.asarray(np.corrcoef(inside, rowvar=False))
+    return float(together[np.arange(len(weighted)), away.argmin(axis=1)].mean())
 
 
 def signal_to_noise(scan: Scan, mask: NDArray[np.bool_]) -> float | None:

@@ -10,8 +10,9 @@ import numpy as np
 from esn_client.imaging.quality import figures
 from esn_client.imaging.quality.anatomy import Anatomy
 from esn_client.imaging.quality.figures import Drawing
-from esn_client.imaging.quality.planes import Planes
+from esn_client.imaging.quality.planes import MORE, Planes
 from esn_client.imaging.quality.rendering import environment
+from esn_client.imaging.quality.scan_figures import draw_directions, draw_path
 from esn_client.imaging.quality.wording import WORDINGS
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
@@ -118,11 +119,13 @@ def _draw(anatomy: Anatomy, atlas: Atlas, recipe: ImagingRecipe) -> dict[str, Dr
             planes,
             figures.overlay_regions(planes, np.clip(anatomy.fa * 1.4, 0, 1), anatomy.regions, atlas),
             outline=anatomy.mask,
+            hatched=anatomy.lost,
             alternative=f"Planes of the FA with the {len(atlas.regions)} regions of atlas {atlas.name}; cool "
             "colours mark the left hemisphere, warm ones the right.",
         ),
         "density": _density(planes, anatomy),
-        "connectome": figures.draw_connectome(anatomy.counts, atlas),
+        "connectome": figures.draw_connectome(anatomy.counts, atlas, anatomy.absent),
+        "directions": draw_directions(anatomy.scanned_directions, anatomy.turned_directions, anatomy.affine),
         "residuals": figures.draw_residuals(
             plain.residual, limit=max(0.02, float(np.nanpercentile(plain.residual, 99.5)))
         ),
@@ -131,7 +134,37 @@ def _draw(anatomy: Anatomy, atlas: Atlas, recipe: ImagingRecipe) -> dict[str, Dr
         drawn["motion"] = figures.draw_motion(
             anatomy.displacement, anatomy.is_b0, limit_mm=recipe.quality.displacement_mm.warn
         )
+    if anatomy.transforms is not None:
+        drawn["path"] = draw_path(anatomy.transforms, anatomy.mask, anatomy.affine, anatomy.is_b0)
+        drawn["before"], drawn["after"] = _aligned(planes, anatomy)
+    if anatomy.template is not None:
+        more = Planes.through(anatomy.mask, anatomy.affine, counts=MORE)
+        both = {
+            "subject": (anatomy.fa, "the subject's FA"),
+            "template": (anatomy.template, "the bent template's FA"),
+        }
+        for name, (volume, words) in both.items():
+            drawn[name] = figures.draw_planes(
+                more,
+                more.image(np.clip(volume, 0, 0.8) / 0.8, order=1),
+                outline=anatomy.mask,
+                alternative=f"Planes of {words}, with the outline of the subject's brain.",
+            )
     return drawn
+
+
+def _aligned(planes: Planes, anatomy: Anatomy) -> tuple[Drawing, Drawing]:
+    """Draw the mean weighted volume before and after the alignment, equally bright."""
+    bright = float(np.percentile(anatomy.weighted_after[anatomy.mask], 99.5))
+    before, after = (
+        figures.draw_planes(
+            planes,
+            planes.image(np.clip(volume / bright, 0, 1), order=1),
+            alternative=f"Planes of the mean weighted volume {when} the volumes were aligned.",
+        )
+        for volume, when in ((anatomy.weighted_before, "before"), (anatomy.weighted_after, "after"))
+    )
+    return before, after
 
 
 def _colour(anatomy: Anatomy, principal: Floats) -> Floats:

@@ -15,6 +15,9 @@ FOOT_MM = 14.0
 """Room below each plane for its name."""
 AXIAL, CORONAL, SAGITTAL = 6, 3, 3
 """How many planes of each kind are shown."""
+MORE = (12, 6, 6)
+"""The same, where details matter."""
+COLUMNS = 6
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,13 @@ class Planes:
     names: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def through(cls, mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> "Planes":
+    def through(
+        cls,
+        mask: NDArray[np.bool_],
+        affine: NDArray[np.float64],
+        *,
+        counts: tuple[int, int, int] = (AXIAL, CORONAL, SAGITTAL),
+    ) -> "Planes":
         """Lay planes through the brain.
 
         Parameters
@@ -46,6 +55,8 @@ class Planes:
             Not empty.
         affine : (4, 4) float64
             Voxels to RAS+ mm.
+        counts : tuple of int
+            Of axial, coronal and sagittal planes; `COLUMNS` of them fill a row.
 
         """
         places_mm = apply_affine(affine, np.argwhere(mask))
@@ -55,7 +66,7 @@ class Planes:
         lower = np.arange(half + PIXEL_MM, half + FOOT_MM, PIXEL_MM)
         across, down = np.meshgrid(offsets, -np.concatenate([offsets, lower]))
         inverse = np.linalg.inv(affine)
-        kinds = [(2, AXIAL), (1, CORONAL), (0, SAGITTAL)]
+        kinds = zip((2, 1, 0), counts, strict=True)
         planes, names = [], []
         for axis, count in kinds:
             for place in np.linspace(low[axis] + MARGIN_MM, high[axis] - MARGIN_MM, count + 2)[1:-1]:
@@ -68,8 +79,8 @@ class Planes:
                 planes.append(apply_affine(inverse, point_mm))
                 kind = ("sagittal, x", "coronal, y", "axial, z")[axis]
                 names.append(f"{kind} = {round(float(place))} mm")
-        rows = np.array(planes).reshape(2, AXIAL, *across.shape, 3)
-        return cls(rows, (tuple(names[:AXIAL]), tuple(names[AXIAL:])))
+        rows = np.array(planes).reshape(-1, COLUMNS, *across.shape, 3)
+        return cls(rows, tuple(tuple(names[k : k + COLUMNS]) for k in range(0, len(names), COLUMNS)))
 
     def image(self, volume: NDArray[Any], *, order: Literal[0, 1]) -> NDArray[np.float64]:
         """Cut a volume, and lay the planes side by side.

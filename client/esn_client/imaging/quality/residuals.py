@@ -28,11 +28,17 @@ class PlainTensor:
     lost : (V, S) float64
         Share of the predicted signal that a slice of a volume lacks; NaN as above.
 
+    contrast_to_noise : float
+        Median over the brain of how much the tensor's prediction differs between directions, over the
+        residual (the sd of
+        either; as FSL's eddy_quad has it of a shell).
+
     """
 
     principal: NDArray[np.float64]
     residual: NDArray[np.float64]
     lost: NDArray[np.float64]
+    contrast_to_noise: float
 
     @property
     def bad_volumes_percent(self) -> float:
@@ -83,4 +89,8 @@ def fit_plainly(
         )
         residual[volume, enough] = gap / count[enough]
         lost[volume, enough] = 1 - seen / expected
-    return PlainTensor(principal, residual, lost)
+    weighted = ~gradients.is_b0
+    spread = predicted[:, weighted].std(axis=1)
+    noise = (measured - predicted)[:, weighted].std(axis=1)
+    contrast = float(np.median(spread / np.maximum(noise, 1e-9)))
+    return PlainTensor(principal, residual, lost, contrast)

@@ -13,6 +13,8 @@ import numpy as np
 from esn_client.imaging.bids.derivatives import Derivative, prepared_visits
 from esn_client.imaging.bids.failures import read_failures
 from esn_client.imaging.bids.scans import Visit, segmentation_of
+from esn_client.imaging.quality.distributions import Strip, lay_out
+from esn_client.imaging.quality.ratings import Rating, read_ratings
 from esn_client.imaging.quality.rendering import environment
 from esn_client.imaging.quality.wording import WORDINGS
 from esn_core.errors import DataError
@@ -26,7 +28,10 @@ LEAST_SPREAD = 0.02
 """The spread counts as this share of the median at least: where all are nearly equal, nobody is far away."""
 LEAST_VISITS = 8
 """With fewer, nobody is called an outlier."""
-COLUMNS = ("participant_id", "session_id", "verdict", "excluded", "outlying", "connectome_sha256", "failure")
+COLUMNS = (
+    *("participant_id", "session_id", "verdict", "excluded", "rating", "outlying", "connectome_sha256"),
+    *("susceptibility", "regions_lost", "failure"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,9 @@ class SiteRow:
     ----------
     visit : Visit
     verdict : Verdict
-        Of the visit alone, by the protocol's limits; a warning of its record asks for a look.
+        Of the visit alone, by the protocol's limits and by who looked: one who says that it fails is
+        believed, and one who
+        says that it passes changes no limit. A warning of its record asks for a look.
     judged : dict of str to Verdict
         Of each number.
     excluded : bool
@@ -51,6 +58,12 @@ class SiteRow:
     failure : str or None
         Why the visit could not be prepared, the last time that it was tried. Then it fails, whatever is left
         of an earlier time, and studies leave it out.
+    ratings : tuple of Rating
+        Of this connectome.
+    susceptibility : str
+        Whether it was corrected, as the record says.
+    regions_lost : tuple of str
+        Regions without tissue.
 
     """
 
@@ -62,6 +75,14 @@ class SiteRow:
     numbers: dict[str, float | None]
     connectome_sha256: str | None
     failure: str | None = None
+    ratings: tuple[Rating, ...] = ()
+    susceptibility: str = "not said"
+    regions_lost: tuple[str, ...] = ()
+
+    @property
+    def rated(self) -> str:
+        """Who said what, in words; empty where nobody looked."""
+        return ", ".join(f"{one.rating} {one.initials}" for one in self.ratings)
 
     @property
     def rank(self) -> int:
@@ -124,11 +145,15 @@ def judge_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
     records = [Derivative(out, visit, recipe).read_record() for visit in visits]
     numbers: list[dict[str, float | None]] = [dict(record.get("Quality", {})) for record in records]
     away = {name: robust_z([row.get(name) for row in numbers]) for name in WORDINGS}
+    ratings = read_ratings(out, recipe)
     rows = []
     for place, (visit, record) in enumerate(zip(visits, records, strict=True)):
         verdicts = recipe.quality.judge(numbers[place])
         warned: dict[str, Verdict] = dict.fromkeys(record.get("Warnings", ()), "warn")
-        verdict = overall(verdicts | warned)
+        digest = record["MatricesSha256"]["count"]
+        said = tuple(one for one in ratings.get(visit, ()) if one.connectome_sha256 == digest)
+        failed: dict[str, Verdict] = {one.initials: "fail" for one in said if one.rating == "fail"}
+        verdict = overall(verdicts | warned | failed)
         outlying = [n for n, z in away.items() if (score := z[place]) is not None and abs(score) > OUTLIER_Z]
         rows.append(
             SiteRow(
@@ -141,7 +166,10 @@ def judge_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
                 excluded=exclude_failed and verdict == "fail",
                 outlying=tuple(outlying),
                 numbers=numbers[place],
-                connectome_sha256=record["MatricesSha256"]["count"],
+                connectome_sha256=digest,
+                ratings=said,
+                susceptibility=record.get("Susceptibility", "not said"),
+                regions_lost=tuple(record.get("RegionsWithoutTissue", ())),
             )
         )
     prepared = {row.visit.label: row for row in rows}
@@ -180,8 +208,11 @@ def write_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
             row.visit.session or "n/a",
             row.verdict,
             "yes" if row.excluded else "no",
+            row.rated or "n/a",
             ",".join(row.outlying) or "n/a",
             row.connectome_sha256 or "n/a",
+            row.susceptibility,
+            ",".join(row.regions_lost) or "n/a",
             row.failure or "n/a",
         ]
         writer.writerow([*fixed, *(_cell(row.numbers.get(name)) for name in WORDINGS)])
@@ -190,6 +221,9 @@ def write_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
         "excluded": {"Description": "Whether studies leave the visit out", "Levels": {"yes": "", "no": ""}},
         "outlying": {"Description": f"Numbers with a robust z beyond {OUTLIER_Z:g} among this site's visits"},
         "connectome_sha256": {"Description": "Digest of the counts that were judged"},
+        "rating": {"Description": "What those who looked at this connectome's page say, with their initials"},
+        "susceptibility": {"Description": "Whether the warp by air beside the brain was corrected"},
+        "regions_lost": {"Description": "Regions without tissue, whose edges are missing"},
         "failure": {"Description": "Why the visit could not be prepared, the last time that it was tried"},
         **{
             name: {"LongName": words.title, "Description": words.meaning, "Units": words.unit or "1"}
@@ -255,6 +289,22 @@ def _cell(value: float | None) -> str:
     return "n/a" if value is None or not math.isfinite(value) else f"{value:.6g}"
 
 
+def _strips(rows: Sequence[SiteRow], recipe: ImagingRecipe) -> dict[str, Strip]:
+    """Lay out each quantity that somebody has."""
+    limits, strips = recipe.quality.limits(), {}
+    for name, words in WORDINGS.items():
+        known = [
+            (row.visit.label, value, row.judged.get(name, "not measured"))
+            for row in rows
+            if (value := row.numbers.get(name)) is not None and math.isfinite(value)
+        ]
+        own = [limit for key, limit in limits.items() if quantity(key) == name]
+        strip = lay_out(known, own, shown=[words.shown(value) for _, value, _ in known])
+        if strip is not None:
+            strips[name] = strip
+    return strips
+
+
 def _draw(rows: Sequence[SiteRow], recipe: ImagingRecipe, *, out: Path) -> str:
     count: dict[str, int] = {
         v: sum(row.verdict == v and not row.failure for row in rows) for v in ("pass", "warn", "fail")
@@ -272,6 +322,7 @@ def _draw(rows: Sequence[SiteRow], recipe: ImagingRecipe, *, out: Path) -> str:
         .get_template("site.html.j2")
         .render(
             rows=rows,
+            strips=_strips(rows, recipe),
             count=count,
             excluded=sum(row.excluded for row in rows),
             words=WORDINGS,

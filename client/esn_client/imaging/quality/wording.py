@@ -33,8 +33,36 @@ WORDINGS = {
     "brain_ml": Wording(
         "Brain volume",
         "ml",
-        "volume inside the mask",
+        "volume of the tissue inside the mask; ventricles and cavities are no part of it",
         "the mask's outline: does it leave brain out, or hold skull?",
+        0,
+    ),
+    "fluid_ml": Wording(
+        "Fluid",
+        "ml",
+        "volume inside the mask that is mostly fluid or gives no signal: ventricles, sulci, cavities",
+        "the regions: has something been removed, or are the ventricles wide?",
+        0,
+    ),
+    "labels_outside_percent": Wording(
+        "Labels outside the brain",
+        "%",
+        "labelled volume outside of the brain mask; it is left out",
+        "the region overlay and the mask",
+        1,
+    ),
+    "labels_in_fluid_percent": Wording(
+        "Labels in fluid",
+        "%",
+        "labelled volume in fluid or without signal; it is left out",
+        "the regions: has something been removed?",
+        1,
+    ),
+    "regions_without_tissue": Wording(
+        "Regions without tissue",
+        "",
+        "regions of which less than half is tissue: their edges are not known, and are missing rather than 0",
+        "the regions that are named",
         0,
     ),
     "cut_off_percent": Wording(
@@ -71,6 +99,20 @@ WORDINGS = {
         "the motion trace; above some 3 mm, let FSL's eddy or QSIPrep undo stretches too",
         2,
     ),
+    "contrast_to_noise": Wording(
+        "Contrast to noise",
+        "",
+        "how much a tensor's prediction differs between directions, over what it does not explain",
+        "noise, motion, and whether the b-values are right",
+        2,
+    ),
+    "neighbour_correlation": Wording(
+        "Neighbouring volumes",
+        "",
+        "correlation of each weighted volume with the one of the nearest direction",
+        "the residuals: which volumes are unlike their neighbours?",
+        3,
+    ),
     "bad_volumes_percent": Wording(
         "Volumes with drop-out", "%", "weighted volumes in which a slice lost its signal", "the residuals", 1
     ),
@@ -84,15 +126,15 @@ WORDINGS = {
     "registration_correlation": Wording(
         "Registration", "", "correlation of the FA with the warped template's", "the region overlay", 3
     ),
+    "t1_overlap": Wording(
+        "T1w image on the scan",
+        "",
+        "overlap of the brain that the T1w image's labels show and of the scan's mask (Dice)",
+        "the region overlay: do the labels follow the brain?",
+        2,
+    ),
     "registration_rotation_deg": Wording(
         "Head turned by", "°", "rotation between head and template", "the region overlay: is it turned?", 0
-    ),
-    "left_right_margin": Wording(
-        "Left is left",
-        "",
-        "correlation with the template less that with its mirror image; clearly negative is mirrored",
-        "left and right: has a conversion mirrored the image?",
-        3,
     ),
     "misplaced_percent": Wording(
         "Regions astray",

@@ -37,17 +37,41 @@ def read_labels(path: Path, atlas: Atlas) -> tuple[NDArray[np.int64], NDArray[np
 
     """
     values, affine = read_image(path)
+    labels = checked_labels(values, atlas, name=path.name)
+    missing = {region.index for region in atlas.regions} - {int(value) for value in np.unique(labels)}
+    if missing:
+        raise DataError(f"{path.name}: region {min(missing)} of atlas {atlas.name} has no voxel")
+    return labels, affine
+
+
+def checked_labels(values: NDArray[np.float64], atlas: Atlas, *, name: str) -> NDArray[np.int64]:
+    """Take a volume for an atlas's labels; a region may be missing, after a resection.
+
+    Parameters
+    ----------
+    values : (X, Y, Z) float64
+    atlas : Atlas
+    name : str
+        Of the file, for words.
+
+    Returns
+    -------
+    (X, Y, Z) int64
+
+    Raises
+    ------
+    DataError
+        The volume is not 3-D, or a label is not the atlas's.
+
+    """
     if values.ndim != 3:
-        raise DataError(f"{path.name}: a 3-D label volume is needed; found shape {values.shape}")
+        raise DataError(f"{name}: a 3-D label volume is needed; found shape {values.shape}")
     if not np.isfinite(values).all() or (values != np.rint(values)).any():
-        raise DataError(f"{path.name}: labels must be whole numbers")
-    known = {0, *(region.index for region in atlas.regions)}
-    found = {int(value) for value in np.unique(values)}
-    if found - known:
-        raise DataError(f"{path.name}: label {min(found - known)} is not in atlas {atlas.name}")
-    if known - found - {0}:
-        raise DataError(f"{path.name}: region {min(known - found - {0})} of atlas {atlas.name} has no voxel")
-    return values.astype(np.int64), affine
+        raise DataError(f"{name}: labels must be whole numbers")
+    strange = {int(value) for value in np.unique(values)} - {0, *(region.index for region in atlas.regions)}
+    if strange:
+        raise DataError(f"{name}: label {min(strange)} is not in atlas {atlas.name}")
+    return values.astype(np.int64)
 
 
 def read_image(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

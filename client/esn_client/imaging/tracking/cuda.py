@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from esn_client.imaging.tracking.propagation import follow, times
 from esn_core.errors import ConfigError
 
-BATCH_BYTES = 2**29
-"""Bounds the memory that the points of a batch take, on the card and again on the host."""
+BATCH_BYTES = 2**28
+"""Bounds the memory that the points of a batch take; there are two batches, on the card and again on the
+host."""
 THREADS_PER_BLOCK = 64
 
 
@@ -61,7 +62,12 @@ def choose_device(device: str) -> str:
 def propagate_on_card(
     inputs: tuple[Any, ...], *, seeds: int, steps: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """Follow all streamlines on the card, a batch at a time in the same memory.
+    """Follow all streamlines on the card: while one batch is looked at here, the card is busy with the next.
+
+    Two streams take turns, each with memory of its own on the card and on the host. The host's is pinned:
+    only
+    from there is a copy made while the processor does something else, and it is made at the bus's full speed.
+    A stream is used again when the caller asks for the batch after next, so when it is done with this one.
 
     Parameters
     ----------
@@ -74,24 +80,45 @@ def propagate_on_card(
     ------
     points : (b, 2 steps + 1, 3) float32
     bounds : (b, 2) int64
-        As `propagation.propagate` fills them; they hold until the next batch.
+        As `propagation.propagate` fills them; they hold until the next batch is asked for.
 
     """
     places = 2 * steps + 1
     batch = min(max(BATCH_BYTES // (places * 3 * 4), 1), seeds)
     on_card = tuple(cuda.to_device(value) if isinstance(value, np.ndarray) else value for value in inputs)
-    axes = inputs[0].shape[1]  # of the amplitudes
-    points_there = cuda.device_array((batch, places, 3), dtype=np.float32)
-    bounds_there = cuda.device_array((batch, 2), dtype=np.int64)
-    points = np.empty((batch, places, 3), dtype=np.float32)
-    bounds = np.empty((batch, 2), dtype=np.int64)
+    kernel = build_kernel(inputs[0].shape[1])  # of the amplitudes
     blocks = -(-batch // THREADS_PER_BLOCK)
-    for first in range(0, seeds, batch):
+    streams = (cuda.stream(), cuda.stream())
+    room = [
+        [make((batch, *rest), dtype=kind) for rest, kind in (((places, 3), np.float32), ((2,), np.int64))]
+        for make in (cuda.device_array, cuda.device_array, cuda.pinned_array, cuda.pinned_array)
+    ]
+    there, here = room[:2], room[2:]
+
+    def start(turn: int, first: int) -> None:
+        """Hand a batch to the card, and let it copy what it finds; come back at once."""
         last = min(first + batch, seeds)
-        build_kernel(axes)[blocks, THREADS_PER_BLOCK](*on_card, first, last, points_there, bounds_there)
-        points_there.copy_to_host(points)
-        bounds_there.copy_to_host(bounds)
-        yield points, bounds[: last - first]
+        kernel[blocks, THREADS_PER_BLOCK, streams[turn]](*on_card, first, last, *there[turn])
+        for found, copy in zip(there[turn], here[turn], strict=True):
+            found.copy_to_host(copy, stream=streams[turn])
+
+    def finish(turn: int, first: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Wait for a batch, and for it alone."""
+        streams[turn].synchronize()
+        points, bounds = here[turn]
+        return points, bounds[: min(batch, seeds - first)]
+
+    firsts = range(0, seeds, batch)
+    try:
+        for number, first in enumerate(firsts):
+            start(number % 2, first)
+            if number:
+                yield finish((number - 1) % 2, firsts[number - 1])
+        yield finish((len(firsts) - 1) % 2, firsts[-1])
+    finally:
+        # A caller may stop half-way: the card must not write into memory that is given back.
+        for stream in streams:
+            stream.synchronize()
 
 
 @cache

@@ -638,3 +638,108 @@ def test_a_directory_that_may_not_be_read_stops_nobody_else(bids, monkeypatch):
 def test_labels_may_be_packed_or_not(bids, extension):
     path = labels(bids, "sub-001", "anat", name=f"sub-001_seg-pair_dseg{extension}")
     assert chosen(bids).labels == path
+
+
+def image(folder, name, *, shape=(3, 3, 3), kind=nib.Nifti1Image):
+    folder.mkdir(parents=True, exist_ok=True)
+    nib.save(kind(np.ones(shape, dtype=np.float32), np.eye(4)), folder / name)
+
+
+def test_a_lesion_mask_of_the_visit_is_taken(bids):
+    masks = bids / "derivatives" / "masks"
+    describe(masks, DatasetType="derivative")
+    image(masks / "sub-001" / "dwi", "sub-001_label-resection_mask.nii.gz")
+    image(masks / "sub-001" / "dwi", "sub-001_desc-brain_mask.nii.gz")
+    files = chosen(bids)
+    assert files.lesion.name == "sub-001_label-resection_mask.nii.gz"
+    assert "derivatives/masks/sub-001/dwi/sub-001_label-resection_mask.nii.gz" in files.sha256s(bids)
+    image(masks / "sub-001" / "dwi", "sub-001_label-lesion_mask.nii.gz")
+    with pytest.raises(DataError, match="one lesion mask is needed; found"):
+        chosen(bids)
+
+
+def test_a_mask_that_names_no_session_does_not_hold_before_the_operation(bids):
+    masks = bids / "derivatives" / "masks"
+    describe(masks, DatasetType="derivative")
+    image(masks / "sub-002" / "dwi", "sub-002_label-lesion_mask.nii.gz")
+    with pytest.raises(DataError, match="a lesion mask of sub-002 names no session"):
+        chosen(bids, Visit("sub-002", "ses-1"))
+    folder = masks / "sub-002" / "ses-2" / "dwi"
+    (masks / "sub-002" / "dwi" / "sub-002_label-lesion_mask.nii.gz").unlink()
+    image(folder, "sub-002_ses-2_label-lesion_mask.nii.gz")
+    assert chosen(bids, Visit("sub-002", "ses-1")).lesion is None
+    assert chosen(bids, Visit("sub-002", "ses-2")).lesion is not None
+
+
+def test_freesurfers_labels_are_found_where_freesurfer_leaves_them(bids):
+    mri = bids / "derivatives" / "freesurfer" / "sub-002_ses-1" / "mri"
+    image(mri, "aparc+aseg.mgz", kind=nib.MGHImage)
+    with pytest.raises(DataError, match=r"aparc\+aseg.mgz needs brain.mgz or"):
+        chosen(bids, Visit("sub-002", "ses-1"))
+    for name in ("T1.mgz", "brain.mgz"):
+        image(mri, name, kind=nib.MGHImage)
+    found = chosen(bids, Visit("sub-002", "ses-1")).anatomy
+    assert (found.t1w.name, found.labels.name, found.freesurfer) == ("brain.mgz", "aparc+aseg.mgz", True)
+    assert chosen(bids, Visit("sub-002", "ses-2")).anatomy is None
+    assert chosen(bids).anatomy is None
+
+
+def test_labels_in_t1_space_yield_to_those_on_the_scan_and_the_atlas_own_win(bids):
+    prep = bids / "derivatives" / "prep"
+    describe(prep, DatasetType="derivative")
+    anat = prep / "sub-001" / "anat"
+    image(anat, "sub-001_desc-aparcaseg_dseg.nii.gz")
+    with pytest.raises(DataError, match="needs one T1w image beside it, on whose grid it lies; found 0"):
+        chosen(bids)
+    image(anat, "sub-001_desc-preproc_T1w.nii.gz")
+    image(anat, "sub-001_space-MNI152NLin6Asym_desc-preproc_T1w.nii.gz")
+    image(anat, "sub-001_space-MNI152NLin6Asym_desc-aparcaseg_dseg.nii.gz")
+    image(anat, "sub-001_acq-other_T1w.nii.gz")
+    assert chosen(bids).anatomy.freesurfer
+    assert chosen(bids).anatomy.t1w.name == "sub-001_desc-preproc_T1w.nii.gz"
+    image(anat, "sub-001_seg-pair_dseg.nii.gz")
+    found = chosen(bids)
+    assert (found.labels, found.anatomy.labels.name) == (None, "sub-001_seg-pair_dseg.nii.gz")
+    assert not found.anatomy.freesurfer
+    image(prep / "sub-001" / "dwi", "sub-001_seg-pair_dseg.nii.gz")
+    assert chosen(bids).anatomy is None
+    assert chosen(bids).labels is not None
+
+
+def beside(path, **content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def test_a_raw_scan_is_not_corrected_for_susceptibility_and_what_could_help_is_named(bids):
+    assert chosen(bids).susceptibility.state == "not corrected"
+    beside(bids / "sub-001" / "dwi" / "sub-001_dwi.json", PhaseEncodingDirection="j-")
+    fmap = bids / "sub-001" / "fmap"
+    image(fmap, "sub-001_dir-PA_epi.nii.gz")
+    beside(fmap / "sub-001_dir-PA_epi.json", PhaseEncodingDirection="j")
+    image(fmap, "sub-001_dir-LR_epi.nii.gz")
+    beside(fmap / "sub-001_dir-LR_epi.json", PhaseEncodingDirection="i")
+    found = chosen(bids).susceptibility
+    assert [path.name for path in found.unused] == ["sub-001_dir-PA_epi.nii.gz"]
+    assert "along the image's axis j" in found.words
+    assert "sub-001_dir-PA_epi.nii.gz lies there unused" in found.words
+
+
+@pytest.mark.parametrize(
+    ("made_by", "said", "state"),
+    [
+        ([{"Name": "QSIPrep", "Version": "0.21"}], {}, "not said"),
+        ([{"Name": "QSIPrep", "Version": "0.21"}], {"SusceptibilityCorrected": True}, "corrected"),
+        ([{"Name": "QSIPrep", "Version": "0.21"}], {"SusceptibilityCorrected": False}, "not corrected"),
+        ([{"Name": "FSL eddy"}, {"Name": "FSL topup"}], {}, "corrected"),
+        ([{"Name": "FSL eddy"}], {}, "not said"),
+    ],
+)
+def test_a_preprocessed_scan_is_corrected_where_it_says_so(bids, made_by, said, state):
+    prep = bids / "derivatives" / "prep"
+    describe(prep, DatasetType="derivative", GeneratedBy=made_by)
+    scan(prep / "sub-001" / "dwi", "sub-001_desc-preproc_dwi")
+    beside(prep / "sub-001" / "dwi" / "sub-001_desc-preproc_dwi.json", **said)
+    found = chosen(bids).susceptibility
+    assert found.state == state
+    assert made_by[0]["Name"] in found.words

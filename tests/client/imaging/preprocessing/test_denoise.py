@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from esn_client.imaging.preprocessing.denoise import denoise, remove_gibbs_ringing
+from esn_client.imaging.preprocessing.denoise import denoise, divide_bias, remove_gibbs_ringing
 from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.preprocessing.mppca import project_windows, separate_noise, window_edge
 from esn_core.errors import DataError
@@ -189,3 +189,23 @@ def test_an_image_smaller_than_a_window_is_refused(scan):
         DataError, match=r"windows of 5 voxels a side for 30 volumes; the image has \(12, 11, 4\)"
     ):
         denoise(signal[:, :, :4], gradients, mask[:, :, :4], method="mppca")
+
+
+def test_a_smooth_field_of_sensitivity_is_divided_out_and_the_ratios_of_volumes_stay():
+    rng = np.random.default_rng(0)
+    shape = (24, 26, 22)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    mask = np.sum(np.square(grid), axis=0) < 0.9
+    field = np.exp(0.5 * grid[1] - 0.3 * grid[0] * grid[2])
+    b = np.r_[0.0, 0.0, np.full(6, 1000.0)]
+    gradients = Gradients(b, np.vstack([np.zeros((2, 3)), np.eye(3), -np.eye(3)]))
+    truth = np.r_[400.0, 400.0, np.linspace(100, 200, 6)]
+    signal = (field[..., None] * truth + rng.normal(0, 3, (*shape, 8))).astype(np.float32)
+    even = divide_bias(signal, gradients, mask)
+    before, after = (volume[mask].std() / volume[mask].mean() for volume in (signal[..., 0], even[..., 0]))
+    # The field has a sd of a fourth; the noise alone leaves .008.
+    assert before > 0.2
+    assert after < 0.02
+    # Each voxel is divided by one number: what is float32 has seven digits.
+    assert even[mask] / signal[mask] == pytest.approx(np.tile((even / signal)[mask][:, :1], 8), rel=1e-5)
+    assert np.array_equal(even[~mask], signal[~mask])

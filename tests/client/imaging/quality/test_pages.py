@@ -20,9 +20,11 @@ from esn_client.imaging.preprocessing.displacement import Displacement
 from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.quality import numbers
 from esn_client.imaging.quality.anatomy import Anatomy
+from esn_client.imaging.quality.distributions import lay_out
 from esn_client.imaging.quality.figures import overlay_regions, region_colours
 from esn_client.imaging.quality.page import draw_page, judge_rows
 from esn_client.imaging.quality.planes import Planes
+from esn_client.imaging.quality.ratings import rate
 from esn_client.imaging.quality.residuals import fit_plainly
 from esn_client.imaging.quality.site_table import read_exclusions, robust_z, write_site
 from esn_client.imaging.quality.wording import WORDINGS
@@ -74,11 +76,19 @@ def anatomy(phantom):
         b0=phantom.signal[..., 0].astype(float),
         fa=mask * np.where(x_mm < 0, 0.8, 0.3)[:, None, None],
         regions=place[phantom.labels],
+        lost=mask & False,
         density=mask * 7,
         displacement=Displacement(
             np.linspace(0, 2, len(TABLE.is_b0)), np.where(TABLE.is_b0, 0, 0.5), np.ones(TABLE.is_b0.sum() - 1)
         ),
         counts=counts + counts.T,
+        absent=np.arange(28) == 5,
+        scanned_directions=TABLE.directions,
+        turned_directions=TABLE.directions,
+        transforms=np.broadcast_to(np.eye(4), (len(TABLE.is_b0), 4, 4)),
+        weighted_before=phantom.signal[..., ~TABLE.is_b0].mean(axis=3),
+        weighted_after=phantom.signal[..., ~TABLE.is_b0].mean(axis=3),
+        template=mask * 0.4,
     )
 
 
@@ -210,7 +220,7 @@ class Page(HTMLParser):
 def test_a_page_is_complete_in_itself_and_says_what_it_shows(page):
     read = Page(page)
     assert (read.fetched, read.unsaid, read.scripts) == ([], [], 0)
-    assert read.images == 8
+    assert read.images == 14
     assert '<html lang="en">' in page
     assert "default-src 'none'" in page
 
@@ -249,10 +259,10 @@ def test_a_page_says_what_the_header_says_of_the_sides_and_warns(anatomy):
 
 
 def test_a_scan_that_came_preprocessed_says_so(anatomy):
-    page = draw(replace(anatomy, displacement=None), PreprocessedBy="QSIPrep <1.0>")
+    page = draw(replace(anatomy, displacement=None, transforms=None), PreprocessedBy="QSIPrep <1.0>")
     assert "preprocessed by <strong>QSIPrep &lt;1.0&gt;</strong>" in page
     assert "there is no motion trace" in page
-    assert Page(page).images == 7
+    assert Page(page).images == 10
 
 
 def test_every_limit_has_words():
@@ -294,7 +304,7 @@ def test_a_brain_that_touches_the_grids_edge_is_measured():
     assert numbers.cut_off_percent(mask[:, :, 5:], np.eye(4)) == 0, "the neck goes on"
     mask[3:6, 3:6, 9] = True
     assert numbers.cut_off_percent(mask, np.eye(4)) == pytest.approx(100 * 9 / 36)
-    assert numbers.brain_ml(mask, np.array([2.0, 2.0, 2.5])) == pytest.approx((216 + 9) * 10 / 1000)
+    assert numbers.volume_ml(mask, np.array([2.0, 2.0, 2.5])) == pytest.approx((216 + 9) * 10 / 1000)
 
 
 def test_robust_z_equals_its_definition_and_knows_when_it_has_none():
@@ -410,4 +420,79 @@ def test_in_a_browser_nothing_is_clipped_or_missing(page, tmp_path, width):
     ]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     found = json.loads(re.search(r"<title>(.*?)</title>", dom).group(1))
-    assert found == {"wide": [], "wider": 0, "broken": 0, "images": 8}
+    assert found == {"wide": [], "wider": 0, "broken": 0, "images": 14}
+
+
+def test_a_rater_who_says_fail_is_believed_and_one_who_says_pass_changes_no_limit(site):
+    rate(
+        site, RECIPE, Visit("sub-001", None), rating="fail", initials="ab", note="ghost in the\nfrontal lobe"
+    )
+    rate(site, RECIPE, Visit("sub-004", None), rating="pass", initials="AB")
+    rate(site, RECIPE, Visit("sub-002", "ses-1"), rating="fail", initials="AB")
+    rate(site, RECIPE, Visit("sub-002", "ses-1"), rating="pass", initials="AB")  # thought again
+    rows = {row.visit.label: row for row in write_site(site, RECIPE, exclude_failed=True)}
+    assert (rows["sub-001"].verdict, rows["sub-001"].excluded, rows["sub-001"].rated) == (
+        "fail",
+        True,
+        "fail AB",
+    )
+    assert (rows["sub-004"].verdict, rows["sub-004"].excluded) == ("fail", True), (
+        "a number's limit is the study's"
+    )
+    assert (rows["sub-002_ses-1"].excluded, rows["sub-002_ses-1"].rated) == (False, "pass AB")
+    assert read_exclusions(site, RECIPE) == {Visit("sub-001", None), Visit("sub-004", None)}
+    assert "fail AB" in (site / "seg-phantom28_quality.html").read_text()
+    assert "ghost in the frontal lobe" in (site / "seg-phantom28_ratings.tsv").read_text()
+    relaxed = {row.visit.label: row for row in write_site(site, RECIPE, exclude_failed=False)}
+    assert not relaxed["sub-001"].excluded
+
+
+def test_a_rating_of_a_connectome_that_was_made_again_does_not_count(site):
+    rate(site, RECIPE, Visit("sub-001", None), rating="fail", initials="AB")
+    Derivative(site, Visit("sub-001", None), RECIPE).write(
+        dict.fromkeys(MEASURES, 2 * np.ones((28, 28))), sources={}, details={"Quality": NUMBERS}
+    )
+    rows = {row.visit.label: row for row in write_site(site, RECIPE, exclude_failed=True)}
+    assert (rows["sub-001"].rated, rows["sub-001"].excluded) == ("", False)
+
+
+@pytest.mark.parametrize("initials", ["", "A", "ABCDE", "A1", "../x"])
+def test_who_has_no_initials_rates_nobody(site, initials):
+    with pytest.raises(DataError, match="initials are two to four letters"):
+        rate(site, RECIPE, Visit("sub-001", None), rating="fail", initials=initials)
+
+
+def test_nobody_is_rated_who_is_not_prepared(site):
+    with pytest.raises(DataError, match="sub-099: no connectome"):
+        rate(site, RECIPE, Visit("sub-099", None), rating="fail", initials="AB")
+
+
+@pytest.mark.parametrize("line", ["sub-001\tn/a\tmaybe\tAB\t2026-11-29\tx\tn/a", "sub-001\tn/a\tfail"])
+def test_a_table_of_ratings_that_is_no_more_is_refused(site, line):
+    rate(site, RECIPE, Visit("sub-001", None), rating="fail", initials="AB")
+    path = site / "seg-phantom28_ratings.tsv"
+    path.write_text(f"{path.read_text()}{line}\n")
+    with pytest.raises(DataError, match="line 3: a rating is pass or fail, with the initials of who looked"):
+        write_site(site, RECIPE, exclude_failed=True)
+
+
+def test_each_visit_is_a_dot_among_the_others(site):
+    page = (
+        write_site(site, RECIPE, exclude_failed=False) and site / "seg-phantom28_quality.html"
+    ).read_text()
+    assert page.count("<svg") == len(NUMBERS)
+    assert page.count("<circle") == 9 * len(NUMBERS)
+    assert "<title>sub-004: 10.0</title>" in page
+
+
+def test_dots_keep_their_order_and_limits_their_place():
+    values = [("a", 10.0, "pass"), ("b", 20.0, "warn"), ("c", 40.0, "pass")]
+    strip = lay_out(values, [RECIPE.quality.assigned_percent], shown=["10", "20", "40"])
+    xs = {dot.label[0]: dot.x for dot in strip.dots}
+    assert xs["a"] < xs["b"] < xs["c"]
+    assert strip.median_x == xs["b"]
+    limits = {kind: x for x, kind in strip.limits}
+    assert xs["b"] == pytest.approx(limits["fail"])  # 20 of the recipe
+    assert xs["b"] < limits["warn"] < xs["c"]  # 35
+    assert lay_out([], [], shown=[]) is None
+    assert lay_out([("a", 5.0, "pass")] * 2, [], shown=["5", "5"]).median_x == pytest.approx(360)

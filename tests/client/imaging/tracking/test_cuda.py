@@ -12,6 +12,7 @@ from numba import cuda, types
 
 from esn_client.imaging.fibres.fodf import Fodf
 from esn_client.imaging.tracking import cuda as cuda_tracking
+from esn_client.imaging.tracking.propagation import propagate
 from esn_client.imaging.tracking.tracking import TrackingRules, track
 from esn_core.errors import ConfigError
 
@@ -72,6 +73,74 @@ def test_the_card_follows_the_processors_streamlines_to_the_last_bit_in_any_batc
         assert len(set(sizes.tolist())) > 5
         assert np.array_equal(simulated["sizes"], sizes)
         assert np.array_equal(simulated["points"], points)
+
+
+class Lazy:
+    """A card's stream that does nothing before somebody waits for it: what is not waited for is not there."""
+
+    def __init__(self):
+        self.waiting = []
+
+    def synchronize(self):
+        while self.waiting:
+            self.waiting.pop(0)()
+
+
+class Away:
+    """Memory on the card."""
+
+    def __init__(self, shape, dtype):
+        self.values = np.full(shape, -1, dtype)
+
+    def copy_to_host(self, here, stream):
+        stream.waiting.append(lambda: here.__setitem__(slice(None), self.values))
+
+
+class Kernel:
+    """The loop of the processor, started on a stream."""
+
+    def __getitem__(self, launch):
+        *_, stream = launch
+
+        def start(*arguments):
+            *inputs, first, last, points, bounds = arguments
+            stream.waiting.append(lambda: propagate(*inputs, first, last, points.values, bounds.values))
+
+        return start
+
+
+@pytest.mark.parametrize("batch", [17, 40, SEEDS, 10 * SEEDS])
+def test_the_card_works_on_a_batch_while_the_one_before_is_looked_at(monkeypatch, batch):
+    streams = []
+
+    def stream():
+        streams.append(Lazy())
+        return streams[-1]
+
+    card = SimpleNamespace(
+        stream=stream,
+        device_array=Away,
+        pinned_array=np.empty,
+        to_device=lambda a: a,
+        is_available=lambda: True,
+    )
+    monkeypatch.setattr(cuda_tracking, "cuda", card)
+    monkeypatch.setattr(cuda_tracking, "build_kernel", lambda axes: Kernel())
+    monkeypatch.setattr(cuda_tracking, "BATCH_BYTES", batch * 53 * 3 * 4)
+    inner, busy = cuda_tracking.propagate_on_card, []
+
+    def watched(*arguments, **sizes):
+        for found in inner(*arguments, **sizes):
+            busy.append(sum(bool(stream.waiting) for stream in streams))
+            yield found
+
+    monkeypatch.setattr("esn_client.imaging.tracking.tracking.propagate_on_card", watched)
+    points, sizes = (np.concatenate(part) for part in follow("cuda"))
+    right = [np.concatenate(part) for part in follow("cpu")]
+    assert np.array_equal(sizes, right[1])
+    assert np.array_equal(points, right[0])
+    batches = -(-SEEDS // min(batch, SEEDS))
+    assert busy == [1] * (batches - 1) + [0]
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
