@@ -4,7 +4,8 @@ The type has rules, which it checks when it is built, so that whoever receives a
 
 * the counts are float64, finite and not negative;
 * they are symmetric, as the pair (a, b) is the pair (b, a);
-* there is one name for each row.
+* there is one name for each row;
+* a region without tissue has no counts.
 
 >>> Connectome(np.array([[3.0, 5.0], [5.0, 0.0]]), ("hippocampus", "amygdala")).counts.sum()
 np.float64(13.0)
@@ -32,11 +33,16 @@ class Connectome:
         ``r`` counts once, in ``counts[r, r]``.
     regions : tuple of R str
         Atlas names in the order of the rows.
+    without_tissue : tuple of str
+        Regions of which the scan shows next to nothing, after a resection for instance. Nothing is known of
+        their
+        edges: their counts are 0 and are no finding.
 
     """
 
     counts: NDArray[np.float64]
     regions: tuple[str, ...]
+    without_tissue: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         expected = (len(self.regions), len(self.regions))
@@ -50,3 +56,20 @@ class Connectome:
             raise DataError(f"counts must not be negative; the least is {self.counts.min():g}")
         if not np.array_equal(self.counts, self.counts.T):
             raise DataError("counts must be symmetric: the pair (a, b) is the pair (b, a)")
+        unknown = [name for name in self.without_tissue if name not in self.regions]
+        if unknown:
+            raise DataError(f"regions without tissue must be regions of the atlas; {unknown[0]!r} is none")
+        if self.counts[~self.has_tissue].any():
+            raise DataError("a region without tissue must have no edges; its counts are not all 0")
+
+    @property
+    def has_tissue(self) -> NDArray[np.bool_]:
+        """Which regions are there, (R,): an edge of another one is missing, which is not the same as 0."""
+        away = set(self.without_tissue)
+        return np.array([name not in away for name in self.regions], dtype=np.bool_)
+
+    @property
+    def known_edges(self) -> NDArray[np.bool_]:
+        """Which edges above the diagonal are known, (E,), row by row as everywhere."""
+        first, second = np.triu_indices(len(self.regions), k=1)
+        return np.asarray(self.has_tissue[first] & self.has_tissue[second], dtype=np.bool_)
