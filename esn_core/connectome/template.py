@@ -95,7 +95,8 @@ def edge_strengths(connectome: Connectome) -> NDArray[np.float64]:
     Returns
     -------
     (E,) float64
-        ``log1p(10,000 * counts / their sum)`` above the diagonal, in the order of ``Atlas.edges``.
+        ``log1p(10,000 * counts / their sum)`` above the diagonal, in the order of ``Atlas.edges``; NaN for an
+        edge of a region without tissue, which is unknown and not weak.
 
     Raises
     ------
@@ -103,7 +104,8 @@ def edge_strengths(connectome: Connectome) -> NDArray[np.float64]:
         No streamline joins two regions.
 
     """
-    return strengths_of_counts(connectome.counts[np.triu_indices(len(connectome.regions), k=1)])
+    strengths = strengths_of_counts(connectome.counts[np.triu_indices(len(connectome.regions), k=1)])
+    return np.where(connectome.known_edges, strengths, np.nan)
 
 
 def strengths_of_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -141,6 +143,7 @@ def edge_scores(
     Parameters
     ----------
     strengths : (..., E) float64
+        NaN where there is no tissue for an edge.
     template : Template
         Of the same atlas.
     age_years : float, or one for each subject
@@ -152,12 +155,13 @@ def edge_scores(
     (..., E) float64
         Deviation from what is expected at this age and sex, in the template's standard deviations, less the
         subject's own median over the present edges (a scan's gain is no finding); 0 where the template
-        has no edge.
+        has no edge, and where it is not known.
 
     Raises
     ------
     DataError
-        The number of edges is not the template's, or age or sex is not finite.
+        The number of edges is not the template's, age or sex is not finite, or there is tissue for none of
+        the present edges.
 
     """
     if strengths.shape[-1:] != template.mean.shape:
@@ -168,8 +172,11 @@ def edge_scores(
     male = np.asarray(sex, dtype=np.float64)[..., None] - 0.5
     expected = template.mean + template.age_slope * older + template.sex_slope * male
     scores = (strengths - expected) / template.sd
-    scores = scores - np.median(scores[..., template.present], axis=-1, keepdims=True)
-    return np.where(template.present, scores, 0.0)
+    known = np.isfinite(scores) & template.present
+    if not known.any(axis=-1).all():
+        raise DataError("there is tissue for none of the edges that the template has")
+    middle = np.nanmedian(np.where(known, scores, np.nan), axis=-1, keepdims=True)
+    return np.where(known, scores - middle, 0.0)
 
 
 def load_template(name: str, *, simulated: bool = False) -> Template:

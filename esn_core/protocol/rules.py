@@ -35,6 +35,9 @@ class CohortRules(Table):
     children enter a child's scores."""
     minimum_controls: Annotated[int, Field(ge=FEWEST_CONTROLS, le=1000), NewIn(2)] = FEWEST_CONTROLS
     """Under `site-controls`: a site with fewer that have a connectome has no reference of its own."""
+    missing_edges: Annotated[float, Field(ge=0, le=1), NewIn(2)] = 1.0
+    """Largest share of the candidates that may be missing in a person, after a resection for instance. A
+    missing edge counts as unknown, with the score 0; who lacks more is left out."""
 
     @property
     def offset_shrinkage(self) -> float | None:

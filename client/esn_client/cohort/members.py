@@ -143,11 +143,23 @@ def _member(
     if child and participant.gase is None:
         return Member(participant, (), "no-score", held_out=False)
     visits = strengths_in(derivatives, protocol.imaging, label, excluded)
+    if visits and lacks_too_much(visits, protocol):
+        _log.warning("a participant lacks more edges than the protocol allows, and is left out")
+        visits = ()
     if not visits:
         poor = any(visit.participant == label for visit in excluded)
         return Member(participant, (), "poor-quality" if poor else "no-connectome", held_out=False)
     held_out = child and protocol.cohort.holds_out(label, site=site)
     return Member(participant, visits, None, held_out=held_out)
+
+
+def lacks_too_much(visits: Visits, protocol: Protocol) -> bool:
+    """Tell whether a visit lacks tissue for more of the candidates than the protocol allows, or for all."""
+    if protocol.voting:  # which has no candidates yet, and counts nobody where tissue is missing
+        return False
+    edges = protocol.candidates.edges
+    share = max(float(np.isnan(strengths[edges]).mean()) for strengths in visits)
+    return share > protocol.cohort.missing_edges or share == 1
 
 
 def strengths_in(

@@ -53,8 +53,15 @@ def scoring(controls: People, protocol: Protocol, *, site: str) -> Score:
 
 
 def mean_over_visits(people: Sequence[Visits]) -> Floats:
-    """Return each participant's (n, E) edge strengths, the mean over visits."""
-    return np.array([np.mean(visits, axis=0) for visits in people])
+    """Return each participant's (n, E) edge strengths, the mean over the visits in which an edge is known."""
+    return np.array([_mean(np.array(visits)) for visits in people])
+
+
+def _mean(visits: Floats) -> Floats:
+    """Average (v, E) strengths; NaN stays where no visit knows an edge."""
+    known = np.isfinite(visits)
+    total = np.where(known, visits, 0.0).sum(axis=0)
+    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
 def by_controls(reference: ControlReference) -> Score:
@@ -79,4 +86,9 @@ def _by_template(controls: People, protocol: Protocol) -> Score:
         return raw
     found = np.array([raw(*control) for control in controls]).reshape(-1, len(template.mean))
     offset = control_offset(found, shrinkage_controls=shrinkage)
-    return lambda participant, visits: raw(participant, visits) - offset
+
+    def less_offset(participant: Participant, visits: Visits) -> Floats:
+        known = np.isfinite(visits).any(axis=0)
+        return np.where(known, raw(participant, visits) - offset, 0.0)
+
+    return less_offset

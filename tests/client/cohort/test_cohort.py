@@ -115,6 +115,58 @@ def test_a_site_with_fewer_controls_than_the_protocol_asks_for_is_refused(datase
         dataset.load()
 
 
+def resect(monkeypatch, label, regions):
+    """Let a participant's connectome lack regions, as `prepare` would after a resection."""
+    read = Derivative.read_connectome
+
+    def without(derivative):
+        found = read(derivative)
+        if derivative.visit.participant != label:
+            return found
+        counts = found.counts.copy()
+        gone = [found.regions.index(name) for name in regions]
+        counts[gone] = counts[:, gone] = 0
+        return Connectome(counts, found.regions, tuple(regions))
+
+    monkeypatch.setattr(Derivative, "read_connectome", without)
+
+
+@pytest.mark.parametrize("harmonisation", ["site-controls", "public-template"])
+def test_edges_of_regions_without_tissue_are_unknown_and_not_weak(dataset, monkeypatch, harmonisation):
+    score_by(dataset, harmonisation)
+    before = by_label(dataset.load())
+    resect(monkeypatch, "sub-004", dataset.atlas.names[:3])
+    after = by_label(dataset.load())
+    gone = (dataset.atlas.edges < 3).any(axis=1)
+    present = before["sub-004"] != 0
+    assert (after["sub-004"][gone] == 0).all()
+    # The others' shares of all streamlines grow alike, which the child's own median takes off.
+    shift = after["sub-004"][~gone & present] - before["sub-004"][~gone & present]
+    assert np.abs(shift).max() < 0.5 * np.abs(before["sub-004"][gone & present]).max()
+    assert all(np.array_equal(before[label], after[label]) for label in before if label != "sub-004")
+
+
+def test_a_child_who_lacks_more_than_the_protocol_allows_is_left_out(dataset, monkeypatch, caplog):
+    resect(monkeypatch, "sub-004", dataset.atlas.names[:12])
+    assert "sub-004" in by_label(dataset.load())
+    rules = dataset.protocol.cohort.model_copy(update={"missing_edges": 0.3})
+    dataset.protocol = dataset.protocol.model_copy(update={"cohort": rules})
+    cohort = dataset.load()
+    assert "sub-004" not in by_label(cohort)
+    assert cohort.people.standing.count("no-connectome") == 1
+    assert "lacks more edges than the protocol allows" in caplog.text
+    assert "sub-004" not in caplog.text
+
+
+def test_a_control_without_tissue_for_an_edge_is_not_counted_there(dataset, monkeypatch):
+    resect(monkeypatch, "sub-102", dataset.atlas.names[:2])
+    dataset.add("sub-105", "control")
+    cohort = dataset.load()
+    gone = (dataset.atlas.edges < 2).any(axis=1)
+    assert np.isnan(cohort.control_strengths[1]).tolist() == gone.tolist()
+    assert all(np.isfinite(row).all() for row in by_label(cohort).values())
+
+
 @pytest.mark.parametrize(("harmonisation", "shrinkage"), [("public-template", 1.5), ("own-controls", 6)])
 def test_scores_are_the_templates_less_the_shrunk_mean_of_the_controls(dataset, harmonisation, shrinkage):
     score_by(dataset, harmonisation)
