@@ -11,8 +11,10 @@ import pytest
 
 from esn_client.site.keys import create_node_key
 from esn_core.system.child_process import ChildProcess
+from esn_core.system.files import write_whole
 from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import create_authority
+from esn_server.enrolment.sites import node_key_of
 from esn_server.link.bundle import bundle_sha256
 from esn_server.link.flower_run import open_flower_run
 from esn_server.link.registration import register_site
@@ -41,7 +43,9 @@ def started_federation(directory: Path) -> Iterator[tuple[Transport, set[int]]]:
         for name in ("north", "south", "east"):
             site = directory / name
             create_node_key(site / "node_key")
-            nodes.add(register_site(directory / "centre", where.superlink, site / "node_key.pub"))
+            key = node_key_of(directory / "centre", name)
+            write_whole(key, (site / "node_key.pub").read_bytes())
+            nodes.add(register_site(directory / "centre", where.superlink, key))
             command = [sys.executable, ECHO_SITE, site, where.public, directory / "centre" / "ca.crt"]
             process = stack.enter_context(subprocess.Popen([*command, bundle_sha256()], cwd=site))
             stack.callback(process.terminate)
