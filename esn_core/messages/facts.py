@@ -5,7 +5,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-
 _SMALLEST_STEP, _LARGEST_STEP = 7, 46
 
 

@@ -26,6 +26,8 @@ pytestmark = pytest.mark.long
 ECHO_SITE = Path(__file__).parents[1] / "federation" / "echo_site.py"
 # The size of the compact model's weights, about: what a question of the training phase carries.
 BODY = bytes(200_000)
+# flwr 1.41, supernode/start_client_internal.py.
+_SUPERNODES_PAUSE_S = 3.0
 
 
 @contextlib.contextmanager
@@ -71,9 +73,8 @@ def test_overhead_per_question(benchmark, tmp_path):
     start_s = time.monotonic()
     with started_federation(tmp_path) as (transport, nodes):
         cold_start_s = time.monotonic() - start_s
-        question_s = ask(transport, nodes)
+        ask(transport, nodes)
         benchmark.extra_info["cold_start_s"] = cold_start_s
         benchmark.pedantic(ask, args=(transport, nodes), rounds=6, iterations=1)
-    if benchmark.enabled:  # seconds mean something where nothing else is being done: make bench
-        assert question_s < 4
-        assert cold_start_s < 25
+        # Of the pause that a SuperNode makes by itself between two looks for questions.
+        benchmark.extra_info["of_a_supernodes_pause"] = ask(transport, nodes) / _SUPERNODES_PAUSE_S

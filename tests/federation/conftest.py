@@ -16,8 +16,8 @@ import pytest
 
 from esn_client.site.keys import create_node_key
 from esn_core.system.child_process import ChildProcess
-from esn_core.system.loopback import free_port
 from esn_core.system.files import write_whole
+from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import create_authority
 from esn_server.enrolment.sites import node_key_of
 from esn_server.link.bundle import build_bundle, bundle_sha256

@@ -1,7 +1,11 @@
 """A site that turns on another with a good key of its own, against a real SuperLink."""
 
+import contextlib
 import hashlib
+import socket
+import ssl
 import time
+from dataclasses import dataclass
 
 import httpx
 import pytest
@@ -13,7 +17,6 @@ from flwr.proto.message_pb2 import (
     Metadata,
     ObjectTree,
     PullObjectRequest,
-    PushObjectRequest,
 )
 from flwr.proto.node_pb2 import Node
 from flwr.proto.recorddict_pb2 import RecordDict
@@ -55,8 +58,9 @@ class Site:
             PullObjectRequest(node=self.node, run_id=run_id, object_id=object_id)
         ).object_content
 
-    def reply(self, asked, *, by=None, content=b"a forgery", **about):
+    def reply(self, asked, *, by=None, content=b"a forgery", parts=(), **about):
         root = hashlib.sha256(content).hexdigest()
+        children = [ObjectTree(object_id=hashlib.sha256(part.encode()).hexdigest()) for part in parts]
         said = {
             "run_id": asked.run_id,
             "message_id": root,
@@ -72,7 +76,7 @@ class Site:
             PushMessagesRequest(
                 node=self.node,
                 messages_list=[Message(metadata=Metadata(**said), content=RecordDict())],
-                message_object_trees=[ObjectTree(object_id=root)],
+                message_object_trees=[ObjectTree(object_id=root, children=children)],
             )
         )
 
@@ -83,7 +87,18 @@ def refused(call, *arguments, **settings):
     return error.value.response.status_code
 
 
-def test_a_site_cannot_read_answer_or_confirm_away_what_another_was_asked(centre, tmp_path, let_in):
+@dataclass
+class Asked:
+    """A victim that was given a question, and an attacker who knows all about it but the victim's key."""
+
+    victim: Site
+    attacker: Site
+    question: Metadata
+    parts: list[str]
+
+
+@pytest.fixture
+def asked(centre, tmp_path, let_in):
     with (
         Site(centre, tmp_path / "victim", let_in) as victim,
         Site(centre, tmp_path / "attacker", let_in) as attacker,
@@ -91,21 +106,50 @@ def test_a_site_cannot_read_answer_or_confirm_away_what_another_was_asked(centre
     ):
         message_id = transport.send(victim.node_id, b"a question")
         given = victim.client.PullMessages(PullMessagesRequest(node=victim.node))
-        (asked,), (tree,) = (message.metadata for message in given.messages_list), given.message_object_trees
-        assert asked.message_id == message_id
+        (message,), (tree,) = given.messages_list, given.message_object_trees
+        assert message.metadata.message_id == message_id
         parts = [part.object_id for part in iterate_object_tree(tree)]
-        # The attacker may know every id; what it lacks is the victim's key.
-        assert {refused(attacker.pull, part, asked.run_id) for part in parts} == {404}
-        confirm = ConfirmMessageReceivedRequest(
-            node=attacker.node, run_id=asked.run_id, message_object_id=message_id
-        )
-        assert refused(attacker.client.ConfirmMessageReceived, confirm) == 404
-        assert refused(attacker.reply, asked, by=victim) == 404
-        assert refused(attacker.reply, asked) == 404
-        assert refused(attacker.reply, asked, reply_to_message_id="") == 404
-        stored = PushObjectRequest(node=attacker.node, run_id=asked.run_id, object_id=parts[0])
-        assert refused(attacker.client.PushObject, stored) == 404
+        yield Asked(victim, attacker, message.metadata, parts)
         # All that was the victim's is still there, and its own word is the one that is stored.
-        assert all(victim.pull(part, asked.run_id) for part in parts)
+        assert all(victim.pull(part, message.metadata.run_id) for part in parts)
         own = hashlib.sha256(b"my own").hexdigest()
-        assert list(victim.reply(asked, content=b"my own").objects_to_push) == [own]
+        assert list(victim.reply(message.metadata, content=b"my own").objects_to_push) == [own]
+
+
+def test_a_site_cannot_read_what_another_was_asked(asked):
+    run = asked.question.run_id
+    assert {refused(asked.attacker.pull, part, run) for part in asked.parts} == {404}
+
+
+def test_a_site_cannot_confirm_away_what_another_was_asked(asked):
+    confirm = ConfirmMessageReceivedRequest(
+        node=asked.attacker.node, run_id=asked.question.run_id, message_object_id=asked.question.message_id
+    )
+    assert refused(asked.attacker.client.ConfirmMessageReceived, confirm) == 404
+
+
+def test_a_site_cannot_answer_in_anothers_name(asked):
+    assert refused(asked.attacker.reply, asked.question, by=asked.victim) == 404
+
+
+@pytest.mark.parametrize("reply_to", [{}, {"reply_to_message_id": ""}], ids=["another's question", "none"])
+def test_a_site_cannot_send_what_is_no_answer_to_its_own_question(asked, reply_to):
+    assert refused(asked.attacker.reply, asked.question, **reply_to) == 404
+
+
+def test_a_site_cannot_store_the_same_answer_again_with_other_parts(asked):
+    """The SuperLink takes one answer to a message, and the parts of it as often as they are announced."""
+    asked.victim.reply(asked.question, content=b"my own")
+    for number in range(3):
+        assert refused(asked.victim.reply, asked.question, content=b"my own", parts=[f"{number}"]) == 404
+
+
+def test_silent_connections_lock_nobody_out(centre):
+    """More than the front has places for, of one address; the next one that speaks is heard."""
+    host, _, port = centre.public.partition(":")
+    trust = ssl.create_default_context(cafile=str(centre.ca_certificate))
+    with contextlib.ExitStack() as stack:
+        for _ in range(600):
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=120))
+        with httpx.Client(base_url=f"https://{centre.public}", verify=trust, trust_env=False) as client:
+            assert client.get("/health", timeout=120).status_code == 200

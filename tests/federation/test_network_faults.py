@@ -156,16 +156,16 @@ def test_a_site_behind_a_proxy_that_allows_connect_alone_answers(let_in, tmp_pat
 
 def test_a_network_that_drops_everything_is_survived(centre, let_in, relay, tmp_path):
     """A cut shorter than a node's lease; the one of three minutes is in the table of faults."""
-    cut_for(20, centre, relay, tmp_path)
+    cut_for(20, centre, let_in, relay, tmp_path)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
 def test_a_network_that_drops_everything_for_three_minutes_is_survived(centre, let_in, relay, tmp_path):
-    cut_for(180, centre, relay, tmp_path)
+    cut_for(180, centre, let_in, relay, tmp_path)
 
 
-def cut_for(seconds, centre, relay, directory):
+def cut_for(seconds, centre, let_in, relay, directory):
     with (
         site(centre, let_in, directory, address=relay.address) as (node, process),
         open_flower_run(centre.directory, centre.address) as transport,

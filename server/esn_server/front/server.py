@@ -53,7 +53,7 @@ _BYTES_PER_S_OF_SITE, _BURST_BYTES_OF_SITE = 2.0 * 2**20, 64 * 2**20
 _CALLS_PER_S_OF_ADDRESS, _BURST_OF_ADDRESS = 150.0, 600
 # A SuperNode has three: its poll's and answers', the heartbeat's, and one more while it fetches.
 # Those that a cut network left behind are there for half a minute.
-_SILENT, _STRANGERS, _CONNECTIONS_OF_SITE = 256, 256, 8
+_SILENT, _STRANGERS, _CONNECTIONS_OF_SITE = 256, 256, 16
 # Bodies and replies of so many calls of a site are in memory at once.
 _CALLS_AT_ONCE_OF_SITE = 4
 # For the connections above, of thirty sites and more, and as many to the SuperLink.

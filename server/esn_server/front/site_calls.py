@@ -127,7 +127,7 @@ class SiteCalls:
             call.ParseFromString(body)
         except DecodeError:
             raise CallRefusedError(400, "not understood") from None
-        call.DiscardUnknownFields()  # type: ignore[no-untyped-call]
+        call.DiscardUnknownFields()
         if isinstance(call, ActivateNodeRequest):
             _require(call.public_key == site, "another site's key")
         elif isinstance(call, PullObjectRequest):

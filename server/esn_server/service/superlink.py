@@ -17,7 +17,8 @@ from pathlib import Path
 from esn_core.errors import LinkError
 from esn_core.system.child_process import ChildProcess
 
-_STARTUP_S = 60.0
+# Of a machine that does much else as well; a SuperLink that ends is seen at once.
+_STARTUP_S = 300.0
 
 PROOF_HEADER = "x-esn-centre"
 """With it the centre's own programs prove to the SuperLink that they are its own."""

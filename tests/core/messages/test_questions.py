@@ -252,7 +252,7 @@ def test_the_band_of_a_cohort_holds_its_size_and_is_accepted(children, secret):
 
 @given(st.integers(16, 10**6), st.integers(-1, 1), SECRETS)
 def test_no_size_is_on_an_edge_for_every_secret(children, more, secret):
-    """Whoever sees a band change does not know at which size it did: each has secrets by which it does not."""
+    """Whoever sees a band change does not know at which size: by some secrets it does not change there."""
     here, there = children, children + more
     bands = {size_band(here, secret=s) for s in (0.0, 0.25, 0.5, 0.75, secret)}
     assert bands & {size_band(there, secret=s) for s in (0.0, 0.25, 0.5, 0.75, secret)}

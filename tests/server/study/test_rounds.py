@@ -243,7 +243,7 @@ def test_an_answer_to_another_question_is_dropped_and_the_site_waited_for(other)
     """The site did sign it, once; whoever kept it may send it again."""
     stale = total_of("south", number=ASKED.model_copy(update=other))
     assert World({"south": [stale, total_of("south")]}).sum().sites == tuple(NODES)
-    with pytest.raises(StudyError, match="south: answered to .*another question"):
+    with pytest.raises(StudyError, match=r"south: answered to .*another question"):
         World({"south": [stale]}).sum()
 
 
