@@ -93,6 +93,8 @@ class Callers:
 
     def _key(self, claimed: bytes) -> ec.EllipticCurvePublicKey | None:
         """Return an enrolled site's key, as the enrolled sites are now."""
+        if not claimed:
+            return None
         patience_s = _LOOK_EVERY_S if claimed in self._keys else _LOOK_AGAIN_S
         if time.monotonic() - self._looked_at_s > patience_s:
             self._looked_at_s = time.monotonic()

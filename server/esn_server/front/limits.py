@@ -87,7 +87,7 @@ class Seat:
 
     """
 
-    def __init__(self, address: str, leave: Callable[[], None]) -> None:
+    def __init__(self, address: str, leave: Callable[[], object]) -> None:
         self.address = address
         self.leave = leave
         self.room: Room = "silent"
@@ -116,7 +116,7 @@ class Seats:
         # In the order of arrival in the room. A site's places are its own, so it is a room for each.
         self._seated: dict[tuple[Room, Hashable], dict[Seat, None]] = {}
 
-    def enter(self, address: str, leave: Callable[[], None]) -> Seat:
+    def enter(self, address: str, leave: Callable[[], object]) -> Seat:
         """Give a new connection a place."""
         seat = Seat(address, leave)
         self._sit(seat)

@@ -4,6 +4,7 @@
 """
 
 import hmac
+import logging
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
@@ -40,6 +41,8 @@ class OnlyTheCentre:
 
     async def __call__(self, scope: _Event, receive: _Receive, send: _Send) -> None:
         """Let a request through, or refuse it."""
+        if scope["type"] == "lifespan":
+            _log_no_calls()
         if scope["type"] == "lifespan" or (scope["type"] == "http" and self._admits(scope)):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
@@ -56,6 +59,13 @@ class OnlyTheCentre:
         return len(said) == 1 and hmac.compare_digest(said[0], self._proof)
 
 
+def _log_no_calls() -> None:
+    """Keep the server from a line for each call: one that calls without end would fill the disk."""
+    access = logging.getLogger("uvicorn.access")
+    access.handlers.clear()
+    access.propagate = False
+
+
 def close_the_door(secret: bytes) -> None:
     """Let the SuperLink answer only who knows the secret."""
     build = main.create_app
@@ -63,7 +73,7 @@ def close_the_door(secret: bytes) -> None:
     def built(*settings: Any) -> Any:
         return OnlyTheCentre(build(*settings), proof_of(secret))
 
-    main.create_app = built
+    main.create_app = built  # type: ignore[assignment]
 
 
 def find_migrations() -> None:

@@ -98,3 +98,8 @@ def test_sites_that_cannot_be_read_stay_as_they_were(known, keys, tmp_path, monk
     (tmp_path / "sites" / "west.pub").write_text("no key")
     later = NOW + datetime.timedelta(seconds=1)
     assert known.site_of(call(tmp_path, keys["north"], "north", at=later)) is not None
+
+
+def test_of_two_signatures_the_superlink_sees_the_one_that_was_checked():
+    twice = [(b"flwr-signature", b"checked"), (b"flwr-signature", b"other"), (b"x-esn-centre", b"guessed")]
+    assert Request(b"POST", b"/v1/fleet/get-run", twice, 0).forwarded == [(b"flwr-signature", b"checked")]
