@@ -24,6 +24,7 @@ ALLOWED = {
         "esn_server.link.superlink_api",
         "esn_server.link.registration",
         "esn_server.link.flower_superlink",
+        "esn_server.front.site_calls",
     ),
     "dipy": ("esn_client.imaging.",),
     "nibabel": ("esn_client.imaging.", "esn_client.simulation.nifti"),
@@ -38,6 +39,7 @@ PRIVATE_FLOWER = (
     "esn_server.link.grid",
     "esn_server.link.registration",
     "esn_server.link.flower_superlink",
+    "esn_server.front.site_calls",
 )
 PUBLIC_FLOWER = {"flwr", "flwr.app", "flwr.clientapp", "flwr.serverapp"}
 

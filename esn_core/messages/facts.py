@@ -1,21 +1,42 @@
 """What a site says of itself: at roll call, and with every sum, the end of its ledger."""
 
+import math
 from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+_SMALLEST_STEP, _LARGEST_STEP = 7, 46
 
-def size_band(children: int) -> str:
-    """Return the band of a cohort's size: 0-7, 8-15, 16-31, 32-63 and so on."""
-    if children < 8:
-        return "0-7"
-    low = 1 << (children.bit_length() - 1)
-    return f"{low}-{2 * low - 1}"
+
+def size_band(children: int, *, secret: float) -> str:
+    """Return a band that holds a cohort's size: 0-15, 12-22, 16-31, 23-45, 32-63 and so on.
+
+    Each band overlaps the next. Where within the overlap one ends and the other begins is not to be seen in
+    the bands: a size on a known edge would tell of one child more or less.
+
+    Parameters
+    ----------
+    children : int
+    secret : float
+        At least 0 and below 1; the site's, and always the same, as several would average out.
+
+    """
+    step = math.floor(2.0 * math.log2(max(children, 1)) + secret)
+    return _band(min(max(step, _SMALLEST_STEP), _LARGEST_STEP))
+
+
+def _band(step: int) -> str:
+    """Return the sizes that are more than 2 ** ((step - 1) / 2) and less than 2 ** ((step + 1) / 2)."""
+    low = 0 if step == _SMALLEST_STEP else math.isqrt(2 ** (step - 1)) + (step % 2 == 0)
+    return f"{low}-{math.isqrt(2 ** (step + 1) - 1)}"
+
+
+# Versions before this one had 0-7 and 8-15 as well.
+_BANDS = frozenset(map(_band, range(_SMALLEST_STEP, _LARGEST_STEP + 1))) | {"0-7", "8-15"}
 
 
 def _check_band(band: str) -> str:
-    low = int(band.partition("-")[0])
-    if band != size_band(low):
+    if band not in _BANDS:
         raise ValueError(f"a band of cohort sizes is one such as 16-31, not {band}")
     return band
 
@@ -53,7 +74,7 @@ class SiteFacts(BaseModel):
     atlas_sha256: _Sha256
     template_sha256: _Sha256
     cohort_band: _Band
-    """Number of training and held-out children together, as a band such as 16-31."""
+    """Number of training and held-out children together, as a band such as 16-31; see `size_band`."""
     ledger: LedgerMark
     """The end of the site's ledger."""
     ledger_seen: LedgerMark

@@ -162,7 +162,7 @@ class World:
     def roll_call(self, question: Question) -> dict[str, SiteFacts]:
         """Say what the hospital runs."""
         assert question.id.phase == "roll-call"
-        return {"north": roll_call(self.study, _NOWHERE, _NOWHERE)}
+        return {"north": roll_call(self.study, "16-31", _NOWHERE, _NOWHERE)}
 
     def sum(self, question: Question, kind: ReleaseKind) -> Pooled:
         """Release the sum over the children, through the gate."""

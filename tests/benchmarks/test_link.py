@@ -11,8 +11,10 @@ import pytest
 
 from esn_client.site.keys import create_node_key
 from esn_core.system.child_process import ChildProcess
+from esn_core.system.files import write_whole
 from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import create_authority
+from esn_server.enrolment.sites import node_key_of
 from esn_server.link.bundle import bundle_sha256
 from esn_server.link.flower_run import open_flower_run
 from esn_server.link.registration import register_site
@@ -24,6 +26,8 @@ pytestmark = pytest.mark.long
 ECHO_SITE = Path(__file__).parents[1] / "federation" / "echo_site.py"
 # The size of the compact model's weights, about: what a question of the training phase carries.
 BODY = bytes(200_000)
+# flwr 1.41, supernode/start_client_internal.py.
+_SUPERNODES_PAUSE_S = 3.0
 
 
 @contextlib.contextmanager
@@ -41,7 +45,9 @@ def started_federation(directory: Path) -> Iterator[tuple[Transport, set[int]]]:
         for name in ("north", "south", "east"):
             site = directory / name
             create_node_key(site / "node_key")
-            nodes.add(register_site(directory / "centre", where.superlink, site / "node_key.pub"))
+            key = node_key_of(directory / "centre", name)
+            write_whole(key, (site / "node_key.pub").read_bytes())
+            nodes.add(register_site(directory / "centre", where.superlink, key))
             command = [sys.executable, ECHO_SITE, site, where.public, directory / "centre" / "ca.crt"]
             process = stack.enter_context(subprocess.Popen([*command, bundle_sha256()], cwd=site))
             stack.callback(process.terminate)
@@ -67,9 +73,8 @@ def test_overhead_per_question(benchmark, tmp_path):
     start_s = time.monotonic()
     with started_federation(tmp_path) as (transport, nodes):
         cold_start_s = time.monotonic() - start_s
-        question_s = ask(transport, nodes)
+        ask(transport, nodes)
         benchmark.extra_info["cold_start_s"] = cold_start_s
         benchmark.pedantic(ask, args=(transport, nodes), rounds=6, iterations=1)
-    if benchmark.enabled:  # seconds mean something where nothing else is being done: make bench
-        assert question_s < 4
-        assert cold_start_s < 25
+        # Of the pause that a SuperNode makes by itself between two looks for questions.
+        benchmark.extra_info["of_a_supernodes_pause"] = ask(transport, nodes) / _SUPERNODES_PAUSE_S

@@ -16,8 +16,10 @@ import pytest
 
 from esn_client.site.keys import create_node_key
 from esn_core.system.child_process import ChildProcess
+from esn_core.system.files import write_whole
 from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import create_authority
+from esn_server.enrolment.sites import node_key_of
 from esn_server.link.bundle import build_bundle, bundle_sha256
 from esn_server.link.registration import register_site
 from esn_server.link.transport import Transport
@@ -107,6 +109,22 @@ def site_processes(centre: Centre) -> Iterator[Callable[..., subprocess.Popen[st
                 process.terminate()
 
 
+def enrolled(centre: Centre, directory: Path) -> int:
+    """Enrol the key of a hospital's directory, at the front and at the SuperLink; return its node."""
+    key = directory / "node_key.pub"
+    name = sha256(key.read_bytes()).hexdigest()[:16]
+    write_whole(node_key_of(centre.directory, name), key.read_bytes())
+    node_id = register_site(centre.directory, centre.address, key)
+    time.sleep(0.3)  # longer than the front takes to look again
+    return node_id
+
+
+@pytest.fixture(scope="session")
+def let_in() -> Callable[[Centre, Path], int]:
+    """Enrol the key of a hospital's directory, and return its node."""
+    return enrolled
+
+
 def enrolment(
     centre: Centre, start: Callable[..., subprocess.Popen[str]], factory: pytest.TempPathFactory
 ) -> Callable[..., Site]:
@@ -115,8 +133,7 @@ def enrolment(
     def enrol(**settings: object) -> Site:
         directory = factory.mktemp("site")
         create_node_key(directory / "node_key")
-        node_id = register_site(centre.directory, centre.address, directory / "node_key.pub")
-        return Site(directory, node_id, start(directory, **settings))
+        return Site(directory, enrolled(centre, directory), start(directory, **settings))
 
     return enrol
 
@@ -195,7 +212,7 @@ def tiny_hospitals(
         nodes = {}
         for site, own in places.items():
             create_node_key(own / "node_key")
-            nodes[site] = register_site(centre.directory, centre.address, own / "node_key.pub")
+            nodes[site] = enrolled(centre, own)
         study_directory.mkdir(parents=True, exist_ok=True)
         for path in (study_directory, *places.values()):
             (path / "content.json").write_text(json.dumps({**content, "nodes": nodes}, default=str))

@@ -11,7 +11,7 @@ from flwr.common.constant import ErrorCode, SubStatus
 from flwr.proto import control_pb2, fab_pb2, message_pb2, runtime_pb2, task_pb2
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.protobuf.client import ProtobufClient
-from flwr.supercore.retry import RetryInvoker, http_retry
+from flwr.supercore.retry import http_retry
 from flwr.supercore.state.alembic import utils
 from flwr.superlink.grid import HttpGrid
 from flwr.supernode import fleet_http_connection, start_client_internal
@@ -19,6 +19,7 @@ from flwr.supernode.runtime import run_clientapp
 
 import esn_client.link.guard
 import esn_server.app
+import esn_server.front.site_calls
 import esn_server.link.flower_run
 import esn_server.link.flower_superlink
 import esn_server.link.grid
@@ -61,6 +62,7 @@ def test_flower_is_the_version_that_the_contracts_were_written_for():
             esn_server.link.flower_superlink,
             esn_server.link.grid,
             esn_server.link.flower_run,
+            esn_server.front.site_calls,
         )
         for found in imports_of(ours)
     ],
@@ -115,12 +117,14 @@ def test_every_message_has_the_fields_that_we_use(message, fields):
     assert not missing, advice(f"{message.DESCRIPTOR.name}.{missing}")
 
 
-def test_the_grid_retries_with_the_invoker_that_we_replace():
+def test_the_grid_connects_by_the_method_that_we_replace():
     grid = HttpGrid(token="token")
-    assert isinstance(grid._retry_invoker, RetryInvoker), advice("HttpGrid._retry_invoker")
-    assert {"_runtime_client", "node", "run"} <= set(dir(grid)) | set(vars(grid)), advice("HttpGrid's parts")
-    assert "retry_invoker=self._retry_invoker" in inspect.getsource(HttpGrid._connect), advice(
-        "HttpGrid._connect"
+    assert {"_runtime_client", "_addr", "_token", "node", "run"} <= set(dir(grid)) | set(vars(grid)), advice(
+        "HttpGrid's parts"
+    )
+    assert "self._connect()" in inspect.getsource(HttpGrid._runtime_client.fget), advice("HttpGrid._connect")
+    assert "self._client = RuntimeHttpClient" in inspect.getsource(HttpGrid._connect), advice(
+        "HttpGrid._client"
     )
 
 

@@ -1,5 +1,6 @@
 """Replies that arrive in parts: whoever is whole is handed over, and nobody waits for the others."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -56,7 +57,7 @@ def store():
 def grid(store, monkeypatch):
     monkeypatch.setattr(PatientGrid, "_runtime_client", store)
     monkeypatch.setattr(PatientGrid, "run", SimpleNamespace(run_id=7))
-    return PatientGrid(address="127.0.0.1:1", certificate=b"", token="token")
+    return PatientGrid(Path("/nowhere"), "127.0.0.1:1", token="token")
 
 
 def reply(body, *, to, records=1):

@@ -17,7 +17,7 @@ WRONG = {
     "not finite": "north: ",
     "another shape": "north: release",
     "another site": "north: answered as west",
-    "stale": "north: answered as north to",
+    "stale": "north: answered to",
     "nonsense": "north: ",
     "nothing": r"north: no answer (QuestionLimitError)",
 }

@@ -21,7 +21,6 @@ import pytest
 
 from esn_client.gate.ledger import Ledger
 from esn_client.site.keys import create_node_key
-from esn_server.link.registration import register_site
 
 PROGRAM = Path(__file__).parent / "tiny_hospital.py"
 GUARD = Path(__file__).parent / "tiny_guard.py"
@@ -106,7 +105,7 @@ def protocol_of(content):
 
 
 @pytest.fixture(scope="module")
-def hospitals(centre, tmp_path_factory, protocol_content):
+def hospitals(centre, let_in, tmp_path_factory, protocol_content):
     """Three hospitals that are kept running; returns where their studies and ledgers are."""
     directory = centre.directory.parent / "study"
     directory.mkdir()
@@ -115,8 +114,7 @@ def hospitals(centre, tmp_path_factory, protocol_content):
     with ExitStack() as stack:
         for site in SITES:
             create_node_key(directory / site / "node_key")
-            key = directory / site / "node_key.pub"
-            content["nodes"][site] = register_site(centre.directory, centre.address, key)
+            content["nodes"][site] = let_in(centre, directory / site)
         for path in (directory, *(directory / site for site in SITES)):
             (path / "content.json").write_text(json.dumps(content, default=str))
         try:

@@ -108,7 +108,7 @@ def test_a_key_that_was_taken_back_is_put_out_and_stays_out(centre, enrolled_sit
 
 def statuses(centre) -> list[str]:
     """Return how each run of a centre has ended, the oldest first."""
-    with control_client(centre.address, centre.ca_certificate.read_bytes()) as control:
+    with control_client(centre.directory, centre.address) as control:
         runs = control.ListRuns(ListRunsRequest()).run_dict.values()
     assert not any("sub-0042" in run.status.details for run in runs)
     return [run.status.sub_status for run in sorted(runs, key=lambda run: run.pending_at)]
@@ -128,7 +128,7 @@ def test_a_run_ends_with_its_true_status(centre, error, status):
 
 
 def test_a_run_whose_process_died_before_it_began_is_failed_and_not_mistaken_for_ours(centre):
-    link._submit(centre.address, centre.ca_certificate.read_bytes())
+    link._submit(centre.directory, centre.address)
     with open_flower_run(centre.directory, centre.address):
         assert statuses(centre)[-2:] == ["failed", ""]
     assert statuses(centre)[-2:] == ["failed", "completed"]

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -21,7 +22,7 @@ from esn_core.errors import LinkError
 from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import create_authority
 from esn_server.link.flower_run import open_flower_run
-from esn_server.link.registration import control_client, register_site
+from esn_server.link.registration import control_client
 from esn_server.service.address import read_address
 
 pytestmark = pytest.mark.slow
@@ -92,10 +93,10 @@ def start(directory, address, ca, *, environment=None):
 
 
 @contextlib.contextmanager
-def site(centre, directory, *, address=None, environment=None):
-    """A registered echoing site; yields its node and its process."""
+def site(centre, let_in, directory, *, address=None, environment=None):
+    """An enrolled echoing site; yields its node and its process."""
     create_node_key(directory / "node_key")
-    node = register_site(centre.directory, centre.address, directory / "node_key.pub")
+    node = let_in(centre, directory)
     process = start(directory, address or centre.public, centre.ca_certificate, environment=environment)
     try:
         yield node, process
@@ -123,7 +124,7 @@ def echo(transport, node, body, *, timeout_s=300.0):
         time.sleep(0.1)
 
 
-def test_a_site_behind_a_proxy_that_allows_connect_alone_answers(tmp_path_factory, tmp_path):
+def test_a_site_behind_a_proxy_that_allows_connect_alone_answers(let_in, tmp_path_factory, tmp_path):
     proxy = Relay()
     directory = tmp_path / "centre"
     create_authority(directory, names=["127.0.0.2"])
@@ -136,7 +137,7 @@ def test_a_site_behind_a_proxy_that_allows_connect_alone_answers(tmp_path_factor
             superlink = read_address(directory).superlink
             own = tmp_path / "site"
             create_node_key(own / "node_key")
-            node = register_site(directory, superlink, own / "node_key.pub")
+            node = let_in(SimpleNamespace(directory=directory, address=superlink), own)
             environment = {"HTTPS_PROXY": f"http://{proxy.address}", "NO_PROXY": "", "no_proxy": ""}
             process = start(own, f"127.0.0.2:{port}", directory / "ca.crt", environment=environment)
             try:
@@ -153,20 +154,20 @@ def test_a_site_behind_a_proxy_that_allows_connect_alone_answers(tmp_path_factor
     assert len(proxy.seen) >= 2  # our own look, and the SuperNode
 
 
-def test_a_network_that_drops_everything_is_survived(centre, relay, tmp_path):
+def test_a_network_that_drops_everything_is_survived(centre, let_in, relay, tmp_path):
     """A cut shorter than a node's lease; the one of three minutes is in the table of faults."""
-    cut_for(20, centre, relay, tmp_path)
+    cut_for(20, centre, let_in, relay, tmp_path)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-def test_a_network_that_drops_everything_for_three_minutes_is_survived(centre, relay, tmp_path):
-    cut_for(180, centre, relay, tmp_path)
+def test_a_network_that_drops_everything_for_three_minutes_is_survived(centre, let_in, relay, tmp_path):
+    cut_for(180, centre, let_in, relay, tmp_path)
 
 
-def cut_for(seconds, centre, relay, directory):
+def cut_for(seconds, centre, let_in, relay, directory):
     with (
-        site(centre, directory, address=relay.address) as (node, process),
+        site(centre, let_in, directory, address=relay.address) as (node, process),
         open_flower_run(centre.directory, centre.address) as transport,
     ):
         wait_for(lambda: node in transport.online())
@@ -195,7 +196,7 @@ if os.path.exists(os.environ["ESN_SKEWED"]):
 """
 
 
-def test_a_clock_ten_minutes_off_is_named_and_cured(centre, tmp_path):
+def test_a_clock_ten_minutes_off_is_named_and_cured(centre, let_in, tmp_path):
     (tmp_path / "python").mkdir()
     (tmp_path / "python" / "sitecustomize.py").write_text(SKEWED)
     skewed = tmp_path / "skewed"
@@ -205,7 +206,7 @@ def test_a_clock_ten_minutes_off_is_named_and_cured(centre, tmp_path):
         "ESN_SKEWED": str(skewed),
     }
     create_node_key(tmp_path / "node_key")
-    node = register_site(centre.directory, centre.address, tmp_path / "node_key.pub")
+    node = let_in(centre, tmp_path)
 
     def process():
         return start(tmp_path, centre.public, centre.ca_certificate, environment=environment)
@@ -231,11 +232,11 @@ def test_a_clock_ten_minutes_off_is_named_and_cured(centre, tmp_path):
         second.wait(120)
 
 
-def test_a_second_process_with_a_sites_key_is_refused_and_the_first_goes_on(centre, tmp_path):
+def test_a_second_process_with_a_sites_key_is_refused_and_the_first_goes_on(centre, let_in, tmp_path):
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
     with (
-        site(centre, tmp_path / "first") as (node, _),
+        site(centre, let_in, tmp_path / "first") as (node, _),
         open_flower_run(centre.directory, centre.address) as transport,
     ):
         wait_for(lambda: node in transport.online())
@@ -250,19 +251,19 @@ def test_a_second_process_with_a_sites_key_is_refused_and_the_first_goes_on(cent
 
 
 @pytest.mark.faults
-def test_a_site_whose_key_was_taken_from_the_register_ends_with_a_word(centre, tmp_path):
-    with site(centre, tmp_path) as (node, process):
+def test_a_site_whose_key_was_taken_from_the_register_ends_with_a_word(centre, let_in, tmp_path):
+    with site(centre, let_in, tmp_path) as (node, process):
         with open_flower_run(centre.directory, centre.address) as transport:
             wait_for(lambda: node in transport.online())
-        with control_client(centre.address, centre.ca_certificate.read_bytes()) as control:
+        with control_client(centre.directory, centre.address) as control:
             control.UnregisterNode(UnregisterNodeRequest(node_id=node))
         assert process.wait(300) == LinkError.exit_status
         assert "does not accept the key" in (tmp_path / "log").read_text().splitlines()[-1]
 
 
-def test_no_secret_stands_on_a_command_line(centre, tmp_path):
+def test_no_secret_stands_on_a_command_line(centre, let_in, tmp_path):
     with (
-        site(centre, tmp_path) as (node, _),
+        site(centre, let_in, tmp_path) as (node, _),
         open_flower_run(centre.directory, centre.address) as transport,
     ):
         wait_for(lambda: node in transport.online())

@@ -17,6 +17,7 @@ from esn_client.gate.gate import Gate
 from esn_client.gate.ledger import Ledger
 from esn_client.gate.limits import Limits
 from esn_client.gate.noise import discrete_gaussian
+from esn_client.site.cohort_bands import CohortBands
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.template import load_template
 from esn_core.errors import ProtocolError
@@ -188,8 +189,9 @@ def build_consortium(protocol_content, more_sites, centre_key):
             def load(protocol, site=site, cohort=cohorts[site]):
                 return Study(site, protocol, cohort, torch.device("cpu"))
 
+            bands = CohortBands(disk("sites") / f"{site}-bands", salt=b"s" * 32)
             hospitals[node] = Hospital(
-                gate=gate, centre_key=centre_key.public_key(), approved=approved, load=load
+                gate=gate, bands=bands, centre_key=centre_key.public_key(), approved=approved, load=load
             )
         link = InProcessLink(hospitals, centre_key)
         nodes = {site: node for node, site in enumerate(sites, start=1)}

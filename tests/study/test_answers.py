@@ -1,5 +1,7 @@
 """A hospital answers only what its protocol asks, and nothing about a child decides whether it answers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,17 @@ def test_every_phase_answers_what_it_needs(ask, phase):
     answer = ask(phase, **arrays_of(ask, phase))
     assert answer.refusal is None
     assert len(ask.ledger.entries()) == (phase != "roll-call")
+
+
+@pytest.mark.parametrize("children", [5, 15, 17, 31, 33, 200])
+def test_a_roll_call_that_is_repeated_shows_no_child_coming_or_going(ask, children):
+    first = ask("roll-call").facts.cohort_band
+    digest = ask.consortium.protocol.sha256
+    study = ask.hospital._studies[digest]
+    training = replace(study.cohort.training, participants=tuple(f"new-{n}" for n in range(children)))
+    ask.hospital._studies[digest] = replace(study, cohort=replace(study.cohort, training=training))
+    again = ask("roll-call")
+    assert again.refusal is not None or again.facts.cohort_band == first
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -14,6 +14,7 @@ from esn_client.answers.training import gradients
 from esn_client.cohort.cohort import Split
 from esn_client.gate.approved import ApprovedProtocol
 from esn_client.gate.gate import Gate, Rows
+from esn_client.site.cohort_bands import CohortBands
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import EsnError, ProtocolError
 from esn_core.gase import standardise_severity
@@ -29,7 +30,7 @@ from esn_core.learning.releases import (
 )
 from esn_core.learning.severity_model import Connectomes, SeverityModel, predict
 from esn_core.learning.weights import from_vector
-from esn_core.messages.facts import LedgerMark, SiteFacts, size_band
+from esn_core.messages.facts import LedgerMark, SiteFacts
 from esn_core.messages.question import Question
 from esn_core.privacy.release import Children
 from esn_core.protocol.phases import PHASES, PhaseName
@@ -53,6 +54,8 @@ class Hospital:
     Parameters
     ----------
     gate : Gate
+    bands : CohortBands
+        What roll calls are told of the cohort's size.
     centre_key : Ed25519PublicKey
         What it did not sign is no question.
     approved : callable
@@ -66,11 +69,13 @@ class Hospital:
         self,
         *,
         gate: Gate,
+        bands: CohortBands,
         centre_key: Ed25519PublicKey,
         approved: Callable[[str], ApprovedProtocol],
         load: Callable[[Protocol], Study],
     ) -> None:
         self._gate = gate
+        self._bands = bands
         self._centre_key = centre_key
         self._approved = approved
         self._load = load
@@ -114,8 +119,11 @@ class Hospital:
         }
         others = study.cohort.people.others
         if question.id.phase == "roll-call":
-            facts = roll_call(study, *self._gate.ledger_marks(question.entries_seen))
-            return self._gate.disclose(question, facts, approved, children=children, others=others)
+            band = self._bands.band(digest, sum(map(len, children.values())))
+            facts = roll_call(study, band, *self._gate.ledger_marks(question.entries_seen))
+            said = self._gate.disclose(question, facts, approved, children=children, others=others)
+            self._bands.keep(digest, band)
+            return said
         before = self._gate.answered(question, approved)
         if before is not None:
             return before
@@ -127,16 +135,15 @@ class Hospital:
         return self._gate.release(question, rows_of(question, study), approved)
 
 
-def roll_call(study: Study, ledger: LedgerMark, ledger_seen: LedgerMark) -> SiteFacts:
+def roll_call(study: Study, band: str, ledger: LedgerMark, ledger_seen: LedgerMark) -> SiteFacts:
     """Say what the site runs, with which recipe, and roughly how many children it has."""
     imaging = study.protocol.imaging
-    cohort = study.cohort
     return SiteFacts(
         software={name: version(name) for name in _REPORTED_SOFTWARE},
         recipe_sha256=imaging.sha256,
         atlas_sha256=load_atlas(imaging.atlas).sha256,
         template_sha256=study.protocol.template_sha256,
-        cohort_band=size_band(len(cohort.training.participants) + len(cohort.held_out.participants)),
+        cohort_band=band,
         ledger=ledger,
         ledger_seen=ledger_seen,
         said_at=datetime.datetime.now(datetime.UTC),

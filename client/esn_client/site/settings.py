@@ -106,6 +106,11 @@ class SiteSettings(Table):
         return self.state / "withdrawn"
 
     @property
+    def bands_path(self) -> Path:
+        """Directory of the bands of its cohort that the site has said, each under the protocol's hash."""
+        return self.state / "bands"
+
+    @property
     def approved_path(self) -> Path:
         """Directory of approved protocols, each under its hash."""
         return self.state / "approved"

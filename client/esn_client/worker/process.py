@@ -21,6 +21,7 @@ from esn_client.gate.gate import Gate
 from esn_client.gate.ledger import Ledger
 from esn_client.gate.noise import discrete_gaussian
 from esn_client.site.centre_kit import centre_key
+from esn_client.site.cohort_bands import CohortBands
 from esn_client.site.keys import load_identity_key, load_mask_key
 from esn_client.site.settings import SiteSettings
 from esn_client.site.state import read_salt
@@ -155,4 +156,6 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple["Hospital", Approval
             mask_key=mask_key,
             noise=discrete_gaussian,
         )
-        yield Hospital(gate=gate, centre_key=key, approved=approvals.protocol, load=load), approvals
+        bands = CohortBands(settings.bands_path, salt=salt)
+        hospital = Hospital(gate=gate, bands=bands, centre_key=key, approved=approvals.protocol, load=load)
+        yield hospital, approvals

@@ -9,6 +9,7 @@ from esn_core.identity.enrolment import EnrolmentRequest
 from esn_core.identity.roster import RosterEntry
 from esn_core.system.files import write_whole
 from esn_core.system.toml_file import read_toml
+from esn_server.enrolment.centre_keys import read_node_key
 from esn_server.enrolment.revocations import KeyName, keep_revocation, require_not_revoked, revoked_node_keys
 
 
@@ -80,6 +81,18 @@ def revoke(directory: Path, site: str) -> None:
 def node_key_of(directory: Path, site: str) -> Path:
     """Return the file with the public key of the site's SuperNode."""
     return directory / "sites" / f"{site}.pub"
+
+
+def node_keys(directory: Path) -> frozenset[bytes]:
+    """Return the public keys of all enrolled sites' SuperNodes, in PEM format.
+
+    Raises
+    ------
+    ConfigError
+        A file cannot be read, or holds something else.
+
+    """
+    return frozenset(read_node_key(path) for path in (directory / "sites").glob("*.pub"))
 
 
 def require_enrolled(directory: Path, entry: RosterEntry) -> None:

@@ -62,12 +62,12 @@ class Request:
 
     @property
     def forwarded(self) -> list[tuple[bytes, bytes]]:
-        """What of the headers the SuperLink is to see: what Flower's own client says."""
-        return [
-            (key, value)
-            for key, value in self.headers
-            if key in _FORWARDED or key.startswith((b"flwr-", b"x-flwr-"))
-        ]
+        """What of the headers the SuperLink is to see: what Flower's own client says, each once."""
+        said: dict[bytes, bytes] = {}
+        for key, value in self.headers:
+            if key in _FORWARDED or key.startswith((b"flwr-", b"x-flwr-")):
+                said.setdefault(key, value)
+        return list(said.items())
 
 
 class Connection:

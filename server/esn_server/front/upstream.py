@@ -9,13 +9,18 @@ from typing import Self
 
 import httpx
 
-from esn_server.front.http_connection import Connection, Request
+from esn_server.front.http_connection import Request
+from esn_server.service.superlink import PROOF_HEADER, proof_of, read_secret
 
 _log = logging.getLogger(__name__)
 
 _MAX_REPLY_BYTES = 16 * 2**20
 _HEALTH_FOR_S = 1.0
 _PASSED_BACK = (b"content-type", b"flwr-version-incompatibility-message")
+
+
+Reply = tuple[int, list[tuple[bytes, bytes]], bytes]
+"""Status, headers and body."""
 
 
 class Upstream:
@@ -25,15 +30,17 @@ class Upstream:
     ----------
     address : str
         ``host:port`` of the SuperLink.
-    authority : Path
-        The certificate that it has to prove itself against.
+    directory : Path
+        The centre's: the certificate that the SuperLink has to prove itself against, and the secret by
+        which we do.
 
     """
 
-    def __init__(self, address: str, authority: Path) -> None:
+    def __init__(self, address: str, directory: Path) -> None:
         self._base = f"https://{address}"
+        self._proof = proof_of(read_secret(directory))
         self._client = httpx.AsyncClient(
-            verify=ssl.create_default_context(cafile=str(authority)),
+            verify=ssl.create_default_context(cafile=str(directory / "ca.crt")),
             timeout=httpx.Timeout(25.0, connect=3.0),
             limits=httpx.Limits(max_connections=512, max_keepalive_connections=64),
             trust_env=False,  # our own machine: no proxy
@@ -60,50 +67,32 @@ class Upstream:
             self._health = (time.monotonic() + _HEALTH_FOR_S, found)
         return self._health[1]
 
-    async def call(self, request: Request, body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        """Make one small call; return status, headers and body. A SuperLink that is away is a 503."""
+    async def call(self, request: Request, body: bytes) -> Reply:
+        """Make a call in place of a client.
+
+        A SuperLink that is away is a 503, and a reply that is too large a 502.
+        """
         try:
-            reply = await self._client.send(self._rewritten(request, body))
+            reply = await self._client.send(self._rewritten(request, body), stream=True)
+            try:
+                length = reply.headers.get("content-length", "")
+                declared = int(length) if length.isdigit() else _MAX_REPLY_BYTES + 1
+                if declared > _MAX_REPLY_BYTES or "content-encoding" in reply.headers:
+                    _log.error("a reply of the SuperLink to %s is not passed on", request.target.decode())
+                    return 502, [], b"the centre's reply is too large\n"
+                return reply.status_code, _passed_back(reply), await reply.aread()
+            finally:
+                await reply.aclose()
         except httpx.HTTPError as error:
             self._note(error)
             return 503, [], b"the centre is not ready\n"
-        return reply.status_code, _passed_back(reply), reply.content
 
-    async def forward(self, connection: Connection, request: Request) -> None:
-        """Make one call whose bodies go through in pieces, in both directions."""
-        try:
-            reply = await self._client.send(self._rewritten(request, connection.body()), stream=True)
-        except httpx.HTTPError as error:
-            self._note(error)
-            await connection.reply(503, b"the centre is not ready\n", close=True)
-            return
-        try:
-            length = reply.headers.get("content-length", "")
-            declared = int(length) if length.isdigit() else _MAX_REPLY_BYTES + 1
-            if declared > _MAX_REPLY_BYTES or "content-encoding" in reply.headers:
-                _log.error("a reply of the SuperLink to %s is not passed on", request.target.decode())
-                await connection.reply(502, b"the centre's reply is too large\n", close=True)
-                return
-            await connection.start(
-                reply.status_code, [*_passed_back(reply), (b"content-length", length.encode())]
-            )
-            async for piece in reply.aiter_raw():
-                await connection.send(piece)
-            await connection.finish()
-        except httpx.HTTPError as error:
-            raise ConnectionAbortedError("the SuperLink broke a reply off") from error
-        finally:
-            await reply.aclose()
-
-    def _rewritten(self, request: Request, body: object) -> httpx.Request:
+    def _rewritten(self, request: Request, body: bytes) -> httpx.Request:
         """Return the request that we make in place of a client's."""
-        headers = [*request.forwarded, (b"content-length", str(request.body_bytes).encode())]
-        headers.append((b"accept-encoding", b"identity"))
+        headers = [*request.forwarded, (PROOF_HEADER.encode(), self._proof.encode())]
+        headers += [(b"content-length", str(len(body)).encode()), (b"accept-encoding", b"identity")]
         return self._client.build_request(
-            "POST",
-            self._base + request.target.decode("ascii"),
-            headers=headers,
-            content=body,  # type: ignore[arg-type]
+            "POST", self._base + request.target.decode("ascii"), headers=headers, content=body
         )
 
     def _note(self, error: httpx.HTTPError) -> None:

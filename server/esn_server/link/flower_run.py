@@ -32,7 +32,7 @@ from esn_core.errors import LinkError
 from esn_server.link.bundle import build_bundle, bundle_sha256
 from esn_server.link.grid import PatientGrid
 from esn_server.link.lasting_link import LastingLink
-from esn_server.link.superlink_api import authority_of, control_client, reaching, runtime_client
+from esn_server.link.superlink_api import control_client, reaching, runtime_client
 from esn_server.link.transport import Transport
 from esn_server.service.address import read_address, study_lock
 from esn_server.service.superlink import read_secret
@@ -97,13 +97,12 @@ def open_flower_run(directory: Path, address: str) -> Iterator[Transport]:
         The SuperLink cannot be reached, is not who it should be, or starts no run.
 
     """
-    certificate = authority_of(directory)
-    secret = read_secret(directory)
     with contextlib.ExitStack() as stack:
         with reaching(address):
-            run_id = _submit(address, certificate)
-            token = _acquire(address, certificate, secret, run_id=run_id)
-        task = stack.enter_context(runtime_client(address, certificate, RuntimeTokenHttpInterceptor(token)))
+            run_id = _submit(directory, address)
+            token = _acquire(directory, address, run_id=run_id)
+        proof = RuntimeTokenHttpInterceptor(token)
+        task = stack.enter_context(runtime_client(directory, address, proof))
         lost = threading.Event()
         heartbeats = HeartbeatSender(lambda: _beat(task, lost))
         heartbeats.start()
@@ -116,7 +115,7 @@ def open_flower_run(directory: Path, address: str) -> Iterator[Transport]:
             TaskIdentity.task_id = task_input.task_id
             TaskIdentity.run_id = task_input.run.run_id
             TaskIdentity.node_id = task_input.context.node_id
-            grid = PatientGrid(address=address, certificate=certificate, token=token)
+            grid = PatientGrid(directory, address, token=token)
             grid.set_run(run_from_proto(task_input.run))
             stack.callback(grid.close)
             yield Transport(grid, address=address, lost=lost)
@@ -134,9 +133,9 @@ def open_flower_run(directory: Path, address: str) -> Iterator[Transport]:
                 logger.warning("the SuperLink was not told that run %d is %s: %s", run_id, status, error)
 
 
-def _submit(address: str, certificate: bytes) -> int:
+def _submit(directory: Path, address: str) -> int:
     """Start a run of the bundle without code, and return its id."""
-    with control_client(address, certificate) as control:
+    with control_client(directory, address) as control:
         response = control.StartRun(
             StartRunRequest(fab=Fab(hash_str=bundle_sha256(), content=build_bundle()))
         )
@@ -145,13 +144,13 @@ def _submit(address: str, certificate: bytes) -> int:
     return int(response.run_id)
 
 
-def _acquire(address: str, certificate: bytes, secret: bytes, *, run_id: int) -> str:
+def _acquire(directory: Path, address: str, *, run_id: int) -> str:
     """Become the ServerApp of a run, and return the token that proves it."""
     proof = SuperExecAuthHttpInterceptor(
-        master_secret=secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
+        master_secret=read_secret(directory), protected_methods={"/flwr.proto.Runtime/AcquireTask"}
     )
     deadline_s = time.monotonic() + _ACQUIRE_S
-    with runtime_client(address, certificate, proof) as client:
+    with runtime_client(directory, address, proof) as client:
         while time.monotonic() < deadline_s:
             response = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
             if not response.HasField("task"):
@@ -160,9 +159,8 @@ def _acquire(address: str, certificate: bytes, secret: bytes, *, run_id: int) ->
                 return str(response.token)
             else:
                 # Submitted by a process that died before it could run it: nobody else may hold the lock.
-                with runtime_client(
-                    address, certificate, RuntimeTokenHttpInterceptor(response.token)
-                ) as orphan:
+                abandoned = RuntimeTokenHttpInterceptor(response.token)
+                with runtime_client(directory, address, abandoned) as orphan:
                     orphan.PushTaskOutput(
                         PushTaskOutputRequest(sub_status=SubStatus.FAILED, details="abandoned")
                     )

@@ -12,6 +12,7 @@ os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")  # 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -20,8 +21,11 @@ from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequ
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor
 from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.superlink.grid import HttpGrid
+
+from esn_server.link.superlink_api import runtime_client
 
 # A SuperLink that is away for longer has ended; its runs end with it.
 _RETRY_S = 3.0
@@ -45,25 +49,33 @@ class PatientGrid(HttpGrid):
 
     Parameters
     ----------
+    directory : Path
+        The centre's.
     address : str
         ``host:port`` of the SuperLink.
-    certificate : bytes
-        Its authority's, PEM.
     token : str
         Proves that this process is the run's.
 
     """
 
-    def __init__(self, *, address: str, certificate: bytes, token: str) -> None:
-        super().__init__(runtime_api_address=address, root_certificates=certificate, token=token)
-        # Flower's own invoker retries for ever, and interrupts this process when the run has ended.
-        self._retry_invoker = RetryInvoker(
+    def __init__(self, directory: Path, address: str, *, token: str) -> None:
+        super().__init__(runtime_api_address=address, token=token)
+        self._directory = directory
+        self._arriving: dict[str, _Arriving] = {}
+
+    def _connect(self) -> None:
+        """Connect as this centre, and with bounds.
+
+        Flower's own way retries for ever, and interrupts this process when the run has ended.
+        """
+        retry = RetryInvoker(
             lambda: exponential(base_delay=0.2, max_delay=5),
             httpx.TransportError,
             max_tries=None,
             max_time=_RETRY_S,
         )
-        self._arriving: dict[str, _Arriving] = {}
+        proof = RuntimeTokenHttpInterceptor(self._token)
+        self._client = runtime_client(self._directory, self._addr, proof, retry_invoker=retry)
 
     def arrived(self, asked: Iterable[str]) -> Iterator[tuple[str, Message | str]]:
         """Yield the replies that are whole now.

@@ -13,7 +13,7 @@ from flwr.common.constant import HEARTBEAT_PATIENCE
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
 
 from esn_server.enrolment.centre_keys import read_node_key
-from esn_server.link.superlink_api import authority_of, control_client, reaching
+from esn_server.link.superlink_api import control_client, reaching
 
 
 def register_site(directory: Path, address: str, public_key: Path) -> int:
@@ -42,7 +42,7 @@ def register_site(directory: Path, address: str, public_key: Path) -> int:
 
     """
     key = read_node_key(public_key)
-    with reaching(address), control_client(address, authority_of(directory)) as control:
+    with reaching(address), control_client(directory, address) as control:
         for node in control.ListNodes(ListNodesRequest()).nodes_info:
             if node.public_key == key and not node.unregistered_at:
                 return int(node.node_id)
@@ -75,7 +75,7 @@ def known_nodes(directory: Path, address: str) -> dict[str, KnownNode]:
         The SuperLink cannot be reached.
 
     """
-    with reaching(address), control_client(address, authority_of(directory)) as control:
+    with reaching(address), control_client(directory, address) as control:
         infos = [n for n in control.ListNodes(ListNodesRequest()).nodes_info if not n.unregistered_at]
     found = {}
     for info in infos:
@@ -107,7 +107,7 @@ def unregister_site(directory: Path, address: str, public_key: Path) -> None:
 
     """
     key = read_node_key(public_key)
-    with reaching(address), control_client(address, authority_of(directory)) as control:
+    with reaching(address), control_client(directory, address) as control:
         for node in control.ListNodes(ListNodesRequest()).nodes_info:
             if node.public_key == key and not node.unregistered_at:
                 control.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))

@@ -12,36 +12,72 @@ from typing import NoReturn
 import httpx
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.protobuf.client import (
+    ProtobufCall,
+    ProtobufClientInterceptor,
+    ProtobufRequestContext,
+)
+from flwr.supercore.retry import RetryInvoker
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from esn_core.errors import LinkError
 from esn_core.system.loopback import bypass_proxy
+from esn_server.service.superlink import PROOF_HEADER, proof_of, read_secret
 
 
-def control_client(address: str, certificate: bytes) -> ControlHttpClient:
+def control_client(directory: Path, address: str) -> ControlHttpClient:
     """Return a client of the API that registers nodes and starts runs.
 
     Parameters
     ----------
+    directory : Path
+        The centre's, with the certificate of the SuperLink's authority and the secret.
     address : str
         ``host:port`` of the SuperLink.
-    certificate : bytes
-        Of the authority that it has to prove itself against, PEM.
+
+    Raises
+    ------
+    LinkError
+        The directory lacks one of the two.
 
     """
     # The SuperLink is the centre's own, whatever proxy this machine uses for the world.
     bypass_proxy(address.rpartition(":")[0].strip("[]"))
     return ControlHttpClient.from_server_address(
-        address, False, certificate, [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
+        address,
+        False,
+        authority_of(directory),
+        [RuntimeVersionHttpInterceptor("flwr CLI"), _Proof(directory)],
     )
 
 
-def runtime_client(address: str, certificate: bytes, proof: ProtobufClientInterceptor) -> RuntimeHttpClient:
+def runtime_client(
+    directory: Path,
+    address: str,
+    proof: ProtobufClientInterceptor,
+    *,
+    retry_invoker: RetryInvoker | None = None,
+) -> RuntimeHttpClient:
     """Return a client of the API that a ServerApp uses, with the proof that it may."""
     return RuntimeHttpClient.from_server_address(
-        address, False, certificate, [RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"), proof]
+        address,
+        False,
+        authority_of(directory),
+        [RuntimeVersionHttpInterceptor("flwr-serverapp"), _Proof(directory), proof],
+        retry_invoker=retry_invoker,
     )
+
+
+class _Proof:
+    """Shows the SuperLink that a call comes from this centre; goes between client and network."""
+
+    def __init__(self, directory: Path) -> None:
+        self._proof = proof_of(read_secret(directory))
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Make a call with the proof in its head."""
+        context.request.headers[PROOF_HEADER] = self._proof
+        return call_next(context)
 
 
 def authority_of(directory: Path) -> bytes:

@@ -1,6 +1,8 @@
 """The centre's SuperLink: the Flower process that sites connect to."""
 
 import contextlib
+import hashlib
+import hmac
 import os
 import secrets
 import socket
@@ -15,7 +17,11 @@ from pathlib import Path
 from esn_core.errors import LinkError
 from esn_core.system.child_process import ChildProcess
 
-_STARTUP_S = 60.0
+# Of a machine that does much else as well; a SuperLink that ends is seen at once.
+_STARTUP_S = 300.0
+
+PROOF_HEADER = "x-esn-centre"
+"""With it the centre's own programs prove to the SuperLink that they are its own."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,8 @@ def run_superlink(directory: Path, *, port: int) -> Iterator[SuperLink]:
     directory : Path
         Where `esn_server.enrolment.centre_keys.create_authority` wrote the certificates.
     port : int
-        Of the loopback interface. Who reaches it can start runs; sites reach the front only.
+        Of the loopback interface. It answers nobody who does not know the secret, not even a site: sites
+        reach the front only.
 
     Raises
     ------
@@ -117,6 +124,11 @@ def read_secret(directory: Path) -> bytes:
         return (directory / "superexec.secret").read_bytes()
     except FileNotFoundError:
         raise LinkError(f"no SuperLink was started from {directory} yet; start the centre first") from None
+
+
+def proof_of(secret: bytes) -> str:
+    """Return what proves the knowledge of the secret, without being the secret: Flower signs with that."""
+    return hmac.new(secret, b"esn-server asks its SuperLink", hashlib.sha256).hexdigest()
 
 
 def _secret_file(directory: Path) -> Path:

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 _WATCH_S = 0.2
 _HEALTH_EVERY_S = 1.0
-_FRONT_STARTUP_S = 30.0
+_FRONT_STARTUP_S = 300.0
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 # A process that ends sooner than this after its start may never have worked.
 _QUICK_S = 10.0

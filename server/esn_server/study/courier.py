@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from esn_core.errors import EsnError, ProtocolError, StudyError
 from esn_core.messages.answer import Answer
-from esn_core.messages.envelope import sha256_of
+from esn_core.messages.envelope import sha256_of, unseal
 from esn_server.study.exchange import Exchange, SiteState
 from esn_server.study.link import Link, Reply
 from esn_server.study.memory import Memory
@@ -20,6 +20,10 @@ from esn_server.study.question_progress import QuestionProgress
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
+
+
+class _NotItsWordError(ProtocolError):
+    """A reply that is not this site's answer to this question, whoever made it."""
 
 
 class Courier:
@@ -123,6 +127,10 @@ class Courier:
             state.answered_at = self._clock()
         except StudyError:
             raise  # the centre's own store or disk: no site is to blame
+        except _NotItsWordError as error:
+            # What anybody can send says nothing about the site: it is asked again.
+            _log.warning("dropped a reply of %s to %s: %s", site, exchange.question.id, error)
+            state.dropped(error, self._clock())
         except EsnError as error:
             _log.warning("%s, %s: %s", site, exchange.question.id, error)
             state.failed(error, reply, self._clock())
@@ -131,10 +139,17 @@ class Courier:
         """Return the answer in a reply, if it is the site's to this question."""
         if reply.body is None:
             raise ProtocolError(f"no answer ({reply.error or 'unknown reason'})")
-        answer = Answer.from_bytes(reply.body, self._identity_keys[site])
+        key = self._identity_keys[site]
+        try:
+            unseal(reply.body, key, "answer")
+        except ProtocolError as error:
+            raise _NotItsWordError(str(error)) from error
+        answer = Answer.from_bytes(reply.body, key)
         asked = exchange.question.id.model_copy(update={"attempt": answer.id.attempt})
-        if answer.id != asked or answer.site != site:
-            raise ProtocolError(f"answered as {answer.site} to {answer.id}, another question or site")
+        if answer.site != site:
+            raise ProtocolError(f"answered as {answer.site}, another site")
+        if answer.id != asked:  # it was signed once, and may have been sent again by another
+            raise _NotItsWordError(f"answered to {answer.id}, another question")
         if answer.refusal is not None:
             raise ProtocolError(f"refused ({answer.refusal.error})")
         exchange.read(answer, site)

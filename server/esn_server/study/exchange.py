@@ -85,6 +85,11 @@ class SiteState:
         else:
             self.failure = str(error)
 
+    def dropped(self, error: EsnError, now: float) -> None:
+        """Note a reply that was not the site's answer; the site is asked again, rarer and rarer."""
+        self.error = str(error)
+        self.not_before = now + _RETRY_AFTER_S * 2.0 ** (self.tries - 1)
+
     def progress(self, *, online: bool) -> QuestionAtSite:
         """Say how the question stands at the site."""
         state: State
@@ -159,7 +164,7 @@ class Exchange:
         """Return why sites have not answered: those that failed, and those that are missing."""
         failed = {site: state.failure for site, state in self.sites.items() if state.failure is not None}
         absent = {
-            site: "no answer" if state.node in online else "not connected"
+            site: (state.error or "no answer") if state.node in online else "not connected"
             for site, state in self.sites.items()
             if state.missing
         }

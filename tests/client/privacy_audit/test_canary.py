@@ -31,6 +31,7 @@ from esn_client.gate.limits import Limits
 from esn_client.gate.noise import discrete_gaussian
 from esn_client.privacy_audit.attacks import guess, mu_interval
 from esn_client.privacy_audit.rehearsal import scratch_directory
+from esn_client.site.cohort_bands import CohortBands
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.template import load_template
 from esn_core.learning.releases import gradient_release
@@ -91,6 +92,7 @@ class Consortium:
             self.public[site] = identity.public_key()
             self.hospitals[site] = Hospital(
                 gate=self.gates[site],
+                bands=CohortBands(directory / f"{site}-bands", salt=b"s" * 32),
                 centre_key=centre_key.public_key(),
                 approved=lambda digest, studies=studies: self.approved(studies[digest].protocol),
                 load=lambda protocol, studies=studies: studies[protocol.sha256],

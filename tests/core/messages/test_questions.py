@@ -239,11 +239,23 @@ def test_what_is_no_answer_is_refused_by_what_is_wrong(arrays_by_name, changes, 
         Answer.from_bytes(sealed(body, "answer"), PUBLIC)
 
 
-@given(st.integers(0, 10**6))
-def test_the_band_of_a_cohort_holds_its_size_and_is_accepted(children):
-    low, high = map(int, size_band(children).split("-"))
-    assert low <= children <= high <= 2 * max(low, 4) - 1
-    assert SiteFacts.model_validate({**FACTS, "cohort_band": size_band(children)})
+SECRETS = st.floats(0.0, 1.0, exclude_max=True)
+
+
+@given(st.integers(0, 10**6), SECRETS)
+def test_the_band_of_a_cohort_holds_its_size_and_is_accepted(children, secret):
+    band = size_band(children, secret=secret)
+    low, high = map(int, band.split("-"))
+    assert low <= children <= high <= max(2 * low, 15)
+    assert SiteFacts.model_validate({**FACTS, "cohort_band": band})
+
+
+@given(st.integers(16, 10**6), st.integers(-1, 1), SECRETS)
+def test_no_size_is_on_an_edge_for_every_secret(children, more, secret):
+    """Whoever sees a band change does not know at which size: by some secrets it does not change there."""
+    here, there = children, children + more
+    bands = {size_band(here, secret=s) for s in (0.0, 0.25, 0.5, 0.75, secret)}
+    assert bands & {size_band(there, secret=s) for s in (0.0, 0.25, 0.5, 0.75, secret)}
 
 
 @given(st.data())
