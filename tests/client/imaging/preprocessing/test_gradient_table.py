@@ -139,7 +139,9 @@ def test_the_protocol_chooses_the_shell_and_b0s_are_kept(tmp_path, wanted, other
 
 
 def test_a_shell_that_is_not_there_is_refused_with_those_that_are(tmp_path):
-    with pytest.raises(DataError, match="a shell near b = 3000 s/mm2 is asked for; found b near 1000, 2000"):
+    with pytest.raises(
+        DataError, match=r"b = 3000 s/mm2 \(within 10%\) is asked for; found b near 1000, 2000"
+    ):
         read(tmp_path, *two_shells(), shell=3000)
 
 
