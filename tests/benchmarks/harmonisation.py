@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from esn_core.connectome.atlas import load_atlas
-from esn_core.connectome.control_offset import control_offset
+from esn_core.connectome.control_offset import SHRINKAGE_CONTROLS_1, control_offset
 from esn_core.connectome.template import Template, edge_scores, strengths_of_counts
 from esn_core.learning.baselines.predictors import CompactDcnnRn, Cpm, EdgeRidge
 from esn_core.severity_network.candidates import candidates_of
@@ -128,7 +128,9 @@ def by_template(sites: Sequence[Site]) -> list[Floats]:
 
 def less_controls(sites: Sequence[Site]) -> list[Floats]:
     """Scores less the shrunk mean of the site's own controls: what a study does."""
-    return [s.scores - control_offset(s.control_scores) for s in sites]
+    return [
+        s.scores - control_offset(s.control_scores, shrinkage_controls=SHRINKAGE_CONTROLS_1) for s in sites
+    ]
 
 
 def less_patients(sites: Sequence[Site]) -> list[Floats]:

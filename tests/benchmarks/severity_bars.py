@@ -19,6 +19,7 @@ from private_pipeline import ATLAS, SHARES, WEIGHTS, Study, Summing, pooled, r_a
 from scipy import stats
 
 from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.control_offset import SHRINKAGE_CONTROLS_1
 from esn_core.learning.baselines.predictors import (
     CompactDcnnRn,
     Cpm,
@@ -44,7 +45,8 @@ def one_world(name: str, seed: int, *, published: bool) -> Found:
     """Return r on the held-out children, by what predicts them."""
     atlas = load_atlas(ATLAS)
     rng = np.random.default_rng(seed)
-    consortium = draw_consortium(atlas, WORLDS[name], rng=rng)
+    # As studies scored when the bars were measured.
+    consortium = draw_consortium(atlas, WORLDS[name], rng=rng, shrinkage_controls=SHRINKAGE_CONTROLS_1)
     candidates = candidates_of("template", atlas, consortium.template.present)
     study = Study(atlas, consortium, candidates)
     training, held_out = pooled(study.training), study.held_out

@@ -109,6 +109,7 @@ def test_a_way_round_the_gate_is_seen(make_consortium):
     honest = consortium.link.hospitals[2]
     consortium.link.hospitals[2] = Leaky(
         gate=gates[2],
+        bands=honest._bands,
         centre_key=honest._centre_key,
         approved=honest._approved,
         load=honest._load,

@@ -23,7 +23,7 @@ from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_server.protocol.drafting import draft
 
-CHILDREN = 24
+CHILDREN, CONTROLS = 24, 4
 
 
 @pytest.fixture
@@ -74,8 +74,9 @@ def roster_of(more_sites):
 def write_connectomes(directory, protocol):
     rng = np.random.default_rng(0)
     lines = ["participant_id\tage\tsex\tgroup\tgase\n"]
-    for number in range(1, CHILDREN + 1):
-        lines.append(f"sub-{number:03d}\t10\tF\tdre\t{rng.integers(1, 8)}\n")
+    for number in range(1, CHILDREN + CONTROLS + 1):
+        child = f"dre\t{rng.integers(1, 8)}" if number <= CHILDREN else "control\tn/a"
+        lines.append(f"sub-{number:03d}\t10\tF\t{child}\n")
         counts = rng.integers(1, 500, (28, 28)).astype(float)
         visit = Visit(f"sub-{number:03d}", None)
         derivative = Derivative(directory / "derivatives", visit, protocol.imaging)

@@ -312,7 +312,7 @@ def test_validation_says_every_fault_at_once(protocol, fails):
     text = protocol.read_text()
     for old, new in (
         ("quorum = 3", "quorum = 9"),
-        ("format = 1", "format = 0"),
+        ("format = 2", "format = 0"),
         ("delta = 0.001", "delta = 1"),
     ):
         assert old in text
