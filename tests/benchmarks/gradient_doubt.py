@@ -37,10 +37,10 @@ def measure(signal, gradients, mask, affine):
     """Give the best other table's log ratio and the jackknife's standard error."""
     size_mm = np.linalg.norm(affine[:3, :3], axis=0)
     fitted = gradient_check._principal_directions(signal, gradients, mask)
-    _, found, _ = gradient_check._compare(fitted, size_mm)
+    found = gradient_check._compare(fitted, size_mm)[1].min(axis=0)
     best = 1 + int(np.argmax(found[1:]))
     error = gradient_check._standard_error(signal, gradients, fitted, size_mm, best)
-    return float(np.log(found[best] / found[0])), error
+    return float(np.log(found[best])), error
 
 
 def main() -> None:

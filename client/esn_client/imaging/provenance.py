@@ -22,7 +22,7 @@ STAGE_VERSIONS = {
     "motion": 2,
     "bias": 1,
     "tensor": 1,
-    "gradients": 2,
+    "gradients": 3,
     "response": 1,
     "fodf": 1,
     "labels": 2,

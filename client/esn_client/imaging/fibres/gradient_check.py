@@ -6,6 +6,7 @@ from itertools import permutations, product
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_client.imaging.fibres.table_faults import cause_of, words_of_change
 from esn_client.imaging.fibres.tensor import dipy_table
 from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.preprocessing.table_files import Convention, flip_of
@@ -38,8 +39,8 @@ class GradientCheck:
         By variant: the mean over neighbouring voxels of how far both fibres point along the line that joins
         them, from 0 to 1.
     margin : float
-        Coherence of the table as read over that of the best other one, both beside chance, less 1. Below 0
-        another one is better, but not surely.
+        Coherence of the table as read over that of the best other one, less 1, plain or beside chance, by
+        whichever is less. Below 0 another one is better, but not surely.
     pairs : int
         Of neighbours that were compared.
     doubt : str
@@ -96,7 +97,7 @@ def check_gradient_table(
     """
     directions = _principal_directions(signal, gradients, mask)
     size_mm = np.linalg.norm(affine[:3, :3], axis=0)
-    coherence, found, pairs = _compare(directions, size_mm)
+    coherence, ratios, pairs = _compare(directions, size_mm)
     if pairs < LEAST_PAIRS:
         raise DataError(
             f"the gradient table cannot be tested: {pairs} pairs of neighbours have FA >= {LEAST_FA:g}; "
@@ -104,13 +105,17 @@ def check_gradient_table(
         )
     # By FSL's rule x is negated in the file where the affine's determinant is positive.
     flip = flip_of(affine) if convention == "fsl" else np.eye(3)
-    names = [_words(np.rint(flip @ variant @ flip).astype(np.int64), convention) for variant in variants()]
-    best = 1 + int(np.argmax(found[1:]))
-    ratio = float(found[best] / found[0])
+    names = [
+        words_of_change(np.rint(flip @ variant @ flip).astype(np.int64), convention) for variant in variants()
+    ]
+    best = 1 + int(np.argmax(ratios.min(axis=0)[1:]))
+    ratio = float(ratios.min(axis=0)[best])
+    seeming = 1 + int(np.argmax(ratios.max(axis=0)[1:]))
+    most = float(ratios.max(axis=0)[seeming])
     doubt = ""
     if ratio > 1 + SURE_MARGIN:
         better = f"fibres run on from voxel to voxel {ratio:.2f} times as well with {names[best]}"
-        better += _cause(variants()[best], affine, convention)
+        better += cause_of(variants()[best], affine, convention)
         error = _standard_error(signal, gradients, directions, size_mm, best)
         if np.log(ratio) > SURE_ERRORS * error:
             raise DataError(f"the b-vectors do not fit the image: {better}")
@@ -119,7 +124,14 @@ def check_gradient_table(
             f"these leave a standard error of {error:.0%}, and {SURE_ERRORS:g} of them are needed: look at "
             "the colours of the main fibre direction"
         )
-    return GradientCheck(dict(zip(names, coherence.tolist(), strict=True)), 1 / ratio - 1, pairs, doubt)
+    elif most > 1 + SURE_MARGIN:
+        voxel = " x ".join(f"{side:.1f}" for side in size_mm)
+        doubt = (
+            f"the b-vectors could not be tested: in voxels of {voxel} mm fibres seem to run on {most:.2f} "
+            f"times as well with {names[seeming]} by one measure, and not by the other: look at the "
+            "colours of the main fibre direction"
+        )
+    return GradientCheck(dict(zip(names, coherence.tolist(), strict=True)), 1 / most - 1, pairs, doubt)
 
 
 def variants() -> list[Floats]:
@@ -156,11 +168,12 @@ def _fit(voxels: NDArray[np.float32], gradients: Gradients, *, brightest: float)
 
 
 def _compare(directions: Floats, size_mm: Floats) -> tuple[Floats, Floats, int]:
-    """Give the (24,) coherence under each variant, how much that is beside chance, and the number of pairs.
+    """Give the (24,) coherence under each variant, the (2, 24) ratios to the table's own, and the pairs.
 
-    Chance is what it would be if each voxel's neighbours, on all sides, had its own direction. In voxels
-    that are no cubes some directions have more lines near them than others, and a variant that turns fibres
-    there gains by it; in cubes chance is the same for all.
+    The first ratios are plain; the second are of coherence beside chance, which is what it would be if each
+    voxel's neighbours, on all sides, had its own direction. In voxels that are no cubes some directions have
+    more lines near them than others, and a variant that turns fibres there gains by it; a brain has its
+    fibres somewhere, too, and chance may take too much of that away. In cubes chance is the same for all.
     """
     first, second, lines = _neighbours(directions, size_mm)
     found = []
@@ -168,7 +181,8 @@ def _compare(directions: Floats, size_mm: Floats) -> tuple[Floats, Floats, int]:
         along = (np.abs(np.sum((ends @ variant.T) * lines, axis=1)) for ends in (first, second))
         found.append(float(np.mean(np.prod([a**COSINE_POWER for a in along], axis=0))) if len(first) else 0.0)
     coherence, chance = np.array(found), _chance(directions, size_mm)
-    return coherence, coherence * chance[0] / np.maximum(chance, 1e-12), len(first)
+    plain = coherence / max(coherence[0], 1e-12)
+    return coherence, np.stack([plain, plain * chance[0] / np.maximum(chance, 1e-12)]), len(first)
 
 
 def _chance(directions: Floats, size_mm: Floats) -> Floats:
@@ -203,8 +217,8 @@ def _standard_error(
         part = Gradients(gradients.b_values_s_per_mm2[kept], gradients.directions[kept])
         again = np.zeros_like(directions)
         again[used] = _fit(voxels[:, kept], part, brightest=brightest)[1][..., :, 0]
-        _, found, _ = _compare(again, size_mm)
-        ratios.append(np.log(found[best] / found[0]))
+        found = _compare(again, size_mm)[1].min(axis=0)
+        ratios.append(np.log(found[best]))
     away = np.array(ratios) - np.mean(ratios)
     return float(np.sqrt((groups - 1) / groups * np.sum(away**2)))
 
@@ -229,49 +243,3 @@ def _neighbours(directions: Floats, size_mm: Floats) -> tuple[Floats, Floats, Fl
         )
     first, second, lines = (np.concatenate(part) for part in zip(*parts, strict=True))
     return first, second, lines
-
-
-def _words(change: NDArray[np.int64], convention: Convention) -> str:
-    """Say what the rows of the .bvec file should be."""
-    if np.array_equal(change, np.eye(3)):
-        return "the rows as they are"
-    row_name = {"fsl": "row", "image": "row", "scanner": "image axis"}[convention]
-    rows = []
-    for row in change:
-        source = int(np.flatnonzero(row)[0])
-        rows.append(f"{'-' if row[source] < 0 else ''}{row_name} {source + 1}")
-    what = (
-        "the directions along the image's axes" if convention == "scanner" else "the rows of the .bvec file"
-    )
-    return f"{what} changed to " + ", ".join(rows)
-
-
-def _cause(variant: Floats, affine: Floats, convention: Convention) -> str:
-    """Say under which other convention the file would be right, if a variant is what that one gives."""
-    flip = flip_of(affine)
-    # Of a grid that is oblique, the nearest axes.
-    axes = _nearest_axes(affine)
-    to_image: dict[str, Floats] = {
-        "the image's axes without FSL's flip of x, as QSIPrep and DIPY have it": np.eye(3),
-        "FSL's rule": flip,
-        "the scanner's axes (right, front, up), as MRtrix has it": axes.T,
-        "the scanner's axes (left, back, up), as DICOM has it": axes.T @ np.diag([-1.0, -1.0, 1.0]),
-    }
-    read = {"fsl": flip, "image": np.eye(3), "scanner": axes.T}[convention]
-    for words, right in to_image.items():
-        found = right @ np.linalg.inv(read)
-        if np.array_equal(found, variant) or np.array_equal(found, -variant):
-            return f": the table seems to follow {words}"
-    return ""
-
-
-def _nearest_axes(affine: Floats) -> Floats:
-    """Give the signed permutation that is nearest to an affine's axes."""
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    nearest = np.zeros((3, 3))
-    left = np.abs(axes)
-    for _ in range(3):
-        row, column = np.unravel_index(left.argmax(), left.shape)
-        nearest[row, column] = np.sign(axes[row, column])
-        left[row, :], left[:, column] = -1, -1
-    return nearest
