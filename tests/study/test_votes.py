@@ -1,10 +1,14 @@
 """Sites that vote on candidates: real gates and ledgers in one process."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from esn_client.approval.review import review
+from esn_client.gate.ledger_report import LedgerReport
+from esn_client.gate.limits import Limits
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ConfigError, StudyError
 from esn_core.protocol.price import price_of
@@ -43,6 +47,27 @@ def test_controls_alone_are_charged_and_the_sum_is_exact(voting):
         assert (entry.charge.release, entry.charge.noise_multiplier) == ("votes", 0)
         assert len(entry.charge.patients) == voting.cohorts[site].controls == len(spent)
         assert {s.exact_releases for s in spent.values()} == {1}
+
+
+def test_the_ledger_tells_controls_from_children(voting, make_consortium):
+    """A hospital that voted still sees what its children have spent, and that controls have no epsilon."""
+    vote(voting)
+    limits = Limits(
+        epsilon_cap=8.0, delta=1e-3, minimum_children=5, trust="local", colluding_sites=1, exact_sums=False
+    )
+    ledger = voting.ledgers["north"]
+    report = LedgerReport(ledger, site="north", limits=limits)
+    assert (report.facts["patients"], report.facts["controls"], report.facts["largest_epsilon"]) == (0, 8, 0)
+    assert "8 healthy controls in exact sums, who have no epsilon" in report.in_words
+    (entry,) = ledger.entries()
+    both = replace(entry.charge, question="q2", release="cohort", noise_multiplier=2.0)
+    child = replace(both, question="q3", release="centre", patients=("c" * 32,))
+    for charge in (both, child):
+        total = np.zeros(charge.dimension, dtype=np.int64)
+        ledger.charge(charge, total, content_sha256="0" * 64, epsilon_cap=8.0, delta=1e-3)
+    report = LedgerReport(ledger, site="north", limits=limits)
+    assert (report.facts["patients"], report.facts["controls"]) == (1, 8)
+    assert 1 < report.facts["largest_epsilon"] < 3
 
 
 def test_the_study_takes_the_list_over_and_runs(voting, make_consortium, protocol_content, tmp_path):

@@ -1,12 +1,15 @@
 """What a ledger shows to people and machines: every release, and what the patients have spent."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 from rich.table import Table
 
-from esn_client.gate.ledger import Ledger
+from esn_client.gate.ledger import Entry, Ledger
 from esn_client.gate.limits import Limits
+from esn_core.protocol.phases import PHASES, PhaseName
+from esn_core.statistics.matching import COHORT
 
 
 class LedgerReport:
@@ -25,9 +28,11 @@ class LedgerReport:
         self._site = site
         self._limits = limits
         self._entries, spent = ledger.entries(), ledger.spent()
-        self._patients = len(spent)
+        self._controls = _controls(self._entries)
+        children = {spending for person, spending in spent.items() if person not in self._controls}
+        self._patients = len(spent) - len(self._controls)
         # Most patients have the same history.
-        self._worst = max((s.epsilon(limits.delta) for s in set(spent.values())), default=0.0)
+        self._worst = max((s.epsilon(limits.delta) for s in children), default=0.0)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -37,6 +42,7 @@ class LedgerReport:
             "delta": self._limits.delta,
             "epsilon_cap": self._limits.epsilon_cap,
             "patients": self._patients,
+            "controls": len(self._controls),
             "largest_epsilon": self._worst if math.isfinite(self._worst) else None,
             "entries": [
                 {
@@ -72,7 +78,20 @@ class LedgerReport:
     def in_words(self) -> str:
         """The patients, and the largest epsilon of one of them beside the site's cap."""
         said = f"{self._worst:.2f}" if math.isfinite(self._worst) else "unbounded (an exact release)"
+        controls = len(self._controls)
+        beside = f"; {controls} healthy controls in exact sums, who have no epsilon" if controls else ""
         return (
             f"{self._patients} patients; largest epsilon of one patient: {said} at delta "
-            f"{self._limits.delta:g}; the site's cap is {self._limits.epsilon_cap:g}"
+            f"{self._limits.delta:g}; the site's cap is {self._limits.epsilon_cap:g}{beside}"
         )
+
+
+def _controls(entries: Sequence[Entry]) -> frozenset[str]:
+    """Return those whom releases about controls counted, and none about children but a summary of both."""
+    about = {e.charge.release: PHASES.get(cast("PhaseName", e.charge.release)) for e in entries}
+    named: dict[bool, set[str]] = {True: set(), False: set()}
+    for entry in entries:
+        phase = about[entry.charge.release]
+        if entry.charge.release != COHORT.name:
+            named[phase is not None and phase.children == "controls"].update(entry.charge.patients)
+    return frozenset(named[True] - named[False])
