@@ -20,7 +20,7 @@ from esn_core.connectome.template import Template, load_template
 from esn_core.errors import ProtocolError
 from esn_core.formats import PROTOCOL
 from esn_core.identity.roster import RosterEntry
-from esn_core.privacy.release import Children
+from esn_core.privacy.release import People
 from esn_core.protocol import consistency
 from esn_core.protocol.analyses import Analyses
 from esn_core.protocol.data_dictionary import Column, Phenotype
@@ -177,9 +177,11 @@ class Protocol(Table):
         """Whether the sites vote on candidates, and nothing else is asked."""
         return self.severity_network.candidates == "votes"
 
-    def minimum(self, children: Children) -> int:
-        """Return how many children of a split a site needs to take part."""
-        network = self.analyses.network if children == "training" else None
+    def minimum(self, people: People) -> int:
+        """Return how many children of a split, or controls, a site needs for a sum over them."""
+        if people == "controls":
+            return self.cohort.minimum_controls
+        network = self.analyses.network if people == "training" else None
         return max(self.cohort.minimum_children, network.minimum_children if network is not None else 0)
 
     @cached_property

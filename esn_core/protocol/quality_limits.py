@@ -97,9 +97,8 @@ class QualityLimits(BaseModel):
     registration_rotation_deg : AtMost
     left_right_margin : AtLeast or None
         Of protocols of format 1, where it has a place in what is signed; it judges nothing. Brains are
-        nearly symmetric: by how
-        much a registration beats that of the mirrored template could not tell left from right in the one
-        adult we measured.
+        nearly symmetric: by how much a registration beats that of the mirrored template could not tell left
+        from right in the one adult we measured.
     misplaced_percent : AtMost
         Voxels of left and right regions on the wrong side of the median plane.
     label_volume_ratio : AtMost

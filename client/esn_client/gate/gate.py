@@ -43,7 +43,7 @@ from esn_client.gate.ledger import Ledger, patient_hashes, salt_fingerprint
 from esn_client.gate.ledger_store import Paid
 from esn_client.gate.limits import Limits
 from esn_client.gate.noise import Noise
-from esn_client.gate.policy import consent_violations, trust_violations
+from esn_client.gate.policy import consent_violations, fewest, trust_violations
 from esn_core.errors import EsnError, GateError, ProtocolError
 from esn_core.identity.public_keys import mask_key
 from esn_core.messages.answer import Answer, Refusal
@@ -52,7 +52,7 @@ from esn_core.messages.facts import LedgerMark, SiteFacts
 from esn_core.messages.question import Question
 from esn_core.privacy.accounting import NO_NOISE
 from esn_core.privacy.fixed_point import add_noise, noise_units, sum_rows
-from esn_core.privacy.release import Children, ReleaseKind, clip_rows
+from esn_core.privacy.release import Children, People, ReleaseKind, clip_rows
 from esn_core.privacy.secure_sum import Attempt, mask, self_seed
 from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol
@@ -313,9 +313,10 @@ class Gate:
         for split, participants in children.items():
             if any(phase.children == split for phase in price.phases):
                 what = f"the {split} children's releases"
-                self._check_minimum(set(participants), split, protocol, what=what)
+                self._check_minimum(participants, split, protocol, what=what)
         for phase in price.about_controls:
-            self._check_own_controls(others.get("control", ()), protocol, what=f"release {phase.phase}")
+            controls = others.get("control", ())
+            self._check_minimum(controls, "controls", protocol, what=f"release {phase.phase}")
         if protocol.analyses.cohort:
             self._check_controls(others.get("control", ()), protocol)
         check_budget(
@@ -399,17 +400,13 @@ class Gate:
             raise GateError("; ".join(forbidden))
 
     def _check_minimum(
-        self, patients: Collection[str], children: Children, protocol: Protocol, *, what: str
+        self, labels: Collection[str], people: People, protocol: Protocol, *, what: str
     ) -> None:
-        needed = max(self._limits.minimum_children, protocol.minimum(children))
-        if len(patients) < needed:
-            raise GateError(f"{what} would sum fewer than the minimum of {needed} children")
-
-    def _check_own_controls(self, controls: Collection[str], protocol: Protocol, *, what: str) -> None:
-        """Refuse a sum over so few controls that it would be about each of them."""
-        needed = max(self._limits.minimum_children, protocol.cohort.minimum_controls)
-        if len(set(controls)) < needed:
-            raise GateError(f"{what} would sum fewer than the minimum of {needed} controls")
+        """Refuse a sum over so few people that it would be about each of them."""
+        needed = fewest(self._limits, protocol, people)
+        if len(set(labels)) < needed:
+            kind = "controls" if people == "controls" else "children"
+            raise GateError(f"{what} would sum fewer than the minimum of {needed} {kind}")
 
     def _check_controls(self, controls: Collection[str], protocol: Protocol) -> None:
         """Refuse a few controls; of none at all there is nobody to tell of."""
@@ -420,13 +417,10 @@ class Gate:
     def _check_groups(self, rows: Rows, protocol: Protocol) -> None:
         """Hold each group of a release to the minimum by itself; `_without_small_groups` sees to the rest."""
         children, what = rows.participants, f"release {rows.kind.name}"
-        if rows.kind.children == "controls":
-            self._check_own_controls(children, protocol, what=what)
-            return
         if rows.standing:
             children = _standing_as("child", rows)
             self._check_controls(_standing_as("control", rows), protocol)
-        self._check_minimum(set(children), rows.kind.children, protocol, what=what)
+        self._check_minimum(children, rows.kind.children, protocol, what=what)
 
     def _without_small_groups(self, rows: Rows, protocol: Protocol) -> Rows:
         """Return rows with zeros for those who are left out for a reason that few share.

@@ -2,7 +2,7 @@
 
 from esn_client.gate.limits import Limits
 from esn_core.privacy.accounting import epsilon_of
-from esn_core.privacy.release import Children
+from esn_core.privacy.release import Children, People
 from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol
 
@@ -19,6 +19,11 @@ def violations(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
         *consent_violations(limits, price_of(protocol)),
         *_cap(limits, protocol),
     )
+
+
+def fewest(limits: Limits, protocol: Protocol, people: People) -> int:
+    """Return how many of a kind of people a sum over them needs: what the site asks for, or the protocol."""
+    return max(limits.minimum_children, protocol.minimum(people))
 
 
 def trust_violations(limits: Limits, protocol: Protocol) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from esn_client.gate.gate import Gate, Rows
 from esn_client.gate.ledger import Ledger
 from esn_client.gate.limits import Limits
 from esn_client.gate.noise import discrete_gaussian
+from esn_client.gate.policy import fewest
 from esn_core.errors import ProtocolError
 from esn_core.identity.public_keys import identity_text, mask_text
 from esn_core.messages.answer import Answer
@@ -114,7 +115,7 @@ class Rehearsal:
 
     def minimum(self, children: Children) -> int:
         """Return how many children of a split a sum needs."""
-        return max(self._limits.minimum_children, self.protocol.minimum(children))
+        return fewest(self._limits, self.protocol, children)
 
     @property
     def minimum_controls(self) -> int:

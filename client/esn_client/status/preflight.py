@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 from esn_client.cohort.participants import read_phenotypes
 from esn_client.gate.audit_log import AuditLog, check_against_audit_log
 from esn_client.gate.gate import check_budget
+from esn_client.gate.policy import fewest
 from esn_client.link.centre_probe import GOOD_CLOCK_OFFSET_S, LARGEST_CLOCK_OFFSET_S
 from esn_client.site.centre_kit import load_kit
 from esn_client.site.settings import SiteSettings, load_site
@@ -118,10 +119,7 @@ def prepared(snapshot: Snapshot) -> str:
             said.append(_controls_for_votes(snapshot, protocol, cohort.controls))
             continue
         training, held_out = len(cohort.training.participants), len(cohort.held_out.participants)
-        least = {
-            split: max(snapshot.settings.limits.minimum_children, protocol.minimum(split))
-            for split in CHILDREN
-        }
+        least = {split: fewest(snapshot.settings.limits, protocol, split) for split in CHILDREN}
         if training < least["training"] or held_out < least["held-out"]:
             raise DataError(
                 f"{protocol.study}: {training} training and {held_out} held-out children have connectomes; "
@@ -144,7 +142,7 @@ def prepared(snapshot: Snapshot) -> str:
 
 def _controls_for_votes(snapshot: Snapshot, protocol: Protocol, controls: int) -> str:
     """Say how many controls vote; `DataError` where there are too few."""
-    least = max(snapshot.settings.limits.minimum_children, protocol.cohort.minimum_controls)
+    least = fewest(snapshot.settings.limits, protocol, "controls")
     if controls < least:
         raise DataError(
             f"{protocol.study}: {controls} controls have connectomes, {least} are needed to vote on "

@@ -109,8 +109,7 @@ class SiteCalls:
     def largest_body(self, site: bytes, target: bytes) -> int:
         """Return how many bytes a call may have: many only while a part of an answer is to come."""
         expected = target == _PART and any(
-            answer is not None and answer.part_bytes.keys() != answer.parts
-            for _, answer in self._answers(site)
+            answer.part_bytes.keys() != answer.parts for _, answer in self._answers(site)
         )
         return MAX_BODY_BYTES if expected else _MAX_SMALL_BODY_BYTES
 
@@ -151,7 +150,7 @@ class SiteCalls:
                 self._note_answer(site, call, PushMessagesResponse.FromString(reply))
             elif isinstance(call, PushObjectRequest) and PushObjectResponse.FromString(reply).stored:
                 for _, answer in self._answers(site):
-                    if answer is not None and call.object_id in answer.parts:
+                    if call.object_id in answer.parts:
                         answer.part_bytes[call.object_id] = len(call.object_content)
         except DecodeError:  # nothing of it is remembered, and so nothing that builds on it is let through
             return
@@ -159,8 +158,8 @@ class SiteCalls:
     def _of(self, site: bytes) -> OrderedDict[str, _Given]:
         return self._given.setdefault(site, OrderedDict())
 
-    def _answers(self, site: bytes) -> Iterator[tuple[_Given, _Answer | None]]:
-        return ((given, given.answer) for given in self._of(site).values())
+    def _answers(self, site: bytes) -> Iterator[tuple[_Given, _Answer]]:
+        return ((g, g.answer) for g in self._of(site).values() if g.answer is not None)
 
     def _check_answer(self, site: bytes, call: PushMessagesRequest) -> None:
         one = len(call.messages_list) == len(call.message_object_trees) == 1
@@ -194,7 +193,7 @@ class SiteCalls:
 
     def _check_part(self, site: bytes, call: PushObjectRequest) -> None:
         for given, answer in self._answers(site):
-            if answer is None or call.object_id not in answer.parts or given.run_id != call.run_id:
+            if call.object_id not in answer.parts or given.run_id != call.run_id:
                 continue
             if not call.session_id or call.session_id not in answer.sessions:
                 continue

@@ -101,8 +101,7 @@ def divide_bias(
     """Divide a smooth field of sensitivity out of all volumes, in the brain.
 
     The logarithm of the mean b0 is fitted by Legendre polynomials up to order 3, coarse to fine, edges and
-    outliers
-    weighted down (DIPY, `dipy.denoise.bias_correction`); its mean over the brain stays as it was.
+    outliers weighted down (DIPY, `dipy.denoise.bias_correction`); its mean over the brain stays as it was.
 
     Parameters
     ----------

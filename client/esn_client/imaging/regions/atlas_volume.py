@@ -66,12 +66,17 @@ def checked_labels(values: NDArray[np.float64], atlas: Atlas, *, name: str) -> N
     """
     if values.ndim != 3:
         raise DataError(f"{name}: a 3-D label volume is needed; found shape {values.shape}")
-    if not np.isfinite(values).all() or (values != np.rint(values)).any():
-        raise DataError(f"{name}: labels must be whole numbers")
+    require_whole_numbers(values, name=name)
     strange = {int(value) for value in np.unique(values)} - {0, *(region.index for region in atlas.regions)}
     if strange:
         raise DataError(f"{name}: label {min(strange)} is not in atlas {atlas.name}")
     return values.astype(np.int64)
+
+
+def require_whole_numbers(values: NDArray[np.float64], *, name: str) -> None:
+    """Raise `DataError` where a volume of any shape holds anything but whole numbers."""
+    if not np.isfinite(values).all() or (values != np.rint(values)).any():
+        raise DataError(f"{name}: labels must be whole numbers")
 
 
 def read_image(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

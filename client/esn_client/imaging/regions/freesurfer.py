@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_client.imaging.regions.atlas_volume import require_whole_numbers
 from esn_core.connectome.atlas import Atlas
 from esn_core.errors import DataError
 
@@ -54,8 +55,7 @@ def from_freesurfer(volume: NDArray[np.float64], atlas: Atlas, *, name: str) -> 
         Numbers are not whole, or a region that no resection takes is missing: the file is of another atlas.
 
     """
-    if not np.isfinite(volume).all() or (volume != np.rint(volume)).any():
-        raise DataError(f"{name}: labels must be whole numbers")
+    require_whole_numbers(volume, name=name)
     numbers = _numbers(atlas)
     there = {int(value) for value in np.unique(volume)}
     missing = [region.name for region in atlas.regions if numbers[region.index] not in there]
