@@ -5,6 +5,7 @@ import os
 # Before torch is imported: small models gain nothing from threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import contextlib
 import datetime
 import hashlib
 import itertools
@@ -39,9 +40,11 @@ SITES = ("north", "south", "west")
 
 def _children():
     """The processes that this one started and has not waited for, ended ones included; Linux says it."""
-    told = Path("/proc/self/task").glob("*/children")
-    tracker = resource_tracker._resource_tracker._pid  # Python's own: one, for all that is shared
-    return {int(pid) for file in told for pid in file.read_text().split()} - {tracker}
+    found = set()
+    for file in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # of a thread that has just ended
+            found.update(int(pid) for pid in file.read_text().split())
+    return found - {resource_tracker._resource_tracker._pid}  # Python's own: one, for all that is shared
 
 
 @pytest.fixture(autouse=True)
