@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from esn_client.gate.ledger import Ledger
 from esn_client.gate.ledger_store import LedgerStore
 from esn_client.imaging.bids.derivatives import Derivative
-from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.bids.visits import Visit
 from esn_client.site.centre_kit import read_kit
 from esn_core.errors import ConfigError, DataError, EsnError, LedgerError, ProtocolError, StudyError
 from esn_core.formats import (

@@ -17,7 +17,7 @@ import real_subject
 
 from esn_client.imaging.bids.dataset import Dataset
 from esn_client.imaging.bids.derivatives import Derivative
-from esn_client.imaging.bids.scans import Visit, segmentation_of
+from esn_client.imaging.bids.visits import Visit, segmentation_of
 from esn_client.imaging.pipeline.subject import Making, prepare_subject
 from esn_core.protocol.imaging_recipe import ImagingRecipe, recipe_settings
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from esn_client.imaging.bids.dataset import Dataset
-from esn_client.imaging.bids.scans import Visit, load_scan
+from esn_client.imaging.bids.scans import load_scan
+from esn_client.imaging.bids.visits import Visit
 from esn_client.imaging.fibres.fodf import fit_fodf
 from esn_client.imaging.fibres.response import estimate_response
 from esn_client.imaging.fibres.tensor import fit_tensor

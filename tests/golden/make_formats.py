@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from esn_client.gate.charge import Charge
 from esn_client.gate.ledger import Ledger
 from esn_client.imaging.bids.derivatives import Derivative
-from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.bids.visits import Visit
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.protocol.signature import signed_with
 from esn_core.severity_network.candidate_list import CandidateList, Origin

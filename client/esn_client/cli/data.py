@@ -165,7 +165,7 @@ def rate(
     note: Annotated[str, typer.Option(help="In a line; it stays here.")] = "",
 ) -> None:
     """Write down what somebody says of a visit's page; 'prepare … group' counts a fail as one."""
-    from esn_client.imaging.bids.scans import Visit
+    from esn_client.imaging.bids.visits import Visit
     from esn_client.imaging.quality.ratings import rate as write_rating
     from esn_core.protocol.protocol import load_protocol
 

@@ -13,7 +13,7 @@ import numpy as np
 from esn_client.cohort.participants import Participant
 from esn_client.cohort.scoring import Visits
 from esn_client.imaging.bids.derivatives import Derivative, prepared_visits
-from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.bids.visits import Visit
 from esn_client.imaging.quality.site_table import read_exclusions
 from esn_core.arrays import Floats
 from esn_core.connectome.template import edge_strengths

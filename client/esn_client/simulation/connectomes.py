@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_client.imaging.bids.derivatives import Derivative, write_description
-from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.bids.visits import Visit
 from esn_client.simulation.presets import SITES
 from esn_client.simulation.scans import generator, write_dataset, write_table, write_truth
 from esn_core.connectome.atlas import Atlas, load_atlas

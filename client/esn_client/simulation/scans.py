@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_client.imaging.bids.derivatives import BIDS_VERSION
-from esn_client.imaging.bids.scans import segmentation_of
+from esn_client.imaging.bids.visits import segmentation_of
 from esn_client.imaging.pipeline.workers import undisturbed, worker_pool
 from esn_client.simulation.nifti import write_image, write_scan_files
 from esn_client.simulation.presets import SITES, SitePreset

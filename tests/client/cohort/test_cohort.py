@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from esn_client.cohort.cohort import load_cohort
 from esn_client.cohort.participants import read_participants
 from esn_client.imaging.bids.derivatives import MEASURES, Derivative
-from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.bids.visits import Visit
 from esn_client.imaging.quality.site_table import write_site
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.connectome import Connectome

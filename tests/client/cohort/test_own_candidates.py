@@ -6,7 +6,7 @@ import pytest
 from esn_client.cohort.own_candidates import candidates_of_controls
 from esn_client.cohort.participants import read_participants
 from esn_client.imaging.bids.derivatives import MEASURES, Derivative
-from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.bids.visits import Visit
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
 from esn_core.protocol.protocol import Protocol

@@ -12,7 +12,7 @@ import pytest
 
 from esn_client.imaging import pipeline, provenance
 from esn_client.imaging.bids.derivatives import MEASURES, Derivative
-from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.bids.visits import Visit
 from esn_client.imaging.stages import Stages
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError

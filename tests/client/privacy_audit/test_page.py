@@ -11,7 +11,7 @@ import pytest
 from esn_client.cli import main as cli
 from esn_client.gate.noise import discrete_gaussian
 from esn_client.imaging.bids.derivatives import Derivative
-from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.bids.visits import Visit
 from esn_client.privacy_audit import rehearsal
 from esn_client.privacy_audit.findings import Audit, Canaries, KindAudit, Membership
 from esn_client.privacy_audit.page import page_text, write_page

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from esn_client.imaging.bids.files import BidsFile
-from esn_client.imaging.bids.scans import AnatomyFiles, Visit
+from esn_client.imaging.bids.scan_files import AnatomyFiles
+from esn_client.imaging.bids.visits import Visit
 from esn_core.errors import DataError
 
 FREESURFER_LABELS = "aparc+aseg.mgz"

@@ -8,7 +8,7 @@ import numpy as np
 
 from esn_client.imaging.bids.files import BidsFile, nearest_above
 from esn_client.imaging.bids.images import shape_of
-from esn_client.imaging.bids.scans import RunFiles, json_of
+from esn_client.imaging.bids.scan_files import RunFiles, json_of
 from esn_client.imaging.preprocessing.table_files import read_b_values
 from esn_core.errors import DataError
 

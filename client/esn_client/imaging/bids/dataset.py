@@ -7,9 +7,10 @@ from esn_client.imaging.bids.anatomy import find_anatomy
 from esn_client.imaging.bids.companions import Companions
 from esn_client.imaging.bids.duplicates import same_scans
 from esn_client.imaging.bids.files import BidsFile, datasets_of, files_of, is_label
-from esn_client.imaging.bids.scans import RunFiles, ScanFiles, Visit, json_of
+from esn_client.imaging.bids.scan_files import RunFiles, ScanFiles, json_of
 from esn_client.imaging.bids.series import Choice, choose_series
 from esn_client.imaging.bids.susceptibility import judge_susceptibility
+from esn_client.imaging.bids.visits import Visit
 from esn_core.errors import DataError
 
 IMAGES = (".nii.gz", ".nii")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_client.imaging.bids.scans import Visit, segmentation_of
+from esn_client.imaging.bids.visits import Visit, segmentation_of
 from esn_client.imaging.provenance import CODE_OF_VERSION_1, versions_of, versions_of_software
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.connectome import Connectome

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 
-from esn_client.imaging.bids.scans import sha256_of
+from esn_client.imaging.bids.scan_files import sha256_of
 
 BLOCK_BYTES = 4096
 BLOCKS = 9

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from esn_client.imaging.bids.scans import segmentation_of
+from esn_client.imaging.bids.visits import segmentation_of
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.system.files import write_whole
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from esn_client.imaging.bids.images import shape_of
-from esn_client.imaging.bids.scans import RunFiles
+from esn_client.imaging.bids.scan_files import RunFiles
 from esn_core.errors import DataError
 
 MOST_APART_SHARE = 0.02

@@ -11,7 +11,8 @@ from pathlib import Path
 from esn_client.imaging.bids.dataset import Dataset
 from esn_client.imaging.bids.derivatives import write_description
 from esn_client.imaging.bids.failures import Failure, keep_failure
-from esn_client.imaging.bids.scans import ScanFiles, Visit, segmentation_of
+from esn_client.imaging.bids.scan_files import ScanFiles
+from esn_client.imaging.bids.visits import Visit, segmentation_of
 from esn_client.imaging.pipeline.subject import Making, prepare_subject
 from esn_client.imaging.pipeline.workers import undisturbed, worker_pool
 from esn_core.connectome.atlas import load_atlas

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from esn_client.imaging.bids.scans import Scan, ScanFiles
+from esn_client.imaging.bids.scan_files import ScanFiles
+from esn_client.imaging.bids.scans import Scan
 from esn_client.imaging.pipeline.reconstruction import Reconstruction
 from esn_client.imaging.quality import numbers
 from esn_client.imaging.quality.residuals import PlainTensor

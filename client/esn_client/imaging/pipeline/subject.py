@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from esn_client.imaging.bids.derivatives import Derivative
-from esn_client.imaging.bids.scans import Scan, ScanFiles, load_scan
+from esn_client.imaging.bids.scan_files import ScanFiles
+from esn_client.imaging.bids.scans import Scan, load_scan
 from esn_client.imaging.pipeline.reconstruction import Reconstruction, reconstruct
 from esn_client.imaging.pipeline.record import details_of
 from esn_client.imaging.quality.anatomy import Anatomy

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from esn_client.imaging.bids.derivatives import Derivative
-from esn_client.imaging.bids.scans import Visit, segmentation_of
+from esn_client.imaging.bids.visits import Visit, segmentation_of
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.system.files import write_whole

@@ -12,7 +12,7 @@ import numpy as np
 
 from esn_client.imaging.bids.derivatives import Derivative, prepared_visits
 from esn_client.imaging.bids.failures import read_failures
-from esn_client.imaging.bids.scans import Visit, segmentation_of
+from esn_client.imaging.bids.visits import Visit, segmentation_of
 from esn_client.imaging.quality.distributions import Strip, lay_out
 from esn_client.imaging.quality.ratings import Rating, read_ratings
 from esn_client.imaging.quality.rendering import environment

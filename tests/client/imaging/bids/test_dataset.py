@@ -10,7 +10,8 @@ import pytest
 
 from esn_client.imaging.bids import duplicates
 from esn_client.imaging.bids.dataset import Dataset
-from esn_client.imaging.bids.scans import Visit, sha256_of
+from esn_client.imaging.bids.scan_files import sha256_of
+from esn_client.imaging.bids.visits import Visit
 from esn_core.errors import DataError
 
 ONE = Visit("sub-001", None)

@@ -12,7 +12,8 @@ import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from esn_client.imaging.bids.dataset import Dataset
-from esn_client.imaging.bids.scans import Visit, load_scan
+from esn_client.imaging.bids.scans import load_scan
+from esn_client.imaging.bids.visits import Visit
 from esn_client.simulation.scans import write_site
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError

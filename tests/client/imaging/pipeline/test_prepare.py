@@ -23,7 +23,7 @@ from esn_client.imaging.bids import derivatives
 from esn_client.imaging.bids.dataset import Dataset
 from esn_client.imaging.bids.derivatives import MEASURES, Derivative, load_connectome
 from esn_client.imaging.bids.failures import Failure, read_failures
-from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.bids.visits import Visit
 from esn_client.imaging.pipeline import subject
 from esn_client.imaging.pipeline.dataset_run import prepare
 from esn_client.imaging.pipeline.subject import Making, prepare_subject

@@ -19,7 +19,7 @@ from esn_client.cli import main as cli
 from esn_client.imaging import stages
 from esn_client.imaging.bids.dataset import Dataset
 from esn_client.imaging.bids.derivatives import load_connectome
-from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.bids.visits import Visit
 from esn_client.imaging.pipeline.dataset_run import prepare
 from esn_client.imaging.pipeline.subject import Making, prepare_subject
 from esn_client.simulation.scans import write_site
@@ -296,7 +296,7 @@ import os, signal, sys
 from pathlib import Path
 from esn_client.imaging import stages
 from esn_client.imaging.bids.dataset import Dataset
-from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.bids.visits import Visit
 from esn_client.imaging.pipeline.subject import Making, prepare_subject
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from esn_client.imaging.bids.derivatives import Derivative
-from esn_client.imaging.bids.scans import Visit
+from esn_client.imaging.bids.visits import Visit
 from esn_client.imaging.pipeline.dataset_run import prepare
 from esn_client.imaging.quality.site_table import write_site
 from esn_core.protocol.imaging_recipe import ImagingRecipe

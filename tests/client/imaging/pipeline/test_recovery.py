@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from esn_client.imaging.bids.dataset import Dataset
-from esn_client.imaging.bids.scans import Scan, Visit, load_scan
+from esn_client.imaging.bids.scans import Scan, load_scan
+from esn_client.imaging.bids.visits import Visit
 from esn_client.imaging.pipeline.subject import reconstruct
 from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.stages import Stages

@@ -15,7 +15,8 @@ import pytest
 
 from esn_client.imaging.bids.derivatives import MEASURES, Derivative
 from esn_client.imaging.bids.failures import Failure, keep_failure
-from esn_client.imaging.bids.scans import Scan, Visit
+from esn_client.imaging.bids.scans import Scan
+from esn_client.imaging.bids.visits import Visit
 from esn_client.imaging.preprocessing.displacement import Displacement
 from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.quality import numbers
