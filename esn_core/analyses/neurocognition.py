@@ -1,7 +1,7 @@
 """Models of neurocognitive impairment: their features, and what a child adds to the sums of all of them.
 
-All models of an outcome are fitted to the same children, those whose predictors
-and score are all known, so that their likelihoods can be compared. Features
+A model is fitted to the children whose score and own predictors are known. Models that are compared
+differ in the severities alone, which every child has, so that they have the same children. Features
 are scaled to [-1, 1] over their public ranges, so the norm of those of a model with
 k predictors is at most sqrt(1 + k).
 """
@@ -19,13 +19,15 @@ from esn_core.privacy.accounting import NO_NOISE
 from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.analyses import SEVERITIES, NeurocognitionRules, Outcome
 from esn_core.protocol.data_dictionary import scaled
+from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.statistics import calibration_curve, linear, logistic_sums, model_comparison, roc
+from esn_core.statistics.logistic_exact import tracks
 
 BINS = 200
-"""Of a model's probability, in the histograms of its ROC curve."""
-GROUPS = 5
-"""Of a model's probability, in its calibration curve."""
+"""Of the reach of a model's logit (`places`), in the histograms of its ROC curve."""
+GROUPS = 20
+"""Of a model's probability, in the sums of its calibration: a threshold every twentieth."""
 LARGEST_TARGET = 1.0
 """Scores are scaled to [-1, 1] over their range."""
 
@@ -56,6 +58,17 @@ class Model:
     def feature_norm(self) -> float:
         """Largest norm of a child's features."""
         return math.sqrt(len(self.names))
+
+    @property
+    def others(self) -> frozenset[str]:
+        """Predictors besides the severities: who lacks one of them is not among the model's children."""
+        return frozenset(self.predictors) - set(SEVERITIES)
+
+
+def kinds_of(protocol: Protocol) -> "Kinds":
+    """Return the releases of the models of a protocol."""
+    exact = price_of(protocol).of("newton").noise_multiplier == NO_NOISE
+    return Kinds(models_of(protocol), exact=exact)
 
 
 def models_of(protocol: Protocol) -> tuple[Model, ...]:
@@ -105,9 +118,18 @@ class Kinds:
     """The releases of the models, each of all models together.
 
     The blocks of a release lie side by side; the square of its bound is the sum of the squares of theirs.
+
+    Attributes
+    ----------
+    models : tuple of Model
+    exact : bool
+        Whether the sums have no noise, so that each model is followed on several tracks
+        (`esn_core.statistics.logistic_exact`).
+
     """
 
     models: tuple[Model, ...]
+    exact: bool
 
     @property
     def linear(self) -> ReleaseKind:
@@ -122,10 +144,28 @@ class Kinds:
 
     @property
     def newton(self) -> ReleaseKind:
-        """One Newton step of all logistic models."""
+        """One Newton step of all logistic models, on every track."""
         return _together(
-            "newton", [logistic_sums.newton(len(m.names), feature_norm=m.feature_norm) for m in self.models]
+            "newton",
+            [
+                logistic_sums.newton(len(m.names), feature_norm=m.feature_norm, thirds=self.exact)
+                for m, times in zip(self.models, self.tracks, strict=True)
+                for _ in range(times)
+            ],
         )
+
+    @property
+    def tracks(self) -> tuple[int, ...]:
+        """How many places each model has its Newton sums at."""
+        return tuple(tracks(len(m.names)) if self.exact else 1 for m in self.models)
+
+    @property
+    def newton_widths(self) -> list[int]:
+        """How many numbers of a Newton sum each model has, all of its tracks together."""
+        return [
+            times * logistic_sums.newton_dimension(len(m.names), thirds=self.exact)
+            for m, times in zip(self.models, self.tracks, strict=True)
+        ]
 
     @property
     def comparison(self) -> ReleaseKind:
@@ -134,8 +174,8 @@ class Kinds:
 
     @property
     def ranking(self) -> ReleaseKind:
-        """DeLong's sums of each outcome's models."""
-        return _together("ranking", [roc.delong(len(own)) for own in self.by_outcome().values()])
+        """DeLong's sums of all models that have the same children."""
+        return _together("ranking", [roc.delong(len(own)) for own in self.of_same_children()])
 
     def comparison_blocks(self) -> Iterator[tuple[ReleaseKind, tuple[int, ...]]]:
         """Yield the kinds of `comparison` in order, with the models of each."""
@@ -145,12 +185,13 @@ class Kinds:
         for pair in rivals(self.models):
             yield model_comparison.vuong(), pair
 
-    def by_outcome(self) -> Mapping[str, tuple[int, ...]]:
-        """Return the indices of each outcome's models."""
-        found: dict[str, tuple[int, ...]] = {}
+    def of_same_children(self) -> tuple[tuple[int, ...], ...]:
+        """Return the indices of models of one outcome that have the same children, group by group."""
+        found: dict[tuple[str, frozenset[str]], tuple[int, ...]] = {}
         for i, model in enumerate(self.models):
-            found[model.outcome.name] = (*found.get(model.outcome.name, ()), i)
-        return found
+            key = (model.outcome.name, model.others)
+            found[key] = (*found.get(key, ()), i)
+        return tuple(found.values())
 
     def coefficients(self, together: Floats) -> list[Floats]:
         """Take the coefficients of all models apart.
@@ -161,26 +202,63 @@ class Kinds:
             One is larger than sites answer at.
 
         """
-        largest = logistic_sums.LARGEST_COEFFICIENT
-        if not (np.abs(together) <= largest).all():
-            raise ProtocolError(f"a coefficient lies within -{largest:g} and {largest:g}")
-        ends = np.cumsum([len(m.names) for m in self.models])
-        return np.split(together, ends[:-1])
+        return np.split(_held(together), np.cumsum([len(m.names) for m in self.models])[:-1])
+
+    def tracked(self, together: Floats) -> list[Floats]:
+        """Take the coefficients of a Newton step apart: (tracks, k + 1) of each model.
+
+        Raises
+        ------
+        ProtocolError
+            One is larger than sites answer at.
+
+        """
+        widths = [times * len(m.names) for m, times in zip(self.models, self.tracks, strict=True)]
+        parts = np.split(_held(together), np.cumsum(widths)[:-1])
+        return [part.reshape(times, -1) for part, times in zip(parts, self.tracks, strict=True)]
 
     @property
     def coefficient_count(self) -> int:
         """How many coefficients all models have."""
         return sum(len(m.names) for m in self.models)
 
+    @property
+    def tracked_count(self) -> int:
+        """How many coefficients a Newton step carries."""
+        return sum(times * len(m.names) for m, times in zip(self.models, self.tracks, strict=True))
+
+
+def places(logit: Floats, coefficients: Floats, *, logit_clip: float) -> Floats:
+    """Return where linear predictors lie on the reach of their model, from 0 to 1, in the same order.
+
+    With features within -1 and 1 a linear predictor lies within the sum of the sizes of the coefficients of
+    the intercept. Bins of equal width over that reach tell children apart however near to each other their
+    probabilities are: those of a single predictor are bins of its range.
+
+    Parameters
+    ----------
+    logit : (n,) float64
+    coefficients : (k + 1,) float64
+        The intercept first.
+    logit_clip : float
+
+    """
+    reach = float(np.abs(coefficients[1:]).sum())
+    low, high = np.clip([coefficients[0] - reach, coefficients[0] + reach], -logit_clip, logit_clip)
+    if not high > low:
+        return np.where(np.isfinite(logit), 0.5, np.nan)
+    held: Floats = np.clip((logit - low) / (high - low), 0.0, 1.0)
+    return held
+
 
 @dataclass(frozen=True)
 class Table:
-    """One outcome in the children of one site.
+    """The outcome of one model in the children of one site.
 
     Attributes
     ----------
     impaired : (n,) float64
-        1 or 0; NaN for a child whose score or one of whose predictors is not known.
+        1 or 0; NaN for a child whose score or one of the model's predictors is not known.
     target : (n,) float64
         The score, scaled; NaN likewise.
 
@@ -190,20 +268,20 @@ class Table:
     target: Floats
 
 
-def table_of(outcome: Outcome, columns: Mapping[str, Floats], protocol: Protocol) -> Table:
-    """Return an outcome, known only for children whose score and predictors are all known.
+def table_of(model: Model, columns: Mapping[str, Floats], protocol: Protocol) -> Table:
+    """Return the outcome of a model, known only for children whose score and predictors of it are known.
 
     Parameters
     ----------
-    outcome : Outcome
+    model : Model
     columns : dict of str to (n,) float64
         Every predictor and score in its own unit; NaN where it is not known.
     protocol : Protocol
 
     """
+    outcome = model.outcome
     score = columns[outcome.column]
-    needed = {name for model in rules_of(protocol).models for name in model}
-    known = np.isfinite(score) & np.all([np.isfinite(columns[name]) for name in needed], axis=0)
+    known = np.isfinite(score) & np.all([np.isfinite(columns[name]) for name in model.predictors], axis=0)
     impaired = np.where(known, score < outcome.impaired_below, np.nan)
     return Table(
         impaired=impaired.astype(np.float64),
@@ -217,6 +295,13 @@ def features_of(model: Model, columns: Mapping[str, Floats], protocol: Protocol)
     return np.column_stack(
         [np.ones(children), *(scaled(columns[name], span_of(name, protocol)) for name in model.predictors)]
     )
+
+
+def _held(coefficients: Floats) -> Floats:
+    largest = logistic_sums.LARGEST_COEFFICIENT
+    if not (np.abs(coefficients) <= largest).all():
+        raise ProtocolError(f"a coefficient lies within -{largest:g} and {largest:g}")
+    return coefficients
 
 
 def _together(name: str, kinds: list[ReleaseKind]) -> ReleaseKind:

@@ -2,11 +2,13 @@
 
 import math
 from collections import Counter
-from typing import Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StrictBool, model_validator
 
 from esn_core.protocol.data_dictionary import Column
+from esn_core.protocol.newer_settings import NewIn
 from esn_core.system.toml_file import Table
 
 SEVERITIES = ("gase", "predicted_gase")
@@ -26,6 +28,15 @@ class Outcome(Table):
     """In units of the score."""
 
 
+class Comparison(Table):
+    """One comparison of predicted with clinical severity."""
+
+    outcome: str
+    """Name of the impairment."""
+    others: tuple[Column, ...] = ()
+    """What both models hold besides the severity."""
+
+
 class NeurocognitionRules(Table):
     """Whether the predicted severity explains impairment better than the clinical one."""
 
@@ -35,6 +46,12 @@ class NeurocognitionRules(Table):
     'predicted_gase'. Every model is fitted to every outcome."""
     rounds: int = Field(ge=2, le=30)
     """Newton steps; all models take them together."""
+    primary: Annotated[Comparison | None, NewIn(2)] = None
+    """The comparison that the study was planned for: it is tested at 5 % by itself, and all others share
+    another 5 % by Holm's method. Without one, all of them share 5 %."""
+    called_impaired_from: Annotated[float | None, Field(gt=0, lt=1), NewIn(2)] = None
+    """Probability from which a child would be called impaired, a multiple of .05; None: no such rule is
+    intended, and the report shows every threshold."""
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> Self:
@@ -51,9 +68,25 @@ class NeurocognitionRules(Table):
         ]
         if not all(self.models):
             said.append("a model has one predictor or more")
+        threshold = self.called_impaired_from
+        # Sums are kept by twentieths of the probability.
+        if threshold is not None and abs(20 * threshold - round(20 * threshold)) > 1e-9:
+            said.append(f"'called_impaired_from' is a multiple of 0.05, not {threshold:g}")
+        if self.primary is not None:
+            said += self._faults_of(self.primary)
         if said:
             raise ValueError("; ".join(said))
         return self
+
+    def _faults_of(self, primary: Comparison) -> Iterator[str]:
+        """Say what a primary comparison needs that is not there."""
+        if primary.outcome not in {outcome.name for outcome in self.outcomes}:
+            yield f"the primary comparison is of '{primary.outcome}', which is no outcome"
+        models = {frozenset(model) for model in self.models}
+        for severity in SEVERITIES:
+            needed = frozenset((severity, *primary.others))
+            if needed not in models:
+                yield f"the primary comparison needs the model {' + '.join(sorted(needed))}"
 
 
 class NetworkRules(Table):

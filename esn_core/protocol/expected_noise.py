@@ -19,7 +19,13 @@ from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.association import CENTRE, association_release
-from esn_core.statistics.agreement import EVALUATION, evaluation_rows, noise_sd_of_mae, noise_sd_of_r
+from esn_core.statistics.agreement import (
+    EVALUATION,
+    agreement,
+    evaluation_rows,
+    noise_sd_of_mae,
+    noise_sd_of_r,
+)
 from esn_core.statistics.logistic_sums import newton
 from esn_core.statistics.recalibration import CALIBRATION, affine, calibration_rows
 
@@ -105,7 +111,7 @@ def expected_noise(
         gradient=gradient,
         slope=_slope_noise(protocol, training_children, rng),
         r=noise_sd_of_r(sums, evaluation, rng=rng, draws=_DRAWS),
-        mae=noise_sd_of_mae(held_out_children, evaluation) or 0.0,
+        mae=noise_sd_of_mae(held_out_children, evaluation, mae=agreement(sums).mae or 0.0) or 0.0,
     )
 
 

@@ -264,7 +264,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         exact="neurocognition",
     ),
     "newton": Phase(
-        leaves="for each logistic model, its curvature, its slope and its likelihood",
+        leaves="for each logistic model, its curvature, its slope and likelihood; if exact, at more places",
         children="held-out",
         releases=_newton_steps,
         arrays=_MODELS,

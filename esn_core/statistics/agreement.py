@@ -201,12 +201,18 @@ def _ratio(total: NDArray[np.float64]) -> float | None:
     return (sum_ab / n - sum_a * sum_b / n**2) / math.sqrt(var_a * var_b)
 
 
-def noise_sd_of_mae(children: float, noise_sd: float) -> float | None:
+def noise_sd_of_mae(children: float, noise_sd: float, *, mae: float) -> float | None:
     """Return the standard deviation that the released noise gives to the mean absolute error.
 
     The sum of absolute errors is released as |a - b| / 2 with |a - b| in units
-    of three steps of GASE; the noise in the number of children is left out, as
-    it is of second order.
+    of three steps of GASE, and divided by the number of children, which is
+    released as halves: both are noised alike.
+
+    Parameters
+    ----------
+    children, noise_sd : float
+    mae : float
+        In steps of GASE.
 
     Returns
     -------
@@ -214,7 +220,7 @@ def noise_sd_of_mae(children: float, noise_sd: float) -> float | None:
         In steps of GASE; None when no child is left after noise.
 
     """
-    return 2 * HALF_RANGE * noise_sd / children if children > 0 else None
+    return 2 * noise_sd * math.hypot(HALF_RANGE, mae) / children if children > 0 else None
 
 
 def _level(gase: int, children: float, total: float, squares: float) -> Level:

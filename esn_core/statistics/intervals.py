@@ -1,13 +1,17 @@
-"""Intervals of 95 %: the normal quantile that all of them use, and that of a correlation."""
+"""Intervals of 95 %: the normal quantiles that all of them use, and that of a correlation."""
 
 import math
 
+import numpy as np
 from scipy.stats import norm
 
 from esn_core.errors import DataError
 
 Z_95 = float(norm.ppf(0.975))
 """Standard errors from the middle of a normal interval of 95 % to its ends."""
+
+DETECTED = Z_95 + float(norm.ppf(0.8))
+"""Standard errors that a difference has to measure for a test at 5 % to find it in four of five studies."""
 
 
 def fisher_interval(r: float, n: float) -> tuple[float, float]:
@@ -27,3 +31,28 @@ def fisher_interval(r: float, n: float) -> tuple[float, float]:
         return r, r
     z, half = math.atanh(r), Z_95 / math.sqrt(n - 3)
     return math.tanh(z - half), math.tanh(z + half)
+
+
+def share_interval(count: float, of: float, *, noise_sd: float = 0.0) -> tuple[float, float]:
+    """Return the 95 % interval of a share by Wilson (1927), as statsmodels computes it, and its noise.
+
+    The limits of both are put together by MOVER (Zou & Donner 2008, Statistics in Medicine 27:1693, equation
+    3).
+
+    Parameters
+    ----------
+    count, of : float
+        Children, and of how many; held to what can be true.
+    noise_sd : float
+        Of the share.
+
+    """
+    # Imported here: statsmodels takes a second, and most programs need no share.
+    from statsmodels.stats.proportion import proportion_confint
+
+    share = min(max(count / of, 0.0), 1.0)
+    low, high = (float(np.clip(x, 0.0, 1.0)) for x in proportion_confint(share * of, of, method="wilson"))
+    if noise_sd == 0:
+        return low, high
+    noise = Z_95 * noise_sd
+    return max(share - math.hypot(share - low, noise), 0.0), min(share + math.hypot(high - share, noise), 1.0)

@@ -10,6 +10,12 @@ from esn_core.arrays import Floats
 from esn_core.errors import DataError, StudyError
 from esn_core.privacy.release import ReleaseKind, clip_rows
 
+# Of a feature within -1 and 1: a two-thousandth of its range. What varies less, such as a prediction that
+# is all but the same for every child, would get a coefficient beyond all sense.
+_SMALLEST_SPREAD = 1e-3
+# Of a correlation matrix of the features: below, one is a line in the others up to rounding.
+_SMALLEST_EIGENVALUE = 1e-9
+
 
 def linear_dimension(features: int) -> int:
     """Return the length of a row of `linear` for a model with so many features."""
@@ -166,17 +172,36 @@ def linear_fit(total: Floats, names: tuple[str, ...], *, noise_sd: float = 0.0) 
     )
 
 
+def fault_in_features(moments: Floats, names: tuple[str, ...]) -> str | None:
+    """Say why no model can tell features apart by their exact moments; None where one can.
+
+    Parameters
+    ----------
+    moments : (p, p) float64
+        X'X, of features within -1 and 1, the intercept first.
+    names : tuple of p str
+
+    """
+    n, sums = float(moments[0, 0]), moments[0, 1:]
+    if n <= 0 or len(names) < 2:
+        return None
+    around = moments[1:, 1:] - np.outer(sums, sums) / n
+    spread = np.sqrt(np.maximum(np.diag(around), 0.0) / n)
+    still = [name for name, sd in zip(names[1:], spread, strict=True) if sd < _SMALLEST_SPREAD]
+    if still:
+        return f"{', '.join(still)} hardly varies; leave it out"
+    if np.linalg.eigvalsh(around / np.outer(spread, spread) / n)[0] < _SMALLEST_EIGENVALUE:
+        return "some features are the same, up to a line; leave one of them out"
+    return None
+
+
 def _inverse(moments: Floats, names: tuple[str, ...], noise_sd: float) -> tuple[Floats, float | None]:
     """Invert X'X; eigenvalues that its noise could have made are held at the noise's size."""
     values, vectors = np.linalg.eigh(moments)
     # Largest eigenvalue of a symmetric matrix of noise: 2 sd sqrt(p) (Wigner 1955).
     floor = 2 * noise_sd * math.sqrt(len(moments))
-    if floor == 0:
-        scale = np.sqrt(np.maximum(np.diag(moments), np.finfo(float).tiny))
-        if np.linalg.eigvalsh(moments / np.outer(scale, scale))[0] < 1e-9:
-            raise StudyError(
-                f"the linear model of {', '.join(names)}: some features are the same, or do not vary; "
-                "leave one of them out"
-            )
+    fault = fault_in_features(moments, names) if floor == 0 else None
+    if fault is not None:
+        raise StudyError(f"the linear model of {', '.join(names)}: {fault}")
     inverse: Floats = (vectors / np.maximum(values, floor)) @ vectors.T
     return inverse, floor if values[0] < floor else None

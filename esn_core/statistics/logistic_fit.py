@@ -1,10 +1,10 @@
-"""Logistic regression by federated Newton steps: one model, fed with sums over children."""
+"""Logistic regression by federated Newton steps: one model, and its fit from noised sums."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
+from numpy.typing import NDArray
 from scipy.stats import norm
 
 from esn_core.arrays import Floats
@@ -15,11 +15,11 @@ from esn_core.statistics.logistic_sums import LARGEST_COEFFICIENT, LOGIT_CLIP, N
 ROUNDS = 8
 """Newton rounds that leave a fit without separation at its maximum to 1e-8 or better."""
 
-EXACT_ROUNDS = 14
-"""Rounds that leave time for the separation guard as well, where a round costs no privacy."""
+EXACT_ROUNDS = 18
+"""Rounds that leave time for the ends of intervals as well, where a round costs no privacy."""
 
 SEPARATION_RIDGE = 0.05
-"""Weight of the penalty that a separated model gets: as a normal prior of sd 4.5 on each log odds ratio."""
+"""Weight of the penalty of a noised model: as a normal prior of sd 4.5 on each log odds ratio."""
 
 # A step this small leaves the maximum: the next would be its square.
 _CONVERGED = 1e-8
@@ -27,13 +27,6 @@ _CONVERGED = 1e-8
 _ROUNDING = 1e-10
 _NOISE_SDS = 3.0
 _MOST_HALVINGS = 6
-# A model is being separated when the curvature along some direction is this small a part of what it is
-# without effects, and the Newton decrement still falls no faster than towards infinity (by e a step).
-_COLLAPSED, _SLOW = 0.05, 0.2
-_GONE = 1e-5
-_STEPS_BEFORE_JUDGING = 3
-# Of a correlation matrix of the features: below, one is another's copy up to rounding.
-_SMALLEST_EIGENVALUE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -51,6 +44,7 @@ class LogisticFit:
     noise_sd_of_coefficients : (p,) float64
         Standard deviation that the noise of the last sums gives to each coefficient; 0 for exact sums.
     log_likelihood : float
+        The largest that there is, also where no coefficients reach it (`separated`).
     null_log_likelihood : float or None
         Of the intercept alone; None when noise left no positives, or no others.
     aic, bic : float
@@ -60,7 +54,21 @@ class LogisticFit:
         Newton steps that were accepted.
     converged : bool
     guard : str or None
-        What kept the fit from running away, in words: 'ridge 0.05', 'curvature held at 3.2'.
+        What kept the fit from running away, in words: 'ridge 0.05', 'curvature held at 3.2', or that it is
+        Firth's.
+    noise_sd_of_log_likelihood : float
+        Standard deviation that the noise gives to the log-likelihood as it is told.
+    loss_by_noise : float
+        How far the noise leaves the log-likelihood of the released coefficients below its maximum, as the
+        root of the mean square: half of e'H^-1 e for a noise e in the slope.
+    separated : bool
+        Whether the predictors tell every child's outcome; exact sums only.
+    maximum : bool
+        Whether `log_likelihood` is the largest up to rounding, so that models can be compared by it.
+    profile : (p, 2) float64 or None
+        95 % by profile likelihood; NaN where exact rounds did not suffice, and for the intercept.
+    ratio_p : (p,) float64 or None
+        Of the penalised likelihood ratio, where the estimate is Firth's; NaN as above.
 
     """
 
@@ -77,6 +85,12 @@ class LogisticFit:
     iterations: int
     converged: bool
     guard: str | None
+    noise_sd_of_log_likelihood: float = 0.0
+    loss_by_noise: float = 0.0
+    separated: bool = False
+    maximum: bool = False
+    profile: Floats | None = None
+    ratio_p: Floats | None = None
 
     @property
     def standard_errors(self) -> Floats:
@@ -95,13 +109,28 @@ class LogisticFit:
             return np.exp(self.coefficients)
 
     @property
-    def odds_ratio_intervals(self) -> Floats:
-        """(p, 2) float64: 95 % by Wald, for the choice of children and the noise together."""
-        with np.errstate(over="ignore"):
-            ends: Floats = np.exp(
-                self.coefficients[:, None] + np.array([-Z_95, Z_95]) * self._errors[:, None]
-            )
+    def wald_intervals(self) -> Floats:
+        """(p, 2) float64: 95 % of the coefficients by Wald, for children and noise together."""
+        ends: Floats = self.coefficients[:, None] + np.array([-Z_95, Z_95]) * self._errors[:, None]
         return ends
+
+    @property
+    def by_profile(self) -> NDArray[np.bool_]:
+        """(p,) bool: which coefficients have an interval by profile likelihood; the others have Wald's."""
+        profile = np.full((len(self.names), 2), np.nan) if self.profile is None else self.profile
+        return np.asarray(np.isfinite(profile).all(axis=1))
+
+    @property
+    def intervals(self) -> Floats:
+        """(p, 2) float64: 95 % of the coefficients, by profile likelihood where that is known."""
+        wald = self.wald_intervals
+        return wald if self.profile is None else np.where(self.by_profile[:, None], self.profile, wald)
+
+    @property
+    def odds_ratio_intervals(self) -> Floats:
+        """(p, 2) float64: `intervals` of the odds ratios."""
+        with np.errstate(over="ignore"):
+            return np.exp(self.intervals)
 
     @property
     def z(self) -> Floats:
@@ -110,8 +139,9 @@ class LogisticFit:
 
     @property
     def p_values(self) -> Floats:
-        """(p,) float64, two-sided, of `z`."""
-        return np.asarray(2 * norm.sf(np.abs(self.z)))
+        """(p,) float64, two-sided: of `z`, or of the penalised likelihood ratio where that is known."""
+        wald = np.asarray(2 * norm.sf(np.abs(self.z)))
+        return wald if self.ratio_p is None else np.where(np.isfinite(self.ratio_p), self.ratio_p, wald)
 
 
 class LogisticNewton:
@@ -119,9 +149,9 @@ class LogisticNewton:
 
     The federation asks a fixed number of rounds: `coefficients` says where the next sums are needed, `step`
     takes them. A step that lowers the likelihood is halved. Once the maximum is reached the coefficients
-    stay, and further sums there are averaged, which makes their noise smaller. A model that separates its
-    children, so that a coefficient would grow for ever, starts again with a small ridge penalty that the
-    fit names.
+    stay, and further sums there are averaged, which makes their noise smaller. As separation cannot be told
+    from chance under noise, there is a small ridge penalty from the start, which the fit names. Exact sums
+    are for `esn_core.statistics.logistic_exact.ExactLogistic`.
 
     Parameters
     ----------
@@ -129,35 +159,24 @@ class LogisticNewton:
         The intercept first; it is never penalised.
     feature_norm, logit_clip : float
         As the rows were computed with.
-    children_known : float, optional
-        Number of children where it is public; otherwise that of the sums, noise included.
-    ridge : float
-        Penalty ridge / 2 times the sum of the squared coefficients, from the start.
     noise_sd : float
-        Standard deviation of the noise in each number of a sum. Under noise the ridge is there from the
-        start, as separation cannot be told from chance.
+        Standard deviation of the noise in each number of a sum.
 
     """
 
     def __init__(
         self,
         names: tuple[str, ...],
-        children_known: float | None = None,
-        ridge: float = 0.0,
         *,
         feature_norm: float,
+        noise_sd: float,
         logit_clip: float = LOGIT_CLIP,
-        noise_sd: float = 0.0,
     ) -> None:
         self._names = names
-        self._known = children_known
-        self._ridge = max(ridge, SEPARATION_RIDGE if noise_sd else 0.0)
         self._feature_norm, self._logit_clip, self._noise_sd = feature_norm, logit_clip, noise_sd
         self._needed = np.zeros(len(names))
         self._accepted: _Point | None = None
-        self._first_curvature: Floats | None = None
         self._taken: list[Floats] = []
-        self._decrement = math.inf
         self._steps, self._halvings = 0, 0
         self._converged = False
 
@@ -194,16 +213,8 @@ class LogisticNewton:
             # Nothing along the way is better than rounding, or noise, can tell.
             self._needed, self._converged, self._taken = before.coefficients, True, []
             return
-        if self._first_curvature is None:
-            self._first_curvature = sums.curvature
         self._accepted, self._taken, self._halvings = here, [total], 0
-        if self._separating(here):
-            self._ridge = max(self._ridge, SEPARATION_RIDGE)
-            self._needed, self._accepted, self._taken = np.zeros_like(self._needed), None, []
-            self._decrement, self._steps = math.inf, 0
-            return
         self._steps += 1
-        self._decrement = here.decrement
         if np.all(np.abs(here.direction) <= np.maximum(_CONVERGED, _NOISE_SDS * here.noise_sd)):
             self._converged = True
         else:
@@ -227,20 +238,23 @@ class LogisticNewton:
         sums = at.sums if total is None else self._read(total)
         averaged = max(len(self._taken), 1)
         here = self._point(at.coefficients, sums, averaged=averaged)
-        n, positives = sums.children if self._known is None else self._known, sums.positives
-        self._check(n, positives, sums)
+        n, positives = sums.children, sums.positives
+        check_children(self._names, sums, exact=False)
         # The sums say where the next step would lead, and to what likelihood, to second order.
         beta = _held(here.coefficients + here.direction)
         step = beta - here.coefficients
         rise = float(sums.score @ step - step @ sums.curvature @ step / 2)
         likelihood = sums.log_likelihood + rise
+        noise = self._noise_sd / math.sqrt(averaged)
+        loss = _loss_by_noise(here.inverse, noise)
+        told = noise * largest_loss(self._logit_clip) / self._feature_norm
         return LogisticFit(
             names=self._names,
             coefficients=beta,
             covariance=here.inverse,
             noise_sd_of_coefficients=here.noise_sd,
             log_likelihood=likelihood,
-            null_log_likelihood=_null_log_likelihood(n, positives),
+            null_log_likelihood=null_log_likelihood(n, positives),
             aic=-2 * likelihood + 2 * len(beta),
             bic=-2 * likelihood + len(beta) * math.log(n),
             children=n,
@@ -248,6 +262,8 @@ class LogisticNewton:
             iterations=self._steps,
             converged=self._converged,
             guard=self._guard(here),
+            noise_sd_of_log_likelihood=math.hypot(told, loss, noise * float(np.linalg.norm(step))),
+            loss_by_noise=loss,
         )
 
     def _read(self, total: Floats) -> NewtonSums:
@@ -257,7 +273,7 @@ class LogisticNewton:
 
     def _penalty(self) -> Floats:
         """Return the (p,) ridge: none on the intercept."""
-        ridge = np.full(len(self._names), self._ridge)
+        ridge = np.full(len(self._names), SEPARATION_RIDGE)
         ridge[0] = 0.0
         return ridge
 
@@ -278,7 +294,6 @@ class LogisticNewton:
             sums=sums,
             objective=sums.log_likelihood - float(ridge @ beta**2) / 2,
             direction=direction,
-            decrement=float(score @ direction),
             inverse=inverse,
             noise_sd=noise * np.sqrt(np.sum(inverse**2, axis=1)),
             held=held,
@@ -290,35 +305,11 @@ class LogisticNewton:
         noise = _NOISE_SDS * math.sqrt(2) * self._noise_sd * scale
         return noise + _ROUNDING * (1 + abs(before.objective))
 
-    def _separating(self, here: "_Point") -> bool:
-        """Tell whether the model is running away; a ridge that is there already holds it."""
-        first = self._first_curvature
-        if self._ridge > 0 or self._steps < _STEPS_BEFORE_JUDGING or first is None or _singular(first):
-            return False
-        share = here.sums.positives / here.sums.children
-        if not 0 < share < 1:
-            return False
-        # At zero coefficients every weight was 1/4; without effects it is that of the overall share.
-        without = 4 * share * (1 - share) * first
-        smallest = float(eigh(here.sums.curvature, without, eigvals_only=True, subset_by_index=[0, 0])[0])
-        slow = here.decrement > max(_SLOW * self._decrement, _CONVERGED)
-        return smallest < _GONE or (smallest < _COLLAPSED and slow)
-
-    def _check(self, n: float, positives: float, sums: NewtonSums) -> None:
-        """Refuse what no logistic model can be fitted to."""
-        model = f"the logistic model of {', '.join(self._names)}"
-        if n < len(self._names) + 1:
-            raise StudyError(f"{model} needs more than {len(self._names)} children, not {n:.1f}")
-        if self._noise_sd == 0 and not 0 < positives < n:
-            raise StudyError(f"{model} needs both outcomes; {positives:.0f} of {n:.0f} children are impaired")
-        if self._ridge == 0 and _singular(sums.curvature):
-            raise StudyError(f"{model}: some features are the same, or do not vary; leave one of them out")
-
-    def _guard(self, here: "_Point") -> str | None:
+    def _guard(self, here: "_Point") -> str:
         """Say what kept the fit from running away."""
-        said = [f"ridge {self._ridge:g}"] if self._ridge else []
+        said = [f"ridge {SEPARATION_RIDGE:g}"]
         said += [f"curvature held at {here.held:.3g}"] if here.held is not None else []
-        return ", ".join(said) or None
+        return ", ".join(said)
 
 
 @dataclass(frozen=True)
@@ -329,10 +320,15 @@ class _Point:
     sums: NewtonSums
     objective: float
     direction: Floats
-    decrement: float
     inverse: Floats
     noise_sd: Floats
     held: float | None
+
+
+def _loss_by_noise(inverse: Floats, noise_sd: float) -> float:
+    """Return the root of the mean square of e'H^-1 e / 2, for e of independent noise."""
+    mean, variance = noise_sd**2 * np.trace(inverse) / 2, noise_sd**4 * np.sum(inverse**2) / 2
+    return math.sqrt(float(mean**2 + variance))
 
 
 def _held(coefficients: Floats) -> Floats:
@@ -340,13 +336,23 @@ def _held(coefficients: Floats) -> Floats:
     return np.clip(coefficients, -LARGEST_COEFFICIENT, LARGEST_COEFFICIENT)
 
 
-def _singular(curvature: Floats) -> bool:
-    """Tell whether features cannot be told apart, on their own scales."""
-    scale = np.sqrt(np.maximum(np.diag(curvature), np.finfo(float).tiny))
-    return bool(np.linalg.eigvalsh(curvature / np.outer(scale, scale))[0] < _SMALLEST_EIGENVALUE)
+def check_children(names: tuple[str, ...], sums: NewtonSums, *, exact: bool = True) -> None:
+    """Refuse sums that no logistic model can be fitted to.
+
+    Raises
+    ------
+    StudyError
+        There are too few children, or all of them have one outcome.
+
+    """
+    model, n, positives = f"the logistic model of {', '.join(names)}", sums.children, sums.positives
+    if n < len(names) + 1:
+        raise StudyError(f"{model} needs more than {len(names)} children, not {n:.1f}")
+    if exact and not 0.5 < positives < n - 0.5:
+        raise StudyError(f"{model} needs both outcomes; {positives:.0f} of {n:.0f} children are impaired")
 
 
-def _null_log_likelihood(n: float, positives: float) -> float | None:
+def null_log_likelihood(n: float, positives: float) -> float | None:
     """Return the log-likelihood of the intercept alone, where it exists."""
     if not 0 < positives < n:
         return None

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import combinations_with_replacement, permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ LOGIT_CLIP = 6.0
 EXACT_LOGIT_CLIP = 30.0
 """Largest linear predictor where no noise is added.
 
-A child beyond it has a probability within 1e-13 of 0 or 1: a model that says so of its own children is
-separated, and the guard of `esn_core.statistics.logistic_fit.LogisticNewton` acts long before."""
+A child beyond it has a probability within 1e-13 of 0 or 1: a model that says so of its own children runs
+away, and Firth's estimate of `esn_core.statistics.logistic_exact` stands in its place."""
 
 LARGEST_COEFFICIENT = 1000.0
 """Largest coefficient that sums are asked at.
@@ -35,12 +36,17 @@ def largest_loss(logit_clip: float) -> float:
     return math.log1p(math.exp(logit_clip))
 
 
-def newton_dimension(features: int) -> int:
+_LARGEST_THIRD = math.sqrt(3) / 36
+"""Of |p (1 - p) (1/2 - p)|, at p = 1/2 - 1/sqrt(12)."""
+
+
+def newton_dimension(features: int, *, thirds: bool = False) -> int:
     """Return the length of a row of `newton` for a model with so many features."""
-    return 2 + features * (features + 1) // 2 + features + 1
+    third = features * (features + 1) * (features + 2) // 6 if thirds else 0
+    return 2 + features * (features + 1) // 2 + features + 1 + third
 
 
-def newton(features: int, *, feature_norm: float, name: str = "newton") -> ReleaseKind:
+def newton(features: int, *, feature_norm: float, thirds: bool = False, name: str = "newton") -> ReleaseKind:
     """Describe one Newton step of a logistic model with `features` features, intercept included.
 
     Row: (1/2, y/2, w x_i x_j for i <= j, (y - p) x, c l / l_max) for a child with features x,
@@ -49,9 +55,13 @@ def newton(features: int, *, feature_norm: float, name: str = "newton") -> Relea
     log-likelihood l is at least -l_max = -log(1 + e^clip), as the linear predictor is clipped, so the last
     is at most c. Together sqrt(1/2 + (c^2/4)^2 + 2 c^2), whatever the clip. A child whose features or
     outcome are not known adds zeros.
+
+    With `thirds` the row ends with w (1/2 - p) x_i x_j x_k for i <= j <= k, of which Firth's penalty needs
+    the sum: at most sqrt(3) / 36 c^3 long, as |w (1/2 - p)| <= sqrt(3) / 36.
     """
-    bound = math.sqrt(2 * _COUNT**2 + (feature_norm**2 / 4) ** 2 + 2 * feature_norm**2)
-    return ReleaseKind(name, "held-out", newton_dimension(features), bound)
+    square = 2 * _COUNT**2 + (feature_norm**2 / 4) ** 2 + 2 * feature_norm**2
+    square += (_LARGEST_THIRD * feature_norm**3) ** 2 if thirds else 0.0
+    return ReleaseKind(name, "held-out", newton_dimension(features, thirds=thirds), math.sqrt(square))
 
 
 def newton_rows(
@@ -61,6 +71,7 @@ def newton_rows(
     coefficients: Floats,
     feature_norm: float,
     logit_clip: float = LOGIT_CLIP,
+    thirds: bool = False,
 ) -> Floats:
     """Return the rows of `newton` at given coefficients.
 
@@ -73,6 +84,8 @@ def newton_rows(
     coefficients : (p,) float64
     feature_norm : float
     logit_clip : float
+    thirds : bool
+        Whether Firth's penalty will be needed.
 
     Returns
     -------
@@ -86,7 +99,11 @@ def newton_rows(
     curvature = (p * (1 - p))[:, None] * x[:, i] * x[:, j]
     likelihood = feature_norm * _log_likelihood(logit, y) / largest_loss(logit_clip)
     counts = _COUNT * np.column_stack([np.ones(len(y)), y])
-    rows = np.column_stack([counts, curvature, (y - p)[:, None] * x, likelihood])
+    third = []
+    if thirds:
+        a, b, c = _triples(features.shape[1])
+        third = [(p * (1 - p) * (0.5 - p))[:, None] * (x[:, a] * x[:, b] * x[:, c])]
+    rows = np.column_stack([counts, curvature, (y - p)[:, None] * x, likelihood, *third])
     return np.where(known[:, None], rows, 0.0)
 
 
@@ -117,6 +134,8 @@ class NewtonSums:
     score : (p,) float64
         X'(y - p).
     log_likelihood : float
+    thirds : (p, p, p) float64 or None
+        Sum of w (1/2 - p) x_i x_j x_k, where rows have it.
 
     """
 
@@ -125,9 +144,12 @@ class NewtonSums:
     curvature: Floats
     score: Floats
     log_likelihood: float
+    thirds: Floats | None = None
 
     @classmethod
-    def read(cls, total: Floats, features: int, *, feature_norm: float, logit_clip: float) -> "NewtonSums":
+    def read(
+        cls, total: Floats, features: int, *, feature_norm: float, logit_clip: float, thirds: bool = False
+    ) -> "NewtonSums":
         """Take a sum of rows apart.
 
         Raises
@@ -136,21 +158,33 @@ class NewtonSums:
             It has another length, or holds a number that is not finite.
 
         """
-        if total.shape != (newton_dimension(features),) or not np.isfinite(total).all():
+        wanted = newton_dimension(features, thirds=thirds)
+        if total.shape != (wanted,) or not np.isfinite(total).all():
             raise DataError(
-                f"a Newton sum of {features} features holds {newton_dimension(features)} finite numbers, "
-                f"not {total.shape}"
+                f"a Newton sum of {features} features holds {wanted} finite numbers, not {total.shape}"
             )
         pairs = features * (features + 1) // 2
         curvature = np.zeros((features, features))
         curvature[np.triu_indices(features)] = total[2 : 2 + pairs]
+        last = 2 + pairs + features
+        third = None
+        if thirds:
+            third = np.zeros((features, features, features))
+            for order in permutations(_triples(features)):
+                third[order] = total[last + 1 :]
         return cls(
             children=float(total[0]) / _COUNT,
             positives=float(total[1]) / _COUNT,
             curvature=curvature + np.triu(curvature, 1).T,
-            score=np.array(total[2 + pairs : -1]),
-            log_likelihood=float(total[-1]) * largest_loss(logit_clip) / feature_norm,
+            score=np.array(total[2 + pairs : last]),
+            log_likelihood=float(total[last]) * largest_loss(logit_clip) / feature_norm,
+            thirds=third,
         )
+
+
+def _triples(features: int) -> tuple[NDArray[np.int64], ...]:
+    """Return i, j, k of all i <= j <= k."""
+    return tuple(np.array(list(combinations_with_replacement(range(features), 3)), dtype=np.int64).T)
 
 
 def _complete(

@@ -9,6 +9,7 @@ from scipy.stats import chi2, norm
 from esn_core.arrays import Floats
 from esn_core.errors import DataError
 from esn_core.privacy.release import ReleaseKind
+from esn_core.statistics.intervals import DETECTED, Z_95
 from esn_core.statistics.logistic_fit import LogisticFit
 from esn_core.statistics.logistic_sums import LOGIT_CLIP, largest_loss
 
@@ -39,8 +40,8 @@ def likelihood_ratio(smaller: LogisticFit, larger: LogisticFit) -> LikelihoodRat
     Raises
     ------
     DataError
-        The smaller model is not nested in the larger one, they were fitted to other children, or one of
-        them has a ridge: their likelihoods are not maxima then, and the test does not hold.
+        The smaller model is not nested in the larger one, they were fitted to other children, or the
+        likelihood of one of them is no maximum.
 
     """
     if not set(smaller.names) < set(larger.names):
@@ -49,10 +50,10 @@ def likelihood_ratio(smaller: LogisticFit, larger: LogisticFit) -> LikelihoodRat
         )
     _same_children(smaller, larger)
     for fit in (smaller, larger):
-        if fit.guard is not None:
+        if not fit.maximum:
             raise DataError(
-                f"the model of {', '.join(fit.names)} was guarded ({fit.guard}), so that its likelihood is "
-                "no maximum: there is no likelihood-ratio test"
+                f"the likelihood of the model of {', '.join(fit.names)} is no maximum ({fit.guard}): "
+                "there is no likelihood-ratio test"
             )
     freedom = len(larger.names) - len(smaller.names)
     statistic = 2 * (larger.log_likelihood - smaller.log_likelihood)
@@ -96,13 +97,18 @@ class Vuong:
     Attributes
     ----------
     z, p_value : float
-        Two-sided, without correction for the numbers of features.
+        Two-sided, without correction for the numbers of features; for the choice of children and the noise
+        together.
     z_aic, p_value_aic, z_bic, p_value_bic : float
         With the correction of AIC and of BIC (Vuong 1989, section 5).
     children : float
         Not a whole number when noise was added.
     noise_sd_of_z : float
-        Standard deviation that the noise gives to z, to first order.
+        Standard deviation that the noise gives to z, which as a whole has 1 where the models are equally
+        good.
+    detectable : float
+        Difference of two log-likelihoods that a test at 5 % finds in four of five studies of such children
+        and such noise.
 
     """
 
@@ -114,6 +120,7 @@ class Vuong:
     p_value_bic: float
     children: float
     noise_sd_of_z: float
+    detectable: float
 
 
 def vuong_test(
@@ -123,8 +130,14 @@ def vuong_test(
     second_features: int,
     logit_clip: float = LOGIT_CLIP,
     noise_sd: float = 0.0,
+    lost_by_noise: float = 0.0,
 ) -> Vuong | None:
     """Compare two models from a sum of `vuong_rows`.
+
+    Under noise the difference S of the log-likelihoods is divided by what choice of children and noise
+    give it together, sqrt(Q + 1.96 sd + sd^2 + d^2): Q, the sum of squared differences, is taken at the upper
+    end of its interval, as it is noised itself, and d is what the noise in the coefficients took from the
+    likelihoods. So z is no larger than chance makes it, and smaller where that cannot be known.
 
     Parameters
     ----------
@@ -135,11 +148,14 @@ def vuong_test(
         As the rows were computed with.
     noise_sd : float
         Standard deviation of the noise in each number of `total`.
+    lost_by_noise : float
+        By how much noise in the coefficients of both models moves the difference of their log-likelihoods
+        (`LogisticFit.loss_by_noise` of both, in squares).
 
     Returns
     -------
     Vuong or None
-        None where the two models say the same of every child, or noise left no variance.
+        None where the two models say the same of every child, or noise left no children.
 
     Raises
     ------
@@ -152,19 +168,20 @@ def vuong_test(
     n, sum_t, sum_tt = (float(x) for x in total)
     if n < 2:
         return None
-    mean = sum_t / n
-    variance = sum_tt / n - mean**2
-    # What rounding leaves of zero where both models are the same; or noise, below zero.
-    if variance <= 1e-14:
-        return None
-    scale = math.sqrt(n * variance)
-    more = (first_features - second_features) / largest_loss(logit_clip)
+    largest = largest_loss(logit_clip)
+    noise = math.hypot(noise_sd, lost_by_noise / largest)
+    if noise_sd:
+        sampling = max(sum_tt, 0.0) + Z_95 * noise_sd
+    else:
+        sampling = sum_tt - sum_t**2 / n
+        # What rounding leaves of zero where both models are the same.
+        if sampling <= n * 1e-14:
+            return None
+    scale = math.sqrt(sampling + noise**2)
+    more = (first_features - second_features) / largest
     plain, aic, bic = ((sum_t - correction) / scale for correction in (0.0, more, more * math.log(n) / 2))
-    # Of z = S / sqrt(Q - S^2 / n) along S and Q; that of n is of second order.
-    slope_s = 1 / scale + plain * mean / (n * variance)
-    slope_q = -plain / (2 * n * variance)
     p, p_aic, p_bic = (float(2 * norm.sf(abs(z))) for z in (plain, aic, bic))
-    return Vuong(plain, p, aic, p_aic, bic, p_bic, n, noise_sd * math.hypot(slope_s, slope_q))
+    return Vuong(plain, p, aic, p_aic, bic, p_bic, n, noise / scale, detectable=DETECTED * scale * largest)
 
 
 def _same_children(first: LogisticFit, second: LogisticFit) -> None:

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.stats import norm
 
 from esn_core.arrays import Floats
 from esn_core.errors import DataError
 from esn_core.privacy.release import ReleaseKind
 from esn_core.statistics.intervals import Z_95
+
+# An area this near to 0 or 1, or a variance this small, is what the grid of sums leaves of none.
+_AT_THE_END = 1e-9
 
 # --- first pass: two histograms of each score -------------------------------------------------------
 
@@ -59,7 +63,7 @@ class Auc:
     noise_sd : float
         Standard deviation that the noise gives to the area, to first order.
     interval : (float, float)
-        95 %, for the choice of children and the noise together, held to [0, 1].
+        95 %, for the choice of children and the noise together, within 0 and 1 (`area_interval`).
     children, positives : float
         Not whole numbers when noise was added.
     false_positive_rate, true_positive_rate : (bins + 1,) float64
@@ -92,7 +96,8 @@ def auc(total: Floats, *, levels: bool = False, noise_sd: float = 0.0) -> Auc | 
     Returns
     -------
     Auc or None
-        None where, after noise, fewer than one child is left with or without the outcome.
+        None where fewer than one child has, or lacks, the outcome; where the number of either could be noise
+        (two standard deviations of it); and where the noise leaves an area beyond 0 and 1.
 
     Raises
     ------
@@ -102,29 +107,60 @@ def auc(total: Floats, *, levels: bool = False, noise_sd: float = 0.0) -> Auc | 
     """
     without, with_it = _halves(total)
     m, n = float(without.sum()), float(with_it.sum())
-    if m < 1 or n < 1:
+    if min(m, n) < max(1.0, 2 * noise_sd * math.sqrt(len(without))):
         return None
     below = (np.cumsum(without) - without / 2) / m  # of those without it, share below each bin
     above = 1 - (np.cumsum(with_it) - with_it / 2) / n  # of those with it, share above each bin
     area = float(with_it @ below) / n
-    held = min(max(area, 0.0), 1.0)
-    error = _hanley_mcneil(held, n, m)
+    if noise_sd and not 0 <= area <= 1:
+        return None
+    error = _hanley_mcneil(area, n, m)
     # The area moves by (below - A) / n for a child with the outcome in a bin, by (above - A) / m for another.
     noise = noise_sd * math.sqrt(
         float(np.sum((below - area) ** 2)) / n**2 + float(np.sum((above - area) ** 2)) / m**2
     )
-    half = Z_95 * math.hypot(error, noise)
     return Auc(
         value=area,
         binning_bound=0.0 if levels else float(np.abs(with_it) @ np.abs(without)) / (2 * n * m),
         standard_error=error,
         noise_sd=noise,
-        interval=(max(area - half, 0.0), min(area + half, 1.0)),
+        interval=area_interval(area, n, m, noise_sd=noise),
         children=n + m,
         positives=n,
         false_positive_rate=np.concatenate([[0.0], np.cumsum(without[::-1]) / m]),
         true_positive_rate=np.concatenate([[0.0], np.cumsum(with_it[::-1]) / n]),
     )
+
+
+def area_interval(area: float, n: float, m: float, *, noise_sd: float = 0.0) -> tuple[float, float]:
+    """Return the 95 % interval of an area by scores: it has a width at 0 and 1, too.
+
+    Newcombe (2006, Statistics in Medicine 25:559), method 5: the areas t whose own standard error is at least
+    |A - t| / 1.96, by Hanley & McNeil's formula with half of all children in place of either number. The
+    noise is added to it in squares.
+
+    Parameters
+    ----------
+    area : float
+        Between 0 and 1.
+    n, m : float
+        Children with and without the outcome.
+    noise_sd : float
+        Of the area.
+
+    """
+    half = (n + m) / 2
+
+    def beyond(t: float) -> float:
+        spread = 1 + (half - 1) * ((1 - t) / (2 - t) + t / (1 + t))
+        return abs(area - t) - Z_95 * math.sqrt(t * (1 - t) * spread / (n * m) + noise_sd**2)
+
+    def limit(end: float) -> float:
+        return end if beyond(end) <= 0 else float(brentq(beyond, end, inside))
+
+    # At 0 and 1 themselves the difference is as small as its error: both are nothing.
+    inside = min(max(area, 1e-9), 1 - 1e-9)
+    return (0.0 if area <= 0 else limit(0.0)), (1.0 if area >= 1 else limit(1.0))
 
 
 # --- second pass: DeLong's variance and test ----------------------------------------------------------
@@ -182,7 +218,8 @@ class DeLong:
     covariance : (k, k) float64
         DeLong, DeLong & Clarke-Pearson (1988, Biometrics 44:837).
     intervals : (k, 2) float64
-        95 %, held to [0, 1].
+        95 %, on the scale of the logit (Pepe 2003, section 5.2.3); by `area_interval` for an area of 0 or 1,
+        which has no variance.
 
     """
 
@@ -243,7 +280,7 @@ def delong_areas(total: Floats, scores: int) -> DeLong:
         raise DataError(
             f"DeLong's sums of {scores} scores hold {kind.dimension} finite numbers, not {total.shape}"
         )
-    covariance, areas = np.zeros((scores, scores)), np.zeros(scores)
+    covariance, areas, counts = np.zeros((scores, scores)), np.zeros(scores), []
     for half, what in zip(np.split(total, 2), ("without", "with"), strict=True):
         n = float(half[0])
         if n < 2 - 1e-6:
@@ -254,8 +291,20 @@ def delong_areas(total: Floats, scores: int) -> DeLong:
         products += np.triu(products, 1).T
         covariance += (products - n * np.outer(mean, mean)) / (n - 1) / n
         areas = mean
-    errors = Z_95 * np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    return DeLong(areas, covariance, np.clip(areas[:, None] + np.outer(errors, [-1.0, 1.0]), 0.0, 1.0))
+        counts.append(n)
+    m, n = counts
+    intervals = [
+        _logit_interval(float(a), float(v), n, m) for a, v in zip(areas, np.diag(covariance), strict=True)
+    ]
+    return DeLong(areas, covariance, np.array(intervals))
+
+
+def _logit_interval(area: float, variance: float, n: float, m: float) -> tuple[float, float]:
+    spread = area * (1 - area)
+    if spread < _AT_THE_END or variance < _AT_THE_END:
+        return area_interval(min(max(area, 0.0), 1.0), n, m)
+    middle, half = math.log(area / (1 - area)), Z_95 * math.sqrt(variance) / spread
+    return 1 / (1 + math.exp(half - middle)), 1 / (1 + math.exp(-half - middle))
 
 
 def _known(values: Floats, outcome: NDArray[np.bool_] | Floats) -> NDArray[np.bool_]:

@@ -12,7 +12,8 @@ from esn_core.protocol.protocol import Protocol
 from esn_core.simulation.cohort import draw_site
 from esn_core.simulation.consortium import CLINICAL
 from esn_core.simulation.world import World
-from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS, LogisticNewton
+from esn_core.statistics.logistic_exact import ExactLogistic
+from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS
 from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, newton_rows
 from esn_server.protocol.drafting import _PHENOTYPES, analyses_of
 from esn_server.simulation.demo import FULL
@@ -61,19 +62,24 @@ def held_out(protocol_content, tmp_path_factory):
 def test_every_model_converges_and_none_separates(protocol_content, held_out):
     protocol = drafted(protocol_content)
     for model in models_of(protocol):
-        found = LogisticNewton(model.names, feature_norm=model.feature_norm, logit_clip=EXACT_LOGIT_CLIP)
+        found = ExactLogistic(model.names, feature_norm=model.feature_norm, logit_clip=EXACT_LOGIT_CLIP)
         for _ in range(protocol.analyses.neurocognition.rounds):
-            rows = newton_rows(
-                features_of(model, held_out, protocol),
-                table_of(model.outcome, held_out, protocol).impaired,
-                coefficients=found.coefficients,
-                feature_norm=model.feature_norm,
-                logit_clip=EXACT_LOGIT_CLIP,
-            )
-            found.step(rows.sum(axis=0))
+            rows = [
+                newton_rows(
+                    features_of(model, held_out, protocol),
+                    table_of(model, held_out, protocol).impaired,
+                    coefficients=coefficients,
+                    feature_norm=model.feature_norm,
+                    logit_clip=EXACT_LOGIT_CLIP,
+                    thirds=True,
+                )
+                for coefficients in found.coefficients
+            ]
+            found.step(np.concatenate(rows, axis=1).sum(axis=0))
         fit = found.fit()
         assert fit.converged
         assert fit.guard is None
+        assert fit.by_profile[1:].all()
         assert fit.children == len(held_out["gase"]) > 90
         # Ten children of the rarer kind for a coefficient, as a rule of thumb, is too much to ask of the
         # multivariate models; five are there.
@@ -86,7 +92,7 @@ def test_the_severities_meet_with_all_covariates_beside_them(protocol_content):
     assert together.count(COVARIATES) == 3  # of global, verbal and nonverbal impairment
 
 
-def test_exact_models_have_steps_for_the_separation_guard_and_noised_ones_pay_for_none():
+def test_exact_models_have_steps_for_the_ends_of_intervals_and_noised_ones_pay_for_none():
     exact = analyses_of(network=False, neurocognition=True, exact=("neurocognition",))
     noised = analyses_of(network=False, neurocognition=True, exact=())
     assert exact.neurocognition.rounds == EXACT_ROUNDS

@@ -8,7 +8,7 @@ from scipy import stats
 from esn_client.answers import hospital as answers
 from esn_client.answers.neurocognition import _Children
 from esn_client.answers.study import Study
-from esn_core.analyses.neurocognition import Kinds, features_of, models_of, rivals, table_of
+from esn_core.analyses.neurocognition import features_of, kinds_of, models_of, rivals, table_of
 from esn_core.messages.question import Question, QuestionId
 
 PHENOTYPES = {
@@ -50,17 +50,22 @@ SHARES = {
 }
 
 
-@pytest.fixture
-def findings(make_consortium):
-    """A study without noise, with its consortium."""
-    consortium = make_consortium(
+@pytest.fixture(scope="module")
+def findings(build_consortium, tmp_path_factory):
+    """A study without noise, with its consortium; tests only read of it."""
+    opened = []
+    consortium = build_consortium(
+        tmp_path_factory.mktemp("exact"),
+        opened,
         exact=True,
         analyses=ANALYSES,
         phenotypes=PHENOTYPES,
         shares={k: v for k, v in SHARES.items() if k in ("centre", "association", "gradient", "calibration")}
         | {"centre": 0.15, "evaluation": 1.0},
     )
-    return consortium, consortium.study()
+    yield consortium, consortium.study()
+    for file in opened:
+        file.close()
 
 
 def pooled_columns(consortium, findings):
@@ -98,7 +103,7 @@ def test_every_logistic_model_equals_statsmodels_on_pooled_children(findings):
     assert len(found.neurocognition.models) == 10
     for result in found.neurocognition.models:
         model = result.model
-        known = np.isfinite(table_of(model.outcome, columns, consortium.protocol).impaired)
+        known = np.isfinite(table_of(model, columns, consortium.protocol).impaired)
         impaired = (columns[model.outcome.column] < model.outcome.impaired_below)[known]
         pooled = sm.Logit(impaired.astype(float), statsmodels_design(columns, model, known)).fit(
             disp=0, tol=1e-13, maxiter=100
@@ -107,7 +112,7 @@ def test_every_logistic_model_equals_statsmodels_on_pooled_children(findings):
         assert fit.guard is None
         assert fit.coefficients == pytest.approx(pooled.params, **CLOSE)
         assert fit.standard_errors == pytest.approx(pooled.bse, **CLOSE)
-        assert fit.odds_ratio_intervals == pytest.approx(np.exp(pooled.conf_int()), **CLOSE)
+        assert fit.wald_intervals == pytest.approx(pooled.conf_int(), **CLOSE)
         assert (fit.aic, fit.bic) == pytest.approx((pooled.aic, pooled.bic), **CLOSE)
         assert fit.children == pytest.approx(known.sum(), rel=1e-9)
         said = pooled.predict()
@@ -124,7 +129,7 @@ def test_every_linear_model_equals_statsmodels_on_pooled_children(findings):
     columns = pooled_columns(consortium, found)
     for result in found.neurocognition.models:
         model = result.model
-        known = np.isfinite(table_of(model.outcome, columns, consortium.protocol).impaired)
+        known = np.isfinite(table_of(model, columns, consortium.protocol).impaired)
         pooled = sm.OLS(columns[model.outcome.column][known], statsmodels_design(columns, model, known)).fit()
         fit = result.linear
         assert fit.coefficients == pytest.approx(pooled.params, **CLOSE)
@@ -144,7 +149,7 @@ def test_rivals_are_compared_by_likelihoods_of_the_same_children(findings):
         per_child = []
         for index in (rivalry.predicted, rivalry.clinical):
             model = found.neurocognition.models[index].model
-            known = np.isfinite(table_of(model.outcome, columns, consortium.protocol).impaired)
+            known = np.isfinite(table_of(model, columns, consortium.protocol).impaired)
             impaired = (columns[model.outcome.column] < model.outcome.impaired_below)[known].astype(float)
             pooled = sm.Logit(impaired, statsmodels_design(columns, model, known)).fit(disp=0, tol=1e-13)
             per_child.append(np.log(np.where(impaired > 0.5, pooled.predict(), 1 - pooled.predict())))
@@ -187,10 +192,10 @@ def test_with_noise_every_model_says_what_the_noise_does_and_the_budget_holds(ma
 def test_no_childs_row_exceeds_the_bound_and_unknown_children_add_nothing(findings):
     consortium, found = findings
     study = Study("north", consortium.protocol, consortium.cohorts["north"], "cpu")
-    kinds = Kinds(models_of(consortium.protocol))
+    kinds = kinds_of(consortium.protocol)
     more = {
         "linear": {},
-        "newton": {"coefficients": np.full(kinds.coefficient_count, 2.0)},
+        "newton": {"coefficients": np.full(kinds.tracked_count, 2.0)},
         "comparison": {"coefficients": np.full(kinds.coefficient_count, -3.0)},
         "ranking": {
             "coefficients": np.full(kinds.coefficient_count, 1.0),
@@ -203,7 +208,7 @@ def test_no_childs_row_exceeds_the_bound_and_unknown_children_add_nothing(findin
         assert rows.values.shape[1] == rows.kind.dimension
     # The first child's verbal score is not known: nothing of it enters the verbal models.
     first = answers.rows_of(asked(consortium, found, "newton", **more["newton"]), study).values[0]
-    verbal = sum(2 + p * (p + 1) // 2 + p + 1 for p in (len(m) + 1 for m in MODELS))
+    verbal = sum(kinds.newton_widths[: len(MODELS)])
     assert not first[:verbal].any()
     assert first[verbal:].any()
 

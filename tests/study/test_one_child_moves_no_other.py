@@ -24,7 +24,7 @@ from esn_client.answers.study import Study
 from esn_client.cohort.cohort import Cohort, Split
 from esn_client.cohort.members import People
 from esn_client.privacy_audit.audit import _arrays
-from esn_core.analyses.neurocognition import Kinds, models_of
+from esn_core.analyses.neurocognition import kinds_of
 from esn_core.errors import ProtocolError
 from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.release import CHILDREN
@@ -200,11 +200,13 @@ def adversarial(study, phase):
             hard[name] = np.array([1 / 3])
         elif name == "coefficients":
             # Columns that are alike cancel: what is left of them is rounding.
-            kinds = Kinds(models_of(study.protocol))
+            kinds = kinds_of(study.protocol)
+            times = kinds.tracks if phase == "newton" else (1,) * len(kinds.models)
             largest = LARGEST_COEFFICIENT * np.array([1.0, -1.0, 0.77, -0.77])
             turns = [
                 np.concatenate([[0.1, 0.5, 0.3, 0.2], largest, [0.1]])[: len(model.names)]
-                for model in kinds.models
+                for model, tracked in zip(kinds.models, times, strict=True)
+                for _ in range(tracked)
             ]
             hard[name] = np.concatenate(turns)
     return plain, hard

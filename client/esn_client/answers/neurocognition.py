@@ -12,13 +12,12 @@ from esn_core.analyses.neurocognition import (
     GROUPS,
     LARGEST_TARGET,
     PREDICTED,
-    Kinds,
     Model,
     Table,
     features_of,
+    kinds_of,
     logit_clip,
-    models_of,
-    rules_of,
+    places,
     table_of,
 )
 from esn_core.arrays import Floats
@@ -47,26 +46,24 @@ class _Children:
         self.participants = split.participants
         self.columns: Mapping[str, Floats] = {**split.phenotypes, CLINICAL: split.gase, PREDICTED: predicted}
         self.protocol = study.protocol
-        self.kinds = Kinds(models_of(study.protocol))
+        self.kinds = kinds_of(study.protocol)
         self.clip = logit_clip(price_of(study.protocol).of(question.id.phase).noise_multiplier)
-        self._tables = {
-            outcome.name: table_of(outcome, self.columns, study.protocol)
-            for outcome in rules_of(study.protocol).outcomes
-        }
 
     def table(self, model: Model) -> Table:
-        return self._tables[model.outcome.name]
+        return table_of(model, self.columns, self.protocol)
 
     def features(self, model: Model) -> Floats:
         return features_of(model, self.columns, self.protocol)
 
-    def probability(self, model: Model, coefficients: Floats) -> Floats:
-        """Return each child's (n,) probability under a model; NaN where it is not known."""
+    def logit(self, model: Model, coefficients: Floats) -> Floats:
+        """Return each child's (n,) linear predictor under a model; NaN where it is not known."""
         logit = linear_predictor(self.features(model), coefficients, logit_clip=self.clip)
-        probability: Floats = np.where(
-            np.isfinite(self.table(model).impaired), 1 / (1 + np.exp(-logit)), np.nan
-        )
-        return probability
+        known: Floats = np.where(np.isfinite(self.table(model).impaired), logit, np.nan)
+        return known
+
+    def place(self, model: Model, coefficients: Floats) -> Floats:
+        """Return where each child's (n,) linear predictor lies on the model's reach."""
+        return places(self.logit(model, coefficients), coefficients, logit_clip=self.clip)
 
 
 def linear(question: Question, study: Study) -> Rows:
@@ -88,17 +85,21 @@ def newton(question: Question, study: Study) -> Rows:
     """Sum curvature, slope and likelihood of all logistic models at given coefficients."""
     children = _Children(question, study)
     kinds = children.kinds
-    given = kinds.coefficients(question.array("coefficients", kinds.coefficient_count))
-    rows = [
-        newton_rows(
-            children.features(model),
-            children.table(model).impaired,
-            coefficients=coefficients,
-            feature_norm=model.feature_norm,
-            logit_clip=children.clip,
-        )
-        for model, coefficients in zip(kinds.models, given, strict=True)
-    ]
+    given = kinds.tracked(question.array("coefficients", kinds.tracked_count))
+    rows = []
+    for model, places_of_model in zip(kinds.models, given, strict=True):
+        features, impaired = children.features(model), children.table(model).impaired
+        rows += [
+            newton_rows(
+                features,
+                impaired,
+                coefficients=coefficients,
+                feature_norm=model.feature_norm,
+                logit_clip=children.clip,
+                thirds=kinds.exact,
+            )
+            for coefficients in places_of_model
+        ]
     return Rows(kinds.newton, np.concatenate(rows, axis=1), children.participants)
 
 
@@ -124,23 +125,24 @@ def comparison(question: Question, study: Study) -> Rows:
             rows.append(vuong_rows(first, second, logit_clip=children.clip))
             continue
         ((model, coefficients),) = models
-        said, truth = children.probability(model, coefficients), children.table(model).impaired
+        truth = children.table(model).impaired
         if kind.name == "histogram":
-            rows.append(histogram_rows(said, truth, bins=BINS))
+            rows.append(histogram_rows(children.place(model, coefficients), truth, bins=BINS))
         else:
-            rows.append(reliability_rows(said, truth, groups=GROUPS))
+            probability = 1 / (1 + np.exp(-children.logit(model, coefficients)))
+            rows.append(reliability_rows(probability, truth, groups=GROUPS))
     return Rows(kinds.comparison, np.concatenate(rows, axis=1), children.participants)
 
 
 def ranking(question: Question, study: Study) -> Rows:
-    """Sum DeLong's components of each outcome's models."""
+    """Sum DeLong's components of all models that have the same children."""
     children = _Children(question, study)
     kinds = children.kinds
     given = kinds.coefficients(question.array("coefficients", kinds.coefficient_count))
     histograms = question.array("histograms", 2 * BINS * len(kinds.models)).reshape(len(kinds.models), -1)
     rows = []
-    for own in kinds.by_outcome().values():
-        values = np.column_stack([children.probability(kinds.models[i], given[i]) for i in own])
+    for own in kinds.of_same_children():
+        values = np.column_stack([children.place(kinds.models[i], given[i]) for i in own])
         truth = children.table(kinds.models[own[0]]).impaired
         rows.append(delong_rows(values, truth, histograms=tuple(histograms[i] for i in own)))
     return Rows(kinds.ranking, np.concatenate(rows, axis=1), children.participants)

@@ -41,7 +41,7 @@ from esn_client.privacy_audit.findings import (
 )
 from esn_client.privacy_audit.rehearsal import Rehearsal, scratch_directory
 from esn_client.site.settings import SiteSettings
-from esn_core.analyses.neurocognition import BINS, Kinds, models_of
+from esn_core.analyses.neurocognition import BINS, kinds_of
 from esn_core.analyses.reruns import reruns_of
 from esn_core.errors import DataError, GateError
 from esn_core.learning.weights import pretrained, to_vector
@@ -236,8 +236,10 @@ def _arrays(phase: PhaseName, study: Study) -> Mapping[str, NDArray[np.float64]]
         "calibration": np.tile([0.0, 1.0], reruns),
     }
     if "coefficients" in wanted:
-        kinds = Kinds(models_of(study.protocol))
-        given["coefficients"] = np.zeros(kinds.coefficient_count)
+        kinds = kinds_of(study.protocol)
+        given["coefficients"] = np.zeros(
+            kinds.tracked_count if phase == "newton" else kinds.coefficient_count
+        )
         given["histograms"] = np.ones(2 * BINS * len(kinds.models))
     return {name: given[name] for name in wanted}
 

@@ -48,6 +48,7 @@ _NEUROCOGNITION = {
         {"name": "verbal", "column": "verbal_score", "impaired_below": 85.0},
         {"name": "nonverbal", "column": "nonverbal_score", "impaired_below": 85.0},
     ],
+    "primary": {"outcome": "global"},
 }
 
 

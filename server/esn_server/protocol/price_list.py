@@ -4,6 +4,12 @@ import math
 
 import numpy as np
 
+from esn_core.analyses.power import (
+    SEVERITY_IN_GASE,
+    SEVERITY_IN_PREDICTION,
+    false_positives,
+    powers_of,
+)
 from esn_core.errors import ConfigError
 from esn_core.learning.weights import pretrained, to_vector
 from esn_core.protocol.expected_noise import ExpectedNoise, expected_noise
@@ -48,6 +54,8 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
         "",
         f"What the noise will do (one standard deviation, all {len(protocol.roster)} sites answering)",
         *_results(noise, candidates),
+        "",
+        *_findable(protocol, held_out_children),
         "",
         "Warnings",
         *_warnings(
@@ -117,6 +125,33 @@ def _results(noise: ExpectedNoise, candidates: int) -> list[str]:
     if noise.gradient is not None:
         rows.insert(2, ("a training step, over the longest mean gradient", f"{noise.gradient:.2f} in length"))
     return [f"  {what}: {sd}" for what, sd in rows]
+
+
+def _findable(protocol: Protocol, children: int) -> list[str]:
+    """Say what the planned comparisons could find, and what sites that differ do to p."""
+    sites = len(protocol.roster)
+    lines = ["What a study of this size could find"]
+    if protocol.analyses.neurocognition is not None:
+        lines.append(
+            f"  chance to find that a prediction with r {SEVERITY_IN_PREDICTION} to true severity explains "
+            f"impairment better than a score with r {SEVERITY_IN_GASE}"
+        )
+        for power in powers_of(protocol, children=children):
+            beside = f" beside {', '.join(power.others)}" if power.others else ""
+            what = "the primary comparison" if power.primary else "held to the number of comparisons"
+            lines.append(
+                f"    {power.outcome}{beside}: {100 * power.held:.0f} % as {what}"
+                + ("" if power.primary else f" ({100 * power.alone:.0f} % alone)")
+            )
+    chances = [
+        f"{100 * false_positives(children, sites, between_sites=share):.0f} % where {words}"
+        for share, words in ((0.1, "a tenth"), (0.25, "a quarter"))
+    ]
+    lines += [
+        "  neither r nor a model of impairment is adjusted for sites: with nothing to find within them,",
+        f"    p < 0.05 in {', '.join(chances)} of the variance of score and outcome lies between hospitals",
+    ]
+    return lines
 
 
 def _epsilon(epsilon: float) -> str:

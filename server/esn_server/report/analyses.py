@@ -10,6 +10,24 @@ class _Record(BaseModel):
 Interval = tuple[float, float]
 
 
+class Estimated(_Record):
+    """A figure with its interval, for the choice of children and the privacy noise together."""
+
+    value: float = Field(description="The estimate; under noise the middle of what can be true.")
+    interval: Interval = Field(description="95 % interval; choice of children and noise.")
+
+
+class AgreementEstimates(_Record):
+    """What the sums of predicted and clinical GASE tell, whatever the noise did to them."""
+
+    children: Estimated = Field(description="Number of children; without noise it is known.")
+    r: Estimated | None = Field(description="Pearson correlation; null only if scores do not vary.")
+    mae: Estimated | None = Field(description="Mean absolute error, in steps of GASE.")
+    rmse: Estimated | None = Field(description="Root mean squared error; the interval is of normal errors.")
+    calibration_slope: Estimated | None = Field(description="Of clinical on predicted GASE; 1 is ideal.")
+    calibration_intercept: Estimated | None = Field(description="Likewise, in steps of GASE; 0 is ideal.")
+
+
 class Correlation(_Record):
     """How well predictions follow scores in children that the prediction was not made from."""
 
@@ -18,6 +36,9 @@ class Correlation(_Record):
     r_interval: Interval | None = Field(description="Fisher 95 % interval, for the choice of children.")
     r_noise_sd: float | None = Field(description="Standard deviation that the privacy noise adds to r.")
     mae: float | None = Field(description="Mean absolute error, in steps of GASE.")
+    estimates: AgreementEstimates | None = Field(
+        default=None, description="What the sums tell, with intervals that hold the noise."
+    )
 
 
 class LeftOut(Correlation):
@@ -166,71 +187,6 @@ class CohortSummary(_Record):
     age_difference: float | None = Field(description="Standardised mean difference; below 0.1 is balanced.")
     sex_difference: float | None = Field(description="Standardised difference of the shares of boys.")
     left_out: dict[str, float | None] = Field(description="By reason; null: fewer than the minimum.")
-
-
-class Coefficient(_Record):
-    """One predictor of one model."""
-
-    name: str = Field(description="Predictor, or intercept.")
-    coefficient: float = Field(description="Log odds ratio per unit of the predictor.")
-    standard_error: float = Field(description="For the choice of children.")
-    noise_sd: float = Field(description="Standard deviation that the privacy noise gives to it.")
-    odds_ratio: float | None = Field(description="Per unit; null where it is beyond all numbers.")
-    odds_ratio_interval: Interval | None = Field(
-        description="95 % by Wald, choice of children and noise together."
-    )
-    p_value: float = Field(description="Two-sided, of the same two together.")
-
-
-class ModelSummary(_Record):
-    """One model of one impairment, logistic; and of its score, linear."""
-
-    outcome: str = Field(description="Name of the impairment.")
-    predictors: list[str] = Field(description="Predictors, the intercept left out.")
-    children: float | None = Field(description="Children whose predictors and score are all known.")
-    impaired: float | None = Field(description="How many of them are impaired.")
-    coefficients: list[Coefficient] = Field(
-        description="The intercept first; empty where the model could not be fitted."
-    )
-    log_likelihood: float | None = Field(description="Of the logistic model.")
-    aic: float | None = Field(description="Akaike's criterion.")
-    bic: float | None = Field(description="Bayesian criterion.")
-    auc: float | None = Field(description="Area under the ROC curve.")
-    auc_interval: Interval | None = Field(description="95 % interval of the area.")
-    auc_interval_by: str | None = Field(description="Whose interval it is.")
-    brier: float | None = Field(description="Mean squared difference of probability and outcome.")
-    hosmer_lemeshow_p: float | None = Field(description="p of Hosmer and Lemeshow's test; null under noise.")
-    guard: str | None = Field(description="What kept the fit from running away, in words.")
-    r_squared: float | None = Field(description="Of the linear model of the score.")
-    failed: str | None = Field(description="Why something could not be fitted.")
-
-
-class Contest(_Record):
-    """A model with the predicted severity against the same one with the clinical score."""
-
-    outcome: str = Field(description="Name of the impairment.")
-    others: list[str] = Field(description="What both models hold besides.")
-    aic_difference: float | None = Field(
-        description="Predicted less clinical; negative: the prediction explains more."
-    )
-    bic_difference: float | None = Field(description="Likewise by BIC.")
-    vuong_z: float | None = Field(description="Positive: predicted is closer to the truth.")
-    vuong_p: float | None = Field(description="Two-sided p of Vuong's test.")
-    auc_difference: float | None = Field(
-        description="Area of the predicted less that of the clinical severity."
-    )
-    auc_difference_interval: Interval | None = Field(description="95 % by DeLong; null under noise.")
-    auc_difference_p: float | None = Field(description="Two-sided p of DeLong's paired test.")
-    added_p: float | None = Field(description="Likelihood ratio test of adding the prediction to the score.")
-    verdict: str = Field(description="What this says, in plain words.")
-
-
-class NeurocognitionSummary(_Record):
-    """Whether the predicted severity explains impairment better than the clinical one."""
-
-    exact: bool = Field(description="Whether the sums left without noise, and so without an epsilon.")
-    models: list[ModelSummary] = Field(description="Every model of every outcome.")
-    contests: list[Contest] = Field(description="Every comparison of predicted with clinical severity.")
 
 
 RandomScore.model_rebuild()

@@ -2,37 +2,31 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from esn_core.connectome.atlas import load_atlas
-from esn_core.protocol.analyses import SEVERITIES
 from esn_core.protocol.protocol import Protocol
-from esn_core.statistics.logistic_fit import LogisticFit
+from esn_core.statistics.agreement_estimates import Estimate, Estimates
 from esn_core.statistics.matching import Group
 from esn_server.report.analyses import (
-    Coefficient,
+    AgreementEstimates,
     CohortSummary,
-    Contest,
     Correlation,
     CrossSite,
     EdgeShare,
+    Estimated,
     ExactEdge,
     ExactNetworkSummary,
     Explanation,
     GroupSummary,
     LeftOut,
-    ModelSummary,
     NetworkComponent,
-    NeurocognitionSummary,
     RandomScore,
 )
-from esn_server.study.neurocognition import ModelFound, Neurocognition, Rivalry
 from esn_server.study.reruns import Tested
 from esn_server.study.study import Findings
-
-_SURE = 0.05
-
 
 _ABSENT = {
     "cross_site": "the protocol did not ask for it",
@@ -47,16 +41,31 @@ _ABSENT = {
 }
 
 
-def absent_of(analyses: Mapping[str, object]) -> dict[str, str]:
+# The analyses that come from one of the parts of a study, which are computed or left out together.
+_PARTS: Mapping[str, tuple[str, ...]] = {
+    "matching": ("cohort",),
+    "reruns": ("cross_site", "cross_validation", "random_score"),
+    "attribution": ("explanation",),
+    "exact_network": ("exact_network",),
+    "neurocognition": ("neurocognition",),
+}
+
+
+def absent_of(
+    analyses: Mapping[str, object], left_out: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
     """Return why analyses are null, by the name of each.
 
     Parameters
     ----------
     analyses : dict of str to object
         What result.json holds of each analysis; None, or no entry, where it holds null.
+    left_out : dict of str to str
+        Why parts of the study could not be computed (`Findings.left_out`).
 
     """
-    return {name: why for name, why in _ABSENT.items() if analyses.get(name) is None}
+    impossible = {name: why for part, why in left_out.items() for name in _PARTS[part]}
+    return {name: why for name, why in (_ABSENT | impossible).items() if analyses.get(name) is None}
 
 
 def cross_site_of(findings: Findings) -> CrossSite | None:
@@ -100,18 +109,6 @@ def cohort_of(findings: Findings) -> CohortSummary | None:
     )
 
 
-def neurocognition_of(findings: Findings) -> NeurocognitionSummary | None:
-    """Return all models of impairment, and what their comparison says in plain words."""
-    found = findings.neurocognition
-    if found is None:
-        return None
-    return NeurocognitionSummary(
-        exact=findings.price.of("newton").noise_multiplier == 0,
-        models=[_model(model) for model in found.models],
-        contests=[_contest(rivalry, found) for rivalry in found.rivalries],
-    )
-
-
 def explanation_of(protocol: Protocol, findings: Findings) -> Explanation | None:
     """Return what each candidate connection contributes, the largest first."""
     found = findings.attribution
@@ -132,6 +129,22 @@ def explanation_of(protocol: Protocol, findings: Findings) -> Explanation | None
     )
 
 
+def estimates_of(found: Estimates) -> AgreementEstimates:
+    """Return what sums of predicted and clinical GASE tell."""
+
+    def told(estimate: Estimate | None) -> Estimated | None:
+        return None if estimate is None else Estimated(value=estimate.value, interval=estimate.interval)
+
+    return AgreementEstimates(
+        children=Estimated(value=found.children.value, interval=found.children.interval),
+        r=told(found.r),
+        mae=told(found.mae),
+        rmse=told(found.rmse),
+        calibration_slope=told(found.slope),
+        calibration_intercept=told(found.intercept),
+    )
+
+
 def _correlation(tested: Tested) -> Correlation:
     found = tested.agreement
     return Correlation(
@@ -140,6 +153,7 @@ def _correlation(tested: Tested) -> Correlation:
         r_interval=found.r_interval,
         r_noise_sd=tested.r_noise_sd,
         mae=found.mae,
+        estimates=estimates_of(tested.estimates),
     )
 
 
@@ -150,89 +164,6 @@ def _group(group: Group) -> GroupSummary:
         sd_age_years=group.sd_age_years,
         share_male=group.share_male,
     )
-
-
-def _model(found: ModelFound) -> ModelSummary:
-    fit, auc, curve = found.logistic, found.auc, found.calibration
-    area = found.area_interval or (auc.interval if auc is not None else None)
-    return ModelSummary(
-        outcome=found.model.outcome.name,
-        predictors=list(found.model.predictors),
-        children=None if fit is None else fit.children,
-        impaired=None if fit is None else fit.positives,
-        coefficients=[] if fit is None else _coefficients(fit),
-        log_likelihood=None if fit is None else fit.log_likelihood,
-        aic=None if fit is None else fit.aic,
-        bic=None if fit is None else fit.bic,
-        auc=None if auc is None else auc.value,
-        auc_interval=area,
-        auc_interval_by=None if area is None else "DeLong" if found.area_interval else "Hanley and McNeil",
-        brier=None if curve is None else curve.brier,
-        hosmer_lemeshow_p=None if curve is None else curve.p_value,
-        guard=None if fit is None else fit.guard,
-        r_squared=None if found.linear is None else found.linear.r_squared,
-        failed=found.failed,
-    )
-
-
-def _coefficients(fit: LogisticFit) -> list[Coefficient]:
-    said = []
-    for k, name in enumerate(fit.names):
-        low, high = (float(x) for x in fit.odds_ratio_intervals[k])
-        ratio = float(fit.odds_ratios[k])
-        said.append(
-            Coefficient(
-                name=name,
-                coefficient=float(fit.coefficients[k]),
-                standard_error=float(fit.standard_errors[k]),
-                noise_sd=float(fit.noise_sd_of_coefficients[k]),
-                odds_ratio=ratio if math.isfinite(ratio) else None,
-                odds_ratio_interval=(low, high) if np.isfinite([low, high]).all() else None,
-                p_value=float(fit.p_values[k]),
-            )
-        )
-    return said
-
-
-def _contest(rivalry: Rivalry, found: Neurocognition) -> Contest:
-    model = found.models[rivalry.predicted].model
-    area, vuong = rivalry.area, rivalry.vuong
-    return Contest(
-        outcome=model.outcome.name,
-        others=[name for name in model.predictors if name not in SEVERITIES],
-        aic_difference=rivalry.aic_difference,
-        bic_difference=rivalry.bic_difference,
-        vuong_z=None if vuong is None else vuong.z,
-        vuong_p=None if vuong is None else vuong.p_value,
-        auc_difference=None if area is None else area.value,
-        auc_difference_interval=None if area is None else area.interval,
-        auc_difference_p=None if area is None else area.p_value,
-        added_p=None if rivalry.added is None else rivalry.added.p_value,
-        verdict=verdict_of(rivalry),
-    )
-
-
-def verdict_of(rivalry: Rivalry) -> str:
-    """Say in plain words which severity explains an impairment better, no surer than the tests are."""
-    if rivalry.aic_difference is None or rivalry.vuong is None:
-        return "The two models cannot be compared: one of them could not be fitted, or they say the same."
-    better = "predicted" if rivalry.aic_difference < 0 else "clinical"
-    other = "clinical" if better == "predicted" else "predicted"
-    sure = rivalry.vuong.p_value < _SURE
-    area = rivalry.area
-    ranked = area is not None and area.p_value < _SURE
-    said = f"The {better} severity fits better by {abs(rivalry.aic_difference):.1f} units of AIC"
-    if not sure and not ranked:
-        return (
-            f"{said}, but neither Vuong's test (p {rivalry.vuong.p_value:.2g}) nor the areas tell it from "
-            f"the {other} one: these children do not decide."
-        )
-    said += f"; Vuong's test {'agrees' if sure else 'does not decide'} (p {rivalry.vuong.p_value:.2g})"
-    if area is not None:
-        said += f", the difference of the areas is {area.value:+.2f} (p {area.p_value:.2g})"
-    if rivalry.vuong.noise_sd_of_z > 0:
-        said += f"; the privacy noise alone moves Vuong's z by {rivalry.vuong.noise_sd_of_z:.1f}"
-    return said + "."
 
 
 def exact_network_of(protocol: Protocol, findings: Findings) -> ExactNetworkSummary | None:

@@ -19,11 +19,12 @@ from esn_server.report.analyses_outcome import (
     cohort_of,
     cross_site_of,
     cross_validation_of,
+    estimates_of,
     exact_network_of,
     explanation_of,
-    neurocognition_of,
     random_score_of,
 )
+from esn_server.report.impairment_outcome import children_lost, neurocognition_of
 from esn_server.report.result import (
     Evaluation,
     GaseBin,
@@ -89,7 +90,7 @@ def result_of(
     explanation = explanation_of(protocol, findings)
     exact_network = exact_network_of(protocol, findings)
     cohort = cohort_of(findings)
-    neurocognition = neurocognition_of(findings)
+    neurocognition = neurocognition_of(protocol, findings)
     return StudyResult(
         study=protocol.study,
         protocol_sha256=protocol.sha256,
@@ -118,6 +119,7 @@ def result_of(
                 )
                 for level in found.levels
             ],
+            estimates=estimates_of(findings.estimates),
             undefined_because=found.undefined_because,
         ),
         random_score=random_score,
@@ -138,7 +140,8 @@ def result_of(
                 "exact_network": exact_network,
                 "cohort": cohort,
                 "neurocognition": neurocognition,
-            }
+            },
+            findings.left_out,
         ),
         training=protocol.training.in_words,
         learning_curve=[RoundLoss(round=i, loss=loss) for i, loss in enumerate(findings.losses)],
@@ -246,22 +249,24 @@ def _warnings(protocol: Protocol, findings: Findings) -> list[str]:
     """Say what the protocol is known not to do, and what the findings do not allow to conclude."""
     said = [caution.words for caution in cautions(protocol)]
     noise = findings.r_noise_sd
-    if findings.agreement.r is not None and noise is None:
+    likely = findings.estimates.r
+    if noise is None or noise > LARGEST_NOISE_IN_R:
+        low, high = (-1.0, 1.0) if likely is None else likely.interval
         said.append(
-            "The privacy noise is so large that r is often undefined when as much is added once more: "
-            "this r carries no information."
+            f"The privacy noise decides much of r: children and noise together leave {low:.2f} to {high:.2f}."
         )
-    if noise is not None and noise > LARGEST_NOISE_IN_R:
-        said.append(
-            f"Privacy noise alone gives r a standard deviation of {noise:.2f}; "
-            "the interval of r does not contain it."
-        )
-    if findings.agreement.children < 50:
-        said.append(f"About {findings.agreement.children:.0f} held-out children: the interval of r is wide.")
+    children = findings.estimates.children.value
+    if children < 50:
+        said.append(f"About {children:.0f} held-out children: the interval of r is wide.")
     if findings.network.retained.sum() == 0:
         said.append(
             "No edge is more likely in the severity network than not; the weights are a ranking at best."
         )
+    if findings.neurocognition is not None:
+        said += children_lost(findings.neurocognition)
+    said += [
+        f"The analysis {part.replace('_', ' ')} is missing: {why}." for part, why in findings.left_out.items()
+    ]
     missing = [site for site in protocol.sites if site not in findings.facts]
     if missing:
         said.append(f"Not at roll call: {', '.join(missing)}.")

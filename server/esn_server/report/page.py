@@ -12,7 +12,7 @@ from esn_server.report.figures.drawing import Drawing
 from esn_server.report.figures.scores import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.figures.stability import stability, stable_edges
 from esn_server.report.result import NetworkEdge, StudyResult
-from esn_server.report.verdict import interval_with_noise, prediction_in_words, privacy_in_words
+from esn_server.report.verdict import likely_r, prediction_in_words, privacy_in_words
 from esn_server.report.wording import chance, fixed, interval, signed
 
 STRONGEST = 12
@@ -49,6 +49,7 @@ def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None
     templates.filters["signed"] = signed
     templates.filters["interval"] = interval
     templates.filters["chance"] = chance
+    templates.filters["likely_r"] = likely_r
     exact = result.exact_network or (no_noise.exact_network if no_noise is not None else None)
     edges = sorted(result.severity_network.edges, key=lambda edge: -abs(edge.weight))
     return templates.get_template("page.html.j2").render(
@@ -57,7 +58,7 @@ def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None
         phases=PHASES,
         edges=edges,
         strongest=edges[:STRONGEST],
-        widened=interval_with_noise(result.evaluation),
+        likely=likely_r(result.evaluation),
         verdict=prediction_in_words(result.evaluation),
         privacy_sentence=privacy_in_words(result.privacy),
         prediction=predicted_against_clinical(result.evaluation),

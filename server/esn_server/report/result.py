@@ -9,6 +9,7 @@ from esn_core.errors import ProtocolError
 from esn_core.formats import RESULT, version_in
 from esn_core.system.files import write_whole
 from esn_server.report.analyses import (
+    AgreementEstimates,
     CohortSummary,
     Compared,
     Correlation,
@@ -17,9 +18,9 @@ from esn_server.report.analyses import (
     Explanation,
     Harmonisation,
     LocalOnly,
-    NeurocognitionSummary,
     RandomScore,
 )
+from esn_server.report.impairment import NeurocognitionSummary
 
 Epsilon = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -82,6 +83,9 @@ class Evaluation(_Record):
         description="Intercept of clinical GASE on predicted GASE, in steps of GASE; 0 is ideal."
     )
     by_gase: list[GaseBin] = Field(description="Predictions summed by step of clinical GASE.")
+    estimates: AgreementEstimates | None = Field(
+        default=None, description="What the sums tell, with intervals that hold the noise."
+    )
     undefined_because: str | None = Field(
         description="Why r, and with it the others, is null. An error alone is null if its sum is negative."
     )

@@ -1,42 +1,28 @@
 """The verdict: what a result's figures show, and what they do not, in plain words."""
 
-import math
-
 from esn_core.privacy.accounting import odds_in_words
-from esn_core.statistics.intervals import Z_95
-from esn_server.report.analyses import Correlation
+from esn_server.report.analyses import Correlation, Estimated
 from esn_server.report.result import Evaluation, PrivacySummary
-from esn_server.report.wording import fixed, interval
+from esn_server.report.wording import interval
+
+_TRAINED_ON_GASE = (
+    "The prediction was trained on GASE, so that it repeats what GASE says, its errors included: agreement"
+    " with it shows that connections carry the clinical score, not that the prediction knows more than a"
+    " clinician."
+)
 
 
-def interval_with_noise(evaluation: Evaluation | Correlation) -> tuple[float, float] | None:
-    """Widen the interval of r by the privacy noise.
+def likely_r(found: Evaluation | Correlation) -> Estimated | None:
+    """Return r with an interval for the choice of children and the noise together.
 
-    Limits of a sum from the limits of its parts (MOVER; Zou & Donner 2008, Statistics in Medicine 27:1693,
-    equation 3): a limit lies as far from r as the root of both squared distances, Fisher's and that of
-    the noise. Over 300 draws each, at a true r of .78, it held the truth in 96 to 97 % (135 and 165
-    children); the noise carried to Fisher's scale by 1 / (1 - r^2), as before, in 94 to 98 %, and it
-    has no limits at all where r reaches 1.
-
-    Parameters
-    ----------
-    evaluation : Evaluation or Correlation
-
-    Returns
-    -------
-    (float, float) or None
-        About 95 %, for the choice of children and the noise together, within -1 and 1. Fisher's interval
-        itself where no noise was added; None where r, its interval or its noise is unknown.
-
+    A result of an earlier release has no estimates: there, the released r and Fisher's interval serve where
+    no noise was added, and nothing else.
     """
-    r, noise_sd = evaluation.r, evaluation.r_noise_sd
-    if r is None or evaluation.r_interval is None or noise_sd is None:
+    if found.estimates is not None:
+        return found.estimates.r
+    if found.r is None or found.r_interval is None or found.r_noise_sd != 0:
         return None
-    low, high = evaluation.r_interval
-    if noise_sd == 0:
-        return low, high
-    noise = Z_95 * noise_sd
-    return max(r - math.hypot(r - low, noise), -1.0), min(r + math.hypot(high - r, noise), 1.0)
+    return Estimated(value=found.r, interval=found.r_interval)
 
 
 def prediction_in_words(evaluation: Evaluation) -> list[str]:
@@ -52,31 +38,26 @@ def prediction_in_words(evaluation: Evaluation) -> list[str]:
         Sentences, the most important first.
 
     """
-    if evaluation.r is None:
+    likely = likely_r(evaluation)
+    if likely is None:
+        why = evaluation.undefined_because or "the sums hold no interval of r that includes the privacy noise"
         return [
-            f"The correlation of predicted and clinical GASE is undefined: {evaluation.undefined_because}.",
+            f"The correlation of predicted and clinical GASE is unknown: {why}.",
             "This run shows nothing about the prediction, neither for it nor against it.",
         ]
-    if evaluation.r_interval is None:
-        return ["There are too few children for an interval, so r alone shows nothing."]
-    widened = interval_with_noise(evaluation)
-    if widened is None or evaluation.r_noise_sd is None:
-        return [
-            "With as much privacy noise again, r is often undefined, so what the noise did to it is unknown.",
-            "Do not rely on this r.",
-            f"The interval {interval(evaluation.r_interval)} is for the choice of children alone.",
-        ]
     if evaluation.r_noise_sd == 0:
-        return [_against_zero(evaluation.r_interval, "The 95 % interval")]
-    apart = (
-        f"The choice of children alone gives the interval {interval(evaluation.r_interval)};"
-        f" the privacy noise moves r by {fixed(evaluation.r_noise_sd)} besides (one standard deviation)."
-    )
+        return [_against_zero(likely.interval, "The 95 % interval"), _TRAINED_ON_GASE]
     both = (
         "Taking the choice of children and the privacy noise together,"
-        f" the 95 % interval of r is about {interval(widened)}."
+        f" the 95 % interval of r is {interval(likely.interval)}."
     )
-    return [both, _against_zero(widened, "It"), apart]
+    said = [both, _against_zero(likely.interval, "It")]
+    if evaluation.r is not None and evaluation.r_interval is not None:
+        said.append(
+            "The choice of children alone would give an interval as wide as "
+            f"{interval(evaluation.r_interval)}."
+        )
+    return [*said, _TRAINED_ON_GASE]
 
 
 def privacy_in_words(privacy: PrivacySummary) -> str:

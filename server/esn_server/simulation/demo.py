@@ -22,7 +22,7 @@ from esn_core.system.loopback import free_port
 from esn_core.system.toml_file import read_toml
 from esn_server.enrolment.sites import read_request
 from esn_server.report.result import StudyResult, read_result
-from esn_server.report.verdict import interval_with_noise
+from esn_server.report.verdict import likely_r
 from esn_server.report.wording import fixed, interval
 from esn_server.run.run import write_outcome
 
@@ -175,10 +175,10 @@ class Shown:
     def in_three_lines(self) -> tuple[str, str, str]:
         """What was found, what it cost, and what to open."""
         evaluation, privacy = self.private.evaluation, self.private.privacy
-        found = f"predicted severity: r {fixed(evaluation.r, 2)}"
-        widened = interval_with_noise(evaluation)
-        if widened is not None:
-            found += f" (95 %: {interval(widened, 2)})"
+        likely = likely_r(evaluation)
+        found = f"predicted severity: r {fixed(None if likely is None else likely.value, 2)}"
+        if likely is not None:
+            found += f" (95 %: {interval(likely.interval, 2)})"
         alone = self.private.local_only
         if alone is not None:
             found += f"; one site alone {fixed(alone.mean_r, 2)}"

@@ -1,15 +1,19 @@
 """Neurocognition at the centre: all models of impairment, fitted and compared from sums."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.stats import t as student
 
 from esn_core.analyses.neurocognition import (
+    CLINICAL,
+    PREDICTED,
     Kinds,
     Model,
+    kinds_of,
     logit_clip,
-    models_of,
     rivals,
     rules_of,
     span_of,
@@ -21,8 +25,8 @@ from esn_core.protocol.protocol import Protocol
 from esn_core.statistics import roc
 from esn_core.statistics.calibration_curve import Reliability, judge_reliability
 from esn_core.statistics.linear import LinearFit, linear_dimension, linear_fit
+from esn_core.statistics.logistic_exact import ExactLogistic
 from esn_core.statistics.logistic_fit import LogisticFit, LogisticNewton
-from esn_core.statistics.logistic_sums import newton_dimension
 from esn_core.statistics.model_comparison import LikelihoodRatio, Vuong, likelihood_ratio, vuong_test
 from esn_core.statistics.roc import Auc, AucDifference, DeLong
 from esn_server.study.asking import Arrays, Ask
@@ -67,6 +71,12 @@ class Rivalry:
         Positions of the two models.
     aic_difference, bic_difference : float or None
         Of the predicted one less the clinical one: negative where the prediction explains more.
+    criterion_noise_sd : float or None
+        Standard deviation that the noise gives to both.
+    wrong_way : tuple of str
+        Which of the two severities go with less impairment as they grow.
+    separated : tuple of str
+        Which of them, with the other predictors, tell every child's outcome.
     vuong : Vuong or None
         Positive where the prediction is closer to the truth.
     area : AucDifference or None
@@ -74,6 +84,8 @@ class Rivalry:
     added : LikelihoodRatio or None
         What the prediction adds to the clinical score, where the protocol has the model with both and
         sums were exact.
+    failed : str or None
+        Why something could not be computed.
 
     """
 
@@ -81,9 +93,13 @@ class Rivalry:
     clinical: int
     aic_difference: float | None
     bic_difference: float | None
+    criterion_noise_sd: float | None
+    wrong_way: tuple[str, ...]
+    separated: tuple[str, ...]
     vuong: Vuong | None
     area: AucDifference | None
     added: LikelihoodRatio | None
+    failed: str | None
 
 
 @dataclass(frozen=True)
@@ -105,7 +121,7 @@ def run_neurocognition(protocol: Protocol, ask: Ask, given: Arrays) -> Neurocogn
         Weights, edge weights and calibration of the prediction.
 
     """
-    kinds, price = Kinds(models_of(protocol)), price_of(protocol)
+    kinds, price = kinds_of(protocol), price_of(protocol)
     pooled, noise = ask("linear", kinds.linear, 0, given)
     widths = [linear_dimension(len(m.names)) for m in kinds.models]
     lines = [
@@ -117,15 +133,14 @@ def run_neurocognition(protocol: Protocol, ask: Ask, given: Arrays) -> Neurocogn
     given = {**given, "coefficients": coefficients}
     pooled, noise = ask("comparison", kinds.comparison, 0, given)
     histograms, curves, vuongs = _compared(kinds, pooled.total, noise, fits, clip)
-    areas: dict[str, DeLong] = {}
+    areas: dict[int, tuple[DeLong, int]] = {}
     if any(phase.phase == "ranking" for phase in price.phases):
         pooled, _ = ask("ranking", kinds.ranking, 0, {**given, "histograms": np.concatenate(histograms)})
         areas = _ranked(kinds, pooled.total)
     found = []
     for i, model in enumerate(kinds.models):
         fit, why = fits[i]
-        own = kinds.by_outcome()[model.outcome.name]
-        area = areas.get(model.outcome.name)
+        area, position = areas.get(i, (None, 0))
         said = [text for text in (why, lines[i][1]) if text]
         found.append(
             ModelFound(
@@ -133,7 +148,7 @@ def run_neurocognition(protocol: Protocol, ask: Ask, given: Arrays) -> Neurocogn
                 logistic=None if fit is None else _in_units(fit, model, protocol),
                 linear=lines[i][0],
                 auc=None if fit is None else roc.auc(histograms[i], noise_sd=noise),
-                area_interval=None if area is None or fit is None else _pair(area.intervals[own.index(i)]),
+                area_interval=None if area is None or fit is None else _pair(area.intervals[position]),
                 calibration=None if fit is None else curves[i],
                 failed="; ".join(said) or None,
             )
@@ -145,16 +160,13 @@ def _newton(
     protocol: Protocol, kinds: Kinds, ask: Ask, given: Arrays, clip: float
 ) -> tuple[list[tuple[LogisticFit | None, str | None]], Floats]:
     """Take all Newton steps of all models; return the fits, or why there is none, and all coefficients."""
-    machines: list[LogisticNewton] = []
-    widths = [newton_dimension(len(m.names)) for m in kinds.models]
+    machines: list[LogisticNewton | ExactLogistic] = []
+    start = np.zeros(kinds.tracked_count)
     for number in range(rules_of(protocol).rounds):
-        at = [machine.coefficients for machine in machines] or [np.zeros(len(m.names)) for m in kinds.models]
-        pooled, noise = ask("newton", kinds.newton, number, {**given, "coefficients": np.concatenate(at)})
-        machines = machines or [
-            LogisticNewton(m.names, feature_norm=m.feature_norm, logit_clip=clip, noise_sd=noise)
-            for m in kinds.models
-        ]
-        for machine, part in zip(machines, _parts(pooled.total, widths), strict=True):
+        at = np.concatenate([m.coefficients.ravel() for m in machines]) if machines else start
+        pooled, noise = ask("newton", kinds.newton, number, {**given, "coefficients": at})
+        machines = machines or [_machine(m, noise, clip, exact=kinds.exact) for m in kinds.models]
+        for machine, part in zip(machines, _parts(pooled.total, kinds.newton_widths), strict=True):
             machine.step(part)
     fits: list[tuple[LogisticFit | None, str | None]] = []
     for machine in machines:
@@ -167,6 +179,12 @@ def _newton(
         for m, (fit, _) in zip(kinds.models, fits, strict=True)
     ]
     return fits, np.concatenate(coefficients)
+
+
+def _machine(model: Model, noise: float, clip: float, *, exact: bool) -> LogisticNewton | ExactLogistic:
+    if exact:
+        return ExactLogistic(model.names, feature_norm=model.feature_norm, logit_clip=clip)
+    return LogisticNewton(model.names, feature_norm=model.feature_norm, logit_clip=clip, noise_sd=noise)
 
 
 def _linear(
@@ -185,6 +203,7 @@ def _linear(
     covariance = change @ fit.covariance @ change.T
     ends = (fit.intervals - fit.coefficients[:, None]) @ np.array([-0.5, 0.5])
     grown = np.sqrt(np.diag(covariance)) / np.maximum(fit.standard_errors, np.finfo(float).tiny)
+    t = coefficients / (np.hypot(fit.standard_errors, fit.noise_sd_of_coefficients) * grown)
     return (
         replace(
             fit,
@@ -193,7 +212,8 @@ def _linear(
             standard_errors=np.sqrt(np.diag(covariance)),
             noise_sd_of_coefficients=fit.noise_sd_of_coefficients * grown,
             intervals=coefficients[:, None] + np.array([-1.0, 1.0]) * (ends * grown)[:, None],
-            t=np.concatenate([[coefficients[0] / (fit.standard_errors[0] * grown[0])], fit.t[1:]]),
+            t=t,
+            p_values=2 * student.sf(np.abs(t), fit.children - len(fit.names)),
             residual_sd=fit.residual_sd * half,
             log_likelihood=fit.log_likelihood - fit.children * np.log(half),
             aic=fit.aic + 2 * fit.children * np.log(half),
@@ -211,6 +231,7 @@ def _in_units(fit: LogisticFit, model: Model, protocol: Protocol) -> LogisticFit
         coefficients=change @ fit.coefficients,
         covariance=change @ fit.covariance @ change.T,
         noise_sd_of_coefficients=np.sqrt((change**2) @ fit.noise_sd_of_coefficients**2),
+        profile=None if fit.profile is None else fit.profile * np.diag(change)[:, None],
     )
 
 
@@ -242,20 +263,29 @@ def _compared(
         elif kind.name == "reliability":
             curves.append(_curve(part, noise))
         else:
-            first, second = chosen
-            known = fits[first][0] is not None and fits[second][0] is not None
-            vuongs[first, second] = (
-                vuong_test(
-                    part,
-                    first_features=len(kinds.models[first].names),
-                    second_features=len(kinds.models[second].names),
-                    logit_clip=clip,
-                    noise_sd=noise,
-                )
-                if known
-                else None
-            )
+            vuongs[chosen[0], chosen[1]] = _vuong(part, fits[chosen[0]][0], fits[chosen[1]][0], noise, clip)
     return histograms, curves, vuongs
+
+
+def _vuong(
+    part: Floats, first: LogisticFit | None, second: LogisticFit | None, noise: float, clip: float
+) -> Vuong | None:
+    if first is None or second is None or _no_maximum(first, second):
+        return None
+    return vuong_test(
+        part,
+        first_features=len(first.names),
+        second_features=len(second.names),
+        logit_clip=clip,
+        noise_sd=noise,
+        lost_by_noise=math.hypot(first.loss_by_noise, second.loss_by_noise),
+    )
+
+
+def _no_maximum(*fits: LogisticFit) -> str | None:
+    """Say why likelihoods at the coefficients of exact fits are not the largest; None where they are."""
+    firths = [fit for fit in fits if fit.ratio_p is not None]
+    return f"Vuong's test needs maxima; the fit is {firths[0].guard}" if firths else None
 
 
 def _curve(part: Floats, noise: float) -> Reliability | None:
@@ -265,15 +295,17 @@ def _curve(part: Floats, noise: float) -> Reliability | None:
         return None
 
 
-def _ranked(kinds: Kinds, total: Floats) -> dict[str, DeLong]:
-    areas = {}
-    outcomes = kinds.by_outcome()
-    parts = _parts(total, [roc.delong(len(own)).dimension for own in outcomes.values()])
-    for (name, own), part in zip(outcomes.items(), parts, strict=True):
+def _ranked(kinds: Kinds, total: Floats) -> dict[int, tuple[DeLong, int]]:
+    """Return the areas that each model is among, and its position there."""
+    areas: dict[int, tuple[DeLong, int]] = {}
+    groups = kinds.of_same_children()
+    parts = _parts(total, [roc.delong(len(own)).dimension for own in groups])
+    for own, part in zip(groups, parts, strict=True):
         try:
-            areas[name] = roc.delong_areas(part, len(own))
+            found = roc.delong_areas(part, len(own))
         except DataError:
             continue  # fewer than two children with, or without, the impairment
+        areas |= {i: (found, position) for position, i in enumerate(own)}
     return areas
 
 
@@ -281,13 +313,12 @@ def _rivalries(
     kinds: Kinds,
     fits: list[tuple[LogisticFit | None, str | None]],
     vuongs: Mapping[tuple[int, int], Vuong | None],
-    areas: Mapping[str, DeLong],
+    areas: Mapping[int, tuple[DeLong, int]],
 ) -> list[Rivalry]:
     found = []
     at = {(m.outcome.name, frozenset(m.predictors)): i for i, m in enumerate(kinds.models)}
     for predicted, clinical in rivals(kinds.models):
         name = kinds.models[predicted].outcome.name
-        own = kinds.by_outcome()[name]
         first, second = fits[predicted][0], fits[clinical][0]
         both = at.get(
             (
@@ -296,28 +327,55 @@ def _rivalries(
             )
         )
         larger = None if both is None else fits[both][0]
-        known = first is not None and second is not None
+        area, position = areas.get(predicted, (None, 0))
+        added, why = _added(second, larger)
+        comparable = (
+            first is not None
+            and second is not None
+            and (not kinds.exact or (first.maximum and second.maximum))
+        )
+        said = [why, None if first is None or second is None else _no_maximum(first, second)]
         found.append(
             Rivalry(
                 predicted=predicted,
                 clinical=clinical,
-                aic_difference=first.aic - second.aic if first and second else None,
-                bic_difference=first.bic - second.bic if first and second else None,
-                vuong=vuongs[predicted, clinical],
-                area=areas[name].difference(own.index(predicted), own.index(clinical))
-                if known and name in areas
+                aic_difference=first.aic - second.aic if comparable and first and second else None,
+                bic_difference=first.bic - second.bic if comparable and first and second else None,
+                criterion_noise_sd=2
+                * math.hypot(first.noise_sd_of_log_likelihood, second.noise_sd_of_log_likelihood)
+                if first and second
                 else None,
-                added=_added(second, larger),
+                wrong_way=tuple(
+                    severity
+                    for severity, fit in ((PREDICTED, first), (CLINICAL, second))
+                    if fit is not None and fit.coefficients[fit.names.index(severity)] < 0
+                ),
+                vuong=vuongs[predicted, clinical],
+                area=area.difference(position, areas[clinical][1])
+                if area is not None and first and second
+                else None,
+                added=added,
+                separated=tuple(
+                    severity
+                    for severity, fit in ((PREDICTED, first), (CLINICAL, second))
+                    if fit is not None and fit.separated
+                ),
+                failed="; ".join(text for text in said if text) or None,
             )
         )
     return found
 
 
-def _added(smaller: LogisticFit | None, larger: LogisticFit | None) -> LikelihoodRatio | None:
+def _added(
+    smaller: LogisticFit | None, larger: LogisticFit | None
+) -> tuple[LikelihoodRatio | None, str | None]:
     """Compare nested models of exact sums; noisy ones do not agree on how many children they have."""
     if smaller is None or larger is None or smaller.noise_sd_of_coefficients.any():
-        return None
-    return likelihood_ratio(smaller, larger)
+        return None, None
+    try:
+        return likelihood_ratio(smaller, larger), None
+    except DataError as error:
+        return None, str(error)
 
 
 def _parts(total: Floats, widths: list[int]) -> list[Floats]:

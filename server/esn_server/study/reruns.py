@@ -20,7 +20,14 @@ from esn_core.privacy.accounting import NO_NOISE
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.candidates import Candidates
-from esn_core.statistics.agreement import EVALUATION, Agreement, agreement, noise_sd_of_r
+from esn_core.statistics.agreement import (
+    EVALUATION,
+    FEWEST_CHILDREN,
+    Agreement,
+    agreement,
+    noise_sd_of_r,
+)
+from esn_core.statistics.agreement_estimates import Estimates, estimates
 from esn_core.statistics.recalibration import CALIBRATION, affine
 from esn_server.study.asking import Ask
 
@@ -32,12 +39,16 @@ class Tested:
     Attributes
     ----------
     agreement : Agreement
+        As the sums were released.
+    estimates : Estimates
+        What they tell, with intervals.
     r_noise_sd : float or None
         What the noise does to r.
 
     """
 
     agreement: Agreement
+    estimates: Estimates
     r_noise_sd: float | None
 
 
@@ -135,4 +146,5 @@ def run_reruns(
 
 
 def _tested(total: NDArray[np.float64], noise_sd: float, rng: np.random.Generator) -> Tested:
-    return Tested(agreement(total), noise_sd_of_r(total, noise_sd, rng=rng))
+    estimated = estimates(total, noise_sd=noise_sd, fewest_children=FEWEST_CHILDREN, rng=rng)
+    return Tested(agreement(total), estimated, noise_sd_of_r(total, noise_sd, rng=rng))

@@ -1,15 +1,18 @@
 """The phases of a study, in order; knows no Flower."""
 
+import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from esn_core.analyses.reruns import reruns_of
 from esn_core.connectome.atlas import Atlas, load_atlas
+from esn_core.errors import DataError, StudyError
 from esn_core.learning.optimiser import CentreOptimiser
 from esn_core.learning.releases import (
     Attribution,
@@ -33,6 +36,7 @@ from esn_core.severity_network.association import CENTRE, association_release, r
 from esn_core.severity_network.candidates import Candidates
 from esn_core.severity_network.selection import SeverityNetwork
 from esn_core.statistics.agreement import EVALUATION, Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
+from esn_core.statistics.agreement_estimates import Estimates, estimates
 from esn_core.statistics.combat import COVARIATE_NORM, COVARIATES, combat, combat_model
 from esn_core.statistics.matching import COHORT, Matching, matching
 from esn_core.statistics.recalibration import CALIBRATION, affine
@@ -42,6 +46,9 @@ from esn_server.study.neurocognition import Neurocognition, run_neurocognition
 from esn_server.study.observer import Observer, Unobserved
 from esn_server.study.reruns import Reruns, run_reruns
 from esn_server.study.roll_call import require_alike
+
+_LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,9 @@ class Findings:
     calibration : (float, float)
         Intercept and slope.
     agreement : Agreement
-        On the held-out children.
+        On the held-out children, as the sums were released.
+    estimates : Estimates
+        What these sums tell of it, with intervals.
     mae_noise_sd : float or None
         What the noise does to the mean absolute error.
     r_noise_sd : float or None
@@ -71,7 +80,9 @@ class Findings:
     matching : Matching or None
     exact_network : NetworkFound or None
     neurocognition : Neurocognition or None
-        Each None when the protocol does not ask for it.
+        Each None when the protocol does not ask for it, or when it could not be computed.
+    left_out : dict of str to str
+        Why an analysis that the protocol asks for could not be computed, by its name above.
     timing_s : dict of str to float
         Seconds by phase.
 
@@ -84,6 +95,7 @@ class Findings:
     weights: NDArray[np.float64]
     calibration: tuple[float, float]
     agreement: Agreement
+    estimates: Estimates
     mae_noise_sd: float | None
     r_noise_sd: float | None
     reruns: Reruns | None
@@ -91,6 +103,7 @@ class Findings:
     matching: Matching | None
     exact_network: NetworkFound | None
     neurocognition: Neurocognition | None
+    left_out: Mapping[str, str]
     timing_s: Mapping[str, float]
 
 
@@ -108,6 +121,9 @@ class _Run:
     harmonisation: Arrays = field(default_factory=dict)
     """What every question from now on carries, for the sites to harmonise their children with."""
     timing_s: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    unanswered: Exception | None = None
+    """What kept the last question from being answered: no analysis can be left out for that."""
 
     @property
     def fewest_children(self) -> float:
@@ -127,10 +143,29 @@ class _Run:
         """Ask for a release; return the sum and the standard deviation of its noise."""
         started = time.monotonic()
         self.observer.began(phase, round_, self.price.of(phase).releases)
-        pooled = self.asking.sum(self.question(phase, round_, arrays), kind)
+        try:
+            pooled = self.asking.sum(self.question(phase, round_, arrays), kind)
+        except Exception as error:
+            self.unanswered = error
+            raise
         self.timing_s[phase] = self.timing_s.get(phase, 0.0) + time.monotonic() - started
         each = noise_sd(kind, self.price.of(phase).noise_multiplier, share=self.protocol.noise_share)
         return pooled, each * math.sqrt(len(pooled.sites))
+
+    def unless_impossible(self, name: str, compute: Callable[[], _T]) -> _T | None:
+        """Compute an analysis; None, with its reason kept, where its sums do not allow it.
+
+        A question that is not answered ends the study, which can be resumed; sums that an analysis can make
+        nothing of would be the same for ever.
+        """
+        try:
+            return compute()
+        except (StudyError, DataError, ArithmeticError, ValueError) as error:
+            if error is self.unanswered:
+                raise
+            _LOG.warning("the analysis %s is left out", name, exc_info=error)
+            self.left_out[name] = f"it could not be computed: {error}"
+            return None
 
 
 def run_study(
@@ -171,18 +206,18 @@ def run_study(
         candidates=protocol.candidates,
     )
     facts = _roll_call(study)
-    matched = _match(study)
+    matched = study.unless_impossible("matching", lambda: _match(study))
     _harmonise(study)
     children, mean_severity = _centre(study)
     network = _select(study, children, mean_severity)
     weights, losses = _train(study, network, children)
     calibration = _calibrate(study, network, weights)
     given = {"weights": weights, "edge_weights": network.weight, "calibration": np.array(calibration)}
-    found, mae_noise, r_noise = _evaluate(study, given, rng)
-    reruns = _rerun(study, mean_severity, rng)
-    explained = _explain(study, given)
-    exact_network = _exact_network(study)
-    models = _neurocognition(study, given)
+    found, estimated, mae_noise, r_noise = _evaluate(study, given, rng)
+    reruns = study.unless_impossible("reruns", lambda: _rerun(study, mean_severity, rng))
+    explained = study.unless_impossible("attribution", lambda: _explain(study, given))
+    exact_network = study.unless_impossible("exact_network", lambda: _exact_network(study))
+    models = study.unless_impossible("neurocognition", lambda: _neurocognition(study, given))
     return Findings(
         facts=facts,
         price=study.price,
@@ -191,6 +226,7 @@ def run_study(
         weights=weights,
         calibration=calibration,
         agreement=found,
+        estimates=estimated,
         mae_noise_sd=mae_noise,
         r_noise_sd=r_noise,
         reruns=reruns,
@@ -198,6 +234,7 @@ def run_study(
         matching=matched,
         exact_network=exact_network,
         neurocognition=models,
+        left_out=study.left_out,
         timing_s=study.timing_s,
     )
 
@@ -269,10 +306,12 @@ def _calibrate(study: _Run, network: SeverityNetwork, weights: NDArray[np.float6
 
 def _evaluate(
     study: _Run, given: Arrays, rng: np.random.Generator
-) -> tuple[Agreement, float | None, float | None]:
+) -> tuple[Agreement, Estimates, float | None, float | None]:
     pooled, noise = study.ask("evaluation", EVALUATION, 0, given)
     found = agreement(pooled.total)
-    return found, noise_sd_of_mae(found.children, noise), noise_sd_of_r(pooled.total, noise, rng=rng)
+    estimated = estimates(pooled.total, noise_sd=noise, fewest_children=study.fewest_children, rng=rng)
+    mae_noise = noise_sd_of_mae(found.children, noise, mae=found.mae or 0.0)
+    return found, estimated, mae_noise, noise_sd_of_r(pooled.total, noise, rng=rng)
 
 
 def _match(study: _Run) -> Matching | None:

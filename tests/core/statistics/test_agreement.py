@@ -180,13 +180,15 @@ def test_more_noise_does_more_to_r(clear_total):
 
 def test_the_noise_in_the_mean_error_is_what_repeated_noise_shows(clear_total):
     sd, rng = 0.5, np.random.default_rng(3)
-    children = agreement(clear_total).children
-    again = [
-        agreement(clear_total + np.r_[np.zeros(6), rng.normal(0, sd), np.zeros(21)]).mae for _ in range(4000)
-    ]
-    # The sampling error of a standard deviation of 4,000 draws is 1.1 %.
-    assert noise_sd_of_mae(children, sd) == pytest.approx(np.std(again), rel=0.05)
-    assert noise_sd_of_mae(0.0, sd) is None
+    found = agreement(clear_total)
+    # A large error, so that the noise in the number of children counts as much as that in the errors.
+    for apart in (clear_total[6], 12 * clear_total[6]):
+        total = np.r_[clear_total[:6], apart, clear_total[7:]]
+        again = [agreement(total + rng.normal(0, sd, 28)).mae for _ in range(4000)]
+        # The sampling error of a standard deviation of 4,000 draws is 1.1 %.
+        claimed = noise_sd_of_mae(found.children, sd, mae=agreement(total).mae)
+        assert claimed == pytest.approx(np.std(again), rel=0.05)
+    assert noise_sd_of_mae(0.0, sd, mae=1.0) is None
 
 
 def test_the_mean_error_stands_where_r_does_not():

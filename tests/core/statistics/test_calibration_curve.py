@@ -13,7 +13,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from esn_core.errors import DataError
 from esn_core.statistics.calibration_curve import judge_reliability, reliability, reliability_rows
-from esn_core.statistics.logistic_fit import ROUNDS, LogisticNewton
+from esn_core.statistics.intervals import Z_95
+from esn_core.statistics.logistic_exact import ExactLogistic
+from esn_core.statistics.logistic_fit import ROUNDS
 from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, newton_rows
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=64)
@@ -51,9 +53,10 @@ def test_the_calibration_slope_is_a_logistic_model_on_the_logit():
     odds = np.clip(np.log(p / (1 - p)), -6, 6)
     x = np.column_stack([np.ones(len(p)), odds])
     rules = {"feature_norm": 8.0, "logit_clip": EXACT_LOGIT_CLIP}
-    model = LogisticNewton(("intercept", "logit"), **rules)
+    model = ExactLogistic(("intercept", "logit"), **rules)
     for _ in range(ROUNDS):
-        model.step(newton_rows(x, y, coefficients=model.coefficients, **rules).sum(axis=0))
+        rows = [newton_rows(x, y, coefficients=at, thirds=True, **rules) for at in model.coefficients]
+        model.step(np.concatenate(rows, axis=1).sum(axis=0))
     reference = sm.Logit(y.astype(float), sm.add_constant(odds)).fit(disp=0, tol=1e-14)
     assert model.fit().coefficients == pytest.approx(reference.params, abs=1e-8)
 
@@ -90,5 +93,57 @@ def test_an_empty_group_has_no_share():
 def test_what_cannot_be_judged_is_refused_with_words():
     with pytest.raises(DataError, match="four finite numbers a group"):
         judge_reliability(np.zeros(5))
-    with pytest.raises(DataError, match=r"needs a child or more, not 0\.0"):
+    with pytest.raises(DataError, match=r"needs 1 children or more, not 0\.0"):
         judge_reliability(np.zeros(8))
+    with pytest.raises(DataError, match=r"needs 28\.3 children or more, not 20\.0"):
+        judge_reliability(np.array([10.0, 2, 2, 1, 10, 7, 7, 1]), noise_sd=10.0)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 19))
+def test_operating_points_equal_their_definition(seed, k):
+    p, y = children(seed, 120)
+    found = judge_reliability(reliability_rows(p, y, groups=20).sum(axis=0)).thresholds[k - 1]
+    called = np.floor(p * 20) >= k
+    assert found.threshold == pytest.approx(k / 20)
+    for share, of, those in (
+        (found.sensitivity, y, called),
+        (found.specificity, ~y, ~called),
+        (found.positive_predictive_value, called, y),
+        (found.negative_predictive_value, ~called, ~y),
+    ):
+        if not of.any():
+            assert share is None
+            continue
+        assert share.value == pytest.approx(those[of].mean(), abs=1e-12)
+        wilson = proportion_confint((those & of).sum(), of.sum(), method="wilson")
+        assert share.interval == pytest.approx(np.clip(wilson, 0, 1), abs=1e-9)
+    odds = found.threshold / (1 - found.threshold)
+    benefit = (y & called).mean() - odds * (~y & called).mean()
+    assert found.net_benefit == pytest.approx(benefit, abs=1e-12)
+    assert found.net_benefit_of_all == pytest.approx(y.mean() - odds * (1 - y.mean()), abs=1e-12)
+    each = np.where(called, np.where(y, 1.0, -odds), 0.0)
+    half = Z_95 * each.std() / math.sqrt(len(y))
+    assert found.net_benefit_interval == pytest.approx((benefit - half, benefit + half), abs=1e-9)
+
+
+def test_the_interval_of_the_brier_score_is_that_of_its_childrens_squares():
+    p, y = children(5, 300)
+    found = judge_reliability(reliability_rows(p, y, groups=20).sum(axis=0))
+    squares = (p - y) ** 2
+    half = Z_95 * squares.std() / math.sqrt(300)
+    # Each child at the mean probability of its twentieth.
+    assert found.brier_interval == pytest.approx((squares.mean() - half, squares.mean() + half), abs=0.002)
+
+
+def test_a_brier_score_that_cannot_be_true_is_lost_and_shares_in_the_noise_are_none():
+    total = reliability_rows(*children(6, 100), groups=20).sum(axis=0)
+    squares = np.zeros((20, 4))
+    squares[0, 3] = 3 * total.reshape(-1, 4)[:, 3].sum()
+    impossible = judge_reliability(total - squares.ravel(), noise_sd=1.0)
+    assert (impossible.brier, impossible.brier_interval) == (None, None)
+    drowned = judge_reliability(total, noise_sd=10.0)
+    assert all(group.observed is None or group.children > 20 for group in drowned.groups)
+    assert drowned.thresholds[0].negative_predictive_value is None
+    exact = judge_reliability(total).thresholds[9]
+    noisy = judge_reliability(total, noise_sd=1.0).thresholds[9]
+    assert noisy.sensitivity.interval[0] < exact.sensitivity.interval[0]

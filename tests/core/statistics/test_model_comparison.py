@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from esn_core.errors import DataError
-from esn_core.statistics.logistic_fit import ROUNDS, LogisticNewton
+from esn_core.statistics.logistic_exact import ExactLogistic
+from esn_core.statistics.logistic_fit import ROUNDS
 from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, log_likelihoods, newton_rows
 from esn_core.statistics.model_comparison import likelihood_ratio, vuong, vuong_rows, vuong_test
 
@@ -30,9 +31,10 @@ def children(seed=0, n=120):
 
 def fitted(y, **columns):
     x = np.column_stack([np.ones(len(y)), *columns.values()])
-    model = LogisticNewton(("intercept", *columns), **RULES)
+    model = ExactLogistic(("intercept", *columns), **RULES)
     for _ in range(ROUNDS + 2):
-        model.step(newton_rows(x, y, coefficients=model.coefficients, **RULES).sum(axis=0))
+        rows = [newton_rows(x, y, coefficients=at, thirds=True, **RULES) for at in model.coefficients]
+        model.step(np.concatenate(rows, axis=1).sum(axis=0))
     return x, model.fit()
 
 
@@ -57,8 +59,8 @@ def test_models_without_a_likelihood_ratio_are_refused():
     _, both = fitted(y, clinical=clinical, predicted=predicted)
     with pytest.raises(DataError, match="is not nested in that of intercept, predicted"):
         likelihood_ratio(first, second)
-    with pytest.raises(DataError, match=r"was guarded \(ridge 0.05\)"):
-        likelihood_ratio(first, dataclasses.replace(both, guard="ridge 0.05"))
+    with pytest.raises(DataError, match=r"predicted is no maximum \(ridge 0.05\)"):
+        likelihood_ratio(first, dataclasses.replace(both, guard="ridge 0.05", maximum=False))
     with pytest.raises(DataError, match=r"120.0 and 90.0 children; they must be the same"):
         likelihood_ratio(first, dataclasses.replace(both, children=90.0))
 
@@ -107,14 +109,28 @@ def test_two_models_that_say_the_same_cannot_be_compared():
     assert vuong_test(np.array([0.5, 0.0, 1.0]), first_features=2, second_features=2) is None
 
 
-def test_the_noise_of_vuongs_z_is_what_noise_does_to_it():
+@pytest.mark.parametrize(("children", "noise_sd"), [(36, 0.1), (36, 1.0), (36, 12.0), (300, 0.3), (300, 5.0)])
+def test_noise_makes_no_verdict_of_two_models_that_are_equally_good(children, noise_sd):
     rng = np.random.default_rng(2)
-    first, second = -rng.random(400), -rng.random(400)
-    total = vuong_rows(first, second).sum(axis=0)
-    rules = {"first_features": 2, "second_features": 2, "noise_sd": 0.2}
-    drawn = [vuong_test(total + rng.normal(0, 0.2, 3), **rules).z for _ in range(1000)]
-    # 1,000 draws give a standard deviation to 2 %; the formula is of first order.
-    assert vuong_test(total, **rules).noise_sd_of_z == pytest.approx(np.std(drawn), rel=0.1)
+    rules = {"first_features": 2, "second_features": 2, "noise_sd": noise_sd}
+    sure = []
+    for _ in range(600):
+        first, second = -rng.exponential(0.6, (2, children))
+        total = vuong_rows(first, second).sum(axis=0) + rng.normal(0, noise_sd, 3)
+        found = vuong_test(total, **rules)
+        sure.append(found is not None and found.p_value < 0.05)
+    # Nominal .05; of 600 draws, within two standard errors.
+    assert np.mean(sure) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 600)
+
+
+def test_what_noise_in_the_coefficients_takes_from_the_likelihoods_makes_a_comparison_less_sure():
+    rng = np.random.default_rng(3)
+    total = vuong_rows(-rng.random(100), -rng.random(100) - 0.2).sum(axis=0)
+    rules = {"first_features": 2, "second_features": 2, "noise_sd": 0.1}
+    plain, moved = vuong_test(total, **rules), vuong_test(total, **rules, lost_by_noise=10.0)
+    assert abs(moved.z) < abs(plain.z) / 2
+    assert moved.detectable > 2 * plain.detectable
+    assert plain.noise_sd_of_z < moved.noise_sd_of_z < 1
 
 
 def test_a_sum_of_another_length_is_refused():

@@ -83,7 +83,48 @@ def test_the_standard_error_has_the_known_value():
     found = auc(total, levels=True)
     assert found.value == pytest.approx(0.8, abs=1e-15)
     assert found.standard_error == pytest.approx(0.067440, abs=5e-7)
-    assert found.interval == pytest.approx((0.8 - 1.96 * 0.067440, 0.8 + 1.96 * 0.067440), abs=1e-5)
+    # Not far from Wald's, 0.668 and 0.932, in the middle of the scale; further from 1.
+    assert found.interval == pytest.approx((0.652, 0.895), abs=0.01)
+    # Its ends are where the area lies 1.96 of their own standard errors away.
+    for t in found.interval:
+        spread = 1 + 24 * ((1 - t) / (2 - t) + t / (1 + t))
+        assert abs(0.8 - t) == pytest.approx(1.959964 * math.sqrt(t * (1 - t) * spread / 600), abs=1e-6)
+
+
+def test_an_area_of_one_has_an_interval():
+    total = np.array([12.0, 0, 0, 12])
+    assert auc(total).interval == (pytest.approx(0.80, abs=0.06), 1.0)
+    values, ill = np.repeat([0.1, 0.9], 12), np.repeat([False, True], 12)
+    counts = histogram_rows(values, ill, bins=2).sum(axis=0)
+    found = delong_areas(delong_rows(values[:, None], ill, histograms=(counts,)).sum(axis=0), 1)
+    assert found.areas == [1.0]
+    assert found.intervals[0] == pytest.approx(auc(total).interval, abs=1e-12)
+
+
+@pytest.mark.parametrize("shift", [1.0, 2.48])
+def test_intervals_of_areas_hold_the_true_area_near_one_too(shift):
+    true, rng, held = stats.norm.cdf(shift / math.sqrt(2)), np.random.default_rng(0), []
+    for _ in range(300):
+        ill = np.arange(36) < 12
+        values = stats.norm.cdf(rng.normal(size=36) + shift * ill, loc=shift / 2, scale=1.5)
+        counts = histogram_rows(values, ill, bins=BINS).sum(axis=0)
+        rows = delong_rows(values[:, None], ill, histograms=(counts,))
+        held.append(
+            [
+                low <= true <= high
+                for low, high in (auc(counts).interval, delong_areas(rows.sum(axis=0), 1).intervals[0])
+            ]
+        )
+    # Nominal .95; of 300 draws, within three standard errors. Wald's held .755 at .96.
+    assert (np.mean(held, axis=0) >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / 300)).all()
+
+
+def test_an_area_that_noise_took_beyond_what_can_be_true_is_lost():
+    rng = np.random.default_rng(0)
+    counts = np.concatenate([np.full(200, 0.12), np.full(200, 0.06)])
+    for _ in range(200):
+        found = auc(counts + rng.normal(0, 3.0, 400), noise_sd=3.0)
+        assert found is None or 0 <= found.value <= 1
 
 
 def test_noise_widens_the_interval_by_what_it_does_to_the_area():

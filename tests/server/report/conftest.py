@@ -8,14 +8,14 @@ import pytest
 from esn_core.connectome.atlas import Atlas, Region
 from esn_server.report import page
 from esn_server.report.analyses import (
+    AgreementEstimates,
     AloneAtSite,
-    Coefficient,
     CohortSummary,
     Compared,
-    Contest,
     Correlation,
     CrossSite,
     EdgeShare,
+    Estimated,
     ExactEdge,
     ExactNetworkSummary,
     Explanation,
@@ -23,12 +23,11 @@ from esn_server.report.analyses import (
     Harmonisation,
     LeftOut,
     LocalOnly,
-    ModelSummary,
     NetworkComponent,
-    NeurocognitionSummary,
     Permutations,
     RandomScore,
 )
+from esn_server.report.impairment import Coefficient, Contest, ModelSummary, NeurocognitionSummary
 from esn_server.report.result import (
     Evaluation,
     GaseBin,
@@ -127,6 +126,14 @@ def result() -> StudyResult:
                 GaseBin(gase=gase, children=children, mean_prediction=mean, sd_prediction=sd)
                 for gase, children, mean, sd in levels
             ],
+            estimates=AgreementEstimates(
+                children=Estimated(value=26.1, interval=(20.4, 32.0)),
+                r=Estimated(value=0.371, interval=(-0.148, 0.829)),
+                mae=Estimated(value=1.402, interval=(0.874, 2.113)),
+                rmse=Estimated(value=1.711, interval=(1.105, 2.542)),
+                calibration_slope=Estimated(value=0.644, interval=(-0.312, 1.733)),
+                calibration_intercept=Estimated(value=1.451, interval=(-2.91, 5.04)),
+            ),
             undefined_because=None,
         ),
         severity_network=SeverityNetwork(
@@ -187,7 +194,7 @@ def exact_result(result: StudyResult) -> StudyResult:
     ]
     privacy = result.privacy.model_copy(update={"noise": "none", "phases": phases, **nothing})
     evaluation = result.evaluation.model_copy(
-        update={"r": 0.741, "r_interval": (0.493, 0.878), "r_noise_sd": 0.0}
+        update={"r": 0.741, "r_interval": (0.493, 0.878), "r_noise_sd": 0.0, "estimates": None}
     )
     return result.model_copy(update={"run": "run-18", "privacy": privacy, "evaluation": evaluation})
 
@@ -195,9 +202,21 @@ def exact_result(result: StudyResult) -> StudyResult:
 @pytest.fixture
 def undefined_result(result: StudyResult) -> StudyResult:
     """A study whose noise left no correlation."""
-    figures = ("r", "r_interval", "r_noise_sd", "mae", "rmse", "calibration_slope", "calibration_intercept")
+    figures = (
+        "estimates",
+        "r",
+        "r_interval",
+        "r_noise_sd",
+        "mae",
+        "rmse",
+        "calibration_slope",
+        "calibration_intercept",
+    )
     evaluation = result.evaluation.model_copy(
-        update={**dict.fromkeys(figures), "undefined_because": "the noise exceeds the variance of the scores"}
+        update={
+            **dict.fromkeys(figures),
+            "undefined_because": "the noise exceeds the variance of the scores",
+        }
     )
     return result.model_copy(update={"evaluation": evaluation})
 

@@ -11,9 +11,10 @@ from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ProtocolError
 from esn_server.report.figures import brain
 from esn_server.report.figures.brain import _angles, connectogram, glass_brain
+from esn_server.report.figures.correlations import lines_of
 from esn_server.report.figures.scores import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.result import RoundLoss
-from esn_server.report.verdict import interval_with_noise, prediction_in_words, privacy_in_words
+from esn_server.report.verdict import likely_r, prediction_in_words, privacy_in_words
 
 
 def identifiers(svg: str, pattern: str) -> set[str]:
@@ -120,21 +121,19 @@ def test_every_phase_has_its_bar_and_so_have_both_totals(result, exact_result):
     assert "no bound" in TextOf(price_by_phase(exact_result.privacy).svg).texts
 
 
-def test_the_noise_widens_the_interval_as_two_independent_errors_would(result):
-    low, high = interval_with_noise(result.evaluation)
-    # By hand, from r .412 (.021 to .694) and a noise of 1.96 * .235 = .461: the squares of .391 and .461 add
-    # up to that of .604, those of .282 and .461 to that of .540.
-    assert (low, high) == pytest.approx((0.412 - 0.604, 0.412 + 0.540), abs=1e-3)
-    assert low < 0.021
-    assert high > 0.694
+def test_the_estimates_are_what_is_told_and_drawn(result):
+    assert likely_r(result.evaluation).interval == (-0.148, 0.829)
+    line = lines_of(result, no_noise=None)[0]
+    assert (line.r, line.interval) == (0.371, (-0.148, 0.829))
 
 
-def test_an_interval_with_noise_ends_where_correlations_end(result):
-    near_one = result.evaluation.model_copy(update={"r": 0.97, "r_interval": (0.957, 0.979)})
-    low, high = interval_with_noise(near_one)
-    assert high == 1
-    # The noise alone: 1.96 * .235 below .97.
-    assert low == pytest.approx(0.97 - 0.461, abs=1e-3)
+def test_a_result_without_estimates_has_fishers_interval_where_no_noise_was_added(result, exact_result):
+    assert likely_r(exact_result.evaluation).interval == (0.493, 0.878)
+    earlier = result.evaluation.model_copy(update={"estimates": None})
+    assert likely_r(earlier) is None
+    said = prediction_in_words(earlier)
+    assert "is unknown: the sums hold no interval of r that includes the privacy noise" in said[0]
+    assert said[1].startswith("This run shows nothing")
 
 
 def test_an_interval_that_the_noise_stretches_over_0_is_called_inconclusive(result):
@@ -142,20 +141,16 @@ def test_an_interval_that_the_noise_stretches_over_0_is_called_inconclusive(resu
 
 
 def test_without_noise_fishers_interval_decides(exact_result):
-    assert interval_with_noise(exact_result.evaluation) == (0.493, 0.878)
-    assert prediction_in_words(exact_result.evaluation) == [
+    first, last = prediction_in_words(exact_result.evaluation)
+    assert first == (
         "The 95 % interval lies above 0: in held-out children the prediction follows the clinical score."
-    ]
+    )
+    assert last.startswith("The prediction was trained on GASE, so that it repeats what GASE says")
 
 
 def test_a_prediction_against_the_score_is_called_that(exact_result):
     turned = exact_result.evaluation.model_copy(update={"r": -0.7, "r_interval": (-0.85, -0.41)})
     assert "runs against the clinical score" in prediction_in_words(turned)[0]
-
-
-def test_an_unknown_effect_of_the_noise_is_a_warning(result):
-    unknown = result.evaluation.model_copy(update={"r_noise_sd": None})
-    assert prediction_in_words(unknown)[1] == "Do not rely on this r."
 
 
 def test_privacy_is_one_sentence_with_both_prices(result, exact_result):

@@ -133,7 +133,7 @@ def test_hostile_names_stay_text(result, atlas):
 def test_an_undefined_result_is_told_with_its_reason(undefined_result, atlas):
     text = unescape(page_text(undefined_result, atlas))
     assert "r = undefined" in text
-    assert "is undefined: the noise exceeds the variance of the scores." in text
+    assert "is unknown: the noise exceeds the variance of the scores." in text
     assert "neither for it nor against it" in text
     assert "None" not in text
     assert "nan" not in Elements(text).text.lower().split()
@@ -146,11 +146,11 @@ def headline(result, atlas, **changed):
 
 
 def test_the_interval_that_a_reader_sees_first_holds_the_noise(result, exact_result, atlas):
-    # By hand in test_report_figures.
-    assert "95 % interval −0.192 to 0.952, privacy noise included" in headline(result, atlas)
+    assert "r = 0.371" in headline(result, atlas)
+    assert "95 % interval −0.148 to 0.829, privacy noise included" in headline(result, atlas)
     assert "95 % interval 0.493 to 0.878" in headline(exact_result, atlas)
     assert "noise" not in headline(exact_result, atlas)
-    unknown = headline(result, atlas, r_noise_sd=None)
+    unknown = headline(result, atlas, estimates=None)
     assert "95 % interval 0.021 to 0.694, privacy noise not included" in unknown
 
 

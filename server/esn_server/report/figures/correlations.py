@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 
 from esn_server.report.analyses import Correlation
 from esn_server.report.figures.drawing import BLUE, GREEN, GREY, INK, VERMILLION, Drawing, draw, style
-from esn_server.report.result import StudyResult
-from esn_server.report.verdict import interval_with_noise
+from esn_server.report.result import Evaluation, StudyResult
+from esn_server.report.verdict import likely_r
 from esn_server.report.wording import fixed, interval
 
 _ROW_INCHES = 0.3
@@ -43,7 +43,7 @@ def correlations(result: StudyResult, *, no_noise: StudyResult | None) -> Drawin
             if line.r is not None:
                 axes.plot([line.r], [row], marker="o", color=line.colour, markersize=6)
             else:
-                axes.text(0.02, row, "lost in the noise", va="center", color=GREY, fontsize=8)
+                axes.text(0.02, row, "undefined", va="center", color=GREY, fontsize=8)
         axes.set_yticks(range(len(lines)), [line.label for line in lines])
         axes.set_ylim(len(lines) - 0.4, -0.6)
         axes.set_xlim(-1, 1)
@@ -56,11 +56,9 @@ def correlations(result: StudyResult, *, no_noise: StudyResult | None) -> Drawin
 def lines_of(result: StudyResult, *, no_noise: StudyResult | None) -> list[Line]:
     """Return the rows of the figure, in order."""
     found = result.evaluation
-    lines = [Line("this study, held-out children", found.r, interval_with_noise(found), BLUE)]
+    lines = [_line("this study, held-out children", found, BLUE)]
     if no_noise is not None:
-        lines.append(
-            Line("the same without noise", no_noise.evaluation.r, no_noise.evaluation.r_interval, GREEN)
-        )
+        lines.append(_line("the same without noise", no_noise.evaluation, GREEN))
     for study, suffix, colour in ((result, "", BLUE), (no_noise, ", no noise", GREEN)):
         if study is None:
             continue
@@ -93,7 +91,10 @@ def lines_of(result: StudyResult, *, no_noise: StudyResult | None) -> list[Line]
     return lines
 
 
-def _line(label: str, found: Correlation, colour: str) -> Line:
-    """Return a row; where the noise alone often leaves no correlation at all, a number would mislead."""
-    lost = found.r_noise_sd is None
-    return Line(label, None if lost else found.r, interval_with_noise(found), colour)
+def _line(label: str, found: Evaluation | Correlation, colour: str) -> Line:
+    likely = likely_r(found)
+    return (
+        Line(label, None, None, colour)
+        if likely is None
+        else Line(label, likely.value, likely.interval, colour)
+    )

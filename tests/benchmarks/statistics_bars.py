@@ -1,0 +1,176 @@
+"""How often intervals hold the truth, and how often a test is sure of nothing: the table of
+docs/benchmarks.md.
+
+Usage: python tests/benchmarks/statistics_bars.py [--draws 400] [--seed 1]
+
+Cohorts are drawn from plain models; nothing is asked of any site. Noise is that of the phase's whole budget
+of a held-out child, at delta 1e-3 and six sites of which one may collude.
+"""
+
+import argparse
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.stats import norm
+
+from esn_core.errors import StudyError
+from esn_core.gase import GASE_MIDDLE, GASE_UNIT
+from esn_core.privacy.accounting import mu_for, noise_multiplier_for
+from esn_core.statistics.agreement import EVALUATION, evaluation_rows
+from esn_core.statistics.agreement_estimates import Estimates, estimates, estimates_of_all
+from esn_core.statistics.logistic_fit import ROUNDS, LogisticNewton
+from esn_core.statistics.logistic_sums import log_likelihoods, newton, newton_rows
+from esn_core.statistics.model_comparison import vuong, vuong_rows, vuong_test
+from esn_core.statistics.roc import auc, delong_areas, delong_rows, histogram_rows
+
+Row = tuple[str, str, str, float]
+DELTA, SITES, COLLUDING = 1e-3, 6, 1
+FEWEST = 4 * 5
+
+
+def noise_of(bound: float, *, epsilon: float, share: float = 1.0, releases: int = 1) -> float:
+    """Return the standard deviation of a sum's noise when one site may collude."""
+    multiplier = noise_multiplier_for(mu_for(epsilon, DELTA), share=share, releases=releases)
+    return bound * multiplier * math.sqrt(SITES / (SITES - COLLUDING))
+
+
+def scores(children: int, r: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw predicted and clinical GASE that correlate by r, up to the scale's ends and whole steps."""
+    severity, other = rng.normal(size=(2, children))
+    gase = np.clip(np.rint(GASE_MIDDLE + 0.8 * GASE_UNIT * severity), 1, 7)
+    followed = r * severity + math.sqrt(1 - r**2) * other
+    return np.clip(GASE_MIDDLE + 0.8 * GASE_UNIT * r * followed, 1, 7), gase
+
+
+def coverage_of_r(draws: int, rng: np.random.Generator) -> Iterator[Row]:
+    """Draw studies; count intervals that hold the correlation of a large cohort."""
+    for wanted in (0.3, 0.8):
+        prediction, gase = scores(400_000, wanted, rng)
+        truth = {
+            "r": float(np.corrcoef(prediction, gase)[0, 1]),
+            "MAE": float(np.abs(prediction - gase).mean()),
+            "calibration slope": float(np.polyfit(prediction, gase, 1)[0]),
+        }
+        for children in (36, 100, 300):
+            for epsilon in (math.inf, 8.0, 3.0):
+                found = list(_estimated(draws, children, wanted, epsilon, rng))
+                for what, true in truth.items():
+                    held = [_holds(each, what, true) for each in found]
+                    setting = f"{children} children, r {truth['r']:.2f}, " + (
+                        "exact" if math.isinf(epsilon) else f"ε {epsilon:g}"
+                    )
+                    yield "95 % interval", what, setting, float(np.mean(held))
+
+
+def _estimated(
+    draws: int, children: int, r: float, epsilon: float, rng: np.random.Generator
+) -> Iterator[Estimates]:
+    totals = np.array([evaluation_rows(*scores(children, r, rng)).sum(axis=0) for _ in range(draws)])
+    if math.isinf(epsilon):
+        yield from (estimates(total, noise_sd=0.0, fewest_children=FEWEST, rng=rng) for total in totals)
+        return
+    sd = noise_of(EVALUATION.l2_bound, epsilon=epsilon)
+    noised = totals + rng.normal(0, sd, totals.shape)
+    for part in np.array_split(noised, -(-draws // 50)):
+        yield from estimates_of_all(part, noise_sd=sd, fewest_children=FEWEST, rng=rng)
+
+
+def _holds(found: Estimates, what: str, true: float) -> bool:
+    figure = {"r": found.r, "MAE": found.mae, "calibration slope": found.slope}[what]
+    return figure is not None and figure.interval[0] <= true <= figure.interval[1]
+
+
+def coverage_of_auc(draws: int, rng: np.random.Generator) -> Iterator[Row]:
+    """Count intervals of areas that hold the true area, up to one."""
+    for children in (36, 100, 300):
+        ill = np.arange(children) < children // 3
+        for true in (0.75, 0.9, 0.96):
+            shift, held = math.sqrt(2) * norm.ppf(true), []
+            for _ in range(draws):
+                values = norm.cdf((rng.normal(size=children) + shift * ill - shift / 2) / 1.5)
+                counts = histogram_rows(values, ill, bins=200).sum(axis=0)
+                total = delong_rows(values[:, None], ill, histograms=(counts,)).sum(axis=0)
+                found = auc(counts)
+                ends = (found.interval if found else (0.0, 1.0)), delong_areas(total, 1).intervals[0]
+                held.append([low <= true <= high for low, high in ends])
+            by_scores, delong = np.mean(held, axis=0)
+            setting = f"{children} children, a third impaired, area {true:g}"
+            yield "95 % interval", "AUC, Hanley and McNeil by scores", setting, float(by_scores)
+            yield "95 % interval", "AUC, DeLong on the logit", setting, float(delong)
+
+
+def size_of_vuong(draws: int, rng: np.random.Generator) -> Iterator[Row]:
+    """Count sure verdicts on two scores that are equally good, models fitted under the same noise."""
+    feature_norm = math.sqrt(2)
+    for children in (36, 100, 300):
+        for epsilon in (8.0, 3.0):
+            fit_noise = noise_of(
+                newton(2, feature_norm=feature_norm).l2_bound * math.sqrt(2),
+                epsilon=epsilon,
+                share=0.6,
+                releases=ROUNDS,
+            )
+            noise = noise_of(vuong().l2_bound, epsilon=epsilon, share=0.2)
+            sure = []
+            for _ in range(draws):
+                severity = rng.normal(size=children)
+                impaired = rng.random(children) < 1 / (1 + np.exp(0.8 - severity))
+                fits, each = [], []
+                for _score in range(2):
+                    score = np.clip(0.4 * severity + 0.25 * rng.normal(size=children), -1, 1)
+                    x = np.column_stack([np.ones(children), score])
+                    model = LogisticNewton(
+                        ("intercept", "score"), feature_norm=feature_norm, noise_sd=fit_noise
+                    )
+                    for _round in range(ROUNDS):
+                        total = newton_rows(
+                            x, impaired, coefficients=model.coefficients, feature_norm=feature_norm
+                        ).sum(axis=0)
+                        model.step(total + rng.normal(0, fit_noise, total.shape))
+                    try:
+                        fits.append(model.fit())
+                    except StudyError:
+                        break
+                    each.append(
+                        log_likelihoods(
+                            x, impaired, coefficients=fits[-1].coefficients, feature_norm=feature_norm
+                        )
+                    )
+                if len(fits) < 2:
+                    sure.append(False)
+                    continue
+                found = vuong_test(
+                    vuong_rows(*each).sum(axis=0) + rng.normal(0, noise, 3),
+                    first_features=2,
+                    second_features=2,
+                    noise_sd=noise,
+                    lost_by_noise=math.hypot(*(fit.loss_by_noise for fit in fits)),
+                )
+                sure.append(found is not None and found.p_value < 0.05)
+            yield "size at 5 %", "Vuong's test", f"{children} children, ε {epsilon:g}", float(np.mean(sure))
+
+
+def rows_of(draws: int, seed: int) -> Iterator[Row]:
+    """Yield every row of the table."""
+    rng = np.random.default_rng(seed)
+    yield from coverage_of_r(draws, rng)
+    yield from coverage_of_auc(draws, rng)
+    yield from size_of_vuong(max(draws // 4, 50), rng)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--draws", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    print("| | figure | setting | share |\n|---|---|---|---|")
+    for kind, what, setting, share in rows_of(given.draws, given.seed):
+        print(f"| {kind} | {what} | {setting} | {share:.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

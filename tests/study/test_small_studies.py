@@ -1,0 +1,313 @@
+"""Few children, rare impairments, missing columns: each study ends in a report."""
+
+import math
+
+import numpy as np
+import pytest
+
+from esn_client.answers import neurocognition as answers
+from esn_core.analyses.neurocognition import features_of, kinds_of, table_of
+from esn_core.errors import StudyError
+from esn_core.messages.question import Question, QuestionId
+from esn_core.protocol.analyses import Comparison
+from esn_core.protocol.protocol import Protocol
+from esn_server.report.contests import contests_of
+from esn_server.report.impairment_outcome import children_lost, summary_of
+from esn_server.report.outcome import result_of
+from esn_server.report.page import page_text
+from esn_server.study.asking import Pooled
+from esn_server.study.neurocognition import run_neurocognition
+
+PHENOTYPES = {
+    "age": {"kind": "number", "unit": "years", "range": (0, 20)},
+    "sex": {"kind": "category", "codes": ("F", "M")},
+    "medicines": {"kind": "number", "unit": "drugs", "range": (0, 5)},
+    "verbal_score": {"kind": "number", "unit": "standard score", "range": (40, 160)},
+}
+MODELS = (("gase",), ("predicted_gase",), ("gase", "predicted_gase"))
+EIGHT = {
+    "gase": [2, 3, 3, 4, 4, 5, 6, 7],
+    "predicted_gase": [2.5, 3.6, 2.8, 5.1, 3.9, 4.6, 5.5, 6.1],
+    "verbal_score": [100, 100, 100, 100, 100, 100, 70, 70],
+}
+
+
+@pytest.fixture
+def models_of_columns(protocol_content, monkeypatch):
+    """A function that runs all models over sites whose held-out children are given as columns."""
+
+    def run(*sites, models=MODELS, noise_sd=0.0, rounds=18, seed=0):
+        rules = {
+            "rounds": rounds,
+            "models": models,
+            "outcomes": [{"name": "verbal", "column": "verbal_score", "impaired_below": 85.0}],
+        }
+        exact = ["neurocognition"] if noise_sd == 0 else []
+        content = {**protocol_content, "phenotypes": PHENOTYPES}
+        content["analyses"] = {"neurocognition": rules, "exact": exact}
+        if noise_sd:
+            shares = content["privacy"]["shares"]
+            shares = {**shares, "evaluation": 0.4, "linear": 0.1, "newton": 0.4, "comparison": 0.1}
+            content["privacy"] = {**content["privacy"], "shares": shares}
+        protocol = Protocol.model_validate(content)
+
+        class Given(answers._Children):
+            def __init__(self, question, columns):
+                self.columns = {name: np.array(values, float) for name, values in columns.items()}
+                self.participants = tuple(range(len(columns["gase"])))
+                self.protocol, self.kinds = protocol, kinds_of(protocol)
+                self.clip = answers.logit_clip(0.0 if noise_sd == 0 else 1.0)
+
+        monkeypatch.setattr(answers, "_Children", Given)
+        rng = np.random.default_rng(seed)
+
+        def ask(phase, kind, round_=0, arrays=None, /):
+            number = QuestionId(
+                protocol_sha256=protocol.sha256, run="r", phase=phase, round=round_, attempt=0
+            )
+            question = Question(number, dict(arrays or {}))
+            rows = [getattr(answers, phase)(question, columns) for columns in sites]
+            assert {(r.kind.name, r.kind.dimension) for r in rows} == {(kind.name, kind.dimension)}
+            total = sum(r.values.sum(axis=0) for r in rows)
+            return Pooled(total + rng.normal(0, noise_sd, total.shape), ("north", "south")), noise_sd
+
+        return run_neurocognition(protocol, ask, {})
+
+    return run
+
+
+def halves(columns):
+    """The same children at two sites."""
+    return tuple({name: values[k::2] for name, values in columns.items()} for k in range(2))
+
+
+def told(found, held_out=24.0, primary=None):
+    return [summary_of(model, held_out) for model in found.models], contests_of(found, primary)
+
+
+def test_one_separated_model_does_not_end_the_study(models_of_columns):
+    found = models_of_columns(*halves(EIGHT))
+    models, (contest,) = told(found, 8.0)
+    # GASE tells the two impaired children from the others, and so do both severities together.
+    assert [m.logistic.separated for m in found.models] == [True, True, True]
+    assert all(m.coefficients and m.failed is None for m in models)
+    assert "a tie" in contest.verdict
+    assert contest.added_p == pytest.approx(1.0)
+    assert "Vuong's test needs maxima" in contest.failed
+
+
+def test_models_that_are_equal_in_twelve_separated_children_are_a_tie(models_of_columns):
+    columns = {
+        "gase": [1, 2, 2, 3, 3, 3, 5, 5, 6, 6, 7, 7],
+        "predicted_gase": [2, 2.5, 3, 3.3, 3.6, 3.95, 4.05, 4.4, 4.8, 5.2, 5.6, 6],
+        "verbal_score": [100.0] * 6 + [70.0] * 6,
+    }
+    _, (contest,) = told(models_of_columns(*halves(columns)), 12.0)
+    assert contest.aic_difference == pytest.approx(0, abs=1e-9)
+    assert (contest.vuong_z, contest.vuong_p) == (None, None)
+    assert "a tie" in contest.verdict
+
+
+def drawn(seed, n=24, cut=85.0, **more):
+    """Children whose score follows their severity weakly; the first half of GASE's spread is measurement."""
+    rng = np.random.default_rng(seed)
+    severity = rng.normal(size=n)
+    columns = {
+        "gase": np.clip(np.rint(4 + 1.2 * severity), 1, 7),
+        "predicted_gase": np.clip(4 + severity + 0.6 * rng.normal(size=n), 1, 7),
+        "verbal_score": 100 - 6 * severity + 14 * rng.normal(size=n) + (85.0 - cut),
+        "sex": rng.integers(0, 2, n).astype(float),
+        "medicines": rng.integers(0, 5, n).astype(float),
+    }
+    return columns | {name: np.array(values, float) for name, values in more.items()}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_rare_impairment_in_few_children_ends_in_a_result(models_of_columns, seed):
+    found = models_of_columns(*halves(drawn(seed, cut=72.0)), models=(*MODELS, ("gase", "sex")))
+    models, contests = told(found)
+    assert len(models) == 4
+    assert len(contests) == 1
+    assert all(model.coefficients or model.failed for model in models)
+    assert all(contest.verdict for contest in contests)
+
+
+@pytest.mark.long
+def test_a_hundred_whole_studies_of_few_children_and_a_rare_impairment_end_in_a_report(
+    build_consortium, tmp_path, full_atlas
+):
+    # Three sites with eight held-out children each, one to three of all of whom are impaired, or none.
+    cut = {"verbal": 70.0, "nonverbal": 75.0}
+    outcomes = [{"name": n, "column": f"{n}_score", "impaired_below": below} for n, below in cut.items()]
+    rules = {
+        "rounds": 18,
+        "models": (*MODELS, ("gase", "sex"), ("predicted_gase", "sex")),
+        "outcomes": outcomes,
+    }
+    analyses = {"neurocognition": rules, "cohort": True, "exact": ["neurocognition", "cohort"]}
+    phenotypes = PHENOTYPES | {"nonverbal_score": PHENOTYPES["verbal_score"]}
+    events = []
+    for seed in range(100):
+        opened, directory = [], tmp_path / str(seed)
+        directory.mkdir()
+        consortium = build_consortium(
+            directory,
+            opened,
+            exact=True,
+            seed=seed,
+            analyses=analyses,
+            phenotypes=phenotypes,
+        )
+        findings = consortium.study()
+        result = result_of(consortium.protocol, findings, run="r1", timing_s={})
+        assert "Neurocognitive impairment" in page_text(result, full_atlas(consortium.protocol)), seed
+        assert findings.left_out == {}, seed
+        events += [model.impaired for model in result.neurocognition.models]
+        for file in opened:
+            file.close()
+    known = [n for n in events if n is not None]
+    assert len(events) == 1000
+    assert np.mean(np.array(known) <= 4) > 0.5
+
+
+def test_a_prediction_in_the_wrong_direction_gets_no_praise(models_of_columns):
+    columns = drawn(1, n=300)
+    noise = np.random.default_rng(2).normal(size=300)
+    columns["predicted_gase"] = 8 - np.clip(4 + (100 - columns["verbal_score"]) / 10 + noise, 1, 7)
+    _, (contest,) = told(models_of_columns(*halves(columns)), 300.0)
+    assert contest.aic_difference < -20
+    assert "runs the wrong way" in contest.verdict
+
+
+def test_a_constant_prediction_is_refused_by_name_and_the_other_models_stand(models_of_columns):
+    columns = drawn(2, n=60)
+    columns["predicted_gase"] = 4 + 1e-5 * np.random.default_rng(0).normal(size=60)
+    models, (contest,) = told(models_of_columns(*halves(columns)), 60.0)
+    assert models[0].coefficients
+    assert models[1].coefficients == []
+    assert "predicted_gase hardly varies; leave it out" in models[1].failed
+    assert "cannot be compared" in contest.verdict
+
+
+def test_a_column_that_a_site_lacks_costs_only_the_models_that_have_it(models_of_columns):
+    north, south = halves(drawn(3, n=80))
+    south["medicines"] = np.full(40, np.nan)
+    found = models_of_columns(
+        north, south, models=(*MODELS, ("gase", "medicines"), ("predicted_gase", "medicines"))
+    )
+    models, (alone, beside) = told(found, 80.0)
+    assert [model.children for model in models] == [80, 80, 80, 40, 40]
+    assert [model.left_out for model in models] == [0, 0, 0, 40, 40]
+    assert models[0].events_per_variable == min(models[0].impaired, 80 - models[0].impaired)
+    # The rivals of a comparison have the same children.
+    assert (alone.others, beside.others) == ([], ["medicines"])
+    assert found.rivalries[1].vuong.children == pytest.approx(40)
+    assert children_lost(found) == [
+        "Models of verbal with medicines have 40 of 80 children: the others lack one of these."
+    ]
+    assert all(m.area_interval for m in found.models)
+
+
+def test_areas_stay_exact_where_probabilities_crowd(models_of_columns):
+    columns = drawn(4, n=300, cut=72.0)
+    found = models_of_columns(*halves(columns))
+    ill = columns["verbal_score"] < 85
+    for model, name in zip(found.models, ("gase", "predicted_gase"), strict=False):
+        values = columns[name]
+        pairs = np.sign(values[ill][:, None] - values[~ill])
+        exact = (pairs > 0).mean() + (pairs == 0).mean() / 2
+        assert model.auc.value == pytest.approx(exact, abs=model.auc.binning_bound + 1e-12)
+        # Bins of GASE's own range: its levels lie in bins of their own.
+        assert abs(model.auc.value - exact) < (1e-12 if name == "gase" else 0.004)
+        assert model.auc.binning_bound < 0.02 or name == "gase"
+
+
+def test_the_noise_leaves_no_figure_that_cannot_be_true(models_of_columns):
+    for seed in range(3):
+        found = models_of_columns(*halves(drawn(seed, n=60)), noise_sd=12.0, rounds=6, seed=seed)
+        models, (contest,) = told(found, 60.0)
+        for model in models:
+            for figure in (model.auc, model.brier, model.r_squared):
+                assert figure is None or 0 <= figure <= 1
+            assert model.auc is not None or not model.coefficients or "auc" in model.lost
+        assert "agrees" not in contest.verdict
+
+
+def test_features_and_tables_are_those_of_each_models_own_children(models_of_columns, protocol_content):
+    columns = drawn(5, n=30)
+    columns["medicines"][:7] = np.nan
+    columns["verbal_score"][9] = np.nan
+    found = models_of_columns(columns, models=(("gase",), ("predicted_gase",), ("gase", "medicines")))
+    for result, known in zip(found.models, (29, 29, 22), strict=True):
+        assert result.logistic.children == known
+    content = {**protocol_content, "phenotypes": PHENOTYPES}
+    protocol = Protocol.model_validate(content)
+    model = found.models[2].model
+    assert np.isfinite(table_of(model, columns, protocol).impaired).sum() == 22
+    assert features_of(model, columns, protocol).shape == (30, 3)
+
+
+def test_an_analysis_that_cannot_be_computed_is_null_with_its_reason(
+    make_consortium, monkeypatch, full_atlas
+):
+    def impossible(*_, **__):
+        raise StudyError("nothing varies")
+
+    monkeypatch.setattr("esn_server.study.study.matching", lambda *_, **__: math.sqrt(-1))
+    monkeypatch.setattr("esn_server.study.study.read_attribution", impossible)
+    consortium = make_consortium(exact=True, analyses={"cohort": True, "explanation": True})
+    findings = consortium.study()
+    assert set(findings.left_out) == {"matching", "attribution"}
+    result = result_of(consortium.protocol, findings, run="r1", timing_s={})
+    assert (result.cohort, result.explanation) == (None, None)
+    assert result.absent["explanation"] == "it could not be computed: nothing varies"
+    assert "math domain" in result.absent["cohort"] or "nonnegative" in result.absent["cohort"]
+    assert any("The analysis matching is missing" in warning for warning in result.warnings)
+    assert "it could not be computed: nothing varies" in page_text(result, full_atlas(consortium.protocol))
+
+
+def test_a_question_that_is_not_answered_ends_the_study_and_leaves_nothing_out(make_consortium):
+    consortium = make_consortium(exact=True, analyses={"cohort": True})
+    asked = consortium.rounds.sum
+
+    class Failing:
+        roll_call = staticmethod(consortium.rounds.roll_call)
+
+        @staticmethod
+        def sum(question, kind):
+            if question.id.phase == "cohort":
+                raise StudyError("too few sites answered")
+            return asked(question, kind)
+
+    with pytest.raises(StudyError, match="too few sites answered"):
+        consortium.study(Failing())
+
+
+@pytest.fixture
+def full_atlas():
+    """A function that gives the atlas of a protocol."""
+    from esn_core.connectome.atlas import load_atlas
+
+    return lambda protocol: load_atlas(protocol.imaging.atlas)
+
+
+def test_a_primary_comparison_has_to_be_one_of_the_protocols(protocol_content):
+    rules = {
+        "rounds": 6,
+        "models": MODELS,
+        "outcomes": [{"name": "verbal", "column": "verbal_score", "impaired_below": 85.0}],
+    }
+
+    def analysed(**more):
+        analyses = {"neurocognition": {**rules, **more}, "exact": ["neurocognition"]}
+        return Protocol.model_validate({**protocol_content, "phenotypes": PHENOTYPES, "analyses": analyses})
+
+    good = analysed(primary={"outcome": "verbal"}, called_impaired_from=0.3)
+    assert good.analyses.neurocognition.primary == Comparison(outcome="verbal")
+    for more, words in (
+        ({"primary": {"outcome": "motor"}}, "'motor', which is no outcome"),
+        ({"primary": {"outcome": "verbal", "others": ["age"]}}, r"needs the model age \+ gase"),
+        ({"called_impaired_from": 0.33}, "is a multiple of 0.05, not 0.33"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            analysed(**more)
