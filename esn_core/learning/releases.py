@@ -152,15 +152,21 @@ class Attribution:
         In steps of GASE, over the children.
     noise_sd : float
         Of each mean.
+    sampling_sd : float
+        The most that the choice of children gives to the means, as the root of its mean square over edges.
 
     """
 
     mean: NDArray[np.float64]
     noise_sd: float
+    sampling_sd: float
 
 
 def read_attribution(total: NDArray[np.float64], *, fewest_children: float, noise_sd: float) -> Attribution:
     """Return the mean attribution of each edge.
+
+    The attributions of one child are no longer than `ATTRIBUTION_CLIP`, so that the variances of all edges
+    are at most its square together, less that of their means' length.
 
     Parameters
     ----------
@@ -172,5 +178,9 @@ def read_attribution(total: NDArray[np.float64], *, fewest_children: float, nois
         Standard deviation of the noise in each number of `total`.
 
     """
-    unit = GASE_UNIT / max(float(total[0]), fewest_children)
-    return Attribution(total[1:] * unit, noise_sd * unit)
+    children = max(float(total[0]), fewest_children)
+    unit = GASE_UNIT / children
+    # The noise makes the means longer than the children did, never shorter on average.
+    length = np.sum((total[1:] / children) ** 2) - len(total[1:]) * (noise_sd / children) ** 2
+    spread = max(ATTRIBUTION_CLIP**2 - max(float(length), 0.0), 0.0) / len(total[1:])
+    return Attribution(total[1:] * unit, noise_sd * unit, GASE_UNIT * math.sqrt(spread / children))

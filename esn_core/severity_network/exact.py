@@ -16,6 +16,9 @@ from scipy.stats import t as student
 from esn_core.arrays import Floats
 from esn_core.errors import DataError, StudyError
 
+# What rounding leaves of no variance, against one that is there.
+_NOTHING_LEFT = 1e-9
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -79,7 +82,7 @@ class ExactNetwork:
     retained : (E,) bool
         Below the false discovery rate.
     freedom : int
-        Children less sites, covariates and one.
+        Children less sites, one, and the covariates that vary within sites.
 
     """
 
@@ -103,11 +106,13 @@ def exact_network(sums: Moments, *, false_discovery_rate: float = 0.05) -> Exact
 
     """
     k = len(sums.covariates) - 1
-    freedom = sums.children - sums.sites - k - 1
+    inner = sums.covariates[1:, 1:]
+    # A covariate that is the same for all children of each site, as sex is where sites have one sex alone,
+    # is a sum of the sites' own means, and takes nothing more.
+    freedom = sums.children - sums.sites - _rank(inner) - 1
     if freedom < 1:
         raise StudyError(f"{sums.children} children at {sums.sites} sites are too few for {k} covariates")
-    inner = sums.covariates[1:, 1:]
-    take_out = np.linalg.pinv(inner) if k else np.zeros((0, 0))
+    take_out = np.linalg.pinv(inner, rcond=_NOTHING_LEFT, hermitian=True) if k else np.zeros((0, 0))
     with_gase = sums.covariates[0, 1:]
     gase_left = float(sums.covariates[0, 0] - with_gase @ take_out @ with_gase)
     if gase_left <= 1e-12 * max(float(sums.covariates[0, 0]), 1e-300):
@@ -122,6 +127,14 @@ def exact_network(sums: Moments, *, false_discovery_rate: float = 0.05) -> Exact
         t = r * np.sqrt(freedom / (1 - r**2))
     p = 2 * student.sf(np.abs(t), freedom)
     return ExactNetwork(r, t, p, discovered(p, false_discovery_rate), freedom)
+
+
+def _rank(moments: Floats) -> int:
+    """Return how many of the covariates vary, and are no line in the others."""
+    scale = np.sqrt(np.maximum(np.diag(moments), np.finfo(float).tiny))
+    return (
+        int(np.sum(np.linalg.eigvalsh(moments / np.outer(scale, scale)) > _NOTHING_LEFT)) if len(scale) else 0
+    )
 
 
 def discovered(p: Floats, rate: float = 0.05) -> NDArray[np.bool_]:

@@ -39,10 +39,12 @@ class SeverityNetwork:
     edges : (d,) int64
         Index of each candidate among the atlas's edges.
     weight : (d,) float64
-        Posterior mean of the edge score per unit of standardised severity.
+        Posterior mean of the product of a child's edge score and severity residual, which is clipped to 0.8:
+        a covariance, a half to a fifth of what the score changes per unit of standardised severity.
     posterior_sd : (d,) float64
     inclusion : (d,) float64
-        Posterior probability that the edge belongs to the network.
+        Posterior probability that the edge belongs to the network, were edges independent of each other.
+        Edges that go together without any effect are included together: no error rate follows from it.
 
     """
 

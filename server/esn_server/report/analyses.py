@@ -128,6 +128,10 @@ class Explanation(_Record):
 
     edges: list[EdgeShare] = Field(description="Every candidate connection, the largest contribution first.")
     noise_sd: float = Field(description="Standard deviation that the noise gives to each mean.")
+    sampling_sd: float | None = Field(
+        default=None,
+        description="The most that the choice of children gives to a mean, root mean square of all edges.",
+    )
     truth_r: float | None = Field(
         description="Correlation of attributions' size with the true effects; simulated children only."
     )
@@ -174,7 +178,9 @@ class GroupSummary(_Record):
     """Age and sex of a group."""
 
     people: float = Field(description="Number of people; noise may make it no whole number.")
-    mean_age_years: float | None = Field(description="Mean age; null where noise left nothing possible.")
+    mean_age_years: float | None = Field(
+        description="Mean age, above 25 counted as 25; null where noise left nothing possible."
+    )
     sd_age_years: float | None = Field(description="Standard deviation of age.")
     share_male: float | None = Field(description="Share of boys.")
 

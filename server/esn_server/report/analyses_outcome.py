@@ -125,6 +125,7 @@ def explanation_of(protocol: Protocol, findings: Findings) -> Explanation | None
             for i in order
         ],
         noise_sd=found.noise_sd,
+        sampling_sd=found.sampling_sd,
         truth_r=None,
     )
 

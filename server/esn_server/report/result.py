@@ -109,7 +109,8 @@ class NetworkEdge(_Record):
     region_a: str = Field(description="Atlas name of one end.")
     region_b: str = Field(description="Atlas name of the other end.")
     weight: float = Field(
-        description="Posterior mean of the association with GASE; negative: weaker when severe."
+        description="Posterior mean of edge score times clipped severity residual, a covariance; negative: "
+        "weaker when severe."
     )
     posterior_sd: float = Field(
         ge=0, description="Posterior standard deviation of the weight; 0 without noise."
@@ -132,7 +133,11 @@ class SeverityNetwork(_Record):
         description="The retained connections and others worth showing, strongest first."
     )
     candidates: int = Field(ge=0, description="Connections that were looked at.")
-    retained: int = Field(ge=0, description="Connections that are more likely in the network than not.")
+    retained: int = Field(
+        ge=0,
+        description="Connections that are more likely in the network than not, were they independent; no "
+        "error rate holds for it.",
+    )
     private: bool = Field(description="Whether the selection is protected by noise and priced in ε.")
     note: str = Field(description="How the candidates were named and the weights shrunk, in words.")
     truth: NetworkTruth | None = Field(

@@ -194,6 +194,21 @@ def test_the_mean_attribution_is_in_steps_of_gase():
     )
 
 
+def test_the_mean_attributions_vary_no_more_than_is_said():
+    rng = np.random.default_rng(0)
+    for length in (0.2, 1.0, 5.0):
+        children = attribution_rows(length * (0.3 + rng.normal(size=(4000, 12))) / math.sqrt(12))
+        found = read_attribution(children.sum(axis=0), fewest_children=1.0, noise_sd=0.0)
+        drawn = 1.5 * children[:, 1:].std(axis=0) / math.sqrt(4000)
+        assert math.sqrt(np.mean(drawn**2)) <= found.sampling_sd * (1 + 1e-9)
+    # Children whose vectors are as long as can be reach the bound.
+    assert math.sqrt(np.mean(drawn**2)) == pytest.approx(found.sampling_sd, rel=0.01)
+    noised = read_attribution(
+        children.sum(axis=0) + rng.normal(0, 60, 13), fewest_children=1.0, noise_sd=60.0
+    )
+    assert noised.sampling_sd == pytest.approx(found.sampling_sd, rel=0.05)
+
+
 def test_the_association_of_each_rerun_is_read_back_with_its_children():
     reruns, unit = (Rerun(draw=0), Rerun(draw=1)), count_unit(3)
     total = np.array([7 * unit, 1.0, 2.0, 3.0, 2 * unit, 4.0, 5.0, 6.0])

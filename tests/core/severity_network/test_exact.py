@@ -47,6 +47,20 @@ def test_the_network_equals_regressions_on_one_table(sites):
     assert found.freedom == 95 - 3 - 3
 
 
+def test_sites_of_one_sex_each_lose_no_freedom_for_sex(sites):
+    alike = [
+        (scores, gase, np.column_stack([covariates[:, 0], np.full(len(gase), float(k % 2))]))
+        for k, (scores, gase, covariates) in enumerate(sites)
+    ]
+    found = exact_network(summed(alike))
+    scores, gase, covariates = (np.concatenate([s[i] for s in alike]) for i in range(3))
+    indicator = np.repeat(np.eye(3), [len(s[1]) for s in alike], axis=0)
+    # Sex is a sum of the sites' indicators: the table has it already.
+    fit = sm.OLS(scores[:, 0], np.column_stack([gase, covariates[:, 0], indicator])).fit()
+    assert found.freedom == fit.df_resid == 95 - 3 - 2
+    assert (found.t[0], found.p[0]) == pytest.approx((fit.tvalues[0], fit.pvalues[0]), rel=1e-8)
+
+
 def test_an_edge_that_does_not_vary_is_not_in_the_network(sites):
     found = exact_network(summed(sites))
     assert np.isnan(found.r[39])
