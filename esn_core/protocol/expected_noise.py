@@ -18,7 +18,8 @@ from esn_core.privacy.fixed_point import noise_sd
 from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
-from esn_core.severity_network.association import CENTRE, association_release
+from esn_core.severity_network.association import association_release
+from esn_core.severity_network.centring import LEVELS, centre_release
 from esn_core.statistics.agreement import (
     EVALUATION,
     agreement,
@@ -104,7 +105,7 @@ def expected_noise(
     evaluation = noise_of_sum(protocol, EVALUATION)
     sums = evaluation_rows(prediction, gase).sum(axis=0)
     return ExpectedNoise(
-        children=noise_of_sum(protocol, CENTRE),
+        children=_noise_of_children(protocol),
         # n products of a z-score and a severity residual clipped to 0.8 add up to about 0.56 n r: of
         # a normal residual of standard deviation 0.9, 0.9 P(|residual| < 0.8) is left.
         edge_r=association / (training_children * 0.56),
@@ -113,6 +114,12 @@ def expected_noise(
         r=noise_sd_of_r(sums, evaluation, rng=rng, draws=_DRAWS),
         mae=noise_sd_of_mae(held_out_children, evaluation, mae=agreement(sums).mae or 0.0) or 0.0,
     )
+
+
+def _noise_of_children(protocol: Protocol) -> float:
+    """Return the noise in the number of training children, which is one number or the sum of all levels."""
+    kind = centre_release(protocol.severity_network.centre)
+    return noise_of_sum(protocol, kind) * math.sqrt(kind.dimension if kind == LEVELS else 1)
 
 
 def noise_of_sum(protocol: Protocol, kind: ReleaseKind) -> float:

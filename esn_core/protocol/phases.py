@@ -159,7 +159,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         harmonised=False,
     ),
     "centre": Phase(
-        leaves="the number of training children and the sum of their severity",
+        leaves="the number of training children, and the sum of their severity or how many have each GASE",
         children="training",
         releases=_once,
         share=0.05,

@@ -12,6 +12,7 @@ from esn_core.protocol.newer_settings import NewIn
 from esn_core.protocol.phases import PhaseName
 from esn_core.severity_network.candidate_list import Origin
 from esn_core.severity_network.candidates import Source
+from esn_core.severity_network.centring import Centring
 from esn_core.system.toml_file import Table
 
 Harmonisation = Literal["own-controls", "site-controls", "public-template", "combat"]
@@ -69,6 +70,9 @@ class SelectionRules(Table):
     the study that found it: a site with such a child must not approve the protocol."""
     origin: Annotated[Origin | None, NewIn(2)] = None
     """Where the list comes from; a list without an origin was published."""
+    centre: Annotated[Centring, NewIn(2)] = "mean"
+    """Where severity is centred. `levels`: at which the clipped residuals sum to zero, from how many children
+    have each GASE; `mean`: at the mean, which leaks where scores are skewed."""
 
     @model_validator(mode="after")
     def _list_belongs_to_its_source(self) -> Self:

@@ -33,8 +33,9 @@ from esn_core.learning.weights import from_vector, pretrained, to_vector
 from esn_core.privacy.accounting import mu_for, noise_multiplier_for
 from esn_core.privacy.fixed_point import add_noise, add_up, noise_sd, noise_units, sum_rows
 from esn_core.privacy.release import ReleaseKind, clip_rows
-from esn_core.severity_network.association import CENTRE, association_release, association_rows, centre_rows
+from esn_core.severity_network.association import association_release, association_rows, centre_rows
 from esn_core.severity_network.candidates import Candidates, Source, candidates_of
+from esn_core.severity_network.centring import Centring, centre_of, centre_release, level_rows
 from esn_core.severity_network.selection import SeverityNetwork, masked_input
 from esn_core.simulation.consortium import CLINICAL, Consortium, SiteSplit, draw_consortium
 from esn_core.statistics.recalibration import CALIBRATION, PREDICTION_CLIP, affine, calibration_rows
@@ -108,6 +109,8 @@ class Study:
     atlas: Atlas
     consortium: Consortium
     candidates: Candidates
+    centring: Centring = "mean"
+    """As the tables were made; centring.py has both."""
 
     @property
     def training(self) -> list[SiteSplit]:
@@ -123,11 +126,12 @@ class Study:
 
     def select(self, summing: Summing) -> tuple[SeverityNetwork, float]:
         """Return the network, and the noisy number of children."""
-        counted, _ = summing("centre", CENTRE, [centre_rows(s.gase) for s in self.training])
-        children = max(float(counted[0]), self.fewest)
-        mean = float(np.clip(counted[1] / children, -1, 1))
+        row_of = level_rows if self.centring == "levels" else centre_rows
+        rows = [row_of(s.gase) for s in self.training]
+        counted, _ = summing("centre", centre_release(self.centring), rows)
+        children, centre = centre_of(counted, centring=self.centring, fewest_children=self.fewest)
         rows = [
-            association_rows(self.candidates.features(s.scores), s.gase, mean_severity=mean)
+            association_rows(self.candidates.features(s.scores), s.gase, mean_severity=centre)
             for s in self.training
         ]
         kind = association_release(self.candidates.released)

@@ -131,6 +131,7 @@ def build_consortium(protocol_content, more_sites, centre_key):
         training=None,
         harmonisation="site-controls",
         votes=False,
+        centre="mean",
         control_sums=True,
         controls=CONTROLS,
         **privacy,
@@ -143,6 +144,7 @@ def build_consortium(protocol_content, more_sites, centre_key):
         content["cohort"] = {**content["cohort"], "harmonisation": harmonisation}
         content["training"] = {**content["training"], **(training or {})}
         content["phenotypes"] = phenotypes or {}
+        content["severity_network"] = {**content["severity_network"], "centre": centre}
         if exact:
             content["privacy"]["noise"] = "none"
         if votes:

@@ -36,7 +36,8 @@ from esn_core.privacy.release import Children
 from esn_core.protocol.phases import PHASES, PhaseName
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
-from esn_core.severity_network.association import CENTRE, association_release, association_rows, centre_rows
+from esn_core.severity_network.association import association_release, association_rows, centre_rows
+from esn_core.severity_network.centring import LEVELS, centre_release, level_rows
 from esn_core.severity_network.selection import masked_input
 from esn_core.severity_network.votes import votes_release, votes_rows
 from esn_core.statistics.agreement import EVALUATION, evaluation_rows
@@ -165,9 +166,11 @@ def cohort(_question: Question, study: Study) -> Rows:
 
 
 def centre(_question: Question, study: Study) -> Rows:
-    """Count the training children and sum their severity."""
+    """Count the training children, by GASE, or with the sum of their severity."""
     split = study.cohort.training
-    return Rows(CENTRE, centre_rows(split.gase), split.participants)
+    kind = centre_release(study.protocol.severity_network.centre)
+    rows = level_rows(split.gase) if kind == LEVELS else centre_rows(split.gase)
+    return Rows(kind, rows, split.participants)
 
 
 def association(question: Question, study: Study) -> Rows:

@@ -32,8 +32,9 @@ from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import SignedProtocol
-from esn_core.severity_network.association import CENTRE, association_release, read_centre
+from esn_core.severity_network.association import association_release
 from esn_core.severity_network.candidates import Candidates
+from esn_core.severity_network.centring import centre_of, centre_release
 from esn_core.severity_network.selection import SeverityNetwork
 from esn_core.statistics.agreement import EVALUATION, Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
 from esn_core.statistics.agreement_estimates import Estimates, estimates
@@ -258,8 +259,9 @@ def _harmonise(study: _Run) -> None:
 
 
 def _centre(study: _Run) -> tuple[float, float]:
-    pooled, _ = study.ask("centre", CENTRE)
-    return read_centre(pooled.total, fewest_children=study.fewest_children)
+    centring = study.protocol.severity_network.centre
+    pooled, _ = study.ask("centre", centre_release(centring))
+    return centre_of(pooled.total, centring=centring, fewest_children=study.fewest_children)
 
 
 def _select(study: _Run, children: float, mean_severity: float) -> SeverityNetwork:

@@ -9,7 +9,8 @@ from esn_core.privacy.fixed_point import noise_sd
 from esn_core.protocol.expected_noise import expected_noise, log_odds_noise, noise_of_sum
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
-from esn_core.severity_network.association import RESIDUAL_CLIP, association_release
+from esn_core.severity_network.association import CENTRE, RESIDUAL_CLIP, association_release
+from esn_core.severity_network.centring import LEVELS, centre_of
 from esn_core.statistics.agreement import EVALUATION, agreement, evaluation_rows
 from esn_core.statistics.recalibration import CALIBRATION
 
@@ -36,6 +37,22 @@ def test_the_noise_of_a_sum_is_that_of_its_sites(protocol_content):
         multiplier = price_of(protocol).of("calibration").noise_multiplier
         one = noise_sd(kind, multiplier, share=1.0)
         assert noise_of_sum(protocol, kind) == pytest.approx(one * math.sqrt(sites), rel=1e-12)
+
+
+def test_the_noise_in_the_number_of_children_is_that_of_the_centres_release(protocol_content):
+    mean = make(protocol_content)
+    network = {**protocol_content["severity_network"], "centre": "levels"}
+    levels = make({**protocol_content, "severity_network": network})
+    rng, sd = np.random.default_rng(3), noise_of_sum(levels, LEVELS)
+    drawn = [
+        centre_of(np.full(7, 500.0) + rng.normal(0, sd, 7), centring="levels", fewest_children=15.0)[0]
+        for _ in range(4000)
+    ]
+    # 4,000 draws give a standard deviation to 1.1 %.
+    assert expect(levels).children == pytest.approx(np.std(drawn), rel=0.04)
+    assert expect(mean).children == pytest.approx(noise_of_sum(mean, CENTRE), rel=1e-12)
+    # Norm 1 and seven numbers, in place of root 5 and one.
+    assert expect(levels).children == pytest.approx(expect(mean).children * math.sqrt(7 / 5), rel=1e-12)
 
 
 def test_the_noise_in_r_is_what_noise_does_to_r(protocol_content):
