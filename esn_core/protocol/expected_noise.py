@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_core.gase import GASE_MIDDLE, GASE_UNIT
+from esn_core.gase import GASE_LEVELS, GASE_MIDDLE, GASE_UNIT
 from esn_core.learning.releases import gradient_release
 from esn_core.privacy.accounting import NO_NOISE, mu_for, noise_multiplier_for
 from esn_core.privacy.fixed_point import noise_sd
 from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
-from esn_core.severity_network.association import association_release
-from esn_core.severity_network.centring import LEVELS, centre_release
+from esn_core.severity_network.association import CENTRE, association_release
+from esn_core.severity_network.centring import centre_release
 from esn_core.statistics.agreement import (
     EVALUATION,
     agreement,
@@ -119,7 +119,7 @@ def expected_noise(
 def _noise_of_children(protocol: Protocol) -> float:
     """Return the noise in the number of training children, which is one number or the sum of all levels."""
     kind = centre_release(protocol.severity_network.centre)
-    return noise_of_sum(protocol, kind) * math.sqrt(kind.dimension if kind == LEVELS else 1)
+    return noise_of_sum(protocol, kind) * math.sqrt(1 if kind == CENTRE else len(GASE_LEVELS))
 
 
 def noise_of_sum(protocol: Protocol, kind: ReleaseKind) -> float:

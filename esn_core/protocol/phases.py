@@ -159,7 +159,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         harmonised=False,
     ),
     "centre": Phase(
-        leaves="the number of training children, and the sum of their severity or how many have each GASE",
+        leaves="training children: their number and severity, or their number, and age and sex, at each GASE",
         children="training",
         releases=_once,
         share=0.05,

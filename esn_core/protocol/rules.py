@@ -72,7 +72,8 @@ class SelectionRules(Table):
     """Where the list comes from; a list without an origin was published."""
     centre: Annotated[Centring, NewIn(2)] = "mean"
     """Where severity is centred. `levels`: at which the clipped residuals sum to zero, from how many children
-    have each GASE; `mean`: at the mean, which leaks where scores are skewed."""
+    have each GASE; `adjusted`: the same, and what goes with age and sex is taken out; `mean`: at the mean,
+    which leaks where scores are skewed."""
 
     @model_validator(mode="after")
     def _list_belongs_to_its_source(self) -> Self:

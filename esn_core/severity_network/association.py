@@ -72,4 +72,9 @@ def association_rows(
 
     """
     residual = np.clip(standardise_severity(gase) - mean_severity, -RESIDUAL_CLIP, RESIDUAL_CLIP)
+    return rows_of_residuals(scores, residual)
+
+
+def rows_of_residuals(scores: NDArray[np.float64], residual: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (n, d) rows of `association_release` for (n,) residuals within -0.8 and 0.8."""
     return clip_rows(scores, math.sqrt(scores.shape[1])) * residual[:, None]

@@ -1,4 +1,4 @@
-"""Severity centred at its mean, or where its clipped residuals sum to zero: false edges, and r.
+"""Severity centred at its mean, where its clipped residuals cancel, or adjusted: false edges, and r.
 
     python tests/benchmarks/centring.py [--worlds N] [--seed S]
 
@@ -15,11 +15,11 @@ from private_pipeline import SHARES, Study, Summing
 from whose_mean import EPSILONS, TRUST, by_own, candidates_from, draw, votes
 
 from esn_core.learning.weights import pretrained
-from esn_core.severity_network.centring import Centring
+from esn_core.severity_network.centring import Centring, covariates
 from esn_core.simulation.consortium import Consortium, SimulatedSite, SiteSplit
 
 SKEWED = (0.45, 0.3, 0.1, 0.06, 0.04, 0.03, 0.02)
-CENTRINGS: tuple[Centring, ...] = ("mean", "levels")
+CENTRINGS: tuple[Centring, ...] = ("mean", "levels", "adjusted")
 PERMUTATIONS = 10
 Figures = dict[tuple[str, str], list[float]]
 
@@ -49,7 +49,9 @@ def one_world(seed: int) -> dict[tuple[str, str], tuple[float, ...]]:
         )
         consortium = Consortium(drawn.world, drawn.template, sites)
         for centring in CENTRINGS:
-            study = Study(drawn.atlas, consortium, candidates_from(drawn.atlas, chosen), centring)
+            of_children = tuple(covariates(s.age, s.male)[: s.training] for s in drawn.sites)
+            candidates = candidates_from(drawn.atlas, chosen)
+            study = Study(drawn.atlas, consortium, candidates, centring, of_children)
             figures = [false_edges(study, np.random.default_rng(seed))]
             for epsilon in EPSILONS:
                 summing = Summing(epsilon, TRUST, SHARES, len(study.training))

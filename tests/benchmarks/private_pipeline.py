@@ -33,9 +33,16 @@ from esn_core.learning.weights import from_vector, pretrained, to_vector
 from esn_core.privacy.accounting import mu_for, noise_multiplier_for
 from esn_core.privacy.fixed_point import add_noise, add_up, noise_sd, noise_units, sum_rows
 from esn_core.privacy.release import ReleaseKind, clip_rows
-from esn_core.severity_network.association import association_release, association_rows, centre_rows
+from esn_core.severity_network.association import association_release, centre_rows, rows_of_residuals
 from esn_core.severity_network.candidates import Candidates, Source, candidates_of
-from esn_core.severity_network.centring import Centring, centre_of, centre_release, level_rows
+from esn_core.severity_network.centring import (
+    Centring,
+    adjusted_rows,
+    centre_of,
+    centre_release,
+    level_rows,
+    residuals,
+)
 from esn_core.severity_network.selection import SeverityNetwork, masked_input
 from esn_core.simulation.consortium import CLINICAL, Consortium, SiteSplit, draw_consortium
 from esn_core.statistics.recalibration import CALIBRATION, PREDICTION_CLIP, affine, calibration_rows
@@ -110,7 +117,9 @@ class Study:
     consortium: Consortium
     candidates: Candidates
     centring: Centring = "mean"
-    """As the tables were made; centring.py has both."""
+    """As the tables were made; centring.py has all."""
+    covariates: tuple[Floats, ...] = ()
+    """Of each site's training children, where the centring is adjusted."""
 
     @property
     def training(self) -> list[SiteSplit]:
@@ -126,13 +135,18 @@ class Study:
 
     def select(self, summing: Summing) -> tuple[SeverityNetwork, float]:
         """Return the network, and the noisy number of children."""
-        row_of = level_rows if self.centring == "levels" else centre_rows
-        rows = [row_of(s.gase) for s in self.training]
-        counted, _ = summing("centre", centre_release(self.centring), rows)
-        children, centre = centre_of(counted, centring=self.centring, fewest_children=self.fewest)
+        with_covariates = list(zip(self.training, self.covariates or [np.empty((0, 2))] * 99, strict=False))
+        counting = {"mean": lambda y, _: centre_rows(y), "levels": lambda y, _: level_rows(y)}
+        row_of = counting.get(self.centring, adjusted_rows)
+        counted, noise = summing(
+            "centre", centre_release(self.centring), [row_of(s.gase, x) for s, x in with_covariates]
+        )
+        children, severity = centre_of(
+            counted, centring=self.centring, fewest_children=self.fewest, noise_sd=noise
+        )
         rows = [
-            association_rows(self.candidates.features(s.scores), s.gase, mean_severity=centre)
-            for s in self.training
+            rows_of_residuals(self.candidates.features(s.scores), residuals(s.gase, x, severity))
+            for s, x in with_covariates
         ]
         kind = association_release(self.candidates.released)
         total, noise = summing("association", kind, rows)

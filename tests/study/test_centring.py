@@ -5,7 +5,15 @@ import pytest
 
 from esn_core.messages.question import Question
 from esn_core.privacy.accounting import NO_NOISE, compose
-from esn_core.severity_network.centring import centre_of, level_rows, without_small_levels
+from esn_core.severity_network.association import rows_of_residuals
+from esn_core.severity_network.centring import (
+    adjusted_rows,
+    centre_of,
+    covariates,
+    level_rows,
+    residuals,
+    without_small_levels,
+)
 
 
 def asked_with(consortium, phase):
@@ -17,19 +25,35 @@ def asked_with(consortium, phase):
     return [question for question in questions if question.id.phase == phase]
 
 
-def test_an_exact_study_is_centred_by_levels_that_no_few_children_share(make_consortium):
-    consortium = make_consortium(exact=True, centre="levels")
-    consortium.study()
-    rows = [level_rows(cohort.training.gase) for cohort in consortium.cohorts.values()]
-    assert any(0 < count < 5 for site in rows for count in site.sum(axis=0))
+ROWS = {
+    "levels": lambda split: level_rows(split.gase),
+    "adjusted": lambda split: adjusted_rows(split.gase, covariates(split.age_years, split.sex)),
+}
+
+
+@pytest.mark.parametrize("centring", ["levels", "adjusted"])
+def test_an_exact_study_is_centred_by_levels_that_no_few_children_share(make_consortium, centring):
+    consortium = make_consortium(exact=True, centre=centring, analyses={"cross_site": True})
+    findings = consortium.study()
+    splits = [cohort.training for cohort in consortium.cohorts.values()]
+    rows = [ROWS[centring](split) for split in splits]
+    assert any(0 < count < 5 for split in splits for count in level_rows(split.gase).sum(axis=0))
     held = sum(without_small_levels(site, fewest=5).sum(axis=0) for site in rows)
-    _, centre = centre_of(held, centring="levels", fewest_children=15.0)
-    sent = {float(q.array("mean_severity", 1)[0]) for q in asked_with(consortium, "association")}
-    assert sorted(sent) == pytest.approx([centre], abs=1e-9)
+    _, severity = centre_of(held, centring=centring, fewest_children=15.0)
+    for phase in ("association", "rerun-association"):
+        sent = {tuple(q.array("mean_severity", len(severity))) for q in asked_with(consortium, phase)}
+        assert len(sent) == 1
+        assert sent.pop() == pytest.approx(severity, abs=1e-9)
+    chosen = [consortium.protocol.candidates.features(split.scores) for split in splits]
+    residual = [residuals(s.gase, covariates(s.age_years, s.sex), severity) for s in splits]
+    total = sum(rows_of_residuals(f, r).sum(axis=0) for f, r in zip(chosen, residual, strict=True))
+    network = consortium.protocol.candidates.network(total, children=48.0, noise_sd=0.0)
+    assert findings.network.weight == pytest.approx(network.weight, abs=1e-7)
 
 
-def test_a_private_study_counts_levels_within_its_budget(make_consortium):
-    consortium = make_consortium(centre="levels")
+@pytest.mark.parametrize("centring", ["levels", "adjusted"])
+def test_a_private_study_counts_levels_within_its_budget(make_consortium, centring):
+    consortium = make_consortium(centre=centring)
     findings = consortium.study()
     assert np.isfinite(findings.network.weight).all()
     assert findings.price.of("centre").noise_multiplier > NO_NOISE

@@ -36,8 +36,15 @@ from esn_core.privacy.release import Children
 from esn_core.protocol.phases import PHASES, PhaseName
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
-from esn_core.severity_network.association import association_release, association_rows, centre_rows
-from esn_core.severity_network.centring import LEVELS, centre_release, level_rows
+from esn_core.severity_network.association import association_release, centre_rows, rows_of_residuals
+from esn_core.severity_network.centring import (
+    adjusted_rows,
+    centre_release,
+    covariates,
+    level_rows,
+    numbers_of,
+    residuals,
+)
 from esn_core.severity_network.selection import masked_input
 from esn_core.severity_network.votes import votes_release, votes_rows
 from esn_core.statistics.agreement import EVALUATION, evaluation_rows
@@ -166,19 +173,23 @@ def cohort(_question: Question, study: Study) -> Rows:
 
 
 def centre(_question: Question, study: Study) -> Rows:
-    """Count the training children, by GASE, or with the sum of their severity."""
-    split = study.cohort.training
-    kind = centre_release(study.protocol.severity_network.centre)
-    rows = level_rows(split.gase) if kind == LEVELS else centre_rows(split.gase)
-    return Rows(kind, rows, split.participants)
+    """Count the training children, by GASE and with age and sex, or with the sum of their severity."""
+    split, centring = study.cohort.training, study.protocol.severity_network.centre
+    rows = {
+        "mean": lambda: centre_rows(split.gase),
+        "levels": lambda: level_rows(split.gase),
+        "adjusted": lambda: adjusted_rows(split.gase, covariates(split.age_years, split.sex)),
+    }[centring]()
+    return Rows(centre_release(centring), rows, split.participants)
 
 
 def association(question: Question, study: Study) -> Rows:
     """Sum edge score, or a block's average of them, times severity over the training children."""
-    (mean,) = question.array("mean_severity", 1)
+    severity = question.array("mean_severity", numbers_of(study.protocol.severity_network.centre))
     split = study.cohort.training
     features = study.candidates.features(split.scores)
-    values = association_rows(features, split.gase, mean_severity=float(mean))
+    residual = residuals(split.gase, covariates(split.age_years, split.sex), severity)
+    values = rows_of_residuals(features, residual)
     return Rows(association_release(features.shape[1]), values, split.participants)
 
 

@@ -27,22 +27,24 @@ from esn_core.learning.weights import pretrained
 from esn_core.messages.question import Question
 from esn_core.privacy.accounting import NO_NOISE
 from esn_core.protocol.price import price_of
-from esn_core.severity_network.association import association_rows
+from esn_core.severity_network.association import rows_of_residuals
+from esn_core.severity_network.centring import covariates, numbers_of, residuals
 from esn_core.statistics.agreement import EVALUATION, evaluation_rows
 from esn_core.statistics.recalibration import calibration_rows
 
 
 def association(question: Question, study: Study) -> Rows:
     """Sum edge score times severity, and the children, of each rerun."""
-    (mean,) = question.array("mean_severity", 1)
+    severity = question.array("mean_severity", numbers_of(study.protocol.severity_network.centre))
     split, reruns = study.cohort.training, reruns_of(study.protocol)
     features = study.candidates.features(split.scores)
     unit = np.full((len(features), 1), count_unit(features.shape[1]))
     blocks = []
     for rerun in reruns:
         # Drawn scores have the middle of the scale as their mean, which is 0 in standard units.
-        centre = float(mean) if rerun.draw is None else 0.0
-        rows = association_rows(features, _scores(rerun, study, split), mean_severity=centre)
+        centre = severity if rerun.draw is None else np.zeros(1)
+        residual = residuals(_scores(rerun, study, split), covariates(split.age_years, split.sex), centre)
+        rows = rows_of_residuals(features, residual)
         blocks.append(np.concatenate([unit, rows], axis=1) * _trains(rerun, study, split)[:, None])
     return Rows(rerun_association(reruns, features.shape[1]), in_blocks(blocks), split.participants)
 

@@ -56,7 +56,7 @@ from esn_core.privacy.release import Children, People, ReleaseKind, clip_rows
 from esn_core.privacy.secure_sum import Attempt, mask, self_seed
 from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol
-from esn_core.severity_network.centring import LEVELS, without_small_levels
+from esn_core.severity_network.centring import ADJUSTED, LEVELS, without_small_levels
 from esn_core.statistics.matching import COHORT, REASONS, Standing
 
 
@@ -213,7 +213,7 @@ class Gate:
         self._check_groups(rows, protocol)
         if rows.standing and price.noise_multiplier == NO_NOISE:
             rows = self._without_small_groups(rows, protocol)
-        if kind == LEVELS and price.noise_multiplier == NO_NOISE:
+        if kind in (LEVELS, ADJUSTED) and price.noise_multiplier == NO_NOISE:
             held = without_small_levels(rows.values, fewest=self._fewest(protocol))
             rows = replace(rows, values=held)
         patients, values = _one_row_each(rows)

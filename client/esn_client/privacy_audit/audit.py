@@ -51,6 +51,7 @@ from esn_core.protocol.phases import PHASES, PhaseName
 from esn_core.protocol.price import PhasePrice, price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.bootstrap import Partial
+from esn_core.severity_network.centring import numbers_of
 from esn_core.statistics.matching import Standing
 
 # Of each bound; an audit has three for each of five kinds of release.
@@ -224,7 +225,7 @@ def _arrays(phase: PhaseName, study: Study) -> Mapping[str, NDArray[np.float64]]
     if not wanted:
         return {}
     if "mean_severity" in wanted:
-        return {"mean_severity": np.zeros(1)}
+        return {"mean_severity": np.zeros(numbers_of(study.protocol.severity_network.centre))}
     if "partial" in wanted:
         edges = len(study.candidates.edges)
         nothing = Partial(np.zeros(edges), np.ones(edges), np.zeros((2, edges)), 1.0, np.zeros(2))

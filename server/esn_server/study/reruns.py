@@ -80,7 +80,7 @@ def run_reruns(
     candidates: Candidates,
     ask: Ask,
     *,
-    mean_severity: float,
+    severity: NDArray[np.float64],
     fewest_children: float,
     rng: np.random.Generator,
 ) -> Reruns:
@@ -91,8 +91,8 @@ def run_reruns(
     protocol : Protocol
     candidates : Candidates
     ask : Ask
-    mean_severity : float
-        As released at the beginning of the study.
+    severity : (1,) or (4,) float64
+        As read at the beginning of the study (`esn_core.severity_network.centring.centre_of`).
     fewest_children : float
         A public lower bound on the children in any sum.
     rng : numpy Generator
@@ -105,7 +105,7 @@ def run_reruns(
         "rerun-association",
         rerun_association(reruns, released),
         0,
-        {"mean_severity": np.array([mean_severity])},
+        {"mean_severity": severity},
     )
     edge_weights = np.concatenate(
         [

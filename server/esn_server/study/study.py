@@ -209,13 +209,13 @@ def run_study(
     facts = _roll_call(study)
     matched = study.unless_impossible("matching", lambda: _match(study))
     _harmonise(study)
-    children, mean_severity = _centre(study)
-    network = _select(study, children, mean_severity)
+    children, severity = _centre(study)
+    network = _select(study, children, severity)
     weights, losses = _train(study, network, children)
     calibration = _calibrate(study, network, weights)
     given = {"weights": weights, "edge_weights": network.weight, "calibration": np.array(calibration)}
     found, estimated, mae_noise, r_noise = _evaluate(study, given, rng)
-    reruns = study.unless_impossible("reruns", lambda: _rerun(study, mean_severity, rng))
+    reruns = study.unless_impossible("reruns", lambda: _rerun(study, severity, rng))
     explained = study.unless_impossible("attribution", lambda: _explain(study, given))
     exact_network = study.unless_impossible("exact_network", lambda: _exact_network(study))
     models = study.unless_impossible("neurocognition", lambda: _neurocognition(study, given))
@@ -258,15 +258,15 @@ def _harmonise(study: _Run) -> None:
     study.harmonisation = {"combat": model.vector}
 
 
-def _centre(study: _Run) -> tuple[float, float]:
+def _centre(study: _Run) -> tuple[float, NDArray[np.float64]]:
     centring = study.protocol.severity_network.centre
-    pooled, _ = study.ask("centre", centre_release(centring))
-    return centre_of(pooled.total, centring=centring, fewest_children=study.fewest_children)
+    pooled, noise = study.ask("centre", centre_release(centring))
+    return centre_of(pooled.total, centring=centring, fewest_children=study.fewest_children, noise_sd=noise)
 
 
-def _select(study: _Run, children: float, mean_severity: float) -> SeverityNetwork:
+def _select(study: _Run, children: float, severity: NDArray[np.float64]) -> SeverityNetwork:
     kind = association_release(study.candidates.released)
-    pooled, noise = study.ask("association", kind, 0, {"mean_severity": np.array([mean_severity])})
+    pooled, noise = study.ask("association", kind, 0, {"mean_severity": severity})
     return study.candidates.network(pooled.total, children=children, noise_sd=noise)
 
 
@@ -343,7 +343,7 @@ def _neurocognition(study: _Run, given: Arrays) -> Neurocognition | None:
     return run_neurocognition(study.protocol, study.ask, given)
 
 
-def _rerun(study: _Run, mean_severity: float, rng: np.random.Generator) -> Reruns | None:
+def _rerun(study: _Run, severity: NDArray[np.float64], rng: np.random.Generator) -> Reruns | None:
     if not reruns_of(study.protocol):
         return None
 
@@ -351,7 +351,7 @@ def _rerun(study: _Run, mean_severity: float, rng: np.random.Generator) -> Rerun
         study.protocol,
         study.candidates,
         study.ask,
-        mean_severity=mean_severity,
+        severity=severity,
         fewest_children=study.fewest_children,
         rng=rng,
     )

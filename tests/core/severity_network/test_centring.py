@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
@@ -12,12 +13,18 @@ from scipy.optimize import brentq
 from esn_core.gase import standardise_severity
 from esn_core.privacy.fixed_point import add_up, sum_rows
 from esn_core.privacy.release import clip_rows
-from esn_core.severity_network.association import RESIDUAL_CLIP, association_rows
+from esn_core.severity_network.association import RESIDUAL_CLIP, association_rows, rows_of_residuals
 from esn_core.severity_network.centring import (
+    ADJUSTED,
+    ADJUSTED_CLIP,
+    LARGEST_ADJUSTMENT,
     LEVELS,
+    adjusted_rows,
     centre_of,
     centre_release,
+    covariates,
     level_rows,
+    residuals,
     without_small_levels,
 )
 from esn_core.severity_network.selection import select
@@ -27,10 +34,11 @@ SEVERITY = standardise_severity(np.arange(1.0, 8.0))
 
 
 def found(counts, fewest=0.0):
-    return centre_of(np.array(counts, dtype=float), centring="levels", fewest_children=fewest)
+    children, (centre,) = centre_of(np.array(counts, dtype=float), centring="levels", fewest_children=fewest)
+    return children, centre
 
 
-def residuals(counts, centre):
+def residual_sum(counts, centre):
     return float(np.array(counts) @ np.clip(SEVERITY - centre, -RESIDUAL_CLIP, RESIDUAL_CLIP))
 
 
@@ -39,7 +47,7 @@ def test_the_clipped_residuals_sum_to_zero_at_the_centre(counts):
     children, centre = found(counts)
     assert children == sum(counts)
     # Sums of up to 420 children, each rounded in the last place.
-    assert residuals(counts, centre) == pytest.approx(0.0, abs=1e-11)
+    assert residual_sum(counts, centre) == pytest.approx(0.0, abs=1e-11)
     assert -2 <= centre <= 2
 
 
@@ -48,7 +56,7 @@ def test_the_centre_is_a_root_that_another_method_finds_and_the_middle_of_all(co
     _, centre = found(counts)
     # Where residuals of one sign or the other outweigh by a thousandth of a child's.
     low, high = (
-        brentq(lambda c, s=side: residuals(counts, c) + s, -3, 3, xtol=1e-13) for side in (-1e-9, 1e-9)
+        brentq(lambda c, s=side: residual_sum(counts, c) + s, -3, 3, xtol=1e-13) for side in (-1e-9, 1e-9)
     )
     assert centre == pytest.approx((low + high) / 2, abs=1e-7)
 
@@ -80,7 +88,7 @@ def test_a_row_marks_the_childs_own_level_and_is_as_long_as_its_bound(gase):
 
 def test_a_protocol_that_does_not_say_otherwise_is_centred_at_the_mean():
     assert centre_release("mean").dimension == 2
-    assert centre_of(np.array([4.0, 1.0]), centring="mean", fewest_children=1.0) == (4.0, 0.25)
+    assert centre_of(np.array([4.0, 1.0]), centring="mean", fewest_children=1.0) == (4.0, [0.25])
 
 
 @given(st.lists(st.integers(1, 7), min_size=5, max_size=40), st.integers(2, 5))
@@ -144,3 +152,94 @@ def test_the_centre_is_exact_arithmetic_up_to_its_last_places():
     a, b = places[k], places[k + 1]
     root = a + (b - a) * total(a) / (total(a) - total(b))
     assert math.isclose(found(counts)[1], float(root), rel_tol=0, abs_tol=1e-14)
+
+
+def drawn(seed, n=150, *, age_in_severity=0.0, male_in_severity=0.0):
+    """GASE and covariates: age from 4 to 18, more severe with age and in boys as asked."""
+    rng = np.random.default_rng(seed)
+    age, male = rng.uniform(4, 18, n), rng.integers(0, 2, n).astype(float)
+    severity = age_in_severity * (age - 11) / 4.04 + male_in_severity * (2 * male - 1) + rng.normal(size=n)
+    return np.clip(np.rint(4 + 1.2 * severity), 1, 7), covariates(age, male)
+
+
+def adjusted(gase, x, *, noise_sd=0.0, seed=0):
+    total = adjusted_rows(gase, x).sum(axis=0)
+    total = total + np.random.default_rng(seed).normal(0, noise_sd, total.shape)
+    return centre_of(total, centring="adjusted", fewest_children=5.0, noise_sd=noise_sd)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-0.4, 0.4), st.floats(-0.3, 0.3))
+def test_the_adjustment_is_the_regression_of_the_clipped_residuals(seed, by_age, by_sex):
+    gase, x = drawn(seed, 80, age_in_severity=by_age, male_in_severity=by_sex)
+    children, (centre, *adjustment) = adjusted(gase, x)
+    held = np.clip(standardise_severity(gase) - centre, -ADJUSTED_CLIP, ADJUSTED_CLIP)
+    assert held.sum() == pytest.approx(0.0, abs=1e-10)
+    line = sm.OLS(held, sm.add_constant(x)).fit()
+    assert children == 80
+    assert adjustment == pytest.approx(line.params, abs=1e-9)
+    left = held - np.clip(line.fittedvalues, -LARGEST_ADJUSTMENT, LARGEST_ADJUSTMENT)
+    assert residuals(gase, x, np.array([centre, *adjustment])) == pytest.approx(left, abs=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_no_row_with_covariates_is_longer_than_its_bound(seed):
+    rng = np.random.default_rng(seed)
+    x = covariates(rng.uniform(-50, 90, 12), rng.uniform(-1, 2, 12))
+    rows = adjusted_rows(rng.integers(1, 8, 12).astype(float), x)
+    assert np.linalg.norm(rows, axis=1).max() <= ADJUSTED.l2_bound
+    longest = adjusted_rows(np.array([3.0]), np.array([[1.0, -1.0]]))
+    assert np.linalg.norm(longest) == pytest.approx(ADJUSTED.l2_bound, rel=1e-15)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=4), st.integers(0, 2**32 - 1))
+def test_no_residual_is_larger_than_one_that_is_not_adjusted(severity, seed):
+    gase, x = drawn(seed, 20)
+    assert np.abs(residuals(gase, x, np.array(severity))).max() <= RESIDUAL_CLIP + 1e-15
+    assert np.abs(residuals(gase, x, np.array(severity[:1]))).max() <= RESIDUAL_CLIP
+
+
+def test_noise_shrinks_the_slopes_that_it_hides():
+    gase, x = drawn(1, 400, age_in_severity=0.4)
+    exact = adjusted(gase, x)[1][2]
+    drowned = [adjusted(gase, x, noise_sd=15.0, seed=seed)[1][2:] for seed in range(40)]
+    assert abs(exact) > 0.1
+    # The prior's spread is .15; slopes that are all noise have less than that.
+    assert np.std(drowned) < 0.15
+
+
+def test_small_levels_take_their_covariates_along():
+    gase, x = drawn(2, 24)
+    rows = adjusted_rows(gase, x)
+    held = without_small_levels(rows, fewest=5)
+    blocks = held[:, :21].reshape(-1, 7, 3)
+    assert blocks.sum(axis=1) == pytest.approx(rows[:, :21].reshape(-1, 7, 3).sum(axis=1), abs=1e-15)
+    assert np.array_equal(held[:, 21:], rows[:, 21:])
+    assert (
+        blocks[:, :, 0].sum(axis=0).tolist()
+        == without_small_levels(level_rows(gase), fewest=5).sum(axis=0).tolist()
+    )
+
+
+def test_age_that_alone_drives_edges_and_score_makes_no_network():
+    children, edges = 200, 300
+    false = {"levels": [], "adjusted": []}
+    for seed in range(6):
+        gase, x = drawn(seed, children, age_in_severity=0.35)
+        rng = np.random.default_rng(100 + seed)
+        # Every edge changes with age, by as much as real ones do in two decades; none with severity.
+        z = 0.8 * x[:, :1] * rng.uniform(0.5, 1, edges) + rng.normal(size=(children, edges))
+        severities = {
+            "levels": np.array([found(level_rows(gase).sum(axis=0))[1]]),
+            "adjusted": adjusted(gase, x)[1],
+        }
+        for centring, severity in severities.items():
+            network = select(
+                rows_of_residuals(z, residuals(gase, x, severity)).sum(axis=0),
+                edges=np.arange(edges),
+                blocks=np.zeros(edges, np.int64),
+                children=float(children),
+                noise_sd=0.0,
+            )
+            false[centring].append(int(network.retained.sum()))
+    assert np.mean(false["levels"]) > 100
+    assert np.mean(false["adjusted"]) < 3
