@@ -7,7 +7,7 @@ VENV := .venv
 TORCH ?= $(or $(patsubst $(VENV)/.installed-%,%,$(firstword $(wildcard $(VENV)/.installed-*))),cpu)
 INSTALLED := $(VENV)/.installed-$(TORCH)
 
-.PHONY: setup demo test test-long bench clean
+.PHONY: setup demo test test-long test-science bench clean
 
 setup: $(INSTALLED)
 
@@ -25,6 +25,10 @@ test: setup
 # ESN_FAULT_SEED chooses the instants of the kills; -m faults alone breaks federations only.
 test-long: setup
 	$(VENV)/bin/python -m pytest -q -n 4 --dist loadscope --no-loadscope-reorder --durations=15 -m "long or faults"
+
+# Of the long tests, those of the statistics: coverage of intervals, size of tests, small studies that end.
+test-science: setup
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadscope --durations=15 -m science
 
 bench: setup
 	$(VENV)/bin/python -m pytest tests/benchmarks --benchmark-enable

@@ -1,8 +1,9 @@
-"""How often intervals hold the truth, and how often a test is sure of nothing: the table of
-docs/benchmarks.md.
+"""How often intervals hold the truth, and how often a test is sure of nothing, in docs/benchmarks.md.
 
-Usage: python tests/benchmarks/statistics_bars.py [--draws 400] [--seed 1]
+    python tests/benchmarks/statistics_bars.py [--draws 400] [--seed 1] [--write]
 
+`--write` puts the tables into docs/benchmarks.md; `make test-science` fails where they say what this does
+not.
 Cohorts are drawn from plain models; nothing is asked of any site. Noise is that of the phase's whole budget
 of a held-out child, at delta 1e-3 and six sites of which one may collude.
 """
@@ -10,6 +11,7 @@ of a held-out child, at delta 1e-3 and six sites of which one may collude.
 import argparse
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import norm
@@ -19,12 +21,17 @@ from esn_core.gase import GASE_MIDDLE, GASE_UNIT
 from esn_core.privacy.accounting import mu_for, noise_multiplier_for
 from esn_core.statistics.agreement import EVALUATION, evaluation_rows
 from esn_core.statistics.agreement_estimates import Estimates, estimates, estimates_of_all
-from esn_core.statistics.logistic_fit import ROUNDS, LogisticNewton
-from esn_core.statistics.logistic_sums import log_likelihoods, newton, newton_rows
-from esn_core.statistics.model_comparison import vuong, vuong_rows, vuong_test
+from esn_core.statistics.logistic_exact import ExactLogistic
+from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS, LogisticNewton
+from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, log_likelihoods, newton, newton_rows
+from esn_core.statistics.model_comparison import likelihood_ratio, vuong, vuong_rows, vuong_test
 from esn_core.statistics.roc import auc, delong_areas, delong_rows, histogram_rows
 
-Row = tuple[str, str, str, float]
+Row = tuple[str, str, float]
+"""Table, line and column are told by the first two: figure, setting; and the share."""
+SIZES = (36, 100, 300)
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- statistics_bars.py writes from here -->", "<!-- to here -->"
 DELTA, SITES, COLLUDING = 1e-3, 6, 1
 FEWEST = 4 * 5
 
@@ -52,15 +59,13 @@ def coverage_of_r(draws: int, rng: np.random.Generator) -> Iterator[Row]:
             "MAE": float(np.abs(prediction - gase).mean()),
             "calibration slope": float(np.polyfit(prediction, gase, 1)[0]),
         }
-        for children in (36, 100, 300):
+        for children in SIZES:
             for epsilon in (math.inf, 8.0, 3.0):
                 found = list(_estimated(draws, children, wanted, epsilon, rng))
                 for what, true in truth.items():
                     held = [_holds(each, what, true) for each in found]
-                    setting = f"{children} children, r {truth['r']:.2f}, " + (
-                        "exact" if math.isinf(epsilon) else f"ε {epsilon:g}"
-                    )
-                    yield "95 % interval", what, setting, float(np.mean(held))
+                    setting = "exact" if math.isinf(epsilon) else f"ε {epsilon:g}"
+                    yield f"{what}, true r {truth['r']:.2f}", f"{children}, {setting}", float(np.mean(held))
 
 
 def _estimated(
@@ -83,7 +88,7 @@ def _holds(found: Estimates, what: str, true: float) -> bool:
 
 def coverage_of_auc(draws: int, rng: np.random.Generator) -> Iterator[Row]:
     """Count intervals of areas that hold the true area, up to one."""
-    for children in (36, 100, 300):
+    for children in SIZES:
         ill = np.arange(children) < children // 3
         for true in (0.75, 0.9, 0.96):
             shift, held = math.sqrt(2) * norm.ppf(true), []
@@ -95,15 +100,15 @@ def coverage_of_auc(draws: int, rng: np.random.Generator) -> Iterator[Row]:
                 ends = (found.interval if found else (0.0, 1.0)), delong_areas(total, 1).intervals[0]
                 held.append([low <= true <= high for low, high in ends])
             by_scores, delong = np.mean(held, axis=0)
-            setting = f"{children} children, a third impaired, area {true:g}"
-            yield "95 % interval", "AUC, Hanley and McNeil by scores", setting, float(by_scores)
-            yield "95 % interval", "AUC, DeLong on the logit", setting, float(delong)
+            setting = f"{children}, area {true:g}"
+            yield "Hanley and McNeil by scores", setting, float(by_scores)
+            yield "DeLong on the logit", setting, float(delong)
 
 
 def size_of_vuong(draws: int, rng: np.random.Generator) -> Iterator[Row]:
     """Count sure verdicts on two scores that are equally good, models fitted under the same noise."""
     feature_norm = math.sqrt(2)
-    for children in (36, 100, 300):
+    for children in SIZES:
         for epsilon in (8.0, 3.0):
             fit_noise = noise_of(
                 newton(2, feature_norm=feature_norm).l2_bound * math.sqrt(2),
@@ -148,28 +153,93 @@ def size_of_vuong(draws: int, rng: np.random.Generator) -> Iterator[Row]:
                     lost_by_noise=math.hypot(*(fit.loss_by_noise for fit in fits)),
                 )
                 sure.append(found is not None and found.p_value < 0.05)
-            yield "size at 5 %", "Vuong's test", f"{children} children, ε {epsilon:g}", float(np.mean(sure))
+            yield "Vuong's test", f"{children}, ε {epsilon:g}", float(np.mean(sure))
 
 
-def rows_of(draws: int, seed: int) -> Iterator[Row]:
-    """Yield every row of the table."""
+def size_of_exact_tests(draws: int, rng: np.random.Generator) -> Iterator[Row]:
+    """Count sure tests of exact sums: of two scores that are equally good, and of one that adds nothing."""
+    for children in SIZES:
+        sure = np.array([_exact_tests(children, rng) for _ in range(draws)])
+        for test, share in zip(("Vuong's test", "DeLong's test", "likelihood ratio"), sure.T, strict=True):
+            yield test, f"{children}, exact", float(np.mean(share))
+
+
+def _exact_tests(children: int, rng: np.random.Generator) -> tuple[bool, bool, bool]:
+    severity = rng.normal(size=children)
+    impaired = rng.random(children) < 1 / (1 + np.exp(0.8 - severity))
+    predicted, clinical = (
+        np.clip(0.4 * severity + 0.25 * rng.normal(size=children), -1, 1) for _ in range(2)
+    )
+    nothing = np.clip(0.4 * rng.normal(size=children), -1, 1)
+    rules = {"feature_norm": math.sqrt(3), "logit_clip": EXACT_LOGIT_CLIP}
+    fits, each = [], []
+    for columns in ((predicted,), (clinical,), (clinical, nothing)):
+        x, names = np.column_stack([np.ones(children), *columns]), ("intercept", "a", "b")[: 1 + len(columns)]
+        model = ExactLogistic(names, **rules)
+        for _ in range(EXACT_ROUNDS):
+            rows = [
+                newton_rows(x, impaired, coefficients=at, thirds=True, **rules) for at in model.coefficients
+            ]
+            model.step(np.concatenate(rows, axis=1).sum(axis=0))
+        try:
+            fits.append(model.fit())
+        except StudyError:
+            return False, False, False
+        each.append(log_likelihoods(x, impaired, coefficients=fits[-1].coefficients, **rules))
+    vuong_sums = vuong_rows(*each[:2], logit_clip=EXACT_LOGIT_CLIP).sum(axis=0)
+    found = vuong_test(vuong_sums, first_features=2, second_features=2, logit_clip=EXACT_LOGIT_CLIP)
+    scores = (np.column_stack([predicted, clinical]) + 1) / 2
+    histograms = tuple(histogram_rows(s, impaired, bins=200).sum(axis=0) for s in scores.T)
+    areas = delong_areas(delong_rows(scores, impaired, histograms=histograms).sum(axis=0), 2)
+    maxima = fits[1].maximum and fits[2].maximum
+    return (
+        found is not None and found.p_value < 0.05,
+        areas.difference(0, 1).p_value < 0.05,
+        maxima and likelihood_ratio(fits[1], fits[2]).p_value < 0.05,
+    )
+
+
+def tables_of(draws: int, seed: int) -> str:
+    """Return the tables as they stand on the page."""
     rng = np.random.default_rng(seed)
-    yield from coverage_of_r(draws, rng)
-    yield from coverage_of_auc(draws, rng)
-    yield from size_of_vuong(max(draws // 4, 50), rng)
+    few = max(draws // 4, 50)
+    return "\n\n".join(
+        [
+            _table("95 % intervals hold", coverage_of_r(draws, rng)),
+            _table("95 % intervals of an area hold, a third impaired", coverage_of_auc(draws, rng)),
+            _table("sure at 5 % under noise, scores equally good", size_of_vuong(few, rng)),
+            _table("sure at 5 %, exact, nothing to find", size_of_exact_tests(draws, rng)),
+        ]
+    )
+
+
+def _table(title: str, rows: Iterator[Row]) -> str:
+    shares: dict[str, dict[str, float]] = {}
+    for figure, setting, share in rows:
+        shares.setdefault(figure, {})[setting] = share
+    columns = list(next(iter(shares.values())))
+    lines = [f"| {title} | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+    lines += [
+        f"| {figure} | {' | '.join(f'{of[c]:.3f}' for c in columns)} |" for figure, of in shares.items()
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables, and write them where that is asked."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    print("| | figure | setting | share |\n|---|---|---|---|")
-    for kind, what, setting, share in rows_of(given.draws, given.seed):
-        print(f"| {kind} | {what} | {setting} | {share:.3f} |", flush=True)
+    tables = tables_of(given.draws, given.seed)
+    print(tables)
+    if given.write:
+        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+        _, after = rest.split(END)
+        PAGE.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -133,6 +133,8 @@ def test_a_rare_impairment_in_few_children_ends_in_a_result(models_of_columns, s
 
 
 @pytest.mark.long
+@pytest.mark.science
+@pytest.mark.timeout(2400)
 def test_a_hundred_whole_studies_of_few_children_and_a_rare_impairment_end_in_a_report(
     build_consortium, tmp_path, full_atlas
 ):
