@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_core.arrays import Floats
-from esn_core.connectome.atlas import Atlas
+from esn_core.connectome.atlas import Atlas, Hemisphere
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def human_anatomy(
     rng = rng or _rng(atlas)
     a, b = atlas.edges.T
     distance_mm, crossing, homotopic, stem = _geometry(atlas)
-    pair = _mirror_pairs(atlas, stem)
+    pair = mirror_pairs(atlas)
 
     def regions(sd: float) -> Floats:
         """Draw one number for each pair of mirrored regions; give each edge the sum of its two ends."""
@@ -183,14 +183,11 @@ def _geometry(atlas: Atlas) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_
     return distance_mm, crossing, crossing & (stem[a] == stem[b]), stem
 
 
-def _mirror_pairs(atlas: Atlas, stem: NDArray[np.str_]) -> NDArray[np.int64]:
-    """Return for each edge the position of the first of itself and its mirror image."""
-    side = [str(region.hemisphere) for region in atlas.regions]
-    at = {(s, h): i for i, (s, h) in enumerate(zip(stem.tolist(), side, strict=True))}
-    swap = {"L": "R", "R": "L"}
-    mirror = [
-        at.get((s, swap.get(h, h)), i) for i, (s, h) in enumerate(zip(stem.tolist(), side, strict=True))
-    ]
+def mirror_pairs(atlas: Atlas) -> NDArray[np.int64]:
+    """Return, for each of the atlas's edges, which is the first of itself and its mirror image."""
+    at = {(region.stem, region.hemisphere): i for i, region in enumerate(atlas.regions)}
+    other: dict[Hemisphere, Hemisphere] = {"L": "R", "R": "L", "M": "M"}
+    mirror = [at.get((r.stem, other[r.hemisphere]), i) for i, r in enumerate(atlas.regions)]
     position = {(a, b): e for e, (a, b) in enumerate(atlas.edges.tolist())}
     pairs = []
     for e, (a, b) in enumerate(atlas.edges.tolist()):

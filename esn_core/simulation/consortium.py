@@ -103,7 +103,20 @@ size of their difference give .84."""
 EPILEPSY = replace(CLINICAL, world=replace(CLINICAL.world, published_regions=2.0))
 """As `CLINICAL`, but the network prefers regions that epilepsy is known to reduce (decision 0113)."""
 
-WORLDS = {"clinical": CLINICAL, "weak": WEAK, "non-additive": NON_ADDITIVE, "epilepsy": EPILEPSY}
+SOBER = replace(CLINICAL, world=replace(CLINICAL.world, effect_sd=0.28, mirror_correlation=0.27))
+"""As `CLINICAL`, with half the effect, and mirror edges as correlated as in real people (decision 0210)."""
+
+COUNTS = replace(CLINICAL, world=replace(CLINICAL.world, count_shape=(0.1, 4.0)))
+"""As `CLINICAL`, with counts that spread about as those of 80 real people do (decision 0210)."""
+
+WORLDS = {
+    "clinical": CLINICAL,
+    "sober": SOBER,
+    "counts": COUNTS,
+    "weak": WEAK,
+    "non-additive": NON_ADDITIVE,
+    "epilepsy": EPILEPSY,
+}
 """The named worlds."""
 
 

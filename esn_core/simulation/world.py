@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
 from esn_core.errors import ConfigError
-from esn_core.simulation.anatomy import Anatomy, anatomy
+from esn_core.simulation.anatomy import Anatomy, anatomy, mirror_pairs
 from esn_core.simulation.scanner import Scanner, ScannerRules
 from esn_core.simulation.true_network import draw_network
 
 CONTROL_SEVERITY_Z = -1.6
 """Where healthy children stand on the severity axis."""
+
+# The expected streamlines at which the two shapes of `WorldRules.count_shape` hold.
+_COUNTS_OF_SHAPES = (20.0, 1000.0)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class WorldRules:
         Range of the edges' own sd between subjects, in log units.
     tail_freedom : float or None
         Degrees of freedom of the edges' own variation, above 2; None for normal tails.
+    mirror_correlation : float
+        Of the own variation of an edge and of its mirror image in the other hemisphere.
+    count_shape : (float, float) or None
+        How much counts spread beyond all that: each is multiplied by a gamma variable of mean 1, whose shape
+        is the first number where 20 streamlines or fewer are expected, the second from 1,000 on, and between
+        them goes as a power of what is expected. None: not at all.
     gase_noise : float
         Sd of the rater's error, before rounding to a step of GASE.
     template_shift_sd : float
@@ -63,6 +72,8 @@ class WorldRules:
     nuisance_sd: float = 0.28
     edge_sd: tuple[float, float] = (0.30, 0.50)
     tail_freedom: float | None = None
+    mirror_correlation: float = 0.0
+    count_shape: tuple[float, float] | None = None
     gase_noise: float = 0.45
     template_shift_sd: float = 0.15
     compensated_sd: float = 0.0
@@ -74,6 +85,10 @@ class WorldRules:
             raise ConfigError(f"the sd of compensated damage is 0 or more, not {self.compensated_sd}")
         if not 0 < self.edge_sd[0] <= self.edge_sd[1]:
             raise ConfigError(f"the edges' sd needs a range of positive numbers, not {self.edge_sd}")
+        if not 0 <= self.mirror_correlation <= 1:
+            raise ConfigError(f"mirror edges correlate by 0 to 1, not {self.mirror_correlation}")
+        if self.count_shape is not None and not min(self.count_shape) > 0:
+            raise ConfigError(f"the shape of counts needs two positive numbers, not {self.count_shape}")
         if not 0 <= self.published_regions < np.inf:
             raise ConfigError(f"a preference for regions is 0 or more, not {self.published_regions}")
 
@@ -100,6 +115,12 @@ class World:
         Low-rank nuisance: how each factor moves each log weight.
     tail_freedom : float or None
         Degrees of freedom of the edges' own variation; None for normal tails.
+    mirror : (E,) int64
+        Of each edge, the first of itself and its mirror image.
+    mirror_correlation : float
+        Of their own variation.
+    count_shape : (float, float) or None
+        See `WorldRules`.
     gase_noise : float
         Sd of the rater's error, before rounding to a step of GASE.
     compensated_sd : float
@@ -116,6 +137,9 @@ class World:
     severity_slope: Floats
     factors: Floats
     tail_freedom: float | None
+    mirror: NDArray[np.int64]
+    mirror_correlation: float
+    count_shape: tuple[float, float] | None
     gase_noise: float
     compensated_sd: float
 
@@ -184,6 +208,9 @@ class World:
             severity_slope=effect * sd,
             factors=rules.nuisance_sd * factors * sd,
             tail_freedom=rules.tail_freedom,
+            mirror=mirror_pairs(atlas),
+            mirror_correlation=rules.mirror_correlation,
+            count_shape=rules.count_shape,
             gase_noise=rules.gase_noise,
             compensated_sd=rules.compensated_sd,
         )
@@ -226,7 +253,21 @@ class World:
             deviation += self._compensated_damage(severity, rng) * self.severity_slope
         expected = self.mean + np.outer(age_years - 10, self.age_slope) + np.outer(male - 0.5, self.sex_slope)
         head = rng.normal(0, 0.15, (subjects, 1))  # size and gain of the whole scan
-        return expected + head + scanner.offset + scanner.gain * deviation
+        log_weights = expected + head + scanner.offset + scanner.gain * deviation
+        if self.count_shape is not None:
+            log_weights = log_weights + self._spread_of_counts(log_weights, self.count_shape, rng)
+        return log_weights
+
+    @staticmethod
+    def _spread_of_counts(
+        log_weights: Floats, shapes: tuple[float, float], rng: np.random.Generator
+    ) -> Floats:
+        """Draw the (n, E) logarithms of gamma variables of mean 1 (`WorldRules.count_shape`)."""
+        shape = np.exp(np.interp(log_weights, np.log(_COUNTS_OF_SHAPES), np.log(shapes)))
+        # A gamma variable of a small shape may be too small for a number: it counts as one that is just not.
+        drawn = np.maximum(rng.gamma(shape) / shape, np.finfo(np.float64).tiny)
+        spread: Floats = np.log(drawn)
+        return spread
 
     def _compensated_damage(self, severity: Floats, rng: np.random.Generator) -> Floats:
         """Draw (n, E) damage beyond the other hemisphere's; an edge between two has half of each side's.
@@ -240,6 +281,16 @@ class World:
         return damage
 
     def _own_variation(self, shape: tuple[int, int], rng: np.random.Generator) -> Floats:
+        """Draw numbers of sd 1, with the world's tails and what mirror images share."""
+        own = self._tailed(shape, rng)
+        if not self.mirror_correlation:
+            return own
+        shared = self._tailed(shape, rng)[:, self.mirror]
+        share = self.mirror_correlation
+        mixed: Floats = np.sqrt(share) * shared + np.sqrt(1 - share) * own
+        return mixed
+
+    def _tailed(self, shape: tuple[int, int], rng: np.random.Generator) -> Floats:
         """Draw numbers of sd 1, with the world's tails."""
         if self.tail_freedom is None:
             return rng.normal(size=shape)

@@ -109,6 +109,16 @@ class Summing:
         return add_up(totals, kind), noise_sd(kind, multiplier, share=share) * math.sqrt(self.sites)
 
 
+@dataclass(frozen=True)
+class Associated:
+    """A released association: its sum, the children in it, its noise, and each site's own rows."""
+
+    total: Floats
+    children: float
+    noise_sd: float
+    rows: list[Floats]
+
+
 @dataclass
 class Study:
     """One consortium under one source of candidates: what run_study asks, in its order."""
@@ -133,8 +143,8 @@ class Study:
     def fewest(self) -> float:
         return float(MINIMUM_CHILDREN * len(self.training))
 
-    def select(self, summing: Summing) -> tuple[SeverityNetwork, float]:
-        """Return the network, and the noisy number of children."""
+    def associate(self, summing: Summing) -> "Associated":
+        """Ask for the centre and the association."""
         with_covariates = list(zip(self.training, self.covariates or [np.empty((0, 2))] * 99, strict=False))
         counting = {"mean": lambda y, _: centre_rows(y), "levels": lambda y, _: level_rows(y)}
         row_of = counting.get(self.centring, adjusted_rows)
@@ -148,9 +158,16 @@ class Study:
             rows_of_residuals(self.candidates.features(s.scores), residuals(s.gase, x, severity))
             for s, x in with_covariates
         ]
-        kind = association_release(self.candidates.released)
-        total, noise = summing("association", kind, rows)
-        return self.candidates.network(total, children=children, noise_sd=noise), children
+        total, noise = summing("association", association_release(self.candidates.released), rows)
+        return Associated(total, children, noise, rows)
+
+    def select(self, summing: Summing) -> tuple[SeverityNetwork, float]:
+        """Return the network, and the noisy number of children."""
+        found = self.associate(summing)
+        return self.network(found), found.children
+
+    def network(self, found: "Associated") -> SeverityNetwork:
+        return self.candidates.network(found.total, children=found.children, noise_sd=found.noise_sd)
 
     def inputs(self, split: SiteSplit, network: SeverityNetwork) -> Connectomes:
         edges = self.candidates.edges

@@ -13,7 +13,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,15 +73,15 @@ class Drawn:
     sites: tuple[Site, ...]
 
 
-def draw(seed: int, rules: ConsortiumRules = CLINICAL) -> Drawn:
-    """Draw a world and keep the strengths of everybody."""
+def draw(seed: int, rules: ConsortiumRules = CLINICAL, *, children: Sequence[int] | None = None) -> Drawn:
+    """Draw a world and keep the strengths of everybody; so many `children` train at each site, if given."""
     atlas, rng = load_atlas(ATLAS), np.random.default_rng(seed)
     shared = anatomy(atlas)
     template = public_template(atlas, shared, rng=rng)
     world = World.draw(atlas, rules.world, rng=rng, shared=shared)
     sites = []
-    for _ in range(rules.sites):
-        training = int(rng.integers(rules.children[0], rules.children[1] + 1))
+    for k in range(rules.sites):
+        training = children[k] if children else int(rng.integers(rules.children[0], rules.children[1] + 1))
         patients = training + rules.held_out
         subjects = draw_site(
             world,

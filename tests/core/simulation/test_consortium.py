@@ -9,7 +9,14 @@ import pytest
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ConfigError
 from esn_core.simulation.anatomy import anatomy
-from esn_core.simulation.consortium import NON_ADDITIVE, ConsortiumRules, draw_consortium, public_template
+from esn_core.simulation.consortium import (
+    CLINICAL,
+    NON_ADDITIVE,
+    SOBER,
+    ConsortiumRules,
+    draw_consortium,
+    public_template,
+)
 from esn_core.simulation.scanner import ScannerRules
 from esn_core.simulation.world import World, WorldRules
 
@@ -158,8 +165,55 @@ def test_an_impossible_consortium_is_refused(settings, words):
     [
         ({"tail_freedom": 2.0}, "tails of 2.0 degrees of freedom have no sd"),
         ({"edge_sd": (0.5, 0.3)}, "range of positive numbers"),
+        ({"mirror_correlation": 1.5}, "correlate by 0 to 1, not 1.5"),
+        ({"count_shape": (0.0, 4.0)}, "two positive numbers"),
     ],
 )
 def test_an_impossible_world_is_refused(settings, words):
     with pytest.raises(ConfigError, match=words):
         dataclasses.replace(WorldRules(), **settings)
+
+
+def own_variation(rules, *, subjects=400):
+    """Log weights of alike children on one scanner, less what their whole scans gain; and the world."""
+    world = World.draw(ATLAS, rules, rng=np.random.default_rng(1))
+    drawn = world.log_weights(
+        np.full(subjects, 10.0),
+        np.zeros(subjects),
+        np.zeros(subjects),
+        scanner=world.scanner(CALM, rng=np.random.default_rng(0)),
+        rng=np.random.default_rng(2),
+    )
+    return drawn - np.median(drawn, axis=1, keepdims=True), world
+
+
+@pytest.mark.parametrize(("rules", "expected"), [(CLINICAL.world, 0.0), (SOBER.world, 0.2)])
+def test_mirror_edges_go_together_in_the_sober_world(rules, expected):
+    drawn, world = own_variation(rules)
+    z = (drawn - drawn.mean(axis=0)) / drawn.std(axis=0)
+    second = np.flatnonzero(world.mirror != np.arange(len(world.mirror)))
+    # A mean over 1,500 pairs of correlations, each of standard error .05; factors move edges as well.
+    assert (z[:, second] * z[:, world.mirror[second]]).mean() == pytest.approx(expected, abs=0.03)
+    own = drawn.std(axis=0)
+    assert own.mean() == pytest.approx(own_variation(CLINICAL.world)[0].std(axis=0).mean(), rel=0.02)
+
+
+def test_the_mirror_image_of_an_edge_joins_the_opposite_regions():
+    world = World.draw(ATLAS, rng=np.random.default_rng(1))
+    names = {(r.stem, r.hemisphere): r.name for r in ATLAS.regions}
+    other = {"L": "R", "R": "L", "M": "M"}
+    for edge, first in enumerate(world.mirror):
+        ends = [ATLAS.regions[i] for i in ATLAS.edges[edge]]
+        image = {names[r.stem, other[r.hemisphere]] for r in ends}
+        assert {ATLAS.names[i] for i in ATLAS.edges[first]} in ({r.name for r in ends}, image)
+
+
+def test_counts_spread_as_their_shape_says():
+    rules = dataclasses.replace(CLINICAL.world, count_shape=(0.5, 4.0))
+    plain, world = own_variation(CLINICAL.world, subjects=1500)
+    spread, _ = own_variation(rules, subjects=1500)
+    few, many = world.present & (world.mean < np.log(15)), world.mean > np.log(1500)
+    added = spread.var(axis=0) - plain.var(axis=0)
+    # The variance of the logarithm of a gamma variable: the trigamma function of its shape, 4.93 and .284.
+    assert added[few].mean() == pytest.approx(4.93, rel=0.1)
+    assert added[many].mean() == pytest.approx(0.284, rel=0.2)

@@ -95,7 +95,7 @@ def test_a_negative_preference_is_refused():
 
 
 def test_the_named_worlds_differ_from_the_clinical_one_in_their_world_alone():
-    assert list(WORLDS) == ["clinical", "weak", "non-additive", "epilepsy"]
+    assert list(WORLDS) == ["clinical", "sober", "counts", "weak", "non-additive", "epilepsy"]
     for rules in WORLDS.values():
         assert replace(rules, world=CLINICAL.world) == CLINICAL
     assert replace(EPILEPSY.world, published_regions=0.0) == CLINICAL.world
