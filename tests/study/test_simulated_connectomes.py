@@ -153,7 +153,7 @@ def test_another_kind_of_world_has_another_network_on_the_same_anatomy(hospital,
 
 
 def test_an_unknown_kind_of_world_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(ConfigError, match="unknown world 'mars'; there are: clinical, weak, non-additive"):
+    with pytest.raises(ConfigError, match="unknown world 'mars'; there are: clinical, sober, counts"):
         write_connectomes(
             tmp_path / "bids",
             tmp_path / "derivatives",

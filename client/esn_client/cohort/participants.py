@@ -2,11 +2,15 @@
 
 Every field is text first; nothing is taken for a number, or for missing, that
 the table's own rules or the protocol's data dictionary do not say is one.
+Who belongs to a third group, and whose age or sex is not known, takes no part in
+any study: the site's log says how many.
 pandas is imported where a table is read: nothing else of a site needs it.
 """
 
+import codecs
 import csv
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +31,7 @@ _GROUPS = ("dre", "control")
 _GASE = {MISSING: None} | {str(level): level for level in GASE_LEVELS}
 _LABEL = r"sub-[A-Za-z0-9]+"
 _COLUMNS = ("participant_id", "age", "sex", "group", "gase")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,16 @@ class Participant:
 def read_participants(dataset: Path) -> tuple[Participant, ...]:
     """Read and check participants.tsv.
 
+    Returns
+    -------
+    tuple of Participant
+        The children with epilepsy and the controls whose age and sex are known, in the order of the table.
+
     Raises
     ------
     DataError
-        The table is missing or has faults; the message lists all of them, with their lines.
+        The table is missing, lists nobody who could take part, or has faults; the message lists all of them,
+        with their lines.
 
     """
     path = dataset / "participants.tsv"
@@ -74,7 +85,14 @@ def read_participants(dataset: Path) -> tuple[Participant, ...]:
     faults += [f"{label} is listed twice" for label in sorted(set(labels[labels.duplicated()]))]
     if faults:
         raise DataError(f"{path}: {'; '.join(faults)}")
-    lines = table.to_numpy(dtype=object).tolist()
+    other = _of_another_group(table)
+    unknown = ~other & ((table["age"] == MISSING) | (table["sex"] == MISSING))
+    for count, words in ((other.sum(), "belong to another group"), (unknown.sum(), "lack age or sex")):
+        if count:
+            _log.warning("participants.tsv: %d participants %s and are left out", count, words)
+    if (other | unknown).all():
+        raise DataError(f"{path}: lists no child with epilepsy and no control whose age and sex are known")
+    lines = table[~(other | unknown)].to_numpy(dtype=object).tolist()
     return tuple(_participant(dict(zip(table.columns, line, strict=True))) for line in lines)
 
 
@@ -124,9 +142,8 @@ def _read_table(path: Path) -> tuple["pd.DataFrame", dict[int, str]]:
     import pandas as pd
 
     try:
-        # 'utf-8-sig': spreadsheets put a mark in front of the first column's name.
-        text = path.read_text(encoding="utf-8-sig")
-        head = text.partition("\n")[0].split("\t")
+        text = _decoded(path)
+        head = [_column(name) for name in text.partition("\n")[0].split("\t")]
         widest = max(line.count("\t") for line in text.split("\n")) + 1
         # By the slower of pandas' readers: it alone tells an empty field from one that is not there.
         cells = pd.read_csv(
@@ -143,11 +160,14 @@ def _read_table(path: Path) -> tuple["pd.DataFrame", dict[int, str]]:
         )
     except FileNotFoundError as cause:
         raise DataError(f"{path}: there is no such file") from cause
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as cause:
+    except (OSError, pd.errors.ParserError) as cause:
         raise DataError(f"{path}: cannot be read as a table of tab-separated values") from cause
     missing = [c for c in _COLUMNS if head.count(c) != 1]
     if missing:
-        raise DataError(f"{path}: line 1: missing or repeated column {', '.join(map(repr, missing))}")
+        words = f"{path}: line 1: missing or repeated column {', '.join(map(repr, missing))}"
+        if any(mark in text.partition("\n")[0] for mark in ',;"'):
+            words += "; the fields seem to be quoted, or parted by commas: save it as tab-separated text"
+        raise DataError(words)
     cells.index += 1
     lines = cells.iloc[1:]
     marked = [bool("".join(line).strip()) for line in lines.fillna("").to_numpy()]
@@ -160,22 +180,50 @@ def _read_table(path: Path) -> tuple["pd.DataFrame", dict[int, str]]:
     return table, {line: f"holds {found} fields, not {len(head)}" for line, found in faults}
 
 
+def _decoded(path: Path) -> str:
+    """Return the text of a table, as newlines end its lines; `DataError` names another encoding."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path}: is written in UTF-16 ('Unicode text' of a spreadsheet); save it as UTF-8")
+    try:
+        # 'utf-8-sig': spreadsheets put a mark in front of the first column's name.
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        line = content.count(b"\n", 0, cause.start) + 1
+        raise DataError(
+            f"{path}: line {line} is not UTF-8, but perhaps Latin-1 or Windows-1252; save it as UTF-8"
+        ) from cause
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _column(name: str) -> str:
+    """Return a column's name without spaces around it; those that every table has in whatever case."""
+    own = name.strip()
+    return own.lower() if own.lower() in _COLUMNS else own
+
+
+def _of_another_group(table: "pd.DataFrame") -> "pd.Series[bool]":
+    """Tell who belongs to a group that no study is about; one that is misspelt is a fault, not another."""
+    return ~table["group"].str.strip().str.lower().isin(("", MISSING, *_GROUPS))
+
+
 def _faults(table: "pd.DataFrame") -> list[tuple[int, str]]:
     """Return the line and the words of every fault."""
-    labels, child = table["participant_id"], table["group"] == "dre"
+    labels, child, other = table["participant_id"], table["group"] == "dre", _of_another_group(table)
     named = labels.str.fullmatch(_LABEL)
     said = [
         (line, f"participant_id must be 'sub-' and plain letters or digits, not {label!r}")
         for line, label in zip(table.index[~named].tolist(), labels[~named], strict=True)
     ]
+    years = _AGE.values(table["age"])
     rules: dict[str, tuple[pd.Series[bool], str]] = {
-        "age": (_AGE.values(table["age"]).notna(), "must be in years"),
-        "sex": (table["sex"].isin(_SEX), "must be F or M"),
-        "group": (table["group"].isin(_GROUPS), "must be dre or control"),
+        "age": (years.notna() | (table["age"] == MISSING), f"must be in years, or {MISSING}"),
+        "sex": (table["sex"].isin((*_SEX, MISSING)), f"must be F, M or {MISSING}"),
+        "group": (table["group"].isin(_GROUPS), "must be dre or control, or a word for another group"),
         "gase": (~child | table["gase"].isin(_GASE), f"must be a whole number from 1 to 7, or {MISSING}"),
     }
     for column, (right, words) in rules.items():
-        wrong = table[named & ~right]
+        wrong = table[named & ~other & ~right]
         said += [
             (line, f"{label}: {column} {words}, not {text!r}")
             for line, label, text in zip(

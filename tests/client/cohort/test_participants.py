@@ -48,16 +48,36 @@ def test_spreadsheets_line_ends_marks_blank_lines_and_columns_of_their_own_are_t
     assert len(read(text.replace("\n", "\r\n"))) == 2
 
 
+def test_a_head_may_have_capitals_and_spaces(read):
+    head = " Participant_ID\tAge \tSEX\tGroup\tGASE\t IQ total\n"
+    first, _ = read(head + GOOD.replace("\n", "\t100\n"))
+    assert first.row["IQ total"] == "100"
+    assert (first.age_years, first.gase) == (10.5, 3)
+    with pytest.raises(DataError, match="missing or repeated column 'age'"):
+        read(HEAD.replace("\n", "\tAge\n") + GOOD)
+
+
+def test_third_groups_and_people_without_age_or_sex_are_left_out_and_counted(read, caplog):
+    lines = "sub-003\tn/a\tF\tdre\t3\nsub-004\t9\tn/a\tcontrol\tn/a\nsub-005\told\tx\tsibling\t\n"
+    assert [p.label for p in read(HEAD + GOOD + lines)] == ["sub-001", "sub-002"]
+    assert caplog.messages == [
+        "participants.tsv: 1 participants belong to another group and are left out",
+        "participants.tsv: 2 participants lack age or sex and are left out",
+    ]
+    with pytest.raises(DataError, match="line 4: sub-003: group must be dre or control"):
+        read(HEAD + GOOD + "sub-003\t9\tF\t Control\tn/a\n")
+
+
 def test_every_fault_is_named_at_once_with_its_line(read):
     faults = {
         "sub-003\t9\tF\tdre\t0": "line 4: sub-003: gase must be a whole number from 1 to 7, or n/a, not '0'",
         "sub-004\t9\tF\tdre\t8": "line 5: sub-004: gase must be",
         "sub-005\t9\tF\tdre\t3.5": "line 6: sub-005: gase must be",
         "sub-006\t9\tF\tdre\t": "line 7: sub-006: gase must be a whole number from 1 to 7, or n/a",
-        "sub-007\t9\tx\tdre\t3": "line 8: sub-007: sex must be F or M, not 'x'",
-        "sub-008\t9\tF\tDRE\t3": "line 9: sub-008: group must be dre or control, not 'DRE'",
+        "sub-007\t9\tx\tdre\t3": "line 8: sub-007: sex must be F, M or n/a, not 'x'",
+        "sub-008\t9\tF\tDRE\t3": "line 9: sub-008: group must be dre or control, or a word for another",
         "": "",
-        "sub-009\tten\tF\tdre\t3": "line 11: sub-009: age must be in years, not 'ten'",
+        "sub-009\tten\tF\tdre\t3": "line 11: sub-009: age must be in years, or n/a, not 'ten'",
         "sub-010\tnan\tF\tdre\t3": "line 12: sub-010: age",
         "sub-011\t-1\tF\tdre\t3": "line 13: sub-011: age",
         "012\t9\tF\tdre\t3": "line 14: participant_id must be 'sub-'",
@@ -79,7 +99,14 @@ def test_every_fault_is_named_at_once_with_its_line(read):
         (HEAD.replace("\n", "\tage\n"), "missing or repeated column 'age'"),
         ("", "missing or repeated column 'participant_id'"),
         (HEAD, "lists no participant"),
-        (b"\xff\xfe\x00", "cannot be read as a table"),
+        (HEAD.encode("utf-16"), "is written in UTF-16 .*; save it as UTF-8"),
+        ((HEAD + GOOD).encode() + "Zoë".encode("latin-1"), "line 4 is not UTF-8, but perhaps Latin-1"),
+        (
+            HEAD.replace("\t", ","),
+            "'participant_id', .* quoted, or parted by commas: save it as tab",
+        ),
+        (HEAD.replace("age", '"age"'), "'age'; the fields seem to be quoted"),
+        (HEAD + "sub-001\t9\tF\tsibling\t3\n", "no child with epilepsy and no control whose age and sex"),
     ],
 )
 def test_what_is_no_table_is_refused_by_what_was_found(read, text, words):
@@ -99,15 +126,18 @@ def is_right(label, age, sex, group, gase):
     """Whether a line has no fault, one rule after the other."""
     if not (label.startswith("sub-") and label[4:].isalnum() and label.isascii()):
         return False
-    if not set(age) <= set("0123456789."):
-        return False
-    try:
-        years = float(age)
-    except ValueError:
-        return False
-    if not 0 <= years <= 120:
-        return False
-    if sex not in ("F", "M") or group not in ("dre", "control"):
+    if group.strip().lower() not in ("", "n/a", "dre", "control"):
+        return True
+    if age != "n/a":
+        if not set(age) <= set("0123456789."):
+            return False
+        try:
+            years = float(age)
+        except ValueError:
+            return False
+        if not 0 <= years <= 120:
+            return False
+    if sex not in ("F", "M", "n/a") or group not in ("dre", "control"):
         return False
     return group == "control" or gase in ("1", "2", "3", "4", "5", "6", "7", "n/a")
 
@@ -115,9 +145,9 @@ def is_right(label, age, sex, group, gase):
 FIELD = st.text(st.sampled_from("sub-01.5FM7na/ \"'#eNA"), max_size=6)
 LINE = st.tuples(
     st.sampled_from(["sub-1", "sub-2", "sub-a", "2"]) | FIELD,
-    st.sampled_from(["7", "10.25", "007", "", "121", "NaN", "7,5", "1_0", " 7"]) | FIELD,
+    st.sampled_from(["7", "10.25", "007", "", "n/a", "121", "NaN", "7,5", "1_0", " 7"]) | FIELD,
     st.sampled_from(["F", "M", "f", "NA"]) | FIELD,
-    st.sampled_from(["dre", "control", "null"]) | FIELD,
+    st.sampled_from(["dre", "control", "null", "Dre", "n/a"]) | FIELD,
     st.sampled_from(["1", "7", "8", "3.0", "n/a", "NA", "", "TRUE"]) | FIELD,
 )
 
@@ -131,14 +161,19 @@ def test_a_table_is_read_as_line_by_line_and_each_faulty_line_is_named(tmp_path_
     wrong = [number for number, line in there.items() if not is_right(*line)]
     labels = [line[0] for number, line in there.items()]
     if there and not wrong and len(set(labels)) == len(labels):
+        taken = [x for x in there.values() if x[3] in ("dre", "control") and "n/a" not in x[1:3]]
+        if not taken:
+            with pytest.raises(DataError, match="no child with epilepsy and no control"):
+                read_participants(directory)
+            return
         found = read_participants(directory)
         assert [(p.label, p.age_years, p.sex, p.group) for p in found] == [
-            (label, float(age), float(sex == "M"), group) for label, age, sex, group, _ in there.values()
+            (label, float(age), float(sex == "M"), group) for label, age, sex, group, _ in taken
         ]
         assert [p.gase for p in found] == [
-            int(gase) if group == "dre" and gase != "n/a" else None for *_, group, gase in there.values()
+            int(gase) if group == "dre" and gase != "n/a" else None for *_, group, gase in taken
         ]
-        assert [tuple(p.row.values()) for p in found] == list(there.values())
+        assert [tuple(p.row.values()) for p in found] == taken
         return
     with pytest.raises(DataError) as caught:
         read_participants(directory)
