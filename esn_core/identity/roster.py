@@ -15,11 +15,11 @@ class RosterEntry(Table):
     """One site of the study."""
 
     site: SiteName
-    node_key: str = Field(pattern=r"^ecdsa-sha2-nistp(256|384|521) [A-Za-z0-9+/=]+$")
+    node_key: str = Field(pattern=r"^ecdsa-sha2-nistp(256|384|521) [A-Za-z0-9+/=]{1,300}$")
     """Public key of the site's SuperNode, in OpenSSH form without a comment."""
-    identity_key: str = Field(pattern=r"^ssh-ed25519 [A-Za-z0-9+/=]+$")
+    identity_key: str = Field(pattern=r"^ssh-ed25519 [A-Za-z0-9+/=]{1,100}$")
     """Public key by which the site signs its ledger, in OpenSSH form without a comment."""
-    mask_key: str = Field(pattern=r"^x25519 [A-Za-z0-9+/=]+$")
+    mask_key: str = Field(pattern=r"^x25519 [A-Za-z0-9+/=]{1,100}$")
     """Public key from which the masks of the secure sum are made."""
 
     @field_validator("identity_key")

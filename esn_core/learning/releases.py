@@ -15,6 +15,9 @@ from esn_core.privacy.release import ReleaseKind, clip_rows
 LOSS_CLIP = 4.0
 """Largest squared error of one child in the learning curve, in standardised units."""
 
+COMPACT_PARAMETERS = 7435
+"""Of the model 'compact': the length of its releases is known without the model. A test counts them."""
+
 # The learning curve's coordinate is a quarter as long as the gradient: it raises
 # the noise on the gradient by 3 % and no more.
 _LOSS_SHARE = 0.25

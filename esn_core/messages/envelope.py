@@ -30,6 +30,9 @@ LARGEST_MESSAGE_BYTES = 7 * 2**20
 
 LARGEST_HEADER_BYTES = 64 * 2**10
 
+LARGEST_NUMBERS_BYTES = LARGEST_MESSAGE_BYTES - LARGEST_HEADER_BYTES - SIGNATURE_BYTES - 8
+"""Of the arrays of one message, beside the longest header, its length and the signature."""
+
 HEADER = "esn"
 
 _NOT_SIGNED = {

@@ -34,6 +34,8 @@ People = Literal["training", "held-out", "controls"]
 # A site's sum takes 52 bits at most, so that those of 512 sites with their noise fit int64.
 _SUM_BITS = 52
 _CHILDREN_BITS = 12
+LARGEST_CHILDREN = 1 << _CHILDREN_BITS
+"""Of one site: so many rows, all at their bound and all alike, fit a sum."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, StrictBool, model_validator
 
@@ -15,6 +15,10 @@ SEVERITIES = ("gase", "predicted_gase")
 Declarable = Literal["cohort", "explanation", "network", "neurocognition"]
 """An analysis whose sums a protocol may declare exact."""
 
+MOST_PREDICTORS = 12
+"""Of one model. A logistic model wants ten children with the impairment for each (Peduzzi et al. 1996); a sum
+holds the square of their number for every model."""
+
 DRAWS_AT_ONCE = 20
 """So many draws of the exact network leave in one sum."""
 
@@ -24,16 +28,16 @@ class Outcome(Table):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
     column: Column
-    impaired_below: float
-    """In units of the score."""
+    impaired_below: float = Field(ge=-1e6, le=1e6)
+    """In units of the score, and inside the range of its column, which has the same limits."""
 
 
 class Comparison(Table):
     """One comparison of predicted with clinical severity."""
 
-    outcome: str
+    outcome: str = Field(max_length=31)
     """Name of the impairment."""
-    others: tuple[Column, ...] = ()
+    others: tuple[Column, ...] = Field(default=(), max_length=MOST_PREDICTORS)
     """What both models hold besides the severity."""
 
 
@@ -41,11 +45,15 @@ class NeurocognitionRules(Table):
     """Whether the predicted severity explains impairment better than the clinical one."""
 
     outcomes: tuple[Outcome, ...] = Field(min_length=1, max_length=6)
-    models: tuple[tuple[Column, ...], ...] = Field(min_length=1, max_length=20)
+    """Every model is fitted to each: the noise of all sums grows with the root of their number."""
+    models: tuple[Annotated[tuple[Column, ...], Field(max_length=MOST_PREDICTORS)], ...] = Field(
+        min_length=1, max_length=20
+    )
     """Predictors of each model, the intercept left out: columns of participants.tsv, 'gase' and
-    'predicted_gase'. Every model is fitted to every outcome."""
+    'predicted_gase'. Every model is fitted to every outcome: twenty are 120 fits and as many histograms in
+    one sum."""
     rounds: int = Field(ge=2, le=30)
-    """Newton steps; all models take them together."""
+    """Newton steps; all models take them together. A fit that needs more than thirty does not converge."""
     primary: Annotated[Comparison | None, NewIn(2)] = None
     """The comparison that the study was planned for: it is tested at 5 % by itself, and all others share
     another 5 % by Holm's method. Without one, all of them share 5 %."""
@@ -93,14 +101,18 @@ class NetworkRules(Table):
     """The severity network as the paper selects it: exact partial correlations given age, sex and site."""
 
     t_threshold: float = Field(gt=0, le=20)
-    """An edge of larger t, in size, belongs to a component of the network-based statistic."""
+    """An edge of larger t, in size, belongs to a component of the network-based statistic. Beyond 20 no edge
+    of a few hundred children lies."""
     null_draws: int = Field(ge=0, le=5000)
-    """Draws of the largest component without an effect; 0: components have no p."""
+    """Draws of the largest component without an effect; 0: components have no p. Five thousand tell a p of
+    .05 to ± .006, and need as many children."""
     bootstrap_draws: int = Field(ge=0, le=5000)
-    """Draws of the network as other children would have given it; 0: edges have no frequency."""
+    """Draws of the network as other children would have given it; 0: edges have no frequency. As many as of
+    the null at most."""
     minimum_children: int = Field(ge=3, le=1000)
     """A site with fewer training children takes no part. All draws together have to be fewer than the
-    children that this promises: no linear algebra on fewer sums than children ends at a child."""
+    children that this promises: no linear algebra on fewer sums than children ends at a child. A thousand
+    training children are more than any hospital of this study's kind has."""
 
     @property
     def releases(self) -> tuple[int, int]:
@@ -129,15 +141,17 @@ class Analyses(Table):
     cross_site: StrictBool = False
     """Leave one site out: select and calibrate without it, evaluate on its held-out children."""
     folds: int = Field(default=0, ge=0, le=20)
-    """Cross-validation of the training children in so many parts; 0 asks for none."""
+    """Cross-validation of the training children in so many parts; 0 asks for none. Each part more is a block
+    of the sums of all reruns, and noise on the others."""
     random_scores: int = Field(default=0, ge=0, le=20)
-    """So many runs with scores drawn at random, which show what r is worth by chance."""
+    """So many runs with scores drawn at random, which show what r is worth by chance. A block each, as the
+    parts are."""
     explanation: StrictBool = False
     """What each edge contributes to the held-out children's predictions."""
     network: NetworkRules | None = None
     """The exact network, its components and its stability. Never private: it has to stand in 'exact'."""
     neurocognition: NeurocognitionRules | None = None
-    exact: tuple[Declarable, ...] = ()
+    exact: tuple[Declarable, ...] = Field(default=(), max_length=len(get_args(Declarable)))
     """Analyses whose sums leave without noise: they have no epsilon, and every site has to consent."""
 
     @model_validator(mode="after")

@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # a guard reads protocols, and no table
 
 Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 
+_Value = Annotated[float, Field(ge=-1e6, le=1e6)]
+"""Of a clinical table: a life has some 40,000 days, and a score a few hundred points."""
+
 MISSING = "n/a"
 """What BIDS writes where a value is not known."""
 
@@ -26,11 +29,13 @@ class Phenotype(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["number", "category"]
-    unit: str = Field(default="", max_length=40)
-    range: tuple[float, float] | None = None
+    unit: str = Field(default="", max_length=60)
+    """As people read it in a refusal, on one line."""
+    range: tuple[_Value, _Value] | None = None
     """Smallest and largest value of a number; what lies outside is a fault of the table."""
-    codes: tuple[str, ...] = ()
-    """The two values of a category; the second counts as 1."""
+    codes: tuple[Annotated[str, Field(max_length=40)], ...] = Field(default=(), max_length=10)
+    """The two values of a category; the second counts as 1. More than two are refused in words of their own,
+    and more than ten without reading them."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

@@ -24,6 +24,10 @@ def _even(value: int) -> int:
 class ImagingRecipe(BaseModel):
     """Table ``[imaging]`` of a study's protocol; the same at every site, and nothing has a default.
 
+    The bounds are what the steps can use: b-values of clinical and research scanners, harmonic orders that a
+    hundred directions determine, steps and growths below the size of a region, streamlines up to the length
+    of the longest tracts, and a hundred million seeds, a hundred times those of the clinical recipe.
+
     Attributes
     ----------
     atlas : str

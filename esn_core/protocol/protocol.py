@@ -20,6 +20,7 @@ from esn_core.connectome.template import Template, load_template
 from esn_core.errors import ProtocolError
 from esn_core.formats import PROTOCOL
 from esn_core.identity.roster import RosterEntry
+from esn_core.privacy.fixed_point import LARGEST_SITES
 from esn_core.privacy.release import People
 from esn_core.protocol import consistency
 from esn_core.protocol.analyses import Analyses
@@ -52,13 +53,14 @@ class Protocol(Table):
     """Last day, in UTC, on which a site answers questions of this protocol."""
     bundle_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """The only Flower bundle that a site accepts in this study."""
-    roster: tuple[RosterEntry, ...] = Field(min_length=3)
+    roster: tuple[RosterEntry, ...] = Field(min_length=3, max_length=LARGEST_SITES)
+    """Who takes part. The grid holds the sums of so many sites, and no more."""
     imaging: ImagingRecipe
     cohort: CohortRules
     severity_network: SelectionRules
     model: ModelRules
     training: TrainingRules
-    phenotypes: dict[Column, Phenotype] = Field(default={})
+    phenotypes: dict[Column, Phenotype] = Field(default={}, max_length=100)
     """What the columns of participants.tsv mean that the analyses need."""
     analyses: Analyses = Analyses()
     privacy: PrivacyRules

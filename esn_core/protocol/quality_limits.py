@@ -2,20 +2,24 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Verdict = Literal["pass", "warn", "fail", "not measured"]
 _WORST_FIRST: tuple[Verdict, ...] = ("fail", "warn", "pass")
 
 
+_Number = Annotated[float, Field(ge=-1e6, le=1e6)]
+"""In the unit of what is judged: millilitres of brain, percent, millimetres. None comes near a million."""
+
+
 class _Limit(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    warn: float
+    warn: _Number
     """From here on, somebody should look."""
-    fail: float
+    fail: _Number
     """From here on, the subject is not to be used."""
 
     def judge(self, value: float | None) -> Verdict:

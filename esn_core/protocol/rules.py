@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 from esn_core.connectome.control_offset import SHRINKAGE_CONTROLS, SHRINKAGE_CONTROLS_1
 from esn_core.connectome.own_controls import FEWEST_CONTROLS
 from esn_core.identity.public_keys import identity_key, readable
+from esn_core.privacy.fixed_point import LARGEST_SITES
+from esn_core.privacy.release import LARGEST_CHILDREN
 from esn_core.protocol.newer_settings import NewIn
 from esn_core.protocol.phases import PhaseName
 from esn_core.severity_network.candidate_list import Origin
@@ -22,10 +24,13 @@ class CohortRules(Table):
     """Who is in the study, and who is held out."""
 
     held_out_fraction: float = Field(gt=0, lt=0.9)
+    """Of the children; with nine in ten or more held out, a tenth would find the network."""
     split_salt: str = Field(min_length=1, max_length=80)
-    """Mixed into the hash that decides, for each child alone, whether it is held out."""
-    minimum_children: int = Field(ge=3)
-    """A sum over fewer children than this does not leave a site."""
+    """Mixed into the hash that decides, for each child alone, whether it is held out. A line of text: it is
+    hashed once a child."""
+    minimum_children: int = Field(ge=3, le=LARGEST_CHILDREN)
+    """A sum over fewer children than this does not leave a site. No sum holds more than the limit: it
+    would be a protocol that nobody answers."""
     harmonisation: Annotated[Harmonisation, NewIn(2, values=("site-controls", "public-template"))] = (
         "own-controls"
     )
@@ -58,6 +63,10 @@ class CohortRules(Table):
         return int.from_bytes(digest[:8], "big") < self.held_out_fraction * 2**64
 
 
+RegionName = Annotated[str, Field(min_length=1, max_length=100)]
+"""As in an atlas's table, where a name is a word or two."""
+
+
 class SelectionRules(Table):
     """How the severity network is found."""
 
@@ -65,9 +74,10 @@ class SelectionRules(Table):
     """Public list of edges that may belong to the network: those present in the atlas's template, each by
     itself; those that the protocol lists; or the template's edges by pairs of modules, one number a pair.
     `votes`: the sites vote on them, and the protocol asks for nothing else."""
-    pairs: tuple[tuple[str, str], ...] = ()
+    pairs: tuple[tuple[RegionName, RegionName], ...] = Field(default=(), max_length=10_000)
     """The list, by region names, for candidates 'list' alone. It is public only for children who were not in
-    the study that found it: a site with such a child must not approve the protocol."""
+    the study that found it: a site with such a child must not approve the protocol. The largest atlas that
+    ships has 6,670 pairs."""
     origin: Annotated[Origin | None, NewIn(2)] = None
     """Where the list comes from; a list without an origin was published."""
     centre: Annotated[Centring, NewIn(2)] = "mean"
@@ -103,18 +113,23 @@ class TrainingRules(Table):
     """Full batches; with one local step, a round is one step of DP-SGD."""
 
     rounds: int = Field(ge=0, le=1000)
+    """Each is a question to every site and an entry in every ledger. The noise of a step grows with the root
+    of their number, so that a thousand rounds have thirty times the noise of one."""
     strategy: Literal["fedadam", "fedavg", "fedprox"] = "fedadam"
     """`fedadam`: the centre's Adam on the mean gradient; `fedavg`: sites descend by themselves, and the
     centre takes the mean of where they arrived; `fedprox`: the same, held near where they began."""
     local_steps: int = Field(default=1, ge=1, le=100)
     """Steps of a site in a round. Several are for studies without noise: what they give is no sum over
-    children."""
+    children. Each goes over all training children, and all of them are one
+    question, for which a site has the deadline."""
     proximal: float = Field(default=0.0, ge=0, le=1000)
-    """FedProx's mu."""
+    """FedProx's mu. Times the learning rate it has to be below 1; a thousand holds the weights still."""
     learning_rate: float = Field(gt=0, le=1)
-    """Of the centre's Adam, or of the sites' descent."""
+    """Of the centre's Adam, or of the sites' descent. Adam moves each weight by about so much: at 1, no
+    weight stays near where it began."""
     max_gradient_norm: float = Field(gt=0, le=1000)
-    """Of one child's gradient; with several local steps, of a site's update over the learning rate."""
+    """Of one child's gradient; with several local steps, of a site's update over the learning rate. Noise
+    is in units of it: a bound that no gradient reaches clips nothing and adds noise."""
 
     @model_validator(mode="after")
     def _settings_belong_to_the_strategy(self) -> Self:
@@ -152,13 +167,18 @@ class PrivacyRules(Table):
 
     trust: Literal["secure-sum", "local"]
     """Whether the sites' noise is shared out under masks, or each site adds all of it."""
-    colluding_sites: int = Field(ge=0, le=100)
+    colluding_sites: int = Field(ge=0, le=LARGEST_SITES)
     """So many sites may tell the centre all they know, and the noise of the others still suffices.
-    With 0, a site that subtracts its own noise from a result is left with too little."""
+    With 0, a site that subtracts its own noise from a result is left with too little. Fewer than the quorum,
+    and so than the largest roster."""
     noise: Literal["gaussian", "none"]
-    epsilon: float = Field(gt=0, le=50)
-    """Budget of one child: training and held-out children spend it separately. Unused without noise."""
+    epsilon: float = Field(gt=0, le=20)
+    """Budget of one child: training and held-out children spend it separately. Unused without noise.
+    At 20 the odds change up to 500 million times, which protects nobody, and the grid of the noise is
+    still far below delta (`esn_core.analyses.planned_sums`); from 30 on it is not."""
     delta: float = Field(gt=0, lt=0.1)
+    """Below one over the children of the study, which is looked at when the sites have told their bands. A
+    tenth is the least study: three sites of three children."""
     shares: dict[PhaseName, Annotated[float, Field(gt=0, le=1)]]
     """How the budget is divided among the phases that have noise: parts of mu squared. Those that touch
     training children sum to 1, and so do those that touch held-out children. Unused without noise."""
@@ -167,14 +187,16 @@ class PrivacyRules(Table):
 class RoundRules(Table):
     """When a phase counts as answered."""
 
-    quorum: int = Field(ge=3)
+    quorum: int = Field(ge=3, le=LARGEST_SITES)
+    """So many sites answer, or a question fails; no more than the roster lists."""
     deadline_s: float = Field(gt=0, le=7 * 86400)
+    """Of one question. A week: a hospital that was down over a weekend is waited for."""
 
 
 class Signature(Table):
     """The centre's signature under a protocol; see `esn_core.protocol.signature`."""
 
-    key: str = Field(pattern=r"^ssh-ed25519 [A-Za-z0-9+/=]+$")
+    key: str = Field(pattern=r"^ssh-ed25519 [A-Za-z0-9+/=]{1,100}$")
     """Public key of whoever signed, in OpenSSH form without a comment."""
     value: str = Field(pattern=r"^[A-Za-z0-9+/]{86}==$")
     """Ed25519 signature of the canonical form, in base64."""

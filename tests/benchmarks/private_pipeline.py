@@ -1,6 +1,6 @@
 """The whole private study on simulated consortia: r and MAE with all of it inside epsilon.
 
-    python tests/benchmarks/private_pipeline.py [--json] [--worlds N] [--seed S] [--fine-tune]
+    python tests/benchmarks/private_pipeline.py [--json] [--worlds N] [--seed S] [--delta D] [--fine-tune]
 
 What sites compute, clip, round, noise and sum, and what the centre makes of
 it, is the product's own code; only Flower, the gate's ledger and the masks of
@@ -92,6 +92,7 @@ class Summing:
     trust: str
     shares: dict[str, float]
     sites: int
+    delta: float = DELTA
 
     def __call__(
         self, phase: str, kind: ReleaseKind, rows: Iterable[Floats], *, times: int = 1
@@ -102,7 +103,7 @@ class Summing:
             return add_up(totals, kind), 0.0
         # Secure sum: the noise of one mechanism, shared out; local: each site adds all of it.
         share = 1 / self.sites if self.trust == "secure-sum" else 1.0
-        budget = mu_for(self.epsilon, DELTA)
+        budget = mu_for(self.epsilon, self.delta)
         multiplier = noise_multiplier_for(budget, share=self.shares[phase], releases=times)
         noise = noise_units(kind, multiplier, share=share)
         totals = [add_noise(total, discrete_gaussian(kind.dimension, noise)) for total in totals]
@@ -255,7 +256,12 @@ Found = dict[Key, tuple[float, float | None]]
 
 
 def one_world(
-    seed: int, *, epsilons: Sequence[float], fine_tune: bool, sources: Sequence[str] = SOURCES
+    seed: int,
+    *,
+    epsilons: Sequence[float],
+    fine_tune: bool,
+    sources: Sequence[str] = SOURCES,
+    delta: float = DELTA,
 ) -> Found:
     """Return (r, MAE) of every row in one world."""
     atlas = load_atlas(ATLAS)
@@ -273,12 +279,12 @@ def one_world(
         )
         study = Study(atlas, consortium, chosen)
         for epsilon, trust in [(None, "none"), *((e, t) for e in epsilons for t in TRUSTS)]:
-            summing = Summing(epsilon, trust, SHARES, sites)
+            summing = Summing(epsilon, trust, SHARES, sites, delta)
             network, _ = study.select(summing)
             found[epsilon, trust, source, "CPM"] = study.cpm(summing, network)
             found[epsilon, trust, source, "DCNN+RN"] = study.network_reads(summing, network, model)
             if fine_tune and trust == "secure-sum":
-                summing = Summing(epsilon, trust, FINE_TUNING, sites)
+                summing = Summing(epsilon, trust, FINE_TUNING, sites, delta)
                 network, children = study.select(summing)
                 tuned = study.fine_tuned(summing, network, children)
                 found[epsilon, trust, source, "DCNN+RN fine-tuned"] = study.network_reads(
@@ -314,6 +320,7 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=8)
     parser.add_argument("--seed", type=int, default=8300)
     parser.add_argument("--epsilon", type=float, action="append", help="1, 3 and 8 unless given")
+    parser.add_argument("--delta", type=float, default=DELTA)
     parser.add_argument("--candidates", action="append", choices=SOURCES, help="all of them unless given")
     parser.add_argument("--fine-tune", action="store_true", help="also with DP-SGD, under secure sum")
     asked = parser.parse_args()
@@ -326,12 +333,13 @@ def main() -> None:
                 epsilons=asked.epsilon or EPSILONS,
                 fine_tune=asked.fine_tune,
                 sources=asked.candidates or SOURCES,
+                delta=asked.delta,
             )
         )
         print(f"world {index + 1} of {asked.worlds}: {time.monotonic() - started:.0f} s", file=sys.stderr)
     rows = table(worlds)
     if asked.json:
-        about = {"worlds": asked.worlds, "seed": asked.seed, "delta": DELTA, "atlas": ATLAS}
+        about = {"worlds": asked.worlds, "seed": asked.seed, "delta": asked.delta, "atlas": ATLAS}
         print(json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1))
         return
     for row in sorted(rows, key=lambda x: (x.trust, x.candidates, x.model, x.epsilon or 0)):

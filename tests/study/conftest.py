@@ -120,6 +120,7 @@ def build_consortium(protocol_content, more_sites, centre_key):
         *,
         exact=False,
         consent=True,
+        consents=False,
         sites=SITES,
         quorum=None,
         noise=discrete_gaussian,
@@ -165,7 +166,7 @@ def build_consortium(protocol_content, more_sites, centre_key):
             # Sums without noise or masks leave only a site that demands neither.
             trust="local" if price_of(protocol).exact and not protocol.masked else "secure-sum",
             colluding_sites=1,
-            exact_sums=exact and consent,
+            exact_sums=consents or (exact and consent),
             control_sums=control_sums,
         )
         ledgers, hospitals = {}, {}

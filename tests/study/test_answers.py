@@ -8,7 +8,7 @@ import pytest
 from esn_client.answers.hospital import ROWS
 from esn_client.answers.study import Study
 from esn_client.cohort.participants import Participant, read_phenotypes
-from esn_client.privacy_audit.audit import _arrays
+from esn_client.privacy_audit.arguments import arguments_of
 from esn_core.errors import DataError, ProtocolError
 from esn_core.learning.weights import pretrained, to_vector
 from esn_core.messages.answer import Answer
@@ -142,7 +142,7 @@ def ask_for(make_consortium, more_sites):
             return Answer.from_bytes(body, more_sites[1]["north"][0].public_key())
 
         ask_one.rounds = price_of(consortium.protocol).of(phase).releases
-        ask_one.arrays = dict(_arrays(phase, study))
+        ask_one.arrays = dict(arguments_of(phase, study))
         ask_one.ledger = consortium.ledgers["north"]
         return ask_one
 

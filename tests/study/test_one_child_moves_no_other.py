@@ -23,7 +23,7 @@ from esn_client.answers.hospital import ROWS, local_update, rows_of
 from esn_client.answers.study import Study
 from esn_client.cohort.cohort import Cohort, Split
 from esn_client.cohort.members import People
-from esn_client.privacy_audit.audit import _arrays
+from esn_client.privacy_audit.arguments import arguments_of
 from esn_core.analyses.neurocognition import kinds_of
 from esn_core.errors import ProtocolError
 from esn_core.messages.question import Question, QuestionId
@@ -185,7 +185,7 @@ def question(study, phase, arrays):
 def adversarial(study, phase):
     """Arrays as a study has them; and some that are large and cancel, within what a site accepts."""
     rng = np.random.default_rng(3)
-    plain = dict(_arrays(phase, study))
+    plain = dict(arguments_of(phase, study))
     for name in plain.keys() & {"edge_weights", "mean_severity", "coefficients"}:
         plain[name] = rng.normal(size=plain[name].shape)
     hard = dict(plain)
@@ -272,7 +272,7 @@ def test_an_exception_is_one(studies, phase, monkeypatch):
 
     def rows(children):
         own = of(study, list(range(children)))
-        asked = SimpleNamespace(array=question(own, phase, dict(_arrays(phase, own))).array)
+        asked = SimpleNamespace(array=question(own, phase, dict(arguments_of(phase, own))).array)
         found = answers[phase](asked, own) if phase in answers else rows_of(_asked(own, phase), own)
         return found.values[:11]
 
@@ -280,13 +280,13 @@ def test_an_exception_is_one(studies, phase, monkeypatch):
 
 
 def _asked(study, phase):
-    return question(study, phase, dict(_arrays(phase, study)))
+    return question(study, phase, dict(arguments_of(phase, study)))
 
 
 def test_coefficients_beyond_what_a_site_accepts_are_refused(studies):
     study = studies["noise"]
     for phase in ("newton", "comparison"):
-        arrays = dict(_arrays(phase, study))
+        arrays = dict(arguments_of(phase, study))
         for value in (1.01 * LARGEST_COEFFICIENT, -1e15, 1e300):
             wrong = {**arrays, "coefficients": np.full_like(arrays["coefficients"], value)}
             with pytest.raises(ProtocolError, match="a coefficient lies within -1000 and 1000"):

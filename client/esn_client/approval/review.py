@@ -8,10 +8,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from esn_client.gate.limits import Limits
 from esn_client.gate.policy import violations
+from esn_core.analyses.planned_sums import grid_delta_of
 from esn_core.identity.public_keys import identity_text
 from esn_core.identity.signing import fingerprint
 from esn_core.privacy.accounting import epsilon_of, odds_in_words
-from esn_core.privacy.release import Children
+from esn_core.privacy.release import CHILDREN, Children
+from esn_core.protocol.analyses import SEVERITIES
 from esn_core.protocol.phases import PHASES
 from esn_core.protocol.price import PhasePrice, Price, price_of
 from esn_core.protocol.protocol import Protocol
@@ -77,6 +79,7 @@ def review(protocol: Protocol) -> str:
         f"  No sum over fewer than {minimum} children leaves. No image, connectome or score of one child",
         "  does.",
         *_network(protocol),
+        *_models(protocol),
         *_summary(protocol, price),
         "  A site that has fewer refuses, and the refusal itself tells that a split is below the minimum.",
         *_mixed(protocol, known),
@@ -162,6 +165,26 @@ def _network(protocol: Protocol) -> list[str]:
     return [
         f"  The exact network asks for {rules.minimum_children} training children at each site: there",
         "  are fewer sums with random numbers than children. From as many a child could be computed.",
+    ]
+
+
+def _models(protocol: Protocol) -> list[str]:
+    """Name the columns of the participants' table that models read, the impairments and the models."""
+    rules = protocol.analyses.neurocognition
+    if rules is None:
+        return []
+    used = {name for model in rules.models for name in model} | {o.column for o in rules.outcomes}
+    columns = [f"{name}, {protocol.phenotypes[name].expected}" for name in sorted(used - set(SEVERITIES))]
+    outcomes = [f"{o.name}: {o.column} below {o.impaired_below:g}" for o in rules.outcomes]
+    models = [" + ".join(model) for model in rules.models]
+    return [
+        "  Of the held-out children, these columns of participants.tsv enter the sums of the models, beside",
+        "  the clinical and the predicted GASE:",
+        *(f"    {column}" for column in columns),
+        "  Impairments, each of them an outcome of every model:",
+        *(f"    {outcome}" for outcome in outcomes),
+        "  Models, by their predictors:",
+        *(f"    {model}" for model in models),
     ]
 
 
@@ -311,7 +334,8 @@ def _cost(whole: Price, protocol: Protocol, known: Container[Fact]) -> list[str]
     return [
         *(_declared_exact(whole) if exact else []),
         f"  A training child: epsilon {training:.2f}; a held-out child: epsilon {held_out:.2f};",
-        f"  at delta {price.delta:g}, adding or removing one child (all its scans).",
+        f"  at delta {price.delta:g}, adding or removing one child (all its scans). The grid on which the",
+        f"  noise is drawn, and its parts being added up, make delta larger by {_grid(protocol)} at most.",
         f"  Exchanging one child for another: epsilon {replaced[0]:.2f} in training, {replaced[1]:.2f} held",
         "  out.",
         "  An attacker who watches everything raises the odds of a right guess about one child's",
@@ -349,6 +373,10 @@ def _deserted(price: Price, protocol: Protocol, worst: Children) -> list[str]:
         "  If the centre and ALL other sites worked together against this one, its own part of the noise",
         f"  would be left: epsilon {alone:.2f}.",
     ]
+
+
+def _grid(protocol: Protocol) -> str:
+    return f"{max(grid_delta_of(protocol, children) for children in CHILDREN):.0e}"
 
 
 def _times(phase: PhasePrice) -> str:

@@ -43,7 +43,7 @@ from esn_client.gate.ledger import Ledger, patient_hashes, salt_fingerprint
 from esn_client.gate.ledger_store import Paid
 from esn_client.gate.limits import Limits
 from esn_client.gate.noise import Noise
-from esn_client.gate.policy import consent_violations, fewest, trust_violations
+from esn_client.gate.policy import consent_violations, fewest, size_violations, trust_violations
 from esn_core.errors import EsnError, GateError, ProtocolError
 from esn_core.identity.public_keys import mask_key
 from esn_core.messages.answer import Answer, Refusal
@@ -303,7 +303,7 @@ class Gate:
         ------
         GateError
             Too few children in a split, or controls in a summary of the cohort, no consent to exact sums,
-            or more trust is asked for than the site has.
+            more trust is asked for than the site has, or a sum that no message holds.
         PrivacyBudgetError
             The site's cap, or a second run of the protocol.
         LedgerError
@@ -314,6 +314,9 @@ class Gate:
         price = price_of(protocol)
         self._check_trust(protocol)
         self._check_consent(price)
+        unfit = size_violations(protocol)
+        if unfit:
+            raise GateError("; ".join(unfit))
         for split, participants in children.items():
             if any(phase.children == split for phase in price.phases):
                 what = f"the {split} children's releases"

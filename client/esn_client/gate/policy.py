@@ -1,6 +1,8 @@
 """A site's policy against a protocol: what the site allows, whatever is asked."""
 
 from esn_client.gate.limits import Limits
+from esn_core.analyses.planned_sums import misfits
+from esn_core.messages.envelope import LARGEST_NUMBERS_BYTES
 from esn_core.privacy.accounting import epsilon_of
 from esn_core.privacy.release import Children, People
 from esn_core.protocol.price import Price, price_of
@@ -14,11 +16,17 @@ _ROUNDING = 1e-9
 def violations(limits: Limits, protocol: Protocol) -> tuple[str, ...]:
     """Name all that a protocol asks for and the site does not allow; nothing where it may be approved."""
     return (
+        *size_violations(protocol),
         *trust_violations(limits, protocol),
         *_minimum(limits, protocol),
         *consent_violations(limits, price_of(protocol)),
         *_cap(limits, protocol),
     )
+
+
+def size_violations(protocol: Protocol) -> tuple[str, ...]:
+    """Name the sums that could not leave once the study comes to them: too long, or beyond the grid."""
+    return misfits(protocol, largest_bytes=LARGEST_NUMBERS_BYTES)
 
 
 def fewest(limits: Limits, protocol: Protocol, people: People) -> int:

@@ -6,7 +6,7 @@ nothing is charged, kept or sent.
 
 import datetime
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 
 import numpy as np
@@ -18,6 +18,7 @@ from esn_client.answers.training import device_for
 from esn_client.cohort.cohort import load_cohort
 from esn_client.cohort.participants import read_participants
 from esn_client.gate.gate import Rows
+from esn_client.privacy_audit.arguments import arguments_of
 from esn_client.privacy_audit.attacks import (
     area,
     area_bound,
@@ -31,6 +32,7 @@ from esn_client.privacy_audit.attacks import (
     surest,
     true_positive_rate,
 )
+from esn_client.privacy_audit.cheats import cheats
 from esn_client.privacy_audit.findings import (
     CANARY_DELTA,
     FALSE_POSITIVES,
@@ -41,18 +43,12 @@ from esn_client.privacy_audit.findings import (
 )
 from esn_client.privacy_audit.rehearsal import Rehearsal, scratch_directory
 from esn_client.site.settings import SiteSettings
-from esn_core.analyses.neurocognition import BINS, kinds_of
-from esn_core.analyses.reruns import reruns_of
 from esn_core.errors import DataError, GateError
-from esn_core.learning.weights import pretrained, to_vector
 from esn_core.privacy.accounting import NO_NOISE, epsilon_of, true_positives
 from esn_core.privacy.release import ReleaseKind, clip_rows
-from esn_core.protocol.phases import PHASES, PhaseName
 from esn_core.protocol.price import PhasePrice, price_of
 from esn_core.protocol.protocol import Protocol
-from esn_core.severity_network.bootstrap import Partial
-from esn_core.severity_network.centring import numbers_of
-from esn_core.statistics.matching import Standing
+from esn_core.statistics.matching import REASONS, Standing
 
 # Of each bound; an audit has three for each of five kinds of release.
 ERROR = 5e-5
@@ -61,7 +57,11 @@ FEWEST_REPEATS = 20
 FEWEST_LEFT_OUT = 3
 
 _CANARIES_PER_REPEAT = 20
-_CANARIES_AT_ONCE = 64
+_CANARIES_AT_ONCE = 400
+# A long sum is formed less often: the exact noise takes some 15 CPU microseconds a number and site.
+_NOISE_NUMBERS = 300_000
+# A short one holds few canaries. It is formed more often, but not without end: a gate takes milliseconds.
+_MOST_SUMS_PER_REPEAT = 4
 # Rows of canaries are longer than a row may be: that the gate clips them is audited as well.
 _CANARY_LENGTH = 2.0
 
@@ -111,6 +111,7 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
             for price in price_of(rehearsal.protocol).phases
             if price.children != "controls"
         )
+        attempts = cheats(rehearsal, study)
     return Audit(
         site=settings.site,
         study=protocol.study,
@@ -122,6 +123,7 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
         colluding_sites=protocol.privacy.colluding_sites if protocol.masked else 0,
         repeats=repeats,
         kinds=kinds,
+        attempts=attempts,
     )
 
 
@@ -158,7 +160,7 @@ def audit_kind(
     """
     if repeats < FEWEST_REPEATS:
         raise DataError(f"an audit needs {FEWEST_REPEATS} repeats or more, not {repeats}")
-    question = rehearsal.question(price.phase, _arrays(price.phase, study))
+    question = rehearsal.question(price.phase, arguments_of(price.phase, study))
     given = rows_of(question, study)
     kind, labels = given.kind, given.participants
     if price.children == "controls":
@@ -179,8 +181,10 @@ def audit_kind(
             "would refuse the protocol"
         )
     rows = clip_rows(given.values, kind.l2_bound)
-    at_once = min(kind.dimension, _CANARIES_AT_ONCE)
-    sums = max(repeats, math.ceil(_CANARIES_PER_REPEAT * repeats / at_once))
+    exact = price.noise_multiplier == NO_NOISE
+    sums, at_once = _sums_and_canaries(
+        repeats, dimension=kind.dimension, sites=rehearsal.sites_in_a_sum, exact=exact
+    )
     fewest_of = {"child": fewest, "control": rehearsal.minimum_controls}
     members = np.empty((sums, len(labels)), dtype=np.bool_)
     for group in dict.fromkeys(standing):
@@ -204,7 +208,8 @@ def audit_kind(
                 tuple(of for of, i in zip(given.standing, inside, strict=False) if i) + as_children,
             ),
         )
-        scores[number] = directions @ (seen - rows[inside].sum(axis=0)) / kind.l2_bound
+        known = _known(rows, given, inside, exact=exact, fewest=rehearsal.minimum_controls)
+        scores[number] = directions @ (seen - known) / kind.l2_bound
         products[number] = seen - kind.l2_bound * directions[present].sum(axis=0)
         progress(price.phase, number + 1, sums)
     mu = math.inf if price.noise_multiplier == NO_NOISE else 1 / price.noise_multiplier
@@ -214,41 +219,45 @@ def audit_kind(
         releases=price.releases,
         numbers=kind.dimension,
         noise_multiplier=price.noise_multiplier,
-        canaries=None if math.isinf(mu) else _canaries(scores.ravel(), coins.ravel(), mu),
+        canaries=None if exact else _canaries(scores.ravel(), coins.ravel(), mu),
         membership=_membership(rows, products, members, mu),
+        influence=float(np.abs(scores).max()) if exact else None,
     )
 
 
-def _arrays(phase: PhaseName, study: Study) -> Mapping[str, NDArray[np.float64]]:
-    """Return what a centre could ask with before it knows anything: public weights, all edges alike."""
-    wanted = PHASES[phase].arrays
-    if not wanted:
-        return {}
-    if "mean_severity" in wanted:
-        return {"mean_severity": np.zeros(numbers_of(study.protocol.severity_network.centre))}
-    if "partial" in wanted:
-        edges = len(study.candidates.edges)
-        nothing = Partial(np.zeros(edges), np.ones(edges), np.zeros((2, edges)), 1.0, np.zeros(2))
-        return {"partial": nothing.vector}
-    reruns = 1 if "weights" in wanted else len(reruns_of(study.protocol))
-    given = {
-        "weights": to_vector(pretrained(study.protocol.model.initial_weights)),
-        "edge_weights": np.ones(len(study.candidates.edges) * reruns),
-        "calibration": np.tile([0.0, 1.0], reruns),
-    }
-    if "coefficients" in wanted:
-        kinds = kinds_of(study.protocol)
-        given["coefficients"] = np.zeros(
-            kinds.tracked_count if phase == "newton" else kinds.coefficient_count
-        )
-        given["histograms"] = np.ones(2 * BINS * len(kinds.models))
-    return {name: given[name] for name in wanted}
+def _sums_and_canaries(repeats: int, *, dimension: int, sites: int, exact: bool) -> tuple[int, int]:
+    """Return how many sums to form, and how many canaries each of them holds."""
+    if exact:
+        return repeats, 1  # a canary shows the limit of a row; one is as good as many
+    wanted = _CANARIES_PER_REPEAT * repeats
+    widest = min(dimension, _CANARIES_AT_ONCE)
+    most = max(_NOISE_NUMBERS // (dimension * sites), math.ceil(wanted / widest))
+    sums = min(max(repeats, math.ceil(wanted / widest)), most, _MOST_SUMS_PER_REPEAT * repeats)
+    return sums, min(widest, math.ceil(wanted / sums))
+
+
+def _known(
+    rows: NDArray[np.float64], given: Rows, inside: NDArray[np.bool_], *, exact: bool, fewest: int
+) -> NDArray[np.float64]:
+    """Return the (d,) sum of those who take part, as an attacker knows it who knows all of them."""
+    chosen = inside.copy()
+    if exact and given.standing:
+        # A reason for being left out that few share is sent as nobody's.
+        standing = np.array(given.standing)
+        for reason in REASONS:
+            if (chosen & (standing == reason)).sum() < fewest:
+                chosen &= standing != reason
+    total: NDArray[np.float64] = rows[chosen].sum(axis=0)
+    return total
 
 
 def _directions(kind: ReleaseKind, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw (count, d) orthonormal directions, uniformly."""
-    q, r = np.linalg.qr(rng.normal(size=(kind.dimension, count)))
-    directions: NDArray[np.float64] = (q * np.sign(np.diag(r))).T
+    """Draw (count, d) orthonormal directions: the numbers are dealt out, each with a sign by a coin."""
+    directions = np.zeros((count, kind.dimension))
+    for direction, numbers in zip(
+        directions, np.array_split(rng.permutation(kind.dimension), count), strict=True
+    ):
+        direction[numbers] = rng.choice([-1.0, 1.0], len(numbers)) / math.sqrt(len(numbers))
     return directions
 
 
@@ -285,7 +294,7 @@ def _canaries(scores: NDArray[np.float64], present: NDArray[np.bool_], mu: float
 def _membership(
     rows: NDArray[np.float64], totals: NDArray[np.float64], members: NDArray[np.bool_], mu: float
 ) -> Membership | None:
-    if (~members).sum(axis=0).min() < FEWEST_LEFT_OUT:
+    if len(totals) < FEWEST_REPEATS or (~members).sum(axis=0).min() < FEWEST_LEFT_OUT:
         return None
     released = membership_scores(rows, totals, members)
     exact = membership_scores(rows, members @ rows, members)

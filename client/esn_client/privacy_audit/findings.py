@@ -11,6 +11,8 @@ from esn_core.protocol.price import Price
 # Far below one over the number of canaries: the one-run bound pays twice their number times delta.
 CANARY_DELTA = 1e-6
 FALSE_POSITIVES = 0.01
+# Of rows that enter the grid, over a bound.
+_ROUNDING = 1e-6
 # An area must exceed its bound by so many standard errors to count as a fault.
 STANDARD_ERRORS = 4.0
 
@@ -80,6 +82,46 @@ class Membership:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """What a centre that does not keep to the study tried at this site.
+
+    Attributes
+    ----------
+    phase : str
+    trick : str
+        What it did, in words that follow 'the centre'.
+    answered : bool
+        Whether the site gave it what it was after.
+    covered : bool
+        Whether noise covers what was given, as it does any question of a private phase.
+    consented : bool
+        Whether it is about an exact phase: the site consented to these sums, and no number bounds what they
+        give.
+
+    """
+
+    phase: PhaseName
+    trick: str
+    answered: bool
+    covered: bool = False
+    consented: bool = False
+
+    @property
+    def broken(self) -> bool:
+        """Whether it contradicts what the site was promised."""
+        return self.answered and not (self.covered or self.consented)
+
+    @property
+    def words(self) -> str:
+        """What became of it."""
+        if not self.answered:
+            return "refused"
+        if self.covered:
+            return "answered; the noise covers it"
+        return "answered; consent to exact sums gives it away" if self.consented else "answered"
+
+
+@dataclass(frozen=True)
 class KindAudit:
     """The audit of one kind of release.
 
@@ -95,7 +137,10 @@ class KindAudit:
     canaries : Canaries or None
         None where the protocol adds no noise: there is no claim to be tested.
     membership : Membership or None
-        None where the site has too few children to leave some out.
+        None where the site has too few children to leave some out, or the sum is too long to be formed
+        often enough.
+    influence : float or None
+        Of an exact sum: the longest part that an invented child had in it, over the bound; None with noise.
 
     """
 
@@ -106,6 +151,7 @@ class KindAudit:
     noise_multiplier: float
     canaries: Canaries | None
     membership: Membership | None
+    influence: float | None = None
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -123,6 +169,8 @@ class KindAudit:
                     f"the noise is at most {c.mu_claimed / c.mu_low:.2f} of what the price says, "
                     "by the error rates of the guesses"
                 )
+        if self.influence is not None and self.influence > 1 + _ROUNDING:
+            said.append(f"a canary had {self.influence:.3g} times the largest part that it may have")
         if self.membership is not None:
             m = self.membership
             if m.area - STANDARD_ERRORS * m.area_error > m.area_bound:
@@ -150,6 +198,8 @@ class Audit:
     repeats : int
     kinds : tuple of KindAudit
         In the order of the study.
+    attempts : tuple of Attempt
+        What a centre that cheats tried, phase by phase.
 
     """
 
@@ -163,17 +213,22 @@ class Audit:
     colluding_sites: int
     repeats: int
     kinds: tuple[KindAudit, ...]
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """What contradicts the price, with the kind of release."""
-        return tuple(f"{kind.phase}: {fault}" for kind in self.kinds for fault in kind.faults)
+        """What contradicts the price or a promise, with the kind of release."""
+        return (
+            *(f"{kind.phase}: {fault}" for kind in self.kinds for fault in kind.faults),
+            *(f"{a.phase}: the site answered when the centre {a.trick}" for a in self.attempts if a.broken),
+        )
 
     @property
     def facts(self) -> dict[str, Any]:
         """Everything, as JSON can hold it: null stands for what is infinite or was not found."""
         training, held_out = self.price.epsilon("training"), self.price.epsilon("held-out")
-        said = {name: value for name, value in asdict(self).items() if name not in ("price", "kinds")}
+        listed = ("price", "kinds", "attempts")
+        said = {name: value for name, value in asdict(self).items() if name not in listed}
         kinds = [{**asdict(kind), "passed": not kind.faults, "faults": kind.faults} for kind in self.kinds]
         facts: dict[str, Any] = _finite(
             {
@@ -185,6 +240,7 @@ class Audit:
                 "canary_delta": CANARY_DELTA,
                 "false_positives": FALSE_POSITIVES,
                 "kinds": kinds,
+                "attempts": [{**asdict(attempt), "broken": attempt.broken} for attempt in self.attempts],
             }
         )
         return facts

@@ -10,9 +10,10 @@ together with as many sites as the protocol's noise withstands: it opens the sum
 and subtracts what these sites contributed, their noise included.
 """
 
+import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
+from esn_client.answers.hospital import Hospital
+from esn_client.answers.study import Study
 from esn_client.gate.approved import approved_as
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.gate import Gate, Rows
@@ -29,6 +32,7 @@ from esn_client.gate.ledger import Ledger
 from esn_client.gate.limits import Limits
 from esn_client.gate.noise import discrete_gaussian
 from esn_client.gate.policy import fewest
+from esn_client.site.cohort_bands import CohortBands
 from esn_core.errors import ProtocolError
 from esn_core.identity.public_keys import identity_text, mask_text
 from esn_core.messages.answer import Answer
@@ -44,6 +48,7 @@ from esn_core.statistics.matching import Standing
 # SQLite keeps a ledger of this name in memory, a new one for each connection.
 _IN_MEMORY = Path(":memory:")
 _RUN = "rehearsal"
+_SALT = bytes(32)
 _MEMORY = Path("/dev/shm")  # noqa: S108 (a directory of random name is made in it)
 
 
@@ -101,7 +106,8 @@ class Rehearsal:
         )
         self.protocol = protocol.model_copy(update={"roster": roster})
         # Signed with a key that is made up as well, and approved by nobody but the rehearsal.
-        self.signed = signed_with(Ed25519PrivateKey.generate(), self.protocol)
+        self.centre_key = Ed25519PrivateKey.generate()
+        self.signed = signed_with(self.centre_key, self.protocol)
         self._approved = approved_as(self.protocol.sha256, self.signed)
         self._site = site
         self._limits = limits
@@ -118,6 +124,11 @@ class Rehearsal:
         return fewest(self._limits, self.protocol, children)
 
     @property
+    def sites_in_a_sum(self) -> int:
+        """How many gates each `view` goes through."""
+        return len(self._sites)
+
+    @property
     def minimum_controls(self) -> int:
         """How many controls a summary of the cohort needs, where there are any."""
         return max(self._limits.minimum_children, self.protocol.cohort.minimum_children)
@@ -126,6 +137,40 @@ class Rehearsal:
         """Return a question of the rehearsed protocol."""
         number = QuestionId(protocol_sha256=self.protocol.sha256, run=_RUN, phase=phase, round=0, attempt=0)
         return Question(number, dict(arrays), participants=self._sites if self.protocol.masked else ())
+
+    @contextmanager
+    def hospital(self, study: Study) -> Iterator[Callable[[bytes], bytes | None]]:
+        """Open this site as it would be in a study, with a ledger that lasts until it is closed.
+
+        Yields
+        ------
+        callable
+            Takes a question, signed with `centre_key`; returns the bytes of the sum or seed that left, and
+            None where the site refused.
+
+        """
+        keys = self._keys[self._site]
+        with Ledger(_IN_MEMORY, keys.identity) as ledger:
+            hospital = Hospital(
+                gate=self._gate(self._site, ledger),
+                bands=CohortBands(self._scratch / "bands", salt=_SALT),
+                centre_key=self.centre_key.public_key(),
+                approved=lambda _: self._approved,
+                load=lambda _: study,
+            )
+
+            def ask(body: bytes) -> bytes | None:
+                said = Answer.from_bytes(hospital.reply(body), keys.identity.public_key())
+                return said.seed if said.total is None else said.total.tobytes()
+
+            # Each refusal is a line for the site's own log; here they are meant, and told on the page.
+            log = logging.getLogger("esn_client.answers.hospital")
+            before = log.level
+            log.setLevel(logging.ERROR)
+            try:
+                yield ask
+            finally:
+                log.setLevel(before)
 
     def view(self, question: Question, rows: Rows) -> NDArray[np.float64]:
         """Release `rows` and return what an attacker sees who knows all that colluding sites know.
@@ -147,16 +192,7 @@ class Rehearsal:
             given = rows if name == self._site else self._zeros(rows)
             keys = self._keys[name]
             with Ledger(_IN_MEMORY, keys.identity) as ledger:
-                gate = Gate(
-                    site=name,
-                    limits=self._limits,
-                    ledger=ledger,
-                    audit=AuditLog(self._scratch / f"{name}.jsonl", site=name),
-                    salt=bytes(32),
-                    identity_key=keys.identity,
-                    mask_key=keys.mask,
-                    noise=discrete_gaussian,
-                )
+                gate = self._gate(name, ledger)
                 public = keys.identity.public_key()
                 total = Answer.from_bytes(gate.release(question, given, self._approved), public).total
                 if total is not None:
@@ -171,6 +207,18 @@ class Rehearsal:
             return leave_grid(totals[self._site], rows.kind)
         attempt = Attempt(self.protocol.sha256, str(question.id), self._sites)
         return leave_grid(unmask(totals, attempt, seeds=seeds) - known, rows.kind)
+
+    def _gate(self, site: str, ledger: Ledger) -> Gate:
+        return Gate(
+            site=site,
+            limits=self._limits,
+            ledger=ledger,
+            audit=AuditLog(self._scratch / f"{site}.jsonl", site=site),
+            salt=_SALT,
+            identity_key=self._keys[site].identity,
+            mask_key=self._keys[site].mask,
+            noise=discrete_gaussian,
+        )
 
     def _zeros(self, rows: Rows) -> Rows:
         """Return rows of a played site: as many people as are needed, who add nothing."""

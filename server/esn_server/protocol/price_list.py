@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from esn_core.analyses.planned_sums import grid_delta_of
 from esn_core.analyses.power import (
     SEVERITY_IN_GASE,
     SEVERITY_IN_PREDICTION,
@@ -12,6 +13,7 @@ from esn_core.analyses.power import (
 )
 from esn_core.errors import ConfigError
 from esn_core.learning.weights import pretrained, to_vector
+from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.expected_noise import ExpectedNoise, expected_noise
 from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol
@@ -50,7 +52,7 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
         f"{len(protocol.roster)} sites, about {training_children} training and {held_out_children} held-out",
         f"children; trust '{protocol.privacy.trust}', delta {price.delta:g}",
         "",
-        *_costs(price),
+        *_costs(protocol, price),
         "",
         f"What the noise will do (one standard deviation, all {len(protocol.roster)} sites answering)",
         *_results(noise, candidates),
@@ -96,7 +98,7 @@ def _warnings(
     return [f"  {caution.words}" for caution in known if caution.fact != Fact.SIMULATED] or ["  none"]
 
 
-def _costs(price: Price) -> list[str]:
+def _costs(protocol: Protocol, price: Price) -> list[str]:
     lines = ["What it costs one child (epsilon alone; Gaussian releases do not add up as epsilon)"]
     for phase in price.phases:
         alone = price.epsilon_alone(phase)
@@ -111,6 +113,11 @@ def _costs(price: Price) -> list[str]:
         )
         found = 100 * price.true_positives(children)
         lines.append(f"    an attacker finds at most {found:.0f} % of them at one false alarm in a hundred")
+    if price.noised.phases:
+        worst = max(grid_delta_of(protocol, children) for children in CHILDREN)
+        lines.append(
+            f"  the grid of the noise, and its parts being added up, add {worst:.0e} to delta at most"
+        )
     return lines
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import tomli_w
 
+from esn_core.analyses.planned_sums import misfits
 from esn_core.errors import ProtocolError
 from esn_core.identity.signing import fingerprint
+from esn_core.messages.envelope import LARGEST_NUMBERS_BYTES
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.protocol.signature import (
@@ -73,8 +75,9 @@ def sign_protocol(path: Path, centre: Path) -> SignedProtocol:
     Raises
     ------
     ProtocolError
-        The protocol cannot be used, has expired, names another version's bundle or a site that is not
-        enrolled with these keys; or it has a signature that is not this centre's, or of another text.
+        The protocol cannot be used, has expired, asks for a sum that could not leave a site, names another
+        version's bundle or a site that is not enrolled with these keys; or it has a signature that is not
+        this centre's, or of another text.
 
     """
     key = load_centre_key(centre)
@@ -86,6 +89,9 @@ def sign_protocol(path: Path, centre: Path) -> SignedProtocol:
             raise ProtocolError(f"{fault}; delete its table [signature] to sign it as it is now") from fault
     require_current(protocol, today_utc())
     require_own_bundle(protocol, path)
+    unfit = misfits(protocol, largest_bytes=LARGEST_NUMBERS_BYTES)
+    if unfit:
+        raise ProtocolError(f"{path}: {'; '.join(unfit)}")
     for entry in protocol.roster:
         require_enrolled(centre, entry)
     signature = tomli_w.dumps({"signature": signature_of(protocol, key).model_dump()})

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from esn_client.gate import gate as egress
+from esn_client.gate import policy
 from esn_client.gate.approved import approved_as
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.gate import Gate, Rows
@@ -184,6 +185,25 @@ def test_a_site_that_demands_masks_gives_no_exact_sum_in_the_clear(make_site, pr
 def test_exact_sums_with_consent_leave_as_they_are(make_site, exact_protocol):
     total = make_site(exact_protocol, exact_sums=True, trust="local", noise=None).total()
     assert total == pytest.approx(centre_rows(GASE).sum(0) * UNITS, abs=8)  # rounded rows
+
+
+def test_a_sum_that_could_not_leave_is_refused_before_anything_is_charged(make_site, protocol_content):
+    """The noise of the first phase would leave the grid; others would be asked before it is noticed."""
+    shares = {"centre": 0.05, "association": 0.85, "gradient": 0.1, "calibration": 1e-13, "evaluation": 1.0}
+    shares["association"] -= shares["calibration"]
+    privacy = {**protocol_content["privacy"], "shares": shares}
+    site = make_site(Protocol.model_validate({**protocol_content, "privacy": privacy}))
+    with pytest.raises(GateError, match=r"release calibration would need noise .* the budget is too small"):
+        disclose(site)
+    assert site.left_nothing()
+
+
+def test_a_sum_that_no_message_holds_is_refused_before_anything_is_charged(make_site, monkeypatch):
+    monkeypatch.setattr(policy, "LARGEST_NUMBERS_BYTES", 50_000)
+    site = make_site()
+    with pytest.raises(GateError, match="the sum of gradient has 7436 numbers, 59496 bytes"):
+        disclose(site)
+    assert site.left_nothing()
 
 
 def test_the_policy_comes_before_the_minimum_count(make_site, exact_protocol):

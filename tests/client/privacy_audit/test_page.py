@@ -107,7 +107,12 @@ def test_an_audit_passes_writes_its_page_and_nothing_else(site, esn_client, tmp_
         "calibration",
         "evaluation",
     ]
-    children = {kind["children"]: kind["membership"]["children"] for kind in found["kinds"]}
+    told = [kind for kind in found["kinds"] if kind["membership"]]
+    # So long a sum is formed too seldom for that attack.
+    assert [kind["phase"] for kind in found["kinds"] if kind not in told] == ["gradient"]
+    children = {kind["children"]: kind["membership"]["children"] for kind in told}
+    assert {attempt["phase"] for attempt in found["attempts"]} == {kind["phase"] for kind in found["kinds"]}
+    assert not any(attempt["broken"] for attempt in found["attempts"])
     assert sum(children.values()) == CHILDREN
     after = contents(tmp_path)
     assert set(after) - set(before) == {page}

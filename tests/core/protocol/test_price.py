@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from esn_client.approval.review import review
+from esn_core.analyses.planned_sums import grid_delta_of
 from esn_core.privacy.accounting import GaussianRelease, compose, epsilon_of
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+from esn_server.protocol.price_list import price_list
 
 
 def make(content, **changes):
@@ -160,3 +162,41 @@ def test_the_review_tells_patients_from_simulated_children(protocol_content, pat
 def test_every_line_of_the_review_fits_a_page(protocol_content, trust):
     text = review(make(protocol_content, privacy={"trust": trust}))
     assert max(map(len, text.splitlines())) <= 110
+
+
+def test_the_review_names_the_columns_impairments_and_models(protocol_content):
+    from_paper = {
+        "phenotypes": {
+            "age": {"kind": "number", "unit": "years", "range": (0, 21)},
+            "sex": {"kind": "category", "codes": ("F", "M")},
+            "verbal_score": {"kind": "number", "unit": "standard score", "range": (40, 160)},
+        },
+        "analyses": {
+            "neurocognition": {
+                "rounds": 2,
+                "models": [["gase"], ["predicted_gase", "age", "sex"]],
+                "outcomes": [{"name": "verbal", "column": "verbal_score", "impaired_below": 85.0}],
+            },
+            "exact": ["neurocognition"],
+        },
+    }
+    content = {**protocol_content, **from_paper}
+    said = review(make(content, privacy={"trust": "secure-sum"}))
+    for line in (
+        "    age, 0 to 21 (years) or n/a",
+        "    sex, F or M or n/a",
+        "    verbal_score, 40 to 160 (standard score) or n/a",
+        "    verbal: verbal_score below 85",
+        "    gase",
+        "    predicted_gase + age + sex",
+    ):
+        assert line in said.splitlines()
+    assert "columns of participants.tsv" not in review(make(protocol_content))
+
+
+def test_review_and_price_list_say_what_the_grid_adds_to_delta(protocol_content):
+    protocol = make(protocol_content)
+    worst = max(grid_delta_of(protocol, children) for children in ("training", "held-out"))
+    assert f"make delta larger by {worst:.0e} at most." in review(protocol)
+    listed = price_list(protocol, training_children=250, held_out_children=180)
+    assert f"the grid of the noise, and its parts being added up, add {worst:.0e} to delta at most" in listed

@@ -96,13 +96,14 @@ def expected(protocol, *, r=0.05, training=2500, held_out=1800, candidates=100):
 
 
 @pytest.fixture
-def large(protocol_content):
+def large(protocol_content, more_sites):
     """A protocol whose noise is small enough for a model of the neurocognitive children."""
-    return make(protocol_content, privacy={"epsilon": 40.0, "delta": 1e-5, "trust": "secure-sum"})
+    six = {"roster": more_sites[0], "rounds": {**protocol_content["rounds"], "quorum": 6}}
+    return make({**protocol_content, **six}, privacy={"epsilon": 20.0, "trust": "secure-sum"})
 
 
 def test_a_large_study_with_a_large_budget_has_no_caution(large):
-    assert expected(large) == set()
+    assert expected(large, training=450, held_out=450) == set()
 
 
 @pytest.mark.parametrize(

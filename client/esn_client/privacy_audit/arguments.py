@@ -1,0 +1,40 @@
+"""What a centre could ask with before it knows anything: public weights, all edges alike."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_client.answers.study import Study
+from esn_core.analyses.neurocognition import BINS, kinds_of
+from esn_core.analyses.reruns import reruns_of
+from esn_core.learning.weights import pretrained, to_vector
+from esn_core.protocol.phases import PHASES, PhaseName
+from esn_core.severity_network.bootstrap import Partial
+from esn_core.severity_network.centring import numbers_of
+
+
+def arguments_of(phase: PhaseName, study: Study) -> Mapping[str, NDArray[np.float64]]:
+    """Return the arrays of a phase's question, ComBat's shared model left out."""
+    wanted = PHASES[phase].arrays
+    if not wanted:
+        return {}
+    if "mean_severity" in wanted:
+        return {"mean_severity": np.zeros(numbers_of(study.protocol.severity_network.centre))}
+    if "partial" in wanted:
+        edges = len(study.candidates.edges)
+        nothing = Partial(np.zeros(edges), np.ones(edges), np.zeros((2, edges)), 1.0, np.zeros(2))
+        return {"partial": nothing.vector}
+    reruns = 1 if "weights" in wanted else len(reruns_of(study.protocol))
+    given = {
+        "weights": to_vector(pretrained(study.protocol.model.initial_weights)),
+        "edge_weights": np.ones(len(study.candidates.edges) * reruns),
+        "calibration": np.tile([0.0, 1.0], reruns),
+    }
+    if "coefficients" in wanted:
+        kinds = kinds_of(study.protocol)
+        given["coefficients"] = np.zeros(
+            kinds.tracked_count if phase == "newton" else kinds.coefficient_count
+        )
+        given["histograms"] = np.ones(2 * BINS * len(kinds.models))
+    return {name: given[name] for name in wanted}
