@@ -7,7 +7,7 @@ VENV := .venv
 TORCH ?= $(or $(patsubst $(VENV)/.installed-%,%,$(firstword $(wildcard $(VENV)/.installed-*))),cpu)
 INSTALLED := $(VENV)/.installed-$(TORCH)
 
-.PHONY: setup demo test test-long test-science bench clean
+.PHONY: setup demo test test-long test-science mutate bench clean
 
 setup: $(INSTALLED)
 
@@ -23,8 +23,12 @@ test: setup
 
 # What takes minutes each: the science at its real size, and federations that are broken in every way.
 # ESN_FAULT_SEED chooses the instants of the kills; -m faults alone breaks federations only.
-test-long: setup
+test-long: setup mutate
 	$(VENV)/bin/python -m pytest -q -n 4 --dist loadscope --no-loadscope-reorder --durations=15 -m "long or faults"
+
+# Breaks every promise of docs/threat-model.md, one at a time and in a copy: the test named for it must fail.
+mutate: setup
+	$(VENV)/bin/python tests/mutations.py
 
 # Of the long tests, those of the statistics: coverage of intervals, size of tests, small studies that end.
 test-science: setup
