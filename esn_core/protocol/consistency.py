@@ -37,6 +37,21 @@ _NO_NOISE_FOR_PATIENTS = (
     "one; take noise = 'gaussian'"
 )
 
+# A hospital reads the results, and knows what it added to them.
+_OWN_NOISE = (
+    "colluding_sites must be 1 or more, as these children are real: a site that reads a result can subtract "
+    "its own share of the noise"
+)
+# Thousands of exact numbers about what the question says: who chooses that chooses what they are about.
+_STEERED_EXPLANATION = (
+    "an exact explanation is for simulated children; these are real, and a centre that lies would choose the "
+    "model that is explained; take 'explanation' out of 'exact'"
+)
+_STEERED_BOOTSTRAP = (
+    "the bootstrap of the exact network is for simulated children; these are real, and a centre that lies "
+    "would choose how much each child counts in it; take bootstrap_draws = 0"
+)
+
 
 def listed_twice(roster: Sequence[RosterEntry]) -> list[str]:
     """Name every site and every key that the roster lists more than once."""
@@ -149,6 +164,12 @@ def bare_sums(privacy: PrivacyRules, analyses: Analyses, *, simulated: bool) -> 
         return []
     if privacy.noise == "none":
         return [_NO_NOISE_FOR_PATIENTS]
+    if privacy.trust == "secure-sum" and privacy.colluding_sites < 1:
+        return [_OWN_NOISE]
+    if "explanation" in analyses.exact:
+        return [_STEERED_EXPLANATION]
+    if analyses.network is not None and analyses.network.bootstrap_draws:
+        return [_STEERED_BOOTSTRAP]
     # The network is refused under 'local' whoever the children are, in words of its own.
     bare = [name for name in analyses.exact if name != "network"]
     if privacy.trust == "secure-sum" or not bare:

@@ -160,15 +160,16 @@ class Gate:
         Raises
         ------
         ProtocolError
-            The seed was revealed for another set of sites, the question was never answered, or the
-            protocol has no such masks.
+            The seed was revealed for another set of sites, or that of another exact sum was; the question
+            was never answered, or the protocol has no such masks.
 
         """
         protocol = approved.protocol
         if not protocol.self_masked:
             raise ProtocolError("a seed was asked for; this protocol's masks have none to reveal")
         attempt = self._attempt(question, protocol)
-        mark = self._ledger.reveal(attempt.question, attempt.participants)
+        one_set = _exact_questions(question, protocol)
+        mark = self._ledger.reveal(attempt.question, attempt.participants, one_set=one_set)
         seed = self_seed(self._mask_key, attempt)
         return self._send(question, Answer(question.id, self._site, seed=seed, charged=mark), mark)
 
@@ -209,6 +210,7 @@ class Gate:
         self._check_consent(Price((price,), protocol.privacy.delta))
         if protocol.masked:
             self._attempt(question, protocol)
+            self._check_one_set(question, protocol)
         noise_sd = noise_units(kind, price.noise_multiplier, share=protocol.noise_share)
         self._check_groups(rows, protocol)
         if rows.standing and price.noise_multiplier == NO_NOISE:
@@ -239,6 +241,7 @@ class Gate:
             content_sha256=question.content_sha256,
             epsilon_cap=self._limits.epsilon_cap,
             delta=self._limits.delta,
+            exact_again=protocol.sha256 in self._limits.exact_again,
         )
         return self._send_sum(question, paid, protocol)
 
@@ -396,6 +399,16 @@ class Gate:
             )
         return Attempt(protocol.sha256, str(question.id), named)
 
+    def _check_one_set(self, question: Question, protocol: Protocol) -> None:
+        """Refuse an exact sum over other sites than the protocol's first one; its seed would stay here."""
+        exact = _exact_questions(question, protocol)
+        first = self._ledger.set_of(exact) if exact else None
+        if first is not None and first != question.participants:
+            raise ProtocolError(
+                f"the first sum without noise of this protocol was of {', '.join(first)}, and all others are "
+                f"of these sites; one of {', '.join(question.participants)} was asked for"
+            )
+
     def _check_trust(self, protocol: Protocol) -> None:
         forbidden = trust_violations(self._limits, protocol)
         if forbidden:
@@ -529,7 +542,20 @@ def check_budget(
             planned=mechanisms,
             epsilon_cap=limits.epsilon_cap,
             delta=limits.delta,
+            exact_again=protocol.sha256 in limits.exact_again,
         )
+
+
+def _exact_questions(question: Question, protocol: Protocol) -> tuple[str, ...]:
+    """Return the ids of all questions of a run whose sums have no noise, if the question is one of them."""
+    exact = [phase for phase in price_of(protocol).exact if protocol.self_masked]
+    if question.id.phase not in {phase.phase for phase in exact}:
+        return ()
+    return tuple(
+        str(question.id.model_copy(update={"phase": phase.phase, "round": round_}))
+        for phase in exact
+        for round_ in range(phase.releases)
+    )
 
 
 def _standing_as(standing: Standing, rows: Rows) -> tuple[str, ...]:

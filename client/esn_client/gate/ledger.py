@@ -161,16 +161,33 @@ class Ledger:
         found = self._store.revealed(question)
         return found[0] if found else None
 
-    def reveal(self, question: str, participants: Sequence[str]) -> LedgerMark:
+    def reveal(
+        self, question: str, participants: Sequence[str], *, one_set: Sequence[str] = ()
+    ) -> LedgerMark:
         """Note, durably, for which sum the seed of this site's mask is revealed.
+
+        Parameters
+        ----------
+        question : str
+        participants : sequence of str
+            The sites whose sum it is.
+        one_set : sequence of str
+            Questions that have to be summed over the same sites, this one among them.
 
         Raises
         ------
         ProtocolError
-            It was revealed for another set of sites, or the question was never answered.
+            It was revealed for another set of sites, or one of the others was; or the question was never
+            answered.
 
         """
         with self._writing():
+            first = self.set_of(one_set)
+            if first is not None and first != tuple(participants):
+                raise ProtocolError(
+                    f"the first sum without noise of this protocol was of {', '.join(first)}, and all others "
+                    f"are of these sites; a seed for {', '.join(participants)} was asked for"
+                )
             found = self._store.revealed(question)
             if found is None:
                 if self.paid(question) is None:
@@ -183,6 +200,12 @@ class Ledger:
                 )
             return mark
 
+    def set_of(self, questions: Sequence[str]) -> tuple[str, ...] | None:
+        """Return the sites for whose sum the first seed among some questions was revealed, if one was."""
+        found = (self._store.revealed(question) for question in questions)
+        known = [reveal for reveal in found if reveal is not None]
+        return min(known, key=lambda reveal: reveal[1].entries)[0] if known else None
+
     def charge(
         self,
         charge: Charge,
@@ -191,6 +214,7 @@ class Ledger:
         content_sha256: str,
         epsilon_cap: float,
         delta: float,
+        exact_again: bool = False,
     ) -> Paid:
         """Charge a release and keep its sum, in one durable step.
 
@@ -204,6 +228,8 @@ class Ledger:
         epsilon_cap, delta : float
             No patient may be above this afterwards. Exact releases are
             governed by the site's consent, not by the cap.
+        exact_again : bool
+            Whether the site consents to exact sums of patients whom another protocol's exact sums hold.
 
         Returns
         -------
@@ -213,8 +239,8 @@ class Ledger:
         Raises
         ------
         PrivacyBudgetError
-            The cap would be exceeded, or the protocol was answered in another run;
-            nothing was written.
+            The cap would be exceeded, the protocol was answered in another run, or another protocol's exact
+            sums hold some of the patients; nothing was written.
         ProtocolError
             The question was asked before with other content.
         GateError
@@ -238,6 +264,8 @@ class Ledger:
                     epsilon_cap=epsilon_cap,
                     delta=delta,
                 )
+            elif not exact_again:
+                self._check_first_exact(charge.patients, charge.protocol_sha256)
             return self._store.append_sum(
                 asdict(charge), total, question=charge.question, content_sha256=content_sha256
             )
@@ -258,6 +286,7 @@ class Ledger:
         planned: Sequence[GaussianRelease],
         epsilon_cap: float,
         delta: float,
+        exact_again: bool = False,
     ) -> None:
         """Refuse a protocol that could not be answered to its end.
 
@@ -272,11 +301,14 @@ class Ledger:
         planned : sequence of GaussianRelease
             All that the protocol asks about them, started or not. The cap does not govern exact ones.
         epsilon_cap, delta : float
+        exact_again : bool
+            As of `charge`.
 
         Raises
         ------
         PrivacyBudgetError
-            The cap would be exceeded, or the protocol was answered in another run.
+            The cap would be exceeded, the protocol was answered in another run, or another protocol's exact
+            sums hold some of the patients.
         LedgerError
             Patients of the ledger were hashed with another key.
 
@@ -286,6 +318,10 @@ class Ledger:
             if run is not None:
                 self._check_run(protocol_sha256, run)
             self._check_salt(salt_sha256)
+            patients = tuple(patients)
+            exact = any(release.noise_multiplier == NO_NOISE for release in planned)
+            if exact and not exact_again:
+                self._check_first_exact(patients, protocol_sha256)
             self._check_cap(
                 patients,
                 [release for release in planned if release.noise_multiplier != NO_NOISE],
@@ -326,6 +362,16 @@ class Ledger:
             raise LedgerError(
                 f"{self._path}: its patients were hashed with another salt than the site's: one of the two "
                 "files was replaced"
+            )
+
+    def _check_first_exact(self, patients: Iterable[str], protocol_sha256: str) -> None:
+        # Two exact sums over cohorts that differ by one child are that child, by a subtraction.
+        before = self._spending.exact_elsewhere(patients, protocol_sha256)
+        if before:
+            raise PrivacyBudgetError(
+                f"exact sums of protocol {', '.join(p[:16] for p in before)} hold some of these children "
+                "already, and two of them subtracted may leave one child; to consent all the same, list "
+                f"{protocol_sha256} in limits.exact_again"
             )
 
     def _check_cap(

@@ -1,6 +1,6 @@
 """What a site never exceeds, whatever a protocol asks."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool
 
@@ -26,3 +26,5 @@ class Limits(Table):
     """Consent to releases about children without noise. They have no epsilon."""
     control_sums: StrictBool = False
     """Consent to exact sums over this site's healthy controls, under masks: votes on candidates."""
+    exact_again: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+    """Hashes of protocols whose exact sums may hold children whom another protocol's exact sums hold."""

@@ -67,6 +67,12 @@ class Spending:
         """Return the run in which a protocol was answered, if it was in any."""
         return self._runs.get(protocol_sha256)
 
+    def exact_elsewhere(self, patients: Iterable[str], protocol_sha256: str) -> tuple[str, ...]:
+        """Return the other protocols that have exact releases of one of the patients, in order."""
+        histories = {self._histories.get(patient, ()) for patient in patients}
+        found = {p for history in histories for p, r, _ in history if r.noise_multiplier == NO_NOISE}
+        return tuple(sorted(found - {protocol_sha256}))
+
     def of(self, patients: Iterable[str] | None = None, *, without: str | None = None) -> dict[str, Spent]:
         """Return what each patient has spent; all patients by default.
 

@@ -172,6 +172,8 @@ def draft(
         No such atlas or recipe ships, the list is of another atlas or recipe, or real children have none.
 
     """
+    if not simulated:
+        analyses = _without_bootstrap(analyses)
     analyses = _enough_children(analyses, sites=max(len(roster), 3) - colluding_sites)
     imaging = recipe_settings(atlas, scan=scan)  # refuses an unknown name with the known ones
     if votes and (candidates is not None or analyses != Analyses()):
@@ -235,6 +237,14 @@ def _require_candidates(candidates: CandidateList | None, recipe: ImagingRecipe,
             f"the candidates were found with another imaging recipe, {candidates.recipe_sha256[:16]}, than "
             f"the study's, {recipe.sha256[:16]}"
         )
+
+
+def _without_bootstrap(analyses: Analyses) -> Analyses:
+    """Ask for no bootstrap of the exact network: a protocol of real children may not."""
+    if analyses.network is None:
+        return analyses
+    rules = analyses.network.model_copy(update={"bootstrap_draws": 0})
+    return analyses.model_copy(update={"network": rules})
 
 
 def _enough_children(analyses: Analyses, *, sites: int) -> Analyses:

@@ -4,7 +4,8 @@ Under masks only the sum of a whole set of sites can be read. It is asked of
 the full roster first. Sites that are still missing when half the time is over
 count as dropped out, and the question is repeated with those that answered.
 Once seeds were asked for, the set is final: a site that is lost then is waited
-for until the deadline.
+for until the deadline. The set of the first sum without noise is that of all others
+without noise: two sets would be subtracted from one another.
 """
 
 import logging
@@ -22,6 +23,7 @@ from esn_core.messages.question import Question
 from esn_core.privacy.fixed_point import add_up, check_range, leave_grid
 from esn_core.privacy.release import ReleaseKind
 from esn_core.privacy.secure_sum import Attempt, unmask
+from esn_core.protocol.price import price_of
 from esn_core.protocol.signature import SignedProtocol
 from esn_server.study.asking import Pooled
 from esn_server.study.courier import Courier
@@ -31,6 +33,9 @@ from esn_server.study.memory import Memory
 from esn_server.study.observer import Observer, Unobserved
 
 _log = logging.getLogger(__name__)
+
+# The set of sites of all sums without noise is kept under this name.
+_EXACT = "exact"
 
 
 class Rounds:
@@ -117,7 +122,7 @@ class Rounds:
         return Pooled(add_up(totals, kind), tuple(answers))
 
     def _masked_sum(self, question: Question, kind: ReleaseKind, deadline: float) -> Pooled:
-        final = self._memory.final_set(str(question.id))
+        final = self._memory.final_set(str(question.id)) or self._exact_set(question)
         sites = final or tuple(self._nodes)
         failures: dict[str, str] = {}
         while True:
@@ -145,9 +150,18 @@ class Rounds:
             raise StudyError(f"phase {question.id.phase}, round {question.id.round}: {error}") from error
         return Pooled(leave_grid(total, kind), sites)
 
+    def _is_exact(self, question: Question) -> bool:
+        return question.id.phase in {phase.phase for phase in price_of(self._protocol).exact}
+
+    def _exact_set(self, question: Question) -> tuple[str, ...] | None:
+        """Return the sites of the first exact sum, for the question of another; None where there is none."""
+        return self._memory.final_set(_EXACT) if self._is_exact(question) else None
+
     def _reveal(self, question: Question, deadline: float) -> dict[str, bytes]:
         """Ask the sites of a complete set for their seeds."""
         self._memory.finalise(str(question.id), question.participants)
+        if self._is_exact(question):
+            self._memory.finalise(_EXACT, question.participants)
         nodes = {site: self._nodes[site] for site in question.participants}
         exchange = Exchange(replace(question, reveal=True), nodes, self._read_seed, len(nodes))
         self._courier.carry(exchange, until=deadline)

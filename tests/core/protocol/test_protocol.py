@@ -294,19 +294,43 @@ def test_real_children_need_noise(patients_content, trust):
 
 
 def test_exact_sums_of_real_children_need_masks(patients_content):
-    content = {
-        **patients_content,
-        "analyses": {"cohort": True, "explanation": True, "exact": ["explanation"]},
-    }
-    content["privacy"] = {**content["privacy"], "shares": {**content["privacy"]["shares"], "cohort": 0.05}}
-    content["privacy"]["shares"]["association"] = 0.65
+    content = {**patients_content, "analyses": {"cohort": True, "exact": ["cohort"]}}
     assert Protocol.model_validate({**content, "simulated": True}).simulated
-    with pytest.raises(
-        ValidationError, match=r"exact under trust 'local': explanation; .* neither noise nor"
-    ):
+    with pytest.raises(ValidationError, match=r"exact under trust 'local': cohort; .* neither noise nor"):
         Protocol.model_validate(content)
     masked = {**content, "privacy": {**content["privacy"], "trust": "secure-sum"}}
     assert not Protocol.model_validate(masked).simulated
+
+
+NETWORK = {"t_threshold": 3.0, "null_draws": 20, "bootstrap_draws": 20, "minimum_children": 30}
+
+
+@pytest.mark.parametrize(
+    ("analyses", "privacy", "words"),
+    [
+        ({}, {"colluding_sites": 0}, "colluding_sites must be 1 or more, as these children are real"),
+        (
+            {"explanation": True, "exact": ["explanation"]},
+            {},
+            "exact explanation is for simulated children",
+        ),
+        ({"network": NETWORK, "exact": ["network"]}, {}, "take bootstrap_draws = 0"),
+    ],
+)
+def test_what_a_centre_could_steer_or_a_site_undo_is_for_simulated_children(
+    patients_content, analyses, privacy, words
+):
+    """The centre chooses what such questions say, and a site can subtract its own share of the noise."""
+    rules = {**patients_content["privacy"], "trust": "secure-sum", **privacy}
+    content = {**patients_content, "analyses": analyses, "privacy": rules}
+    assert Protocol.model_validate({**content, "simulated": True}).simulated
+    with pytest.raises(ValidationError, match=words):
+        Protocol.model_validate(content)
+    calm = (
+        {"network": {**NETWORK, "bootstrap_draws": 0}, "exact": ["network"]} if "network" in analyses else {}
+    )
+    content |= {"analyses": calm, "privacy": {**rules, "colluding_sites": 1}}
+    assert not Protocol.model_validate(content).simulated
 
 
 def test_simulated_heads_are_not_offered_to_real_children(protocol_content, patients_content):
