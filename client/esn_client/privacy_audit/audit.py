@@ -55,6 +55,7 @@ ERROR = 5e-5
 FEWEST_REPEATS = 20
 # Of each child, or its scores without it say nothing.
 FEWEST_LEFT_OUT = 3
+_MOST_DRAWS = 200
 
 _CANARIES_PER_REPEAT = 20
 _CANARIES_AT_ONCE = 400
@@ -262,12 +263,20 @@ def _directions(kind: ReleaseKind, count: int, rng: np.random.Generator) -> NDAr
 
 
 def _members(children: int, sums: int, *, fewest: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Draw who is in each sum: (sums, children), each child by a coin of its own, at least `fewest`."""
+    """Draw who is in each sum: (sums, children), each child by a coin of its own, at least `fewest`.
+
+    Drawn again where a child was left out of too few sums to compare it with, unless the gate's minimum
+    hardly lets one be left out.
+    """
     # Where half would be too few for the gate, the coin is loaded.
     chance = max(0.5, (fewest + 0.5) / children)
-    members = rng.random((sums, children)) < chance
-    while (short := members.sum(axis=1) < fewest).any():
-        members[short] = rng.random((int(short.sum()), children)) < chance
+    members = np.ones((sums, children), dtype=np.bool_)
+    for _ in range(_MOST_DRAWS):
+        members = rng.random((sums, children)) < chance
+        while (short := members.sum(axis=1) < fewest).any():
+            members[short] = rng.random((int(short.sum()), children)) < chance
+        if sums < FEWEST_REPEATS or (~members).sum(axis=0).min() >= FEWEST_LEFT_OUT:
+            break
     return members
 
 

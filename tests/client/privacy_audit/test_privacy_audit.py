@@ -12,7 +12,7 @@ from esn_client.gate import gate as egress
 from esn_client.gate.gate import Rows
 from esn_client.gate.limits import Limits
 from esn_client.gate.noise import discrete_gaussian
-from esn_client.privacy_audit import rehearsal
+from esn_client.privacy_audit import audit, rehearsal
 from esn_client.privacy_audit.attacks import area_bound
 from esn_client.privacy_audit.audit import audit_kind
 from esn_client.privacy_audit.rehearsal import Rehearsal, scratch_directory
@@ -256,3 +256,14 @@ def test_fewer_repeats_than_the_attacks_need_are_refused(protocol_of, rehearse):
 def test_a_site_with_too_few_children_is_told_that_it_would_refuse(protocol_of, rehearse):
     with pytest.raises(GateError, match="fewer held-out children than the minimum of 5: it would refuse"):
         audited(rehearse(protocol_of()), "evaluation", held_out=4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_child_is_left_out_of_sums_enough_to_compare_it_with(seed):
+    """Eight children of whom the gate asks for five: by coins alone, half of the audits lack the attack."""
+    rng = np.random.default_rng(seed)
+    members = audit._members(8, audit.FEWEST_REPEATS, fewest=5, rng=rng)
+    assert (~members).sum(axis=0).min() >= audit.FEWEST_LEFT_OUT
+    assert members.sum(axis=1).min() >= 5
+    # Where the gate lets nobody be left out, nobody is, and the draw ends.
+    assert audit._members(5, audit.FEWEST_REPEATS, fewest=5, rng=rng).all()
