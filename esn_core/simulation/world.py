@@ -1,6 +1,7 @@
 """Simulated worlds: what all sites of a consortium share, the hidden severity network included."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,10 +116,8 @@ class World:
         Low-rank nuisance: how each factor moves each log weight.
     tail_freedom : float or None
         Degrees of freedom of the edges' own variation; None for normal tails.
-    mirror : (E,) int64
-        Of each edge, the first of itself and its mirror image.
     mirror_correlation : float
-        Of their own variation.
+        Of the own variation of an edge and of its mirror image.
     count_shape : (float, float) or None
         See `WorldRules`.
     gase_noise : float
@@ -137,11 +136,15 @@ class World:
     severity_slope: Floats
     factors: Floats
     tail_freedom: float | None
-    mirror: NDArray[np.int64]
     mirror_correlation: float
     count_shape: tuple[float, float] | None
     gase_noise: float
     compensated_sd: float
+
+    @cached_property
+    def mirror(self) -> NDArray[np.int64]:
+        """Of each of the (E,) edges, the first of itself and its mirror image."""
+        return mirror_pairs(self.atlas)
 
     @property
     def severity_edges(self) -> NDArray[np.int64]:
@@ -208,7 +211,6 @@ class World:
             severity_slope=effect * sd,
             factors=rules.nuisance_sd * factors * sd,
             tail_freedom=rules.tail_freedom,
-            mirror=mirror_pairs(atlas),
             mirror_correlation=rules.mirror_correlation,
             count_shape=rules.count_shape,
             gase_noise=rules.gase_noise,
