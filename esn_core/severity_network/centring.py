@@ -3,7 +3,7 @@
 An edge's sum has a child's score times the child's severity residual, which is clipped. Residuals about the
 mean do not average zero once they are clipped where scores are skewed, and whatever the edge's scores have in
 common leaks into its association. So the children are counted by level of GASE, and the centre is where the
-the *clipped* residuals sum to zero. Protocols of format 1 centre at the mean.
+*clipped* residuals sum to zero. Protocols of format 1 centre at the mean.
 
 `adjusted` takes what goes with age and sex out of the clipped residuals, so that no edge that changes with
 age is taken for one of severity where older children are rated as more severe.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from esn_core.arrays import Floats
 from esn_core.gase import GASE_LEVELS, standardise_severity
 from esn_core.privacy.release import ReleaseKind
-from esn_core.severity_network.association import CENTRE, RESIDUAL_CLIP, read_centre
+from esn_core.severity_network.association import CENTRE, RESIDUAL_CLIP, centre_rows, read_centre
 
 Centring = Literal["mean", "levels", "adjusted"]
 
@@ -94,6 +94,13 @@ def without_small_levels(rows: Floats, *, fewest: int) -> Floats:
 def centre_release(centring: Centring) -> ReleaseKind:
     """Return the release that a protocol's centre is read from."""
     return {"mean": CENTRE, "levels": LEVELS, "adjusted": ADJUSTED}[centring]
+
+
+def rows_to_centre(centring: Centring, gase: Floats, of_children: Floats) -> Floats:
+    """Return the (n, d) rows of `centre_release`, of GASE and (n, 2) `covariates`."""
+    if centring == "adjusted":
+        return adjusted_rows(gase, of_children)
+    return level_rows(gase) if centring == "levels" else centre_rows(gase)
 
 
 def numbers_of(centring: Centring) -> int:

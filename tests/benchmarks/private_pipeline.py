@@ -33,15 +33,14 @@ from esn_core.learning.weights import from_vector, pretrained, to_vector
 from esn_core.privacy.accounting import mu_for, noise_multiplier_for
 from esn_core.privacy.fixed_point import add_noise, add_up, noise_sd, noise_units, sum_rows
 from esn_core.privacy.release import ReleaseKind, clip_rows
-from esn_core.severity_network.association import association_release, centre_rows, rows_of_residuals
+from esn_core.severity_network.association import association_release, rows_of_residuals
 from esn_core.severity_network.candidates import Candidates, Source, candidates_of
 from esn_core.severity_network.centring import (
     Centring,
-    adjusted_rows,
     centre_of,
     centre_release,
-    level_rows,
     residuals,
+    rows_to_centre,
 )
 from esn_core.severity_network.selection import SeverityNetwork, masked_input
 from esn_core.simulation.consortium import CLINICAL, Consortium, SiteSplit, draw_consortium
@@ -147,10 +146,10 @@ class Study:
     def associate(self, summing: Summing) -> "Associated":
         """Ask for the centre and the association."""
         with_covariates = list(zip(self.training, self.covariates or [np.empty((0, 2))] * 99, strict=False))
-        counting = {"mean": lambda y, _: centre_rows(y), "levels": lambda y, _: level_rows(y)}
-        row_of = counting.get(self.centring, adjusted_rows)
         counted, noise = summing(
-            "centre", centre_release(self.centring), [row_of(s.gase, x) for s, x in with_covariates]
+            "centre",
+            centre_release(self.centring),
+            [rows_to_centre(self.centring, s.gase, x) for s, x in with_covariates],
         )
         children, severity = centre_of(
             counted, centring=self.centring, fewest_children=self.fewest, noise_sd=noise

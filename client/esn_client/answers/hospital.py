@@ -36,14 +36,13 @@ from esn_core.privacy.release import Children
 from esn_core.protocol.phases import PHASES, PhaseName
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
-from esn_core.severity_network.association import association_release, centre_rows, rows_of_residuals
+from esn_core.severity_network.association import association_release, rows_of_residuals
 from esn_core.severity_network.centring import (
-    adjusted_rows,
     centre_release,
     covariates,
-    level_rows,
     numbers_of,
     residuals,
+    rows_to_centre,
 )
 from esn_core.severity_network.selection import masked_input
 from esn_core.severity_network.votes import votes_release, votes_rows
@@ -175,11 +174,7 @@ def cohort(_question: Question, study: Study) -> Rows:
 def centre(_question: Question, study: Study) -> Rows:
     """Count the training children, by GASE and with age and sex, or with the sum of their severity."""
     split, centring = study.cohort.training, study.protocol.severity_network.centre
-    rows = {
-        "mean": lambda: centre_rows(split.gase),
-        "levels": lambda: level_rows(split.gase),
-        "adjusted": lambda: adjusted_rows(split.gase, covariates(split.age_years, split.sex)),
-    }[centring]()
+    rows = rows_to_centre(centring, split.gase, covariates(split.age_years, split.sex))
     return Rows(centre_release(centring), rows, split.participants)
 
 
