@@ -251,8 +251,6 @@ class ExactLogistic:
             noise_sd_of_coefficients=np.zeros(len(beta)),
             log_likelihood=likelihood,
             null_log_likelihood=null_log_likelihood(n, positives),
-            aic=-2 * likelihood + 2 * len(beta),
-            bic=-2 * likelihood + len(beta) * math.log(n),
             children=n,
             positives=positives,
             iterations=self._steps,

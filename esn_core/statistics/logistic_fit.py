@@ -47,7 +47,6 @@ class LogisticFit:
         The largest that there is, also where no coefficients reach it (`separated`).
     null_log_likelihood : float or None
         Of the intercept alone; None when noise left no positives, or no others.
-    aic, bic : float
     children, positives : float
         Not whole numbers when noise was added.
     iterations : int
@@ -78,8 +77,6 @@ class LogisticFit:
     noise_sd_of_coefficients: Floats
     log_likelihood: float
     null_log_likelihood: float | None
-    aic: float
-    bic: float
     children: float
     positives: float
     iterations: int
@@ -91,6 +88,16 @@ class LogisticFit:
     maximum: bool = False
     profile: Floats | None = None
     ratio_p: Floats | None = None
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion; smaller is better."""
+        return -2 * self.log_likelihood + 2 * len(self.coefficients)
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion; smaller is better."""
+        return -2 * self.log_likelihood + len(self.coefficients) * math.log(self.children)
 
     @property
     def standard_errors(self) -> Floats:
@@ -255,8 +262,6 @@ class LogisticNewton:
             noise_sd_of_coefficients=here.noise_sd,
             log_likelihood=likelihood,
             null_log_likelihood=null_log_likelihood(n, positives),
-            aic=-2 * likelihood + 2 * len(beta),
-            bic=-2 * likelihood + len(beta) * math.log(n),
             children=n,
             positives=positives,
             iterations=self._steps,
