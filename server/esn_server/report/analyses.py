@@ -3,21 +3,23 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """Frozen, without unknown fields, without NaN or infinity (JSON has neither)."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Interval = tuple[float, float]
 
 
-class Estimated(_Record):
+class Estimated(Record):
     """A figure with its interval, for the choice of children and the privacy noise together."""
 
     value: float = Field(description="The estimate; under noise the middle of what can be true.")
     interval: Interval = Field(description="95 % interval; choice of children and noise.")
 
 
-class AgreementEstimates(_Record):
+class AgreementEstimates(Record):
     """What the sums of predicted and clinical GASE tell, whatever the noise did to them."""
 
     children: Estimated = Field(description="Number of children; without noise it is known.")
@@ -28,7 +30,7 @@ class AgreementEstimates(_Record):
     calibration_intercept: Estimated | None = Field(description="Likewise, in steps of GASE; 0 is ideal.")
 
 
-class Correlation(_Record):
+class Correlation(Record):
     """How well predictions follow scores in children that the prediction was not made from."""
 
     children: float = Field(description="Released number of children; noise may make it no whole number.")
@@ -47,7 +49,7 @@ class LeftOut(Correlation):
     site: str = Field(description="Name of the site that was left out.")
 
 
-class CrossSite(_Record):
+class CrossSite(Record):
     """Leave one site out."""
 
     by_site: list[LeftOut] = Field(
@@ -58,7 +60,7 @@ class CrossSite(_Record):
     )
 
 
-class RandomScore(_Record):
+class RandomScore(Record):
     """The pipeline on scores drawn at random: what r is worth by chance."""
 
     draws: list[Correlation] = Field(description="Over the federation, noised and priced like the study.")
@@ -67,7 +69,7 @@ class RandomScore(_Record):
     )
 
 
-class Permutations(_Record):
+class Permutations(Record):
     """Correlations under permuted scores."""
 
     times: int = Field(description="How many permutations.")
@@ -76,7 +78,7 @@ class Permutations(_Record):
     interval: Interval = Field(description="Middle 95 % of the correlations.")
 
 
-class Compared(_Record):
+class Compared(Record):
     """One way to predict GASE, trained and evaluated on pooled simulated children, without noise."""
 
     name: str = Field(description="Name of the predictor.")
@@ -86,7 +88,7 @@ class Compared(_Record):
     rmse: float = Field(description="Root mean squared error, in steps of GASE.")
 
 
-class AloneAtSite(_Record):
+class AloneAtSite(Record):
     """One site that has only its own children."""
 
     site: str = Field(description="Name of the site.")
@@ -95,7 +97,7 @@ class AloneAtSite(_Record):
     r_interval: Interval | None = Field(description="Fisher 95 % interval.")
 
 
-class LocalOnly(_Record):
+class LocalOnly(Record):
     """What each site would reach alone, and all of them pooled; in simulation, nothing is spent."""
 
     note: str = Field(description="How this was computed, in words.")
@@ -105,7 +107,7 @@ class LocalOnly(_Record):
     pooled_r_interval: Interval | None = Field(description="Fisher 95 % interval.")
 
 
-class Harmonisation(_Record):
+class Harmonisation(Record):
     """How scanners' effects were removed."""
 
     method: str = Field(description="Name of the method.")
@@ -115,7 +117,7 @@ class Harmonisation(_Record):
     )
 
 
-class EdgeShare(_Record):
+class EdgeShare(Record):
     """What one connection adds to the predictions."""
 
     region_a: str = Field(description="Atlas name of one end.")
@@ -123,7 +125,7 @@ class EdgeShare(_Record):
     mean: float = Field(description="Mean attribution over the held-out children, in steps of GASE.")
 
 
-class Explanation(_Record):
+class Explanation(Record):
     """Integrated gradients of the held-out children's predictions."""
 
     edges: list[EdgeShare] = Field(description="Every candidate connection, the largest contribution first.")
@@ -137,7 +139,7 @@ class Explanation(_Record):
     )
 
 
-class ExactEdge(_Record):
+class ExactEdge(Record):
     """One candidate connection of the exact network."""
 
     region_a: str = Field(description="Atlas name of one end.")
@@ -149,7 +151,7 @@ class ExactEdge(_Record):
     component: int | None = Field(description="Number of its component; null below the threshold.")
 
 
-class NetworkComponent(_Record):
+class NetworkComponent(Record):
     """Connections beyond the threshold that hang together."""
 
     number: int = Field(description="1 is the largest.")
@@ -158,7 +160,7 @@ class NetworkComponent(_Record):
     p: float | None = Field(description="By the largest component of each draw of the null.")
 
 
-class ExactNetworkSummary(_Record):
+class ExactNetworkSummary(Record):
     """The severity network by partial correlations given age, sex and site; from exact sums, no epsilon."""
 
     children: int = Field(description="Training children.")
@@ -174,7 +176,7 @@ class ExactNetworkSummary(_Record):
     bootstrap_draws: int = Field(description="Draws of the network from other children.")
 
 
-class GroupSummary(_Record):
+class GroupSummary(Record):
     """Age and sex of a group."""
 
     people: float = Field(description="Number of people; noise may make it no whole number.")
@@ -185,7 +187,7 @@ class GroupSummary(_Record):
     share_male: float | None = Field(description="Share of boys.")
 
 
-class CohortSummary(_Record):
+class CohortSummary(Record):
     """Training children and controls, and who was left out."""
 
     children: GroupSummary = Field(description="Training children with epilepsy.")

@@ -1,15 +1,11 @@
 """Impairment in result.json: its models, and what predicted severity adds to them."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from esn_server.report.analyses import Estimated, Interval
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from esn_server.report.analyses import Estimated, Interval, Record
 
 
-class Coefficient(_Record):
+class Coefficient(Record):
     """One predictor of one logistic model."""
 
     name: str = Field(description="Predictor, or intercept.")
@@ -24,7 +20,7 @@ class Coefficient(_Record):
     p_value: float = Field(description="Two-sided, of the same two together.")
 
 
-class LinearCoefficient(_Record):
+class LinearCoefficient(Record):
     """One predictor of the linear model of a score."""
 
     name: str = Field(description="Predictor, or intercept.")
@@ -33,7 +29,7 @@ class LinearCoefficient(_Record):
     p_value: float = Field(description="Two-sided, of the same two together.")
 
 
-class RocPoint(_Record):
+class RocPoint(Record):
     """One point of a ROC curve."""
 
     false_positive_rate: float = Field(
@@ -42,7 +38,7 @@ class RocPoint(_Record):
     true_positive_rate: float = Field(description="Share of children with it who are called so.")
 
 
-class CalibrationGroup(_Record):
+class CalibrationGroup(Record):
     """Children of one range of predicted probability."""
 
     children: float = Field(description="Released number; noise may make it no whole number.")
@@ -51,7 +47,7 @@ class CalibrationGroup(_Record):
     interval: Interval | None = Field(description="95 % by Wilson, the noise included.")
 
 
-class OperatingPoint(_Record):
+class OperatingPoint(Record):
     """What calling children impaired from a probability on would do."""
 
     threshold: float = Field(description="The probability.")
@@ -65,7 +61,7 @@ class OperatingPoint(_Record):
     net_benefit_of_all: float = Field(description="Of calling every child impaired; that of nobody is 0.")
 
 
-class ModelSummary(_Record):
+class ModelSummary(Record):
     """One model of one impairment, logistic; and of its score, linear.
 
     Area, Brier score, calibration and operating points are apparent: of the children that the model was
@@ -128,7 +124,7 @@ class ModelSummary(_Record):
     failed: str | None = Field(description="Why something could not be fitted.")
 
 
-class Contest(_Record):
+class Contest(Record):
     """A model with the predicted severity against the same one with the clinical score."""
 
     outcome: str = Field(description="Name of the impairment.")
@@ -163,7 +159,7 @@ class Contest(_Record):
     verdict: str = Field(description="What this says, in plain words.")
 
 
-class NeurocognitionSummary(_Record):
+class NeurocognitionSummary(Record):
     """Whether the predicted severity explains impairment better than the clinical one."""
 
     called_impaired_from: float | None = Field(

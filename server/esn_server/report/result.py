@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from esn_core.errors import ProtocolError
 from esn_core.formats import RESULT, version_in
@@ -19,6 +19,7 @@ from esn_server.report.analyses import (
     Harmonisation,
     LocalOnly,
     RandomScore,
+    Record,
 )
 from esn_server.report.impairment import NeurocognitionSummary
 
@@ -29,13 +30,7 @@ Noise = Literal["gaussian", "none"]
 Children = Literal["training", "held-out", "controls", "none"]
 
 
-class _Record(BaseModel):
-    """Frozen, without unknown fields, without NaN or infinity (JSON has neither)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class SiteSummary(_Record):
+class SiteSummary(Record):
     """One hospital, as far as the roll call told."""
 
     name: str = Field(min_length=1, description="The site's name in the roster of the protocol.")
@@ -45,7 +40,7 @@ class SiteSummary(_Record):
     software: dict[str, str] = Field(description="Version of each program that the site answered with.")
 
 
-class GaseBin(_Record):
+class GaseBin(Record):
     """The held-out children of one step of clinical GASE, as noisy sums."""
 
     gase: int = Field(ge=1, le=7, description="Step of the clinical score.")
@@ -58,7 +53,7 @@ class GaseBin(_Record):
     )
 
 
-class Evaluation(_Record):
+class Evaluation(Record):
     """How well the prediction follows clinical GASE in the pooled held-out children."""
 
     children: float = Field(description="Released number of held-out children, a noisy count.")
@@ -103,7 +98,7 @@ class Evaluation(_Record):
         return self
 
 
-class NetworkEdge(_Record):
+class NetworkEdge(Record):
     """One connection of the severity network."""
 
     region_a: str = Field(description="Atlas name of one end.")
@@ -117,7 +112,7 @@ class NetworkEdge(_Record):
     )
 
 
-class NetworkTruth(_Record):
+class NetworkTruth(Record):
     """How many of the listed connections belong to the hidden network of simulated children."""
 
     listed: int = Field(ge=0, description="Listed connections that belong to the true network.")
@@ -125,7 +120,7 @@ class NetworkTruth(_Record):
     candidates: int = Field(ge=0, description="Candidates that belong to the true network.")
 
 
-class SeverityNetwork(_Record):
+class SeverityNetwork(Record):
     """The connections whose strength goes along with severity."""
 
     atlas: str = Field(description="Name of the atlas whose regions the edges join.")
@@ -154,7 +149,7 @@ class SeverityNetwork(_Record):
         return self
 
 
-class RoundLoss(_Record):
+class RoundLoss(Record):
     """The training loss of one round, itself a released noisy sum."""
 
     round: int = Field(ge=0, description="Number of the training round.")
@@ -163,7 +158,7 @@ class RoundLoss(_Record):
     )
 
 
-class PhasePrice(_Record):
+class PhasePrice(Record):
     """What one phase released, and what it would cost by itself."""
 
     phase: str = Field(description="Name of the phase in the protocol.")
@@ -175,7 +170,7 @@ class PhasePrice(_Record):
     epsilon: Epsilon | None = Field(description="ε of this phase alone at the study's δ; null: no bound.")
 
 
-class PrivacySummary(_Record):
+class PrivacySummary(Record):
     """The price of the study for one child, and the terms it was computed under."""
 
     trust: Trust = Field(description="local: each site adds full noise; secure-sum: sites share the noise.")
@@ -230,7 +225,7 @@ class PrivacySummary(_Record):
         return self
 
 
-class StudyResult(_Record):
+class StudyResult(Record):
     """All that a study found, and nothing about any one child."""
 
     format: Literal[1] = Field(default=1, description="Version of this schema.")
