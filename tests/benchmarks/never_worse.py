@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from private_pipeline import SHARES, Study, Summing, r_and_mae
+from private_pipeline import SHARES, Study, Summing, edge_correlations, r_and_mae, ridge_says
 from scipy import stats
 from whose_mean import Drawn, Site, candidates_from, draw, votes
 
@@ -54,24 +54,15 @@ def r_of(said: Floats, gase: Floats) -> float:
 def best_alone(x: Floats, y: Floats, held: Floats, gase: Floats) -> float:
     """The better of ridge and CPM, by five folds inside the hospital."""
 
-    def ridge(x: Floats, y: Floats, new: Floats) -> Floats:
-        r = np.nan_to_num([np.corrcoef(column, y)[0, 1] for column in x.T])
-        best = np.argsort(-np.abs(r))[:100]
-        centre = x[:, best].mean(axis=0)
-        z = x[:, best] - centre
-        return y.mean() + (new[:, best] - centre) @ (
-            z.T @ np.linalg.solve(z @ z.T + 100.0 * np.eye(len(y)), y - y.mean())
-        )
-
     def cpm(x: Floats, y: Floats, new: Floats) -> Floats:
-        r = np.nan_to_num([np.corrcoef(column, y)[0, 1] for column in x.T])
+        r = edge_correlations(x, y)
         p = 2 * stats.t.sf(np.abs(r) * np.sqrt((len(y) - 2) / np.maximum(1 - r**2, 1e-12)), len(y) - 2)
         signs = np.sign(r) * (p < 0.01) if (p < 0.01).any() else np.sign(r) * (np.abs(r) == np.abs(r).max())
         return new @ signs
 
     order = np.argsort(y, kind="stable")
     judged = []
-    for way in (ridge, cpm):
+    for way in (ridge_says, cpm):
         said = np.empty(len(y))
         for k in range(5):
             out = order[k::5]
@@ -79,7 +70,7 @@ def best_alone(x: Floats, y: Floats, held: Floats, gase: Floats) -> float:
             part = way(x[kept], y[kept], x[out])
             said[out] = (part - part.mean()) / (part.std() or 1.0)
         judged.append(r_of(said, y))
-    way = (ridge, cpm)[int(np.argmax(judged))]
+    way = (ridge_says, cpm)[int(np.argmax(judged))]
     return r_of(way(x, y, held), gase)
 
 

@@ -230,15 +230,24 @@ def r_and_mae(said: Floats, gase: Floats) -> tuple[float, float]:
 
 
 def ridge(training: SiteSplit, held_out: SiteSplit, edges: NDArray[np.int64]) -> tuple[float, float]:
-    """One hospital by itself: the hundred edges of the largest |r|, and a ridge on them."""
-    x, y = training.scores[:, edges], training.gase
-    r = np.nan_to_num([np.corrcoef(x[:, j], y)[0, 1] for j in range(x.shape[1])])
-    best = np.argsort(-np.abs(r))[:100]
+    """One hospital by itself, by `ridge_says`."""
+    said = ridge_says(training.scores[:, edges], training.gase, held_out.scores[:, edges])
+    return r_and_mae(np.clip(said, 1, 7), held_out.gase)
+
+
+def edge_correlations(x: Floats, y: Floats) -> Floats:
+    """Return r of each edge with the score; 0 for one that does not vary."""
+    return np.nan_to_num([np.corrcoef(column, y)[0, 1] for column in x.T])
+
+
+def ridge_says(x: Floats, y: Floats, new: Floats) -> Floats:
+    """Predict by the hundred edges of the largest |r|, and a ridge on them."""
+    best = np.argsort(-np.abs(edge_correlations(x, y)))[:100]
     centre = x[:, best].mean(axis=0)
     z = x[:, best] - centre
     slope = z.T @ np.linalg.solve(z @ z.T + 100.0 * np.eye(len(y)), y - y.mean())
-    said = y.mean() + (held_out.scores[:, edges[best]] - centre) @ slope
-    return r_and_mae(np.clip(said, 1, 7), held_out.gase)
+    said: Floats = y.mean() + (new[:, best] - centre) @ slope
+    return said
 
 
 def published_list(consortium: Consortium, atlas: Atlas, rng: np.random.Generator) -> list[tuple[str, str]]:
