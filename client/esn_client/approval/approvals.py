@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from esn_client.gate.approved import ApprovedProtocol, approved_as
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.policy import violations
+from esn_client.imaging.bids.simulated_mark import is_simulated, misfit
 from esn_client.site.settings import SiteSettings
 from esn_client.site.state import own_entry
 from esn_core.connectome.atlas import load_atlas
@@ -59,7 +60,8 @@ class Approvals:
         ------
         ProtocolError
             The protocol cannot be used, is not signed by the centre, has expired, asks for more than this
-            site allows, or does not list the site with the keys it has.
+            site allows, does not list the site with the keys it has, or is a rehearsal and the site's dataset
+            is not, or the other way round.
         ConfigError
             This version ships no such atlas.
 
@@ -72,6 +74,10 @@ class Approvals:
         forbidden = violations(self._settings.limits, protocol)
         if forbidden:
             raise ProtocolError(f"this site's settings forbid it: {'; '.join(forbidden)}")
+        dataset = self._settings.dataset
+        wrong_people = dataset.is_dir() and misfit(is_simulated(dataset), protocol.simulated)
+        if wrong_people:
+            raise ProtocolError(wrong_people)
         self._audit.write("approved", protocol=protocol.sha256)
         write_whole(self._path(protocol.sha256), path.read_bytes())
         return approved_as(protocol.sha256, signed)

@@ -10,6 +10,7 @@ import numpy as np
 from esn_client.cohort.members import Members, People
 from esn_client.cohort.participants import Participant, read_phenotypes
 from esn_client.cohort.scoring import Score, Visits, mean_over_visits, scoring
+from esn_client.imaging.bids.simulated_mark import misfit
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
@@ -85,10 +86,15 @@ def load_cohort(
     Raises
     ------
     DataError
-        No child with epilepsy has a connectome, there are too few controls for the protocol, or the table of
-        quality is older than a connectome.
+        No child with epilepsy has a connectome, there are too few controls for the protocol, the table of
+        quality is older than a connectome, or simulated people are to be in a study of real ones, or real
+        ones in a rehearsal.
 
     """
+    for simulated in {person.simulated for person in participants}:
+        words = misfit(simulated, protocol.simulated)
+        if words:
+            raise DataError(f"site {site}: {words}")
     if protocol.voting:
         return _of_controls(participants, site=site, derivatives=derivatives, protocol=protocol)
     phenotypes = read_phenotypes(participants, protocol.phenotypes)

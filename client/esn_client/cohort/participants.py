@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from esn_client.imaging.bids.simulated_mark import is_simulated
 from esn_core.errors import DataError
 from esn_core.gase import GASE_LEVELS
 from esn_core.protocol.data_dictionary import MISSING, Phenotype, Phenotypes
@@ -58,6 +59,8 @@ class Participant:
     gase: int | None
     row: Mapping[str, str] = field(default_factory=dict)
     """All fields of the line, by column, as they stand there."""
+    simulated: bool = False
+    """Whether the dataset says that its people do not exist."""
 
 
 def read_participants(dataset: Path) -> tuple[Participant, ...]:
@@ -93,7 +96,9 @@ def read_participants(dataset: Path) -> tuple[Participant, ...]:
     if (other | unknown).all():
         raise DataError(f"{path}: lists no child with epilepsy and no control whose age and sex are known")
     lines = table[~(other | unknown)].to_numpy(dtype=object).tolist()
-    return tuple(_participant(dict(zip(table.columns, line, strict=True))) for line in lines)
+    simulated = is_simulated(dataset)
+    rows = (dict(zip(table.columns, line, strict=True)) for line in lines)
+    return tuple(_participant(row, simulated=simulated) for row in rows)
 
 
 def read_phenotypes(
@@ -233,7 +238,7 @@ def _faults(table: "pd.DataFrame") -> list[tuple[int, str]]:
     return said
 
 
-def _participant(row: Mapping[str, str]) -> Participant:
+def _participant(row: Mapping[str, str], *, simulated: bool) -> Participant:
     """Return what a line says that has no fault."""
     return Participant(
         label=row["participant_id"],
@@ -242,4 +247,5 @@ def _participant(row: Mapping[str, str]) -> Participant:
         group=row["group"],
         gase=_GASE[row["gase"]] if row["group"] == "dre" else None,
         row=row,
+        simulated=simulated,
     )

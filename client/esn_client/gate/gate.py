@@ -233,7 +233,7 @@ class Gate:
                 noise_share=protocol.noise_share,
                 l2_bound=kind.l2_bound,
                 dimension=kind.dimension,
-                patients=self._hashes(patients),
+                patients=self._hashes(patients, protocol),
                 salt_sha256=salt_fingerprint(self._salt),
                 software=_software(),
             ),
@@ -456,8 +456,8 @@ class Gate:
     def _fewest(self, protocol: Protocol) -> int:
         return max(self._limits.minimum_children, protocol.cohort.minimum_children)
 
-    def _hashes(self, patients: Sequence[str]) -> tuple[str, ...]:
-        return tuple(sorted(patient_hashes(patients, salt=self._salt)))
+    def _hashes(self, patients: Sequence[str], protocol: Protocol) -> tuple[str, ...]:
+        return tuple(sorted(patient_hashes(patients, salt=self._salt, simulated=protocol.simulated)))
 
     def _send_sum(self, question: Question, paid: Paid, protocol: Protocol) -> bytes:
         total = paid.total
@@ -537,7 +537,7 @@ def check_budget(
         ledger.check_plan(
             protocol_sha256=protocol.sha256,
             run=run,
-            patients=patient_hashes(participants, salt=salt),
+            patients=patient_hashes(participants, salt=salt, simulated=protocol.simulated),
             salt_sha256=salt_fingerprint(salt),
             planned=mechanisms,
             epsilon_cap=limits.epsilon_cap,

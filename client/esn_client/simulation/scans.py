@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_client.imaging.bids.derivatives import BIDS_VERSION
+from esn_client.imaging.bids.simulated_mark import SIMULATOR
 from esn_client.imaging.bids.visits import segmentation_of
 from esn_client.imaging.pipeline.workers import undisturbed, worker_pool
 from esn_client.simulation.nifti import write_image, write_scan_files
@@ -110,7 +111,7 @@ def write_dataset(
             "Name": f"Label volumes of simulated hospital {name}",
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
-            "GeneratedBy": [{"Name": "esn-client simulate"}],
+            "GeneratedBy": [{"Name": SIMULATOR}],
         },
     )
     rows = "".join(f"{region.index}\t{region.name}\n" for region in atlas.regions)
@@ -149,7 +150,8 @@ def write_table(directory: Path, subjects: Sequence[Subject], *, name: str, seed
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": "raw",
             "License": "CC0",
-            "Authors": ["esn-client simulate"],
+            "Authors": [SIMULATOR],
+            "GeneratedBy": [{"Name": SIMULATOR}],
         },
     )
     (directory / "README").write_text(_README.format(site=name, seed=seed), encoding="utf-8")

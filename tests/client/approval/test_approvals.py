@@ -272,6 +272,15 @@ def test_an_approval_counts_at_once_and_is_audited(approvals, site, make_protoco
     assert (event, line["protocol"]) == ("approved", digest)
 
 
+def test_a_rehearsal_is_not_approved_for_a_dataset_of_patients(approvals, site, make_protocol):
+    path = make_protocol()
+    site.dataset.mkdir()
+    with pytest.raises(ProtocolError, match="the site's dataset is not marked as simulated"):
+        approvals.approve(path)
+    (site.dataset / "dataset_description.json").write_text('{"Authors": ["esn-client simulate"]}')
+    approvals.approve(path)
+
+
 def test_an_approved_file_is_parsed_again_where_a_byte_has_changed(
     approvals, site, make_protocol, monkeypatch
 ):

@@ -302,6 +302,7 @@ def write_dataset(site, table):
     (site.parent / "bids").mkdir()
     (site.parent / "derivatives").mkdir()
     (site.parent / "bids" / "participants.tsv").write_text(table)
+    (site.parent / "bids" / "dataset_description.json").write_text('{"Authors": ["esn-client simulate"]}')
 
 
 def test_joining_before_the_centres_kit_has_come_is_one_line(settings, fails):

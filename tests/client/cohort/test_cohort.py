@@ -67,6 +67,7 @@ class Dataset:
 
     def load(self):
         (self.root / "participants.tsv").write_text(HEAD + "".join(self.lines))
+        (self.root / "dataset_description.json").write_text('{"Authors": ["esn-client simulate"]}')
         people = read_participants(self.root)
         return load_cohort(people, site="north", derivatives=self.root / "out", protocol=self.protocol)
 
@@ -316,3 +317,24 @@ def test_a_damaged_table_of_quality_is_refused(dataset):
     (dataset.root / "out" / "seg-phantom28_quality.tsv").write_text("participant_id\nsub-004\n")
     with pytest.raises(DataError, match="not a site's table of quality"):
         dataset.load()
+
+
+@pytest.mark.parametrize(
+    ("mark", "simulated", "words"),
+    [
+        ('{"Authors": ["a hospital"]}', True, "is not marked as simulated"),
+        ("no json", True, "is not marked as simulated"),
+        ('["esn-client simulate"]', True, "is not marked as simulated"),
+        ('{"Authors": ["esn-client simulate"]}', False, "the protocol is for real patients"),
+        ('{"GeneratedBy": [{"Name": "esn-client simulate"}]}', False, "the protocol is for real patients"),
+        ('{"GeneratedBy": [{"Name": "a scanner"}, 3], "Authors": 7}', True, "is not marked as simulated"),
+    ],
+)
+def test_a_rehearsal_takes_nobody_real_and_a_study_nobody_simulated(dataset, mark, simulated, words):
+    dataset.load()
+    (dataset.root / "dataset_description.json").write_text(mark)
+    people = read_participants(dataset.root)
+    protocol = dataset.protocol.model_copy(update={"simulated": simulated})
+    about = {"site": "north", "derivatives": dataset.root / "out", "protocol": protocol}
+    with pytest.raises(DataError, match=words):
+        load_cohort(people, **about)

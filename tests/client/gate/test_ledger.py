@@ -598,11 +598,19 @@ def test_a_copy_of_a_ledger_can_be_verified(three_entries, tmp_path):
 
 
 def test_patients_are_hashed_with_the_sites_secret():
-    first = patient_hashes(["sub-001", "sub-002"], salt=b"a" * 32)
+    labels = ["sub-001", "sub-002"]
+    first = patient_hashes(labels, salt=b"a" * 32, simulated=False)
+    # As every ledger of real patients has them since the first release.
+    assert first[0] == "9719c48d61217c3e6cc4281d3b8e96e9"
     assert len(set(first)) == 2
-    assert first == patient_hashes(["sub-001", "sub-002"], salt=b"a" * 32)
-    assert set(first).isdisjoint(patient_hashes(["sub-001", "sub-002"], salt=b"b" * 32))
+    assert first == patient_hashes(labels, salt=b"a" * 32, simulated=False)
+    assert set(first).isdisjoint(patient_hashes(labels, salt=b"b" * 32, simulated=False))
     assert all(len(h) == 32 and "sub" not in h for h in first)
+
+
+def test_who_is_simulated_has_another_name_than_a_patient_of_the_same_label():
+    real, simulated = (patient_hashes(["sub-001"], salt=b"a" * 32, simulated=s) for s in (False, True))
+    assert real != simulated
 
 
 # --- the cost of a charge ------------------------------------------------------------------------------

@@ -83,6 +83,7 @@ def write_connectomes(directory, protocol):
         matrices = dict.fromkeys(derivative.measures, counts + counts.T)
         derivative.write(matrices, sources={}, details={"Quality": {}})
     (directory / "bids" / "participants.tsv").write_text("".join(lines))
+    (directory / "bids" / "dataset_description.json").write_text('{"Authors": ["esn-client simulate"]}')
 
 
 def contents(directory):

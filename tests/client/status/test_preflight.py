@@ -138,6 +138,7 @@ def table(tmp_path, rows=18):
     (tmp_path / "bids" / "participants.tsv").write_text(
         "participant_id\tage\tsex\tgroup\tgase\n" + "".join(lines)
     )
+    (tmp_path / "bids" / "dataset_description.json").write_text('{"Authors": ["esn-client simulate"]}')
 
 
 def test_all_points_are_told_whatever_fails_and_the_first_failure_is_the_status(site, esn_client):
@@ -290,7 +291,7 @@ def test_a_budget_that_was_spent_elsewhere_is_seen_and_nothing_is_spent(
             noise_share=1.0,
             l2_bound=1.0,
             dimension=2,
-            patients=patient_hashes(["sub-003"], salt=salt),
+            patients=patient_hashes(["sub-003"], salt=salt, simulated=True),
             salt_sha256=salt_fingerprint(salt),
             software="0.1",
         )
