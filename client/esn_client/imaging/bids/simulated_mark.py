@@ -6,6 +6,7 @@ by what the protocol says, and this mark shows that it says so of the right peop
 
 import json
 from pathlib import Path
+from typing import Any
 
 SIMULATOR = "esn-client simulate"
 """Among a dataset's `GeneratedBy` or its `Authors`, as `dataset_description.json` says."""
@@ -17,11 +18,15 @@ def is_simulated(dataset: Path) -> bool:
         said = json.loads((dataset / "dataset_description.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    if not isinstance(said, dict):
-        return False
-    makers = said.get("GeneratedBy") if isinstance(said.get("GeneratedBy"), list) else []
-    authors = said.get("Authors") if isinstance(said.get("Authors"), list) else []
-    return SIMULATOR in authors or any(isinstance(m, dict) and m.get("Name") == SIMULATOR for m in makers)
+    makers = _list_in(said, "GeneratedBy")
+    names = [maker.get("Name") for maker in makers if isinstance(maker, dict)]
+    return SIMULATOR in [*_list_in(said, "Authors"), *names]
+
+
+def _list_in(said: object, name: str) -> list[Any]:
+    """Return a list that a description holds; an empty one where it holds something else."""
+    found = said.get(name) if isinstance(said, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def misfit(simulated_people: bool, simulated_study: bool) -> str | None:
