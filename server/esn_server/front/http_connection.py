@@ -28,6 +28,8 @@ class Hurry:
         Between two pieces of a body, in either direction.
     bytes_per_s : float
         Of a body, on average, after the first `gap_s`.
+    linger_s : float
+        Of what is sent after a reply that ends the connection.
 
     """
 
@@ -35,6 +37,7 @@ class Hurry:
     head_s: float = 10.0
     gap_s: float = 20.0
     bytes_per_s: float = 16 * 1024.0
+    linger_s: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ class Connection:
             if not isinstance(event, h11.Request):
                 return None
             self._asked_for = _checked(event)
+            if not self._asked_for.body_bytes:
+                self._http.next_event()  # its end: nothing of it is still to come
         except h11.RemoteProtocolError as error:
             if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 await self.reply(error.error_status_hint, b"not understood\n", close=True)
@@ -128,15 +133,13 @@ class Connection:
         """
         declared = self._asked_for.body_bytes if self._asked_for is not None else 0
         async with asyncio.timeout(self._hurry.gap_s + (declared or 0) / self._hurry.bytes_per_s):
-            while True:
+            while self._http.their_state is not h11.DONE:
                 event = self._http.next_event()
                 if event is h11.NEED_DATA:
                     async with asyncio.timeout(self._hurry.gap_s):
                         await self._read()
                 elif isinstance(event, h11.Data):
                     yield bytes(event.data)
-                else:
-                    return
 
     async def whole_body(self) -> bytes:
         """Return the body."""
@@ -149,9 +152,9 @@ class Connection:
         await self.finish()
 
     async def start(self, status: int, headers: Headers, *, close: bool = False) -> None:
-        """Send a reply's head."""
+        """Send a reply's head; where more of the request is to come it says that the connection ends."""
         always = [(b"date", formatdate(usegmt=True).encode())]
-        if close:
+        if close or self._http.their_state is not h11.DONE:
             always.append((b"connection", b"close"))
         self._writer.write(
             self._http.send(h11.Response(status_code=status, headers=[*headers, *always])) or b""
@@ -167,6 +170,12 @@ class Connection:
         """End a reply."""
         self._writer.write(self._http.send(h11.EndOfMessage()) or b"")
         await self._drain()
+
+    async def linger(self) -> None:
+        """Read on, for a while, what is still sent: closed with that unread, TCP takes the reply back."""
+        async with asyncio.timeout(self._hurry.linger_s):
+            while await self._reader.read(_READ_BYTES):
+                pass
 
     def next(self) -> bool:
         """Make ready for another request; return False when the connection has to end."""

@@ -142,6 +142,7 @@ class Front:
                 while (request := await connection.request()) is not None:
                     await self._answer(connection, request, seat)
                     if not connection.next():
+                        await connection.linger()
                         break
             except BaseException:
                 transport.abort()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import select
 import socket
 import ssl
 import threading
@@ -114,6 +115,26 @@ def test_silent_connections_lock_no_site_out(front):
             stack.enter_context(front.silent())
         assert front.call(after, "south").status_code == 200  # a new connection
         assert front.call(before, "north").status_code == 200  # one that was there
+
+
+def test_a_refusal_reaches_whoever_sends_the_rest_of_the_call_after_it(front):
+    head = b"POST /v1/fleet/send-node-heartbeat HTTP/1.1\r\nhost: centre\r\ncontent-length: 9000000\r\n\r\n"
+    with front.silent() as plain, front.trust.wrap_socket(plain, server_hostname="localhost") as stranger:
+        stranger.sendall(head)
+        select.select([stranger], [], [])  # until it was refused
+        stranger.sendall(bytes(9_000_000))
+        assert stranger.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_reply_says_whether_the_connection_goes_on(front):
+    with front.silent() as plain, front.trust.wrap_socket(plain, server_hostname="localhost") as watcher:
+        for unread, ends in ((b"", False), (b"", False), (b"content-length: 9\r\n", True)):
+            watcher.sendall(b"GET /health HTTP/1.1\r\nhost: centre\r\n" + unread + b"\r\n")
+            reply = b""
+            while not reply.endswith(b"ok\n"):
+                reply += (piece := watcher.recv(65536))
+                assert piece, "closed without a reply"
+            assert (b"connection: close" in reply) == ends
 
 
 def test_strangers_that_call_without_end_slow_no_site_down(front):
