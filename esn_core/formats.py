@@ -121,12 +121,13 @@ MESSAGE = Format(
 
 LEDGER = Format(
     "ledger",
-    version=2,
+    version=3,
     oldest=1,
     raised_when=(
         "an entry's facts, the chain's hash or the tables change. Old entries are never rewritten: a file "
         "holds entries of every version since it was begun, and has the version of its newest. 2: charges "
-        "name no sampling rate"
+        "name no sampling rate. 3: entries that are no charges and no reveals, beginning with the cohort of "
+        "each run"
     ),
 )
 

@@ -25,6 +25,7 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from esn_client.gate.charge import Charge
+from esn_client.gate.frozen_cohort import FrozenCohort, Person
 from esn_client.gate.ledger import Ledger
 from esn_client.imaging.bids.derivatives import Derivative
 from esn_client.imaging.bids.visits import Visit
@@ -143,7 +144,10 @@ def write_todays(made: Path, protocol: Protocol) -> None:
         pairs=(("L_precentral", "L_postcentral"),),
     ).write(made / "candidates-1.toml")
     (made / "protocol-2.toml").write_text(tomli_w.dumps(said), encoding="utf-8")
-    with Ledger(made / "ledger-2.sqlite", KEY) as ledger:
+    with Ledger(made / "ledger-3.sqlite", KEY) as ledger:
+        people = [Person("sub-001", "training", "a line", ("a scan",)), Person("sub-002", "control")]
+        cohort = FrozenCohort.of(people, salt=b"s" * 32, simulated=False)
+        ledger.freeze(cohort, protocol_sha256="a" * 64, run="r1", salt_sha256="5" * 64)
         charge = Charge(
             question="q1",
             protocol_sha256="a" * 64,

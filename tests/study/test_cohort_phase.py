@@ -7,7 +7,7 @@ import pytest
 
 from esn_client.answers.study import Study
 from esn_client.cohort.members import People
-from esn_client.gate.ledger import patient_hashes
+from esn_client.gate.patients import patient_hashes
 from esn_core.messages.answer import Answer
 from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.fixed_point import leave_grid

@@ -115,7 +115,10 @@ class Hospital:
         approved = self._approved(digest)
         study = self._studies.get(digest)
         if study is None:
-            study = self._studies[digest] = self._load(approved.protocol)
+            study = self._load(approved.protocol)
+            # Looked at each time that it is read: a study that is under way has the cohort of its roll call.
+            self._gate.require_same_cohort(question, approved, study.cohort.enrolled)
+            self._studies[digest] = study
         _check_round(question, study.protocol)
         if question.reveal:
             return self._gate.reveal(question, approved)
@@ -124,11 +127,13 @@ class Hospital:
             "training": study.cohort.training.participants,
             "held-out": study.cohort.held_out.participants,
         }
-        others = study.cohort.people.others
+        others, enrolled = study.cohort.people.others, study.cohort.enrolled
         if question.id.phase == "roll-call":
             band = self._bands.band(digest, sum(map(len, children.values())))
             facts = roll_call(study, band, *self._gate.ledger_marks(question.entries_seen))
-            said = self._gate.disclose(question, facts, approved, children=children, others=others)
+            said = self._gate.disclose(
+                question, facts, approved, children=children, others=others, cohort=enrolled
+            )
             self._bands.keep(digest, band)
             return said
         before = self._gate.answered(question, approved)
@@ -136,7 +141,9 @@ class Hospital:
             return before
         if not self._gate.begun(approved):
             # As at roll call, which a centre might leave out: the first sum is not paid for in vain.
-            self._gate.require_answerable(question, approved, children=children, others=others)
+            self._gate.require_answerable(
+                question, approved, children=children, others=others, cohort=enrolled
+            )
         if "combat" in question.arrays:
             study = combat.harmonised(study, question.array("combat"))
         return self._gate.release(question, rows_of(question, study), approved)

@@ -10,6 +10,7 @@ import numpy as np
 from esn_client.cohort.members import Members, People
 from esn_client.cohort.participants import Participant, read_phenotypes
 from esn_client.cohort.scoring import Score, Visits, mean_over_visits, scoring
+from esn_client.gate.frozen_cohort import Person
 from esn_client.imaging.bids.simulated_mark import misfit
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import load_atlas
@@ -59,6 +60,10 @@ class Cohort:
     people : People
     control_strengths : (n, E) float64
         Edge strengths of the controls who have a connectome, in the order of `people`.
+    lines : dict of str to str
+        Each participant's line of the table, as far as the study reads it.
+    scans : dict of str to tuple of str
+        Digests of the scans behind each participant's scores.
 
     """
 
@@ -67,6 +72,20 @@ class Cohort:
     controls: int
     people: People = _NOBODY
     control_strengths: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    lines: Mapping[str, str] = field(default_factory=dict)
+    scans: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def enrolled(self) -> tuple[Person, ...]:
+        """Everybody, with what they count as, their lines and their scans."""
+        standing: dict[str, str] = dict.fromkeys(self.training.participants, "training")
+        standing |= dict.fromkeys(self.held_out.participants, "held-out")
+        for other, labels in self.people.others.items():
+            standing |= dict.fromkeys(labels, other)
+        return tuple(
+            Person(label, of, self.lines.get(label, ""), self.scans.get(label, ()))
+            for label, of in standing.items()
+        )
 
     def split(self, children: Children) -> Split:
         """Return one of the two splits."""
@@ -112,6 +131,8 @@ def load_cohort(
         controls=len(controls),
         people=members.people,
         control_strengths=mean_over_visits([visits for _, visits in controls]),
+        lines=members.lines(protocol.phenotypes),
+        scans=members.scans,
     )
 
 
@@ -129,6 +150,8 @@ def _of_controls(
         controls=len(found),
         people=members.people,
         control_strengths=mean_over_visits([visits for _, visits in found]),
+        lines=members.lines(()),
+        scans=members.scans,
     )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Self
 
 import numpy as np
 
-from esn_client.cohort.participants import Participant
+from esn_client.cohort.participants import STUDY_COLUMNS, Participant
 from esn_client.cohort.scoring import Visits
-from esn_client.imaging.bids.derivatives import Derivative, prepared_visits
+from esn_client.gate.frozen_cohort import canonical_line
+from esn_client.imaging.bids.derivatives import Derivative, prepared_visits, scans_of
 from esn_client.imaging.bids.visits import Visit
 from esn_client.imaging.quality.site_table import read_exclusions
 from esn_core.arrays import Floats
@@ -66,6 +67,8 @@ class Member:
         Why there are none.
     held_out : bool
         Whether it is a child whom the study holds out.
+    scans : tuple of str
+        Digests of the scans behind the edge strengths.
 
     """
 
@@ -73,6 +76,7 @@ class Member:
     visits: Visits
     left_out: Standing | None
     held_out: bool
+    scans: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,19 @@ class Members:
     def left_out(self) -> Counter[Standing]:
         """How many are left out, by reason."""
         return Counter(m.left_out for m in self.members if m.left_out is not None)
+
+    @property
+    def scans(self) -> dict[str, tuple[str, ...]]:
+        """The digests of everybody's scans, by label."""
+        return {m.participant.label: m.scans for m in self.members}
+
+    def lines(self, columns: Iterable[str]) -> dict[str, str]:
+        """Return everybody's line of the table, by label: what each study reads, and some more columns."""
+        read = [*STUDY_COLUMNS, *columns]
+        return {
+            m.participant.label: canonical_line({name: m.participant.row.get(name, "") for name in read})
+            for m in self.members
+        }
 
     @property
     def people(self) -> People:
@@ -150,7 +167,8 @@ def _member(
         poor = any(visit.participant == label for visit in excluded)
         return Member(participant, (), "poor-quality" if poor else "no-connectome", held_out=False)
     held_out = child and protocol.cohort.holds_out(label, site=site)
-    return Member(participant, visits, None, held_out=held_out)
+    scans = scans_behind(derivatives, protocol.imaging, label, excluded)
+    return Member(participant, visits, None, held_out=held_out, scans=scans)
 
 
 def lacks_too_much(visits: Visits, protocol: Protocol) -> bool:
@@ -174,3 +192,19 @@ def strengths_in(
             connectome = Derivative(derivatives, visit, recipe).read_connectome()
             found.append(edge_strengths(connectome))
     return tuple(found)
+
+
+def scans_behind(
+    derivatives: Path, recipe: ImagingRecipe, participant: str, excluded: frozenset[Visit]
+) -> tuple[str, ...]:
+    """Return the digests of the scans of a participant's usable visits, by their records.
+
+    Of a visit whose record names no scan, the digest of its connectome stands for it.
+    """
+    found: set[str] = set()
+    for visit in prepared_visits(derivatives, recipe, participant=participant):
+        if visit in excluded:
+            continue
+        with suppress(DataError):
+            found |= scans_of(Derivative(derivatives, visit, recipe).read_record())
+    return tuple(sorted(found))

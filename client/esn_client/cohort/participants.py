@@ -32,6 +32,8 @@ _GROUPS = ("dre", "control")
 _GASE = {MISSING: None} | {str(level): level for level in GASE_LEVELS}
 _LABEL = r"sub-[A-Za-z0-9]+"
 _COLUMNS = ("participant_id", "age", "sex", "group", "gase")
+STUDY_COLUMNS = _COLUMNS[1:]
+"""What every study reads of a participant."""
 _log = logging.getLogger(__name__)
 
 

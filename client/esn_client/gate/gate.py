@@ -39,10 +39,18 @@ from numpy.typing import NDArray
 from esn_client.gate.approved import ApprovedProtocol
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.charge import Charge
-from esn_client.gate.ledger import Ledger, patient_hashes, salt_fingerprint
+from esn_client.gate.frozen_cohort import (
+    FrozenCohort,
+    Person,
+    require_charged,
+    require_known_scans,
+    require_same,
+)
+from esn_client.gate.ledger import Ledger
 from esn_client.gate.ledger_store import Paid
 from esn_client.gate.limits import Limits
 from esn_client.gate.noise import Noise
+from esn_client.gate.patients import patient_hashes, salt_fingerprint
 from esn_client.gate.policy import consent_violations, fewest, size_violations, trust_violations
 from esn_core.errors import EsnError, GateError, ProtocolError
 from esn_core.identity.public_keys import mask_key
@@ -253,6 +261,7 @@ class Gate:
         *,
         children: Mapping[Children, Sequence[str]],
         others: Mapping[Standing, Sequence[str]],
+        cohort: Sequence[Person],
     ) -> bytes:
         """Hand out the facts of a roll call, if this site can answer the protocol to its end.
 
@@ -268,6 +277,8 @@ class Gate:
             Participant labels of each split.
         others : dict of str to sequence of str
             Participant labels of the controls, and of all who are left out, by what they count as.
+        cohort : sequence of Person
+            All of them, with their lines and scans.
 
         Raises
         ------
@@ -279,7 +290,7 @@ class Gate:
             Patients of the ledger were hashed with another key.
 
         """
-        self.require_answerable(question, approved, children=children, others=others)
+        self.require_answerable(question, approved, children=children, others=others, cohort=cohort)
         return self._send(question, Answer(question.id, self._site, facts=facts))
 
     def require_answerable(
@@ -289,8 +300,11 @@ class Gate:
         *,
         children: Mapping[Children, Sequence[str]],
         others: Mapping[Standing, Sequence[str]],
+        cohort: Sequence[Person],
     ) -> None:
         """Refuse a protocol that this site cannot answer to its end; nothing is spent.
+
+        The cohort is frozen for the run: from here on it answers with these people, lines and scans alone.
 
         Parameters
         ----------
@@ -301,12 +315,15 @@ class Gate:
             Participant labels of each split.
         others : dict of str to sequence of str
             Participant labels of the controls, and of all who are left out, by what they count as.
+        cohort : sequence of Person
+            All of them, with their lines and scans.
 
         Raises
         ------
         GateError
             Too few children in a split, or controls in a summary of the cohort, no consent to exact sums,
-            more trust is asked for than the site has, or a sum that no message holds.
+            more trust is asked for than the site has, or a sum that no message holds; another cohort than the
+            run began with, or a scan that was charged under another label.
         PrivacyBudgetError
             The site's cap, or a second run of the protocol.
         LedgerError
@@ -338,6 +355,44 @@ class Gate:
             children=children,
             others=[label for labels in others.values() for label in labels],
         )
+        names, now = self._frozen(cohort, protocol)
+        scans = [scan for kept in now.people.values() for scan in kept.scans]
+        require_known_scans(now, names, self._ledger.charged_for(scans))
+        before = self._ledger.freeze(
+            now,
+            protocol_sha256=protocol.sha256,
+            run=question.id.run,
+            salt_sha256=salt_fingerprint(self._salt),
+        )
+        require_same(before, now, names)
+
+    def require_same_cohort(
+        self, question: Question, approved: ApprovedProtocol, cohort: Sequence[Person]
+    ) -> None:
+        """Refuse another cohort than the one with which the question's run began; before it began, none.
+
+        A run that an earlier release began, which kept no cohort, goes on with whom it charged.
+
+        Raises
+        ------
+        GateError
+            It has changed; the words name what did.
+
+        """
+        digest = approved.protocol.sha256
+        names, now = self._frozen(cohort, approved.protocol)
+        before = self._ledger.cohort_of(digest, question.id.run)
+        if before is not None:
+            require_same(before, now, names)
+        elif self._ledger.run_of(digest) == question.id.run:
+            require_charged(self._ledger.charged_in(digest), cohort, salt=self._salt)
+
+    def _frozen(self, cohort: Sequence[Person], protocol: Protocol) -> tuple[dict[str, str], FrozenCohort]:
+        """Return everybody's label by identifier, and what the ledger keeps of them."""
+        labels = [person.label for person in cohort]
+        hashes = patient_hashes(labels, salt=self._salt, simulated=protocol.simulated)
+        frozen = FrozenCohort.of(cohort, salt=self._salt, simulated=protocol.simulated)
+        return dict(zip(hashes, labels, strict=True)), frozen
 
     def begun(self, approved: ApprovedProtocol) -> bool:
         """Tell whether a sum of the protocol was ever paid for."""

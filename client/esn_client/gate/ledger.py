@@ -9,10 +9,11 @@ the same chain.
 The ledger stores facts (mechanism, bound, patients as keyed hashes); epsilon
 is computed from them. `ledger_store` has the file, its chain and its
 signatures. The site's audit log and the centre each keep the last entry that
-they saw, and `Ledger.mark_at` is compared with it.
+they saw, and `Ledger.mark_at` is compared with it. Beside charges and reveals
+the chain holds notes: the cohort of each run as it was at roll call
+(`frozen_cohort`).
 """
 
-import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_client.gate.charge import Charge
+from esn_client.gate.frozen_cohort import FrozenCohort
 from esn_client.gate.ledger_store import Key, LedgerStore, Paid, StoredEntry
+from esn_client.gate.register import Register
 from esn_client.gate.spending import Spending, Spent
 from esn_core.errors import GateError, LedgerError, PrivacyBudgetError, ProtocolError
 from esn_core.messages.facts import EMPTY_LEDGER, LedgerMark
@@ -65,7 +68,7 @@ class Ledger:
 
     def __init__(self, path: Path, key: Key) -> None:
         self._path = path
-        self._seen, self._spending = EMPTY_LEDGER, Spending()
+        self._seen, self._spending, self._register = EMPTY_LEDGER, Spending(), Register()
         self._store = LedgerStore(path, key)
         try:
             self.verify()
@@ -126,7 +129,7 @@ class Ledger:
         with self._store.lock:
             found = self._store.verified(after=EMPTY_LEDGER)
             self._store.check_beside()
-            self._seen, self._spending = EMPTY_LEDGER, Spending()
+            self._seen, self._spending, self._register = EMPTY_LEDGER, Spending(), Register()
             self._count(found)
         return len(found)
 
@@ -149,6 +152,8 @@ class Ledger:
         # All are read before one counts: an entry that cannot be read leaves everything as it was.
         for entry in _charges_in(found):
             self._spending.add(entry.charge)
+        for stored in found:
+            self._register.add(stored.facts)
         if found:
             self._seen = found[-1].mark
 
@@ -270,11 +275,69 @@ class Ledger:
                 asdict(charge), total, question=charge.question, content_sha256=content_sha256
             )
 
-    def begun(self, protocol_sha256: str) -> bool:
-        """Tell whether anything was ever charged to a protocol."""
+    def freeze(
+        self, cohort: FrozenCohort, *, protocol_sha256: str, run: str, salt_sha256: str
+    ) -> FrozenCohort:
+        """Keep the cohort of a run, unless one is kept already; return the one that is.
+
+        One entry for each run, whoever is in it: the number of entries leaves at roll call.
+
+        Raises
+        ------
+        LedgerError
+            Patients of the ledger were hashed with another key.
+        GateError
+            The file cannot be written to now.
+
+        """
+        with self._writing():
+            self._catch_up()
+            before = self._register.cohort_of(protocol_sha256, run)
+            if before is None:
+                self._check_salt(salt_sha256)
+                self._store.append_note(
+                    {
+                        "cohort": cohort.facts,
+                        "protocol_sha256": protocol_sha256,
+                        "run": run,
+                        "salt_sha256": salt_sha256,
+                    }
+                )
+            return before or cohort
+
+    def cohort_of(self, protocol_sha256: str, run: str) -> FrozenCohort | None:
+        """Return the cohort of a run, as it was at roll call; None before it."""
         with self._store.lock:
             self._catch_up()
-            return self._spending.run_of(protocol_sha256) is not None
+            return self._register.cohort_of(protocol_sha256, run)
+
+    def charged_in(self, protocol_sha256: str) -> dict[str, frozenset[str]]:
+        """Return whom a protocol charged, by release."""
+        found: dict[str, set[str]] = {}
+        for entry in self.entries():
+            if entry.charge.protocol_sha256 == protocol_sha256:
+                found.setdefault(entry.charge.release, set()).update(entry.charge.patients)
+        return {release: frozenset(patients) for release, patients in found.items()}
+
+    def charged_for(self, scans: Iterable[str]) -> dict[str, frozenset[str]]:
+        """Return which patients were charged with each of some scans behind their scores."""
+        with self._store.lock:
+            self._catch_up()
+            owners = self._register.owners(scans)
+            spent = self._spending.of({who for found in owners.values() for who in found})
+            return {
+                scan: frozenset(who for who in found if spent[who].releases) for scan, found in owners.items()
+            }
+
+    def begun(self, protocol_sha256: str) -> bool:
+        """Tell whether anything was ever charged to a protocol."""
+        return self.run_of(protocol_sha256) is not None
+
+    def run_of(self, protocol_sha256: str) -> str | None:
+        """Return the run in which a protocol was answered; None where nothing was ever charged to it."""
+        with self._store.lock:
+            self._catch_up()
+            return self._spending.run_of(protocol_sha256)
 
     def check_plan(
         self,
@@ -402,26 +465,9 @@ class Ledger:
                 raise GateError(f"{self._path}: the ledger cannot be written to: {cause}") from cause
 
 
-def patient_hashes(participants: Sequence[str], *, salt: bytes, simulated: bool) -> tuple[str, ...]:
-    """Return the ledger's identifier of each participant: a hash keyed with the site's secret.
-
-    Simulated people have names of their own: what a rehearsal spends is nobody's who has the same label.
-    """
-    person = b"simulated" if simulated else b""
-    return tuple(
-        hashlib.blake2b(p.encode(), key=salt[:64], digest_size=16, person=person).hexdigest()
-        for p in participants
-    )
-
-
-def salt_fingerprint(salt: bytes) -> str:
-    """Return what the ledger notes of the key of its patients' hashes."""
-    return hashlib.sha256(b"esn-federated patient salt\n" + salt).hexdigest()
-
-
 def _charges_in(found: Iterable[StoredEntry]) -> list[Entry]:
-    """Read the charges among verified entries; the others are reveals."""
-    return [_entry(stored) for stored in found if "reveals" not in stored.facts]
+    """Read the charges among verified entries; the others are reveals and notes."""
+    return [_entry(stored) for stored in found if "total_sha256" in stored.facts]
 
 
 def _entry(stored: StoredEntry) -> Entry:

@@ -315,6 +315,10 @@ class LedgerStore:
         )
         return mark
 
+    def append_note(self, facts: Mapping[str, object]) -> LedgerMark:
+        """Append what nothing stands beside, inside `writing`."""
+        return self._append(dict(facts))
+
     def _append(self, facts: dict[str, object]) -> LedgerMark:
         """Chain and sign one entry, inside a transaction."""
         if not isinstance(self._key, Ed25519PrivateKey):
@@ -385,6 +389,8 @@ def _fits(
     participants: str | None,
 ) -> bool:
     """Tell whether what stands beside an entry is what the entry says."""
+    if "question" not in body:  # a note
+        return total is None and revealed is None
     if "reveals" in body:
         return (
             total is None

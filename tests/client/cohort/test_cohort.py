@@ -65,8 +65,8 @@ class Dataset:
     def judge(self, *, exclude_failed):
         return write_site(self.root / "out", self.protocol.imaging, exclude_failed=exclude_failed)
 
-    def load(self):
-        (self.root / "participants.tsv").write_text(HEAD + "".join(self.lines))
+    def load(self, head=HEAD):
+        (self.root / "participants.tsv").write_text(head + "".join(self.lines))
         (self.root / "dataset_description.json").write_text('{"Authors": ["esn-client simulate"]}')
         people = read_participants(self.root)
         return load_cohort(people, site="north", derivatives=self.root / "out", protocol=self.protocol)
@@ -338,3 +338,20 @@ def test_a_rehearsal_takes_nobody_real_and_a_study_nobody_simulated(dataset, mar
     about = {"site": "north", "derivatives": dataset.root / "out", "protocol": protocol}
     with pytest.raises(DataError, match=words):
         load_cohort(people, **about)
+
+
+def test_everybody_is_enrolled_with_the_columns_that_the_study_reads_and_the_scans_behind_the_scores(dataset):
+    before = {person.label: person for person in dataset.load().enrolled}
+    assert {person.standing for person in before.values()} == {"training", "held-out", "control"}
+    # No scan stands behind these connectomes: each is its own digest.
+    assert len({person.scans for person in before.values()}) == len(before) == 13
+    derivative = Derivative(dataset.root / "out", Visit("sub-004", None), dataset.protocol.imaging)
+    matrices = dict.fromkeys(MEASURES, np.full((28, 28), 7.0))
+    sources = {"sub-004/dwi/sub-004_dwi.nii.gz": "a" * 64, "sub-004/dwi/sub-004_dwi.bval": "b" * 64}
+    derivative.write(matrices, sources=sources, details={"Quality": {}})
+    dataset.lines[1] = dataset.lines[1].replace("\t3", "\t4")
+    dataset.lines[2] = dataset.lines[2].replace("\n", "\ta remark\n")
+    dataset.lines = [line if "remark" in line else line.replace("\n", "\t\n") for line in dataset.lines]
+    after = {person.label: person for person in dataset.load(HEAD.replace("\n", "\tremark\n")).enrolled}
+    assert {label for label in before if before[label] != after[label]} == {"sub-002", "sub-004"}
+    assert after["sub-004"].scans == ("a" * 64,)

@@ -16,6 +16,7 @@ from esn_client.gate import gate as egress
 from esn_client.gate import policy
 from esn_client.gate.approved import approved_as
 from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.frozen_cohort import Person
 from esn_client.gate.gate import Gate, Rows
 from esn_client.gate.ledger import Ledger
 from esn_client.gate.limits import Limits
@@ -358,9 +359,9 @@ HELD_OUT = tuple(f"sub-10{i}" for i in range(1, 6))
 
 def disclose(site, *, training=CHILDREN, held_out=HELD_OUT, **others):
     children = {"training": training, "held-out": held_out}
-    return site.gate.disclose(
-        site.question("roll-call"), FACTS, site.approved, children=children, others=others
-    )
+    cohort = [Person(label, of) for of, labels in {**children, **others}.items() for label in labels]
+    about = {"children": children, "others": others, "cohort": cohort}
+    return site.gate.disclose(site.question("roll-call"), FACTS, site.approved, **about)
 
 
 def test_a_site_that_can_answer_to_the_end_says_its_facts(make_site):

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esn_client.gate.charge import Charge
-from esn_client.gate.ledger import Ledger, patient_hashes
+from esn_client.gate.ledger import Ledger
+from esn_client.gate.patients import patient_hashes
 from esn_core.errors import EsnError, GateError, LedgerError, PrivacyBudgetError, ProtocolError
 from esn_core.messages.facts import EMPTY_LEDGER, LedgerMark
 from esn_core.privacy.accounting import NO_NOISE, GaussianRelease, compose, epsilon_of

@@ -16,7 +16,8 @@ from esn_client.cli import main as cli
 from esn_client.cohort.cohort import Cohort, Split
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.charge import Charge
-from esn_client.gate.ledger import Ledger, patient_hashes, salt_fingerprint
+from esn_client.gate.ledger import Ledger
+from esn_client.gate.patients import patient_hashes, salt_fingerprint
 from esn_client.link.centre_probe import probe
 from esn_client.site.centre_kit import centre_key, read_kit, take_in
 from esn_client.site.keys import load_identity_key

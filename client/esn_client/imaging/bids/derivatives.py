@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -259,6 +260,15 @@ class Derivative:
                 f"{path.name} and {self.record.name} name different regions without tissue; prepare it again"
             )
         return Connectome(np.nan_to_num(matrix, nan=0.0), names, tuple(away))
+
+
+def scans_of(record: Mapping[str, Any]) -> set[str]:
+    """Return the digests of the diffusion scans that a record names; the connectome's where it names none."""
+    sources = record.get("Sources", {})
+    scans = {
+        digest for path, digest in sources.items() if re.search(r"_dwi\.nii(\.gz)?$", path, re.IGNORECASE)
+    }
+    return scans or {record["MatricesSha256"]["count"]}
 
 
 def prepared_visits(out: Path, recipe: ImagingRecipe, *, participant: str | None = None) -> list[Visit]:

@@ -1,0 +1,31 @@
+"""What a ledger knows of its people beside what they spent: the cohorts of runs, and whose each scan is."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from esn_client.gate.frozen_cohort import FrozenCohort
+
+
+class Register:
+    """The notes of one ledger, kept up with it entry by entry."""
+
+    def __init__(self) -> None:
+        self._cohorts: dict[tuple[str, str], FrozenCohort] = {}
+        self._owners: dict[str, set[str]] = defaultdict(set)
+
+    def add(self, facts: Mapping[str, Any]) -> None:
+        """Add one entry; what is no note says nothing here."""
+        if "cohort" in facts:
+            cohort = FrozenCohort.from_facts(facts["cohort"])
+            self._cohorts[facts["protocol_sha256"], facts["run"]] = cohort
+            for scan, who in cohort.owners.items():
+                self._owners[scan] |= who
+
+    def cohort_of(self, protocol_sha256: str, run: str) -> FrozenCohort | None:
+        """Return the cohort of a run; None where it had no roll call."""
+        return self._cohorts.get((protocol_sha256, run))
+
+    def owners(self, scans: Iterable[str]) -> dict[str, frozenset[str]]:
+        """Return under which identifiers each of some scans was seen."""
+        return {scan: frozenset(self._owners[scan]) for scan in scans if scan in self._owners}
