@@ -11,8 +11,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 ROOT = Path(__file__).resolve().parents[1]
 _COPIED = (
@@ -25,6 +27,8 @@ _COPIED = (
     "pyproject.toml",
     "constraints.txt",
 )
+# Each in a copy of its own.
+_AT_ONCE = 2
 # Pytest's: some tests failed. Any other status says that none ran to its end.
 _FAILED = 1
 
@@ -370,19 +374,32 @@ def outcome(mutation: Mutation, tree: Path) -> str:
     return f"{mutation.test} did not run:\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}"
 
 
+def _copy_of_the_tree(tree: Path) -> Path:
+    for part in _COPIED:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(ROOT / part, tree / part)
+    return tree
+
+
 def main(names: list[str]) -> int:
     """Run the named mutations, or all; return how many tests did not see theirs."""
     chosen = [mutation for mutation in MUTATIONS if not names or mutation.name in names]
     survived = 0
-    with tempfile.TemporaryDirectory() as scratch:
-        tree = Path(scratch)
-        for part in _COPIED:
-            if (ROOT / part).is_dir():
-                shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(ROOT / part, tree / part)
-        for mutation in chosen:
-            fault = outcome(mutation, tree)
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(_AT_ONCE) as threads:
+        free: SimpleQueue[Path] = SimpleQueue()
+        for number in range(_AT_ONCE):
+            free.put(_copy_of_the_tree(Path(scratch) / str(number)))
+
+        def in_a_free_tree(mutation: Mutation) -> str:
+            tree = free.get()
+            try:
+                return outcome(mutation, tree)
+            finally:
+                free.put(tree)
+
+        for mutation, fault in zip(chosen, threads.map(in_a_free_tree, chosen), strict=True):
             survived += bool(fault)
             print(f"{mutation.name}: {fault or 'seen'}", flush=True)
     print(f"{len(chosen) - survived} of {len(chosen)} mutations were seen")
