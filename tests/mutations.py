@@ -232,7 +232,7 @@ MUTATIONS = (
     ),
     Mutation(
         "patients' hashes need no secret",
-        _LEDGER,
+        "client/esn_client/gate/patients.py",
         "key=salt[:64], digest_size=16",
         "digest_size=16",
         _OF_LEDGER + "test_patients_are_hashed_with_the_sites_secret",
