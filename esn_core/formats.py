@@ -173,4 +173,14 @@ PROGRESS = Format(
     raised_when="any field of progress.json changes: the file is read whole or not at all",
 )
 
-FORMATS = (PROTOCOL, CANDIDATES, MESSAGE, LEDGER, DERIVATIVE, KIT, RESULT, RUN, PROGRESS)
+MODEL = Format(
+    "released model",
+    version=1,
+    oldest=1,
+    raised_when=(
+        "a field of model.json, a tensor of model.safetensors or the set of parts changes: the sites signed "
+        "all of it"
+    ),
+)
+
+FORMATS = (PROTOCOL, CANDIDATES, MESSAGE, LEDGER, DERIVATIVE, KIT, RESULT, RUN, PROGRESS, MODEL)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sqlite3
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from esn_core.formats import (
     KIT,
     LEDGER,
     MESSAGE,
+    MODEL,
     PROGRESS,
     PROTOCOL,
     RESULT,
@@ -39,6 +41,8 @@ from esn_core.messages.answer import Answer
 from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.protocol.signature import load_signed
+from esn_core.released_model.archive import read_model
+from esn_core.released_model.content import ModelContent
 from esn_core.severity_network.candidate_list import CandidateList, read_candidates
 from esn_server.report.result import StudyResult, read_result
 from esn_server.run.checkpoints import RunStore
@@ -98,6 +102,15 @@ def set_in_message(purpose):
     return change
 
 
+def set_in_archive(path, version):
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    said = json.loads(entries["model.json"]) | {"format": version, "unheard_of": 1}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (entries | {"model.json": json.dumps(said)}).items():
+            archive.writestr(name, content)
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of file, as its reader takes it."""
@@ -131,6 +144,7 @@ KINDS = {
     "derivative": Kind(DERIVATIVE, read_derivative, set_in_json("Format"), DataError, "json"),
     "result": Kind(RESULT, read_result, set_in_json("format"), ProtocolError, "json"),
     "run": Kind(RUN, read_run, set_in_database, StudyError, "sqlite"),
+    "model": Kind(MODEL, read_model, set_in_archive, ProtocolError, "esn"),
     "progress": Kind(PROGRESS, read_progress, set_in_json("format"), ConfigError, "json"),
 }
 VERSIONS = [
@@ -161,6 +175,7 @@ def test_each_format_has_a_rule_and_is_held_to_files():
         (SiteKit, KIT),
         (StudyResult, RESULT),
         (RunProgress, PROGRESS),
+        (ModelContent, MODEL),
     ],
 )
 def test_a_model_takes_the_versions_in_the_table(model, known):

@@ -18,7 +18,9 @@ from esn_core.errors import ConfigError
 from esn_core.identity.public_keys import identity_text
 from esn_core.system.files import write_new
 
-Purpose = Literal["protocol", "question", "answer", "enrolment", "audit-log"]
+Purpose = Literal[
+    "protocol", "question", "answer", "enrolment", "audit-log", "released-model", "countersignature"
+]
 
 SIGNATURE_BYTES = 64
 

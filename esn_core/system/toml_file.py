@@ -44,21 +44,37 @@ def read_toml(
 
     """
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError as cause:
         raise error(f"{path}: there is no such file") from cause
-    except (OSError, UnicodeDecodeError) as cause:
+    except OSError as cause:
         raise error(f"{path}: cannot be read as a text file") from cause
+    return parse_toml(content, model, name=str(path), error=error, written_as=written_as)
+
+
+def parse_toml(
+    text: bytes,
+    model: type[_M],
+    *,
+    name: str,
+    error: type[EsnError] = ConfigError,
+    written_as: Format | None = None,
+) -> _M:
+    """Read the bytes of a TOML file; `name` is what complaints call it, and the rest as in `read_toml`."""
+    try:
+        content: dict[str, Any] = tomllib.loads(text.decode())
+    except UnicodeDecodeError as cause:
+        raise error(f"{name}: cannot be read as a text file") from cause
     # ValueError: numbers of thousands of digits; RecursionError: tables in tables without end.
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as cause:
-        raise error(f"{path}: is not TOML: {cause}") from cause
+        raise error(f"{name}: is not TOML: {cause}") from cause
     fault = written_as.fault_in(version_in(content)) if written_as else None
     if fault:
-        raise error(f"{path}: {fault}")
+        raise error(f"{name}: {fault}")
     try:
         return model.model_validate(content)
     except ValidationError as cause:
-        raise error(f"{path}: {_faults(cause)}") from cause
+        raise error(f"{name}: {_faults(cause)}") from cause
 
 
 def _faults(cause: ValidationError) -> str:

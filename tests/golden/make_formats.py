@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -29,16 +30,25 @@ from esn_client.gate.frozen_cohort import FrozenCohort, Person
 from esn_client.gate.ledger import Ledger
 from esn_client.imaging.bids.derivatives import Derivative
 from esn_client.imaging.bids.visits import Visit
+from esn_core.connectome.atlas import load_atlas
+from esn_core.learning.weights import pretrained, to_vector
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.protocol.signature import signed_with
+from esn_core.released_model.archive import ReleasedModel
+from esn_core.released_model.content import ErrorOfPrediction, ModelContent, Reference, StudysChildren
+from esn_core.released_model.numbers import ModelNumbers
 from esn_core.severity_network.candidate_list import CandidateList, Origin
+from esn_core.severity_network.selection import SeverityNetwork
 
 GOLDEN = Path(__file__).parent / "formats"
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 """Signs the golden messages and ledgers; no secret."""
+NEW = ("candidates-1", "model-1")
+"""First versions of formats that came after the others had a version."""
 EARLIER = """
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -107,9 +117,14 @@ def main() -> None:
         GOLDEN.mkdir(exist_ok=True)
         for path in sorted(made.iterdir()):
             kept = GOLDEN / path.name
-            if path.suffix in (".toml", ".bin", ".json", ".sqlite") and not kept.exists():
+            if path.suffix in (".toml", ".bin", ".json", ".sqlite", ".esn") and not kept.exists():
                 kept.write_bytes(path.read_bytes())
-                note(kept, f"code of {commit}" if path.stem.endswith("-1") else "the code beside this file")
+                note(
+                    kept,
+                    f"code of {commit}"
+                    if path.stem.endswith("-1") and path.stem not in NEW
+                    else "the code beside this file",
+                )
 
 
 def write_earlier(commit: str, made: Path) -> None:
@@ -170,6 +185,53 @@ def write_todays(made: Path, protocol: Protocol) -> None:
     stages = [{"Name": "tensor"}, {"Name": "tracking"}]
     derivative.write(dict.fromkeys(derivative.measures, counts), sources={}, details={"Stages": stages})
     (made / "derivative-3.json").write_bytes(derivative.record.read_bytes())
+    write_model(made / "model-1.esn", signed, said)
+
+
+def write_model(path: Path, protocol: Protocol, said: dict[str, Any]) -> None:
+    """Write a proposal of a model that learned nothing."""
+    atlas, edges = load_atlas(protocol.imaging.atlas), np.arange(3, dtype=np.int64)
+    network = SeverityNetwork(edges, np.array([-0.3, 0.1, 0.2]), np.full(3, 0.1), np.full(3, 0.9))
+    weights = to_vector(pretrained(protocol.model.initial_weights))
+    numbers = ModelNumbers(weights, network, np.array([0.0, 1.0]))
+    parts = {
+        "model.safetensors": numbers.to_bytes(),
+        "protocol.toml": tomli_w.dumps(said).encode(),
+        "result.json": b"{}",
+        "README.md": b"# A model\n",
+    }
+    content = ModelContent(
+        study=protocol.study,
+        run="r1",
+        protocol_sha256=protocol.sha256,
+        simulated=True,
+        sites=protocol.sites,
+        software={"esn-federated": "0.1.0"},
+        atlas=atlas.name,
+        atlas_sha256=atlas.sha256,
+        recipe_sha256=protocol.imaging.sha256,
+        reference=Reference(
+            method="site-controls",
+            words="own controls",
+            fewest_controls=3,
+            template_sha256=protocol.template_sha256,
+            candidates="a template",
+        ),
+        calibration=(0.0, 1.0),
+        error=ErrorOfPrediction(
+            children=40.0, rmse=0.9, rmse_interval=(0.7, 1.1), r=0.8, r_interval=(0.7, 0.9)
+        ),
+        children=StudysChildren(
+            mean_prediction=4.0, sd_prediction=1.2, mean_age_years=None, sd_age_years=None
+        ),
+        probe=numbers.probe(atlas),
+        random_r=(0.01,),
+        risks=(),
+        intended_use="tests",
+        not_intended="anything else",
+        files={name: hashlib.sha256(part).hexdigest() for name, part in parts.items()},
+    )
+    path.write_bytes(ReleasedModel.of(content, parts, countersignatures=(), key=KEY).file)
 
 
 def note(path: Path, origin: str) -> None:

@@ -4,7 +4,7 @@ from typing import NoReturn
 
 import typer
 
-from esn_client.cli import data, protocol, records, service, setup
+from esn_client.cli import data, model, protocol, records, service, setup
 from esn_core.system.command_line import run
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ app.command()(protocol.review)
 app.command()(protocol.approve)
 app.command()(protocol.withdraw)
 app.command()(protocol.audit)
+app.command()(model.countersign)
+app.command()(model.predict)
 app.command()(service.check)
 app.command()(service.status)
 app.command()(service.join)

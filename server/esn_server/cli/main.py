@@ -33,6 +33,7 @@ app.command("run")(study.run_study)
 app.command()(study.status)
 audit_app.command("verify")(study.verify_audit)
 app.command()(study.report)
+app.command()(study.release)
 app.command()(simulation.pretrain)
 app.command()(simulation.demo)
 

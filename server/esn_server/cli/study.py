@@ -99,3 +99,30 @@ def report(
     beside = read_result(no_noise) if no_noise else None
     write_page(found, load_atlas(found.severity_network.atlas), out, no_noise=beside)
     typer.echo(str(out))
+
+
+def release(
+    directory: Centre,
+    run: Annotated[Path, typer.Argument(help="Directory of a finished run.")],
+    out: Annotated[Path, typer.Option(help="The model's file to write; it must not exist.")],
+    propose: Annotated[
+        bool, typer.Option("--propose", help="Write a proposal, which the sites countersign.")
+    ] = False,
+    countersignature: Annotated[
+        list[Path] | None, typer.Option(help="From 'esn-client countersign'; one of every site.")
+    ] = None,
+) -> None:
+    """Release a run's model as one signed file, once every control is there and every site agrees.
+
+    Without --propose, every site of the run has to have countersigned. What is missing is listed, and
+    nothing is written.
+    """
+    from esn_server.release.release import release as release_model
+
+    model = release_model(
+        run, out, centre=directory, countersignatures=countersignature or (), propose=propose
+    )
+    typer.echo(str(out))
+    what = "released" if model.released else "proposed: send it to every site, to be countersigned"
+    typer.echo(f"model {model.content.sha256[:16]}, {what}", err=True)
+    typer.echo(f"Publish its fingerprint beside it:\n  {model.fingerprint}", err=True)

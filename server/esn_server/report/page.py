@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from esn_core.connectome.atlas import Atlas
+from esn_core.figures.brain import connectogram, glass_brain
+from esn_core.figures.drawing import Drawing
 from esn_core.protocol.phases import PHASES
 from esn_core.system.files import write_whole
 from esn_core.system.pages import templates_of
-from esn_server.report.figures.brain import connectogram, glass_brain
 from esn_server.report.figures.correlations import correlations
-from esn_server.report.figures.drawing import Drawing
 from esn_server.report.figures.scores import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.figures.stability import stability, stable_edges
 from esn_server.report.result import NetworkEdge, StudyResult

@@ -22,6 +22,7 @@ from esn_server.report.outcome import result_of
 from esn_server.report.result import StudyResult, write_result
 from esn_server.run.checkpoints import Checkpoints, RunStore
 from esn_server.run.directory import PROGRESS, STORE, open_directory
+from esn_server.run.learned import write_learned
 from esn_server.run.memory import Memory
 from esn_server.run.progress import ProgressFile
 from esn_server.run.queue import place_in_queue
@@ -53,7 +54,8 @@ def run(
     ----------
     protocol_path : Path
     directory : Path
-        Of this run: its finished steps, progress.json, and result.json with report.html or candidates.toml.
+        Of this run: its finished steps, progress.json, and result.json with report.html and
+        model.safetensors, or candidates.toml.
     centre : Path
         The centre's directory, with its keys and enrolled sites.
     progress : callable
@@ -140,6 +142,7 @@ def _run(
                 observer=observer,
             )
     timings = {"link": opened - started}
+    write_learned(findings, directory)
     return result_of(protocol, findings, run=name, timing_s=timings)
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ProtocolError
-from esn_server.report.figures import brain
-from esn_server.report.figures.brain import _angles, connectogram, glass_brain
+from esn_core.figures import brain
+from esn_core.figures.brain import _angles, connectogram, glass_brain
 from esn_server.report.figures.correlations import lines_of
 from esn_server.report.figures.scores import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.result import RoundLoss
@@ -85,11 +85,7 @@ def test_more_edges_than_can_be_read_are_left_out_and_counted(result, atlas, mon
 
 def test_a_network_without_edges_is_drawn_and_says_so(result, atlas):
     empty = result.severity_network.model_copy(update={"edges": [], "retained": 0})
-    assert (
-        glass_brain(empty, atlas).alt
-        == connectogram(empty, atlas).alt
-        == "The severity network has no edges."
-    )
+    assert glass_brain(empty, atlas).alt == connectogram(empty, atlas).alt == "Severity network: no edges."
 
 
 def test_an_edge_to_an_unknown_region_is_refused_by_name(result, atlas):

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from esn_core.figures.drawing import BLUE, GREEN, GREY, INK, VERMILLION, Drawing, draw, style
 from esn_server.report.analyses import Correlation
-from esn_server.report.figures.drawing import BLUE, GREEN, GREY, INK, VERMILLION, Drawing, draw, style
 from esn_server.report.result import Evaluation, StudyResult
 from esn_server.report.verdict import likely_r
 from esn_server.report.wording import fixed, interval

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from esn_server.report.figures.drawing import BLUE, GREEN, GREY, INK, PALE, VERMILLION, Drawing, draw, style
+from esn_core.figures.drawing import BLUE, GREEN, GREY, INK, PALE, VERMILLION, Drawing, draw, style
 from esn_server.report.result import Evaluation, GaseBin, PrivacySummary, RoundLoss
 from esn_server.report.wording import fixed
 

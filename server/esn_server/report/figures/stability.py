@@ -2,8 +2,8 @@
 
 from matplotlib.figure import Figure
 
+from esn_core.figures.drawing import BLUE, GREY, INK, VERMILLION, Drawing, draw, style
 from esn_server.report.analyses import ExactNetworkSummary
-from esn_server.report.figures.drawing import BLUE, GREY, INK, VERMILLION, Drawing, draw, style
 
 OFTEN = 0.8
 """An edge that so many draws retain is called stable: a usual line, and an arbitrary one."""

@@ -1,7 +1,8 @@
-"""The severity network drawn: on a glass brain, and as a connectogram."""
+"""Connections drawn: on a glass brain, and as a connectogram."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,9 +15,7 @@ from numpy.typing import NDArray
 
 from esn_core.connectome.atlas import Atlas, Region
 from esn_core.errors import ProtocolError
-from esn_server.report.figures.drawing import BLUE, GREY, INK, PALE, VERMILLION, Drawing, draw, style
-from esn_server.report.result import NetworkEdge, SeverityNetwork
-from esn_server.report.wording import signed
+from esn_core.figures.drawing import BLUE, GREY, INK, PALE, VERMILLION, Drawing, draw, style
 
 MOST_EDGES = 120
 """Edges that a figure can hold and still be read; the strongest are drawn."""
@@ -25,6 +24,54 @@ _MNI_BOX_MM = np.array([(-76.0, 76.0), (-110.0, 80.0), (-60.0, 90.0)])
 _LONGEST_NAME = 26
 _CIRCLE_INCH = 7.2
 _DASHES = (0, (3, 1.6))
+
+
+class Connection(Protocol):
+    """One connection, as a figure needs it."""
+
+    @property
+    def region_a(self) -> str:
+        """Name of one end in the atlas."""
+
+    @property
+    def region_b(self) -> str:
+        """Name of the other end."""
+
+    @property
+    def weight(self) -> float:
+        """Its sign is drawn as colour, its size as width."""
+
+    @property
+    def posterior_sd(self) -> float:
+        """Of the weight; 0 where it is known."""
+
+
+class Connections(Protocol):
+    """What is drawn: a severity network, or what drives a prediction."""
+
+    @property
+    def edges(self) -> Sequence[Connection]:
+        """All of it."""
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a figure's lines mean.
+
+    Attributes
+    ----------
+    what : str
+    negative, positive : str
+        What the two colours stand for.
+
+    """
+
+    what: str = "Severity network"
+    negative: str = "weaker when severe"
+    positive: str = "stronger when severe"
+
+
+NETWORK = Wording()
 
 
 class _View(NamedTuple):
@@ -43,17 +90,20 @@ _VIEWS = (
 )
 
 
-def glass_brain(network: SeverityNetwork, atlas: Atlas, *, name: str = "brain") -> Drawing:
+def glass_brain(
+    network: Connections, atlas: Atlas, *, name: str = "brain", words: Wording = NETWORK
+) -> Drawing:
     """Draw the network through three orthogonal projections of the brain.
 
     Parameters
     ----------
-    network : SeverityNetwork
+    network : Connections
         Its edges name regions of `atlas`.
     atlas : Atlas
         Centroids in mm. The outline of the MNI brain is drawn where all of them lie inside its box.
     name : str
         Prefix of the identifiers in the SVG.
+    words : Wording
 
     Returns
     -------
@@ -93,7 +143,7 @@ def glass_brain(network: SeverityNetwork, atlas: Atlas, *, name: str = "brain") 
             if ends:
                 points_mm = np.array([_centroid_mm(regions[end]) for end in ends])
                 axes.scatter(points_mm[:, view.across], points_mm[:, view.up], s=14, color=INK, zorder=4)
-        _legend(figure)
+        _legend(figure, words)
         note = [
             "The outline is that of the MNI brain, for orientation."
             if in_mni
@@ -101,20 +151,23 @@ def glass_brain(network: SeverityNetwork, atlas: Atlas, *, name: str = "brain") 
         ]
         if len(edges) < len(network.edges):
             note.append(f"The {len(edges)} strongest of {len(network.edges)} edges are drawn.")
-        return draw(figure, name=name, alt=_in_words(network), note=" ".join(note))
+        return draw(figure, name=name, alt=_in_words(network, words), note=" ".join(note))
 
 
-def connectogram(network: SeverityNetwork, atlas: Atlas, *, name: str = "circle") -> Drawing:
+def connectogram(
+    network: Connections, atlas: Atlas, *, name: str = "circle", words: Wording = NETWORK
+) -> Drawing:
     """Draw the network between the names of its regions, set in a circle.
 
     Parameters
     ----------
-    network : SeverityNetwork
+    network : Connections
         Its edges name regions of `atlas`.
     atlas : Atlas
         Left regions stand on the left, right ones on the right, front at the top, midline ones at the bottom.
     name : str
         Prefix of the identifiers in the SVG.
+    words : Wording
 
     Returns
     -------
@@ -167,10 +220,10 @@ def connectogram(network: SeverityNetwork, atlas: Atlas, *, name: str = "circle"
             axes.add_patch(PathPatch(curve, fill=False, gid=f"edge-{number}", capstyle="round", **line))
         for x, word in ((0.02, "left"), (0.98, "right")):
             axes.text(x, 0.98, word, transform=axes.transAxes, color=GREY, ha=word, va="top")
-        return draw(figure, name=name, alt=_in_words(network))
+        return draw(figure, name=name, alt=_in_words(network, words))
 
 
-def _regions_by_name(network: SeverityNetwork, atlas: Atlas) -> Mapping[str, Region]:
+def _regions_by_name(network: Connections, atlas: Atlas) -> Mapping[str, Region]:
     regions = {region.name: region for region in atlas.regions}
     for end in (end for edge in network.edges for end in (edge.region_a, edge.region_b)):
         if end not in regions:
@@ -178,7 +231,7 @@ def _regions_by_name(network: SeverityNetwork, atlas: Atlas) -> Mapping[str, Reg
     return regions
 
 
-def _drawn(network: SeverityNetwork) -> list[NetworkEdge]:
+def _drawn(network: Connections) -> list[Connection]:
     """Return the strongest edges, the weakest of them first, so that the strongest lie on top."""
     return sorted(network.edges, key=lambda edge: -abs(edge.weight))[:MOST_EDGES][::-1]
 
@@ -187,7 +240,7 @@ def _shortened(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
-def _line(edge: NetworkEdge, strongest: float) -> dict[str, Any]:
+def _line(edge: Connection, strongest: float) -> dict[str, Any]:
     sure = 1.0 if edge.posterior_sd == 0 else min(abs(edge.weight) / edge.posterior_sd / 3, 1.0)
     return {
         "color": BLUE if edge.weight < 0 else VERMILLION,
@@ -216,20 +269,18 @@ def _panel(axes: Axes, view: _View, centroids_mm: NDArray[np.float64], *, outlin
         axes.text(x, 0.02, word, transform=axes.transAxes, ha=side, va="bottom", fontsize=9, color=GREY)
 
 
-def _legend(figure: Figure) -> None:
-    weaker = Line2D([], [], color=BLUE, linewidth=2.5, label="weaker when severe")
-    stronger = Line2D(
-        [], [], color=VERMILLION, linewidth=2.5, linestyle=_DASHES, label="stronger when severe"
-    )
+def _legend(figure: Figure, words: Wording) -> None:
+    weaker = Line2D([], [], color=BLUE, linewidth=2.5, label=words.negative)
+    stronger = Line2D([], [], color=VERMILLION, linewidth=2.5, linestyle=_DASHES, label=words.positive)
     figure.legend(handles=[weaker, stronger], loc="lower center", ncols=2, handlelength=3.2)
 
 
-def _in_words(network: SeverityNetwork) -> str:
+def _in_words(network: Connections, words: Wording) -> str:
     if not network.edges:
-        return "The severity network has no edges."
+        return f"{words.what}: no edges."
     edges = sorted(network.edges, key=lambda edge: -abs(edge.weight))[:5]
-    named = "; ".join(f"{edge.region_a} – {edge.region_b} {signed(edge.weight)}" for edge in edges)
-    return f"Severity network of {len(network.edges)} edges; the strongest: {named}."
+    named = "; ".join(f"{edge.region_a} – {edge.region_b} {_signed(edge.weight)}" for edge in edges)
+    return f"{words.what} of {len(network.edges)} edges; the strongest: {named}."
 
 
 def _angles(atlas: Atlas) -> dict[str, float]:
@@ -246,3 +297,7 @@ def _angles(atlas: Atlas) -> dict[str, float]:
         for place, region in enumerate(regions):
             angles[region.name] = np.pi / 2 + turn * half * (place + 0.8) / (len(regions) + 0.6)
     return angles
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")

@@ -1,0 +1,90 @@
+"""Commands about released models: countersigned, and predicted with."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from esn_client.cli.arguments import SettingsFile
+
+ModelFile = Annotated[Path, typer.Argument(help="The model's file, from the centre.")]
+
+
+def countersign(
+    settings: SettingsFile,
+    model: ModelFile,
+    audit: Annotated[
+        Path | None, typer.Option(help="What 'esn-client audit --json' printed of the study's protocol.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The countersignature to write, for the centre.")] = None,
+    agree: Annotated[
+        bool, typer.Option("--agree", help="Countersign without asking; for whoever has read it before.")
+    ] = False,
+) -> None:
+    """Say what a proposed model publishes and can reveal; with --out, countersign it.
+
+    Without --out nothing is signed.
+    """
+    from esn_client.approval.countersigning import audit_of, countersigned, in_words, proposal_for
+    from esn_client.site.settings import load_site
+    from esn_core.errors import ConfigError
+    from esn_core.system.files import write_new
+
+    site = load_site(settings)
+    proposal = proposal_for(site, model)
+    typer.echo(in_words(proposal), err=out is not None)
+    if out is None:
+        return
+    if audit is None:
+        raise ConfigError(
+            "a countersignature says that this site attacked the protocol on its own children and found no "
+            "fault: name what 'esn-client audit … --json' printed by --audit"
+        )
+    said = audit_of(audit, proposal, site)
+    if out.exists():
+        raise ConfigError(f"{out} exists; a countersignature is never overwritten")
+    if not agree and not typer.confirm("Does this site agree that this is published?", err=True):
+        raise ConfigError("not countersigned")
+    write_new(out, countersigned(site, proposal, said), mode=0o644)
+    typer.echo(str(out))
+
+
+def predict(
+    model: ModelFile,
+    subject: Annotated[Path, typer.Argument(help="A BIDS dataset, or one connectome's matrix.")],
+    derivatives: Annotated[Path, typer.Option(help="Connectomes of children and controls.")],
+    out: Annotated[Path, typer.Option(help="Directory for pages and JSON; nothing in it is replaced.")],
+    participant_label: Annotated[
+        list[str] | None, typer.Option(help="Whom; may be repeated. Without it, all children with epilepsy.")
+    ] = None,
+    controls: Annotated[
+        Path | None, typer.Option(help="For one matrix: the BIDS dataset with this hospital's controls.")
+    ] = None,
+    age_years: Annotated[float | None, typer.Option(min=0, max=120, help="For one matrix.")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="The settings of a hospital that took part: its kit names the centre.")
+    ] = None,
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(help="Of the model, as its centre published it; without it, a terminal is asked."),
+    ] = None,
+) -> None:
+    """Predict GASE of children whom the study never saw. Research use only, not a medical device.
+
+    Works offline, at any hospital with three or more own healthy controls of the model's recipe.
+    """
+    from esn_client.prediction.command import Wanted, predictions, trusted_model, write_predictions
+    from esn_client.prediction.findings import RESEARCH_USE
+    from esn_client.site.centre_kit import centre_key
+    from esn_client.site.settings import load_site
+    from esn_core.system.command_line import compare_by_telephone
+
+    site = load_site(settings) if settings else None
+    found = trusted_model(model, centre=centre_key(site) if site else None)
+    if site is None:
+        compare_by_telephone(f"the model {model}", found.fingerprint, heard=fingerprint)
+    wanted = Wanted(subject, derivatives, controls, participant_label or (), age_years)
+    files = write_predictions(predictions(found, wanted, site=site.site if site else None), found, out)
+    for path in files:
+        typer.echo(str(path))
+    typer.echo(RESEARCH_USE, err=True)

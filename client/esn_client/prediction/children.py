@@ -1,0 +1,247 @@
+"""The children to predict, and the own controls by whom they are scored: all faults are named at once."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from esn_client.cohort.members import lacks_too_much, strengths_in
+from esn_client.cohort.participants import Participant, read_participants, read_phenotypes
+from esn_client.cohort.scoring import People, Visits
+from esn_client.imaging.bids.derivatives import Derivative, prepared_visits, strength_of
+from esn_client.imaging.quality.ratings import read_ratings
+from esn_client.imaging.quality.site_table import read_exclusions
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.connectome import Connectome
+from esn_core.connectome.template import edge_strengths
+from esn_core.errors import DataError
+from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.quality_limits import Verdict, overall
+from esn_core.released_model.archive import ReleasedModel
+
+_MOST_AGE_SDS = 3.0
+
+
+@dataclass(frozen=True)
+class Child:
+    """One child to predict.
+
+    Attributes
+    ----------
+    participant : Participant
+    visits : Visits
+        Edge strengths of each usable visit.
+    values : dict of str to float
+        Of the data dictionary's columns; NaN where one is not known.
+    quality : Verdict
+
+    """
+
+    participant: Participant
+    visits: Visits
+    values: Mapping[str, float] = field(default_factory=dict)
+    quality: Verdict = "not measured"
+
+
+def controls_of(participants: Sequence[Participant], derivatives: Path, model: ReleasedModel) -> People:
+    """Return the hospital's own controls who have a usable connectome.
+
+    Raises
+    ------
+    DataError
+        There are fewer than the model needs; the message says what to do.
+
+    """
+    protocol = model.protocol
+    excluded = read_exclusions(derivatives, protocol.imaging)
+    found = []
+    for person in participants:
+        if person.group == "control":
+            visits = strengths_in(derivatives, protocol.imaging, person.label, excluded)
+            if visits:
+                found.append((person, visits))
+    needed = model.content.reference.fewest_controls
+    if len(found) < needed:
+        raise DataError(
+            f"{len(found)} own healthy controls have a connectome of the model's recipe; {needed} or more "
+            "are needed, scanned as the child was: prepare them by the model's protocol, which "
+            "'unzip -p MODEL protocol.toml' prints, with 'esn-client prepare'"
+        )
+    return found
+
+
+def children_in(
+    dataset: Path, derivatives: Path, model: ReleasedModel, *, labels: Sequence[str]
+) -> tuple[list[Child], People]:
+    """Read children of a BIDS dataset and the own controls of the same dataset.
+
+    Parameters
+    ----------
+    dataset, derivatives : Path
+    model : ReleasedModel
+    labels : sequence of str
+        With or without ``sub-``; all children with epilepsy where there are none.
+
+    Raises
+    ------
+    DataError
+        A child cannot be predicted, or there are too few controls; the message names every fault.
+
+    """
+    participants = read_participants(dataset)
+    controls = controls_of(participants, derivatives, model)
+    known = {person.label: person for person in participants}
+    wanted = [f"sub-{label.removeprefix('sub-')}" for label in labels] or [
+        person.label for person in participants if person.group == "dre"
+    ]
+    faults: list[str] = []
+    found = []
+    for label in dict.fromkeys(wanted):
+        try:
+            found.append(_child(label, known, derivatives, model))
+        except DataError as fault:
+            faults.append(f"{label}: {fault}")
+    if faults:
+        raise DataError("; ".join(faults))
+    if not found:
+        raise DataError(f"{dataset}: lists no child with epilepsy; name whom by --participant-label")
+    return found, controls
+
+
+def _child(
+    label: str,
+    known: Mapping[str, Participant],
+    derivatives: Path,
+    model: ReleasedModel,
+) -> Child:
+    protocol = model.protocol
+    if label not in known:
+        raise DataError("is not in participants.tsv with age and sex")
+    person = known[label]
+    if person.group == "control":
+        raise DataError("is a healthy control; the model is about children with epilepsy")
+    for visit in prepared_visits(derivatives, protocol.imaging, participant=label):
+        Derivative(derivatives, visit, protocol.imaging).read_connectome()  # says what is wrong with it
+    quality = _quality(label, derivatives, protocol)
+    if quality == "fail":
+        raise DataError("fails the protocol's limits of quality; its page says by which number")
+    excluded = read_exclusions(derivatives, protocol.imaging)
+    visits = strengths_in(derivatives, protocol.imaging, label, excluded)
+    if not visits:
+        raise DataError("has no connectome of the model's recipe; run 'esn-client prepare' with its protocol")
+    require_fit(visits, person.age_years, model)
+    used = {name for risk in model.content.risks for name in risk.predictors} & set(protocol.phenotypes)
+    values = read_phenotypes([person], {name: protocol.phenotypes[name] for name in sorted(used)})
+    return Child(
+        person,
+        visits,
+        {name: column[label] for name, column in values.items()},
+        quality,
+    )
+
+
+def require_fit(visits: Visits, age_years: float | None, model: ReleasedModel) -> None:
+    """Do nothing where a child is one that the model may be asked about; `DataError` says why not."""
+    if lacks_too_much(visits, model.protocol):
+        raise DataError(
+            f"lacks tissue for more than {model.protocol.cohort.missing_edges:.0%} of the candidate "
+            "connections, or for all"
+        )
+    ages = model.content.children
+    if age_years is None or ages.mean_age_years is None or not ages.sd_age_years:
+        return
+    reach = _MOST_AGE_SDS * ages.sd_age_years
+    if abs(age_years - ages.mean_age_years) > reach:
+        raise DataError(
+            f"is {age_years:g} years old; the study's children were {ages.mean_age_years - reach:.1f} to "
+            f"{ages.mean_age_years + reach:.1f}"
+        )
+
+
+def _quality(label: str, derivatives: Path, protocol: Protocol) -> Verdict:
+    """Return the worst verdict of a child's visits; a rater's fail of the same connectome counts as one."""
+    ratings, found = read_ratings(derivatives, protocol.imaging), []
+    for visit in prepared_visits(derivatives, protocol.imaging, participant=label):
+        record = Derivative(derivatives, visit, protocol.imaging).read_record()
+        verdicts = protocol.imaging.quality.judge(dict(record.get("Quality", {})))
+        digest = record["MatricesSha256"].get("count")
+        own = [one for one in ratings.get(visit, ()) if one.connectome_sha256 == digest]
+        said: dict[str, Verdict] = {one.initials: "fail" for one in own if one.rating == "fail"}
+        warned: dict[str, Verdict] = dict.fromkeys(record.get("Warnings", ()), "warn")
+        found.append(overall(verdicts | warned | said))
+    return overall({str(place): verdict for place, verdict in enumerate(found)})
+
+
+def child_in_file(path: Path, model: ReleasedModel, *, age_years: float | None) -> Child:
+    """Read a child from one matrix that 'esn-client prepare' or 'import' wrote, and its record.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, has other regions, negative or asymmetric counts, was changed after it was made, or
+        another recipe made it.
+
+    """
+    protocol = model.protocol
+    content, record = _matrix_and_record(path)
+    names = load_atlas(protocol.imaging.atlas).names
+    try:
+        matrix = np.loadtxt(content.decode().splitlines(), dtype=np.float64, ndmin=2, delimiter="\t")
+    except (ValueError, UnicodeDecodeError) as cause:
+        raise DataError(f"{path.name}: is no matrix of tab-separated numbers") from cause
+    if tuple(record.get("Nodes", ())) != names or matrix.shape != (len(names),) * 2:
+        raise DataError(
+            f"{path.name}: its regions are not the {len(names)} of the model's atlas {protocol.imaging.atlas}"
+        )
+    away = tuple(record.get("RegionsWithoutTissue", ()))
+    try:
+        connectome = Connectome(np.nan_to_num(matrix, nan=0.0), names, away)
+    except DataError as fault:
+        raise DataError(f"{path.name}: {fault}") from fault
+    _check_record(path, content, record, protocol)
+    verdicts = protocol.imaging.quality.judge(dict(record.get("Quality", {})))
+    if "fail" in verdicts.values():
+        said = ", ".join(name for name, verdict in verdicts.items() if verdict == "fail")
+        raise DataError(f"{path.name}: fails the protocol's limits of quality: {said}")
+    visits = (edge_strengths(connectome),)
+    try:
+        require_fit(visits, age_years, model)
+    except DataError as fault:
+        raise DataError(f"{path.name}: {fault}") from fault
+    quality: Verdict = "warn" if "warn" in verdicts.values() else "pass"
+    label = str(record.get("Participant", "sub-unknown"))
+    person = Participant(label, np.nan if age_years is None else age_years, np.nan, "dre", None)
+    return Child(person, visits, {}, quality if "pass" in verdicts.values() else "not measured")
+
+
+def _matrix_and_record(path: Path) -> tuple[bytes, dict[str, Any]]:
+    stem, _, measure = path.name.partition("_meas-")
+    record = path.with_name(f"{stem}_meas-count_relmat.json")
+    if not measure.endswith("_relmat.dense.tsv"):
+        raise DataError(f"{path.name}: is no '…_meas-…_relmat.dense.tsv' of 'esn-client prepare' or 'import'")
+    try:
+        content, said = path.read_bytes(), json.loads(record.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise DataError(f"{path.name}: it, or {record.name} beside it, cannot be read") from cause
+    except (ValueError, RecursionError) as cause:
+        raise DataError(f"{record.name}: is not a record of a connectome") from cause
+    if not isinstance(said, dict):
+        raise DataError(f"{record.name}: is not a record of a connectome")
+    return content, said
+
+
+def _check_record(path: Path, content: bytes, record: Mapping[str, Any], protocol: Protocol) -> None:
+    measure, recipe = strength_of(protocol.imaging), protocol.imaging.sha256
+    if record.get("RecipeSha256") != recipe:
+        raise DataError(
+            f"{path.name}: made by recipe {str(record.get('RecipeSha256'))[:12]}; the model's is "
+            f"{recipe[:12]}; prepare it again by the model's protocol"
+        )
+    if f"_meas-{measure}_" not in path.name:
+        raise DataError(f"{path.name}: the model's strengths are of the measure '{measure}'")
+    if record.get("MatricesSha256", {}).get(measure) != hashlib.sha256(content).hexdigest():
+        raise DataError(f"{path.name}: was changed after it was made; prepare it again")

@@ -1,0 +1,202 @@
+"""One child's prediction: GASE with its interval, risks, what drives it, and how unlike the study it is."""
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_client.answers.study import calibrated
+from esn_client.cohort.participants import Participant
+from esn_client.cohort.scoring import People, Visits, mean_over_visits, scoring
+from esn_client.prediction.children import Child
+from esn_client.prediction.findings import Driver, Prediction, Risk, Unlike
+from esn_core.arrays import Floats
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.own_controls import FEWEST_CONTROLS, ControlReference
+from esn_core.gase import GASE_LEVELS, GASE_UNIT
+from esn_core.learning.attribution import attributions
+from esn_core.learning.severity_model import as_matrices, predict
+from esn_core.protocol.analyses import SEVERITIES
+from esn_core.protocol.protocol import Protocol
+from esn_core.released_model.archive import ReleasedModel
+from esn_core.released_model.content import RiskModel
+from esn_core.severity_network.selection import masked_input
+
+CLINICAL, PREDICTED = SEVERITIES
+_UNUSUAL, _UNLIKE = 2.0, 3.0
+
+Score = Callable[[Participant, Visits], Floats]
+
+
+class Predictor:
+    """A released model at one hospital.
+
+    Parameters
+    ----------
+    model : ReleasedModel
+    controls : sequence of participants with their visits
+        The hospital's own, at least as many as the model needs.
+    site : str or None
+        This hospital's name in the study, if it took part.
+
+    """
+
+    def __init__(self, model: ReleasedModel, controls: People, *, site: str | None = None) -> None:
+        self._model, self._controls, self._site = model, controls, site
+        self._protocol, self._atlas = model.protocol, load_atlas(model.content.atlas)
+        self._network = model.numbers.network
+        self._score: Score = scoring(controls, self._protocol, site=site or "this hospital")
+        self._spread_of_controls = _left_out(controls, self._protocol, self._network.edges, self._score)
+
+    def prediction(self, child: Child) -> Prediction:
+        """Predict one child."""
+        content, edges = self._model.content, self._network.edges
+        scores = self._score(child.participant, child.visits)[edges]
+        values = masked_input(scores[None], self._network.weight)
+        predicted, baseline = (self._gase(given) for given in (values, np.zeros_like(values)))
+        share = attributions(
+            self._model.numbers.model,
+            values,
+            edges,
+            ends=self._atlas.edges,
+            regions=len(self._atlas.regions),
+        )[0] * (content.calibration[1] * GASE_UNIT)
+        return Prediction(
+            participant=child.participant.label,
+            visits=len(child.visits),
+            model_sha256=content.sha256,
+            study=content.study,
+            simulated_study=content.simulated,
+            controls=len(self._controls),
+            predicted_gase=predicted,
+            interval=content.error.interval(predicted),
+            baseline_gase=baseline,
+            risks=tuple(self._risk(risk, predicted, child) for risk in _shown(content.risks)),
+            unlike=self._unlike(child, scores, predicted),
+            drivers=self._drivers(share, scores),
+            quality="not measured" if child.quality == "fail" else child.quality,
+            notes=tuple(self._notes(child)),
+            made=version("esn-federated"),
+        )
+
+    def _gase(self, values: Floats) -> float:
+        matrices = as_matrices(
+            values, self._network.edges, ends=self._atlas.edges, regions=len(self._atlas.regions)
+        )
+        raw = predict(self._model.numbers.model, matrices)
+        found = float(calibrated(raw, self._model.numbers.calibration)[0])
+        return min(max(found, float(GASE_LEVELS[0])), float(GASE_LEVELS[-1]))
+
+    def _risk(self, model: RiskModel, predicted: float, child: Child) -> Risk:
+        values = [
+            predicted if name == PREDICTED else child.values.get(name, np.nan) for name in model.predictors
+        ]
+        unknown = [name for name, value in zip(model.predictors, values, strict=True) if np.isnan(value)]
+        found, why = None, None
+        if unknown:
+            why = f"{', '.join(unknown)} of the child is not known"
+        else:
+            found = model.risk(np.array(values))
+            why = "the study's noise and numbers leave nothing of it" if found is None else None
+        return Risk(
+            outcome=model.outcome,
+            impaired_below=model.impaired_below,
+            column=model.column,
+            predictors=model.predictors,
+            risk=None if found is None else found[0],
+            interval=None if found is None else found[1],
+            not_shown=why,
+        )
+
+    def _unlike(self, child: Child, scores: Floats, predicted: float) -> Unlike:
+        study = self._model.content.children
+        z = _z(predicted, study.mean_prediction, study.sd_prediction)
+        age_z = _z(child.participant.age_years, study.mean_age_years, study.sd_age_years)
+        spread, known = _spread(scores), self._spread_of_controls
+        missing = float(
+            np.mean([np.isnan(strengths[self._network.edges]).mean() for strengths in child.visits])
+        )
+        return Unlike(
+            prediction_z=z,
+            age_z=age_z,
+            spread=spread,
+            controls_spread=(min(known), max(known)),
+            missing_edges=missing,
+            words=_in_words(z, age_z, spread, max(known), missing),
+        )
+
+    def _drivers(self, share: Floats, scores: Floats) -> tuple[Driver, ...]:
+        names, ends = self._atlas.names, self._atlas.edges[self._network.edges]
+        order = np.argsort(-np.abs(share), kind="stable")
+        return tuple(
+            Driver(
+                region_a=names[ends[i, 0]],
+                region_b=names[ends[i, 1]],
+                weight=float(share[i]),
+                score=float(scores[i]),
+            )
+            for i in order
+        )
+
+    def _notes(self, child: Child) -> Sequence[str]:
+        said = []
+        if self._model.content.simulated:
+            said.append("The model was trained on simulated children; it knows no real child.")
+        if self._site in self._model.content.sites:
+            held_out = self._protocol.cohort.holds_out(child.participant.label, site=str(self._site))
+            which = "held out" if held_out else "trained on"
+            said.append(
+                f"This hospital took part in the study. If this child did, it was among those {which}: "
+                + ("the prediction is of a new child all the same." if held_out else "it is no new child.")
+            )
+        if child.quality == "warn":
+            said.append("The scan's quality asks for a look.")
+        return said
+
+
+def _shown(risks: Sequence[RiskModel]) -> list[RiskModel]:
+    """Return the models that stand on the prediction, and need no clinical score."""
+    return [risk for risk in risks if PREDICTED in risk.predictors and CLINICAL not in risk.predictors]
+
+
+def _left_out(controls: People, protocol: Protocol, edges: NDArray[np.int64], score: Score) -> list[float]:
+    """Return how far each own control's scores spread, by the others where enough of them are left."""
+    if protocol.cohort.harmonisation != "site-controls" or len(controls) <= FEWEST_CONTROLS:
+        return [_spread(score(person, visits)[edges]) for person, visits in controls]
+    strengths = mean_over_visits([visits for _, visits in controls])
+    return [
+        _spread(ControlReference.of_controls(np.delete(strengths, i, axis=0)).scores(own)[edges])
+        for i, own in enumerate(strengths)
+    ]
+
+
+def _spread(scores: Floats) -> float:
+    return float(np.sqrt(np.mean(scores**2)))
+
+
+def _z(value: float, mean: float | None, sd: float | None) -> float | None:
+    return None if mean is None or not sd or np.isnan(value) else (value - mean) / sd
+
+
+def _in_words(z: float | None, age_z: float | None, spread: float, largest: float, missing: float) -> str:
+    said = []
+    if z is None:
+        said.append("The study released too little to say how usual this prediction is among its children.")
+    else:
+        how = "far from" if abs(z) > _UNLIKE else "unusual among" if abs(z) > _UNUSUAL else "usual among"
+        said.append(f"The prediction is {how} those of the study's children ({_signed(z)} sd).")
+    if spread > _UNUSUAL * largest:
+        said.append(
+            "The connections lie much further from the controls than any control does from the others: a "
+            "large lesion, another scanner, or a fault of the scan."
+        )
+    if age_z is not None and abs(age_z) > _UNUSUAL:
+        said.append(f"The age is unusual among the study's children ({_signed(age_z)} sd).")
+    if missing > 0:
+        said.append(f"{missing:.0%} of the candidate connections have no tissue, and count as unknown.")
+    return " ".join(said)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")

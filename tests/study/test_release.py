@@ -1,0 +1,427 @@
+"""From a finished run to a child whom the study never saw: proposed, countersigned, released, predicted."""
+
+import json
+import re
+import shutil
+from functools import partial
+
+import numpy as np
+import pytest
+import tomli_w
+from cryptography.hazmat.primitives import serialization
+
+from esn_client.approval.countersigning import in_words
+from esn_client.cli import main as client
+from esn_client.imaging.bids.derivatives import Derivative
+from esn_client.imaging.bids.visits import Visit
+from esn_client.simulation.connectomes import _write_derivatives
+from esn_client.simulation.scans import write_table
+from esn_client.site.centre_kit import take_in
+from esn_client.site.state import initialise, own_entry
+from esn_core.connectome.atlas import load_atlas
+from esn_core.errors import ProtocolError
+from esn_core.released_model.archive import read_model
+from esn_core.simulation import tracking
+from esn_core.simulation.cohort import draw_site
+from esn_core.simulation.world import World
+from esn_server.cli import main as server
+from esn_server.enrolment.centre_keys import create_authority
+from esn_server.enrolment.kits import write_kit
+from esn_server.report.outcome import result_of
+from esn_server.report.result import read_result, write_result
+from esn_server.run.learned import write_learned
+
+SITES = ("north", "south", "west")
+PHENOTYPES = {
+    "age": {"kind": "number", "unit": "years", "range": (0, 20)},
+    "verbal_score": {"kind": "number", "unit": "standard score", "range": (40, 160)},
+}
+ANALYSES = {
+    "cohort": True,
+    "random_scores": 1,
+    "exact": ["cohort", "neurocognition"],
+    "neurocognition": {
+        "rounds": 6,
+        "models": (("gase",), ("predicted_gase",), ("predicted_gase", "age")),
+        "outcomes": [{"name": "verbal", "column": "verbal_score", "impaired_below": 95.0}],
+    },
+}
+
+
+def private_bytes(key, form=serialization.PrivateFormat.OpenSSH):
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
+
+@pytest.fixture(scope="module")
+def centre(tmp_path_factory, centre_key):
+    """The centre's directory, with the key of all tests."""
+    directory = tmp_path_factory.mktemp("release") / "centre"
+    create_authority(directory, names=["centre.example.org"])
+    (directory / "signing_key").write_bytes(private_bytes(centre_key))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def run(build_consortium, tmp_path_factory):
+    """The directory of a finished run, of a study without noise that asks for what a release needs."""
+    opened = []
+    consortium = build_consortium(
+        tmp_path_factory.mktemp("study"),
+        opened,
+        exact=True,
+        trust="secure-sum",
+        analyses=ANALYSES,
+        phenotypes=PHENOTYPES,
+    )
+    findings = consortium.study()
+    for file in opened:
+        file.close()
+    directory = tmp_path_factory.mktemp("run")
+    content = consortium.protocol.model_dump(exclude_none=True)
+    (directory / "protocol.toml").write_text(tomli_w.dumps(content))
+    write_learned(findings, directory)
+    write_result(result_of(consortium.protocol, findings, run="r1", timing_s={}), directory / "result.json")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def hospitals(centre, run, more_sites, tmp_path_factory):
+    """The settings of the three hospitals, which approved the protocol."""
+    made = {}
+    digest = read_result(run / "result.json").protocol_sha256
+    for site in SITES:
+        directory = tmp_path_factory.mktemp(site)
+        settings = initialise(
+            directory,
+            site=site,
+            dataset=directory / "bids",
+            derivatives=directory / "derivatives",
+            trust="secure-sum",
+            epsilon_cap=8.0,
+            delta=1e-3,
+            colluding_sites=1,
+            exact_sums=True,
+        )
+        settings.identity_key_path.write_bytes(private_bytes(more_sites[1][site][0]))
+        _, kit = write_kit(centre, own_entry(settings), public_address=None, port=9092)
+        take_in(settings, kit, replace=False)
+        settings.approved_path.mkdir(exist_ok=True)
+        shutil.copy(run / "protocol.toml", settings.approved_path / f"{digest}.toml")
+        audit = {"site": site, "protocol_sha256": digest, "passed": True, "repeats": 100}
+        audit |= {"at": "2026-11-29 10:00", "software": "0.1.0"}
+        (directory / "audit.json").write_text(json.dumps(audit))
+        made[site] = directory
+    return made
+
+
+@pytest.fixture
+def esn_server(run_command):
+    return partial(run_command, "esn-server", server.main)
+
+
+@pytest.fixture
+def esn_client(run_command):
+    return partial(run_command, "esn-client", client.main)
+
+
+@pytest.fixture
+def refused(command_fails):
+    return partial(command_fails, "esn-client", client.main)
+
+
+@pytest.fixture
+def not_released(command_fails):
+    return partial(command_fails, "esn-server", server.main, 16)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the model of this module is kept once it is made."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture
+def proposal(kept, esn_server, centre, run):
+    path = kept / "proposal.esn"
+    if not path.exists():
+        status, out, _ = esn_server("release", centre, run, "--propose", "--out", path)
+        assert (status, out.strip()) == (0, str(path))
+    return path
+
+
+@pytest.fixture
+def countersignatures(kept, proposal, esn_client, hospitals):
+    files = [kept / f"{site}.json" for site in SITES]
+    for file, directory in zip(files, hospitals.values(), strict=True):
+        if not file.exists():
+            words = ("--audit", directory / "audit.json", "--out", file, "--agree")
+            status, _, err = esn_client("countersign", directory / "site.toml", proposal, *words)
+            assert status == 0, err
+    return files
+
+
+@pytest.fixture
+def model(kept, esn_server, centre, run, countersignatures):
+    path = kept / "model.esn"
+    if not path.exists():
+        given = [word for file in countersignatures for word in ("--countersignature", file)]
+        status, _, err = esn_server("release", centre, run, "--out", path, *given)
+        assert status == 0, err
+        assert read_model(path).fingerprint in err
+    return path
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory, run):
+    """A hospital that took no part: four children and eight controls with connectomes of the recipe."""
+    directory = tmp_path_factory.mktemp("clinic")
+    atlas = load_atlas("phantom-28")
+    world = World.draw(atlas, rng=np.random.default_rng(1))
+    subjects = draw_site(world, children=4, controls=8, rng=np.random.default_rng(2))
+    (directory / "bids").mkdir()
+    write_table(directory / "bids", subjects, name="clinic", seed=1)
+    counts = tracking.tracking("north").counts(
+        np.array([subject.log_weights for subject in subjects]), rng=np.random.default_rng(3)
+    )
+    _write_derivatives(
+        directory / "derivatives", subjects, counts, atlas=atlas, source=directory / "bids", origin="test"
+    )
+    return directory
+
+
+@pytest.fixture
+def own(clinic, tmp_path):
+    """A copy of the clinic, to be spoilt."""
+    return shutil.copytree(clinic, tmp_path / "clinic")
+
+
+def predict_words(clinic, model, out, *more, fingerprint=None):
+    heard = fingerprint or read_model(model).fingerprint
+    where = ("--derivatives", clinic / "derivatives", "--out", out, "--fingerprint", heard)
+    return ("predict", model, clinic / "bids", *where, *more)
+
+
+def matrix_of(clinic, model, label):
+    return Derivative(clinic / "derivatives", Visit(label, None), read_model(model).protocol.imaging)
+
+
+class TestRelease:
+    def test_it_is_refused_with_everything_that_is_missing(self, not_released, centre, run, tmp_path):
+        spoilt = shutil.copytree(run, tmp_path / "run")
+        found = read_result(run / "result.json")
+        absent = {**found.absent, "random_score": "the protocol did not ask for it"}
+        write_result(
+            found.model_copy(update={"random_score": None, "absent": absent}), spoilt / "result.json"
+        )
+        words = ("random scores", *(f"countersignature of {site}" for site in SITES))
+        not_released(words, "release", centre, spoilt, "--out", tmp_path / "model.esn")
+        assert not (tmp_path / "model.esn").exists()
+
+    def test_a_run_that_does_not_show_that_it_predicts_is_not_released(
+        self, not_released, centre, run, tmp_path
+    ):
+        spoilt = shutil.copytree(run, tmp_path / "run")
+        found = read_result(run / "result.json")
+        likely = found.evaluation.estimates
+        unsure = likely.model_copy(update={"r": likely.r.model_copy(update={"interval": (-0.1, 0.5)})})
+        evaluation = found.evaluation.model_copy(update={"estimates": unsure})
+        write_result(found.model_copy(update={"evaluation": evaluation}), spoilt / "result.json")
+        words = ("held-out evaluation", "-0.10 and 0.50")
+        not_released(words, "release", centre, spoilt, "--propose", "--out", tmp_path / "model.esn")
+
+    def test_two_countersignatures_of_three_are_not_enough(
+        self, not_released, centre, run, countersignatures, tmp_path
+    ):
+        given = [word for file in countersignatures[:2] for word in ("--countersignature", file)]
+        words = "countersignature of west"
+        not_released(words, "release", centre, run, "--out", tmp_path / "model.esn", *given)
+
+    def test_the_same_run_gives_the_same_bytes(self, esn_server, centre, run, proposal, tmp_path):
+        again = tmp_path / "again.esn"
+        assert esn_server("release", centre, run, "--propose", "--out", again)[0] == 0
+        assert again.read_bytes() == proposal.read_bytes()
+
+    def test_the_model_says_what_the_study_found(self, model, run):
+        found, result = read_model(model), read_result(run / "result.json")
+        assert found.released
+        assert found.content.error.rmse == result.evaluation.estimates.rmse.value
+        assert [risk.predictors for risk in found.content.risks] == [
+            tuple(one.predictors) for one in result.neurocognition.models
+        ]
+        for risk, one in zip(found.content.risks, result.neurocognition.models, strict=True):
+            assert risk.coefficients == pytest.approx([c.coefficient for c in one.coefficients])
+            errors = np.sqrt(np.diag(risk.covariance))
+            assert errors == pytest.approx(
+                [np.hypot(c.standard_error, c.noise_sd) for c in one.coefficients], rel=1e-9
+            )
+
+    def test_the_card_has_front_matter_privacy_and_every_limit(self, model):
+        found = read_model(model)
+        front, card = found.card.removeprefix("---\n").split("---\n", 1)
+        assert "license: other" in front
+        assert "**Research use only. Not a medical device.**" in card
+        assert "| ε of a training child | no bound |" in card
+        assert "| 23 performance | above |" in card
+        assert "None" not in card
+
+    def test_a_changed_byte_anywhere_is_refused(self, model, tmp_path):
+        content, path = model.read_bytes(), tmp_path / "changed.esn"
+        places = [*range(0, len(content), len(content) // 60), len(content) - 1]
+        for place in places:
+            changed = bytearray(content)
+            changed[place] ^= 1
+            path.write_bytes(changed)
+            with pytest.raises(ProtocolError):
+                read_model(path)
+
+    def test_a_part_of_another_model_is_refused(self, model, tmp_path):
+        import zipfile
+
+        with zipfile.ZipFile(model) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        entries["README.md"] += b"harmless"
+        with zipfile.ZipFile(tmp_path / "other.esn", "w") as archive:
+            for name, content in entries.items():
+                archive.writestr(name, content)
+        with pytest.raises(ProtocolError, match=r"README\.md is not the one that was signed"):
+            read_model(tmp_path / "other.esn")
+
+
+class TestCountersignature:
+    def test_it_says_what_is_published_and_what_it_reveals(self, proposal):
+        said = in_words(read_model(proposal))
+        assert "There is NO bound on what the model tells of a child" in said
+        assert "cannot be called back" in said
+
+    def test_without_an_audit_that_passed_nothing_is_signed(self, esn_client, hospitals, proposal, tmp_path):
+        directory = hospitals["north"]
+        failed = json.loads((directory / "audit.json").read_text()) | {"passed": False}
+        (tmp_path / "audit.json").write_text(json.dumps(failed))
+        words = (
+            "countersign",
+            directory / "site.toml",
+            proposal,
+            "--out",
+            tmp_path / "north.json",
+            "--agree",
+        )
+        status, _, err = esn_client(*words)
+        assert (status, "name what 'esn-client audit" in err) == (10, True)
+        status, _, err = esn_client(*words, "--audit", tmp_path / "audit.json")
+        assert (status, "the audit found a fault" in err) == (10, True)
+        assert not (tmp_path / "north.json").exists()
+
+    def test_a_site_that_never_approved_the_study_does_not_sign(self, refused, hospitals, proposal, tmp_path):
+        directory = shutil.copytree(hospitals["north"], tmp_path / "site")
+        shutil.rmtree(directory / "state" / "approved")
+        refused(12, "never approved the protocol", "countersign", directory / "site.toml", proposal)
+
+
+class TestPrediction:
+    def test_every_child_has_a_page_a_file_and_a_place_in_the_table(
+        self, esn_client, clinic, model, tmp_path
+    ):
+        status, _, err = esn_client(*predict_words(clinic, model, tmp_path / "out"))
+        assert status == 0, err
+        assert "Research use only" in err
+        files = sorted(path.name for path in (tmp_path / "out").iterdir())
+        assert len(files) == 2 * 4 + 2
+        found = [json.loads(p.read_text()) for p in sorted((tmp_path / "out").glob("*.json"))]
+        for one in found:
+            low, high = one["interval"]
+            assert 1 <= low <= one["predicted_gase"] <= high <= 7
+            assert one["controls"] == 8
+            assert [risk["outcome"] for risk in one["risks"]] == ["verbal", "verbal"]
+            # Integrated gradients add up to the prediction, less that of a child like the controls, but for
+            # the midpoint rule's few percent.
+            adds = sum(driver["weight"] for driver in one["drivers"])
+            assert adds == pytest.approx(one["predicted_gase"] - one["baseline_gase"], abs=0.2)
+        page = (tmp_path / "out" / "sub-001_prediction.html").read_text()
+        assert page.count("Research use only") == 2
+        assert "<svg" in page
+        assert not re.search(r"(src|href)=\"http", page)
+        table = (tmp_path / "out" / "predictions.tsv").read_text().splitlines()
+        assert len(table) == 5
+
+    def test_nothing_is_replaced(self, esn_client, refused, clinic, model, tmp_path):
+        words = predict_words(clinic, model, tmp_path / "out", "--participant-label", "001")
+        assert esn_client(*words)[0] == 0
+        refused(10, "would be overwritten", *words)
+
+    def test_one_matrix_is_predicted_as_the_same_child_of_the_dataset(
+        self, esn_client, clinic, model, tmp_path
+    ):
+        words = predict_words(clinic, model, tmp_path / "a", "--participant-label", "001")
+        assert esn_client(*words)[0] == 0
+        alone = list(words)
+        alone[2] = matrix_of(clinic, model, "sub-001").matrix("count")
+        alone[alone.index(tmp_path / "a")] = tmp_path / "b"
+        alone = [*alone[: alone.index("--participant-label")], "--controls", clinic / "bids"]
+        status, _, err = esn_client(*alone)
+        assert status == 0, err
+        a, b = (json.loads((tmp_path / d / "sub-001_prediction.json").read_text()) for d in "ab")
+        assert a["predicted_gase"] == b["predicted_gase"]
+        assert a["drivers"] == b["drivers"]
+
+    @pytest.mark.parametrize("heard", ["0123", "dead beef " * 4])
+    def test_a_model_that_nobody_vouches_for_is_not_used(self, refused, clinic, model, tmp_path, heard):
+        refused(12, "has the fingerprint", *predict_words(clinic, model, tmp_path / "out", fingerprint=heard))
+        assert not (tmp_path / "out").exists()
+
+    def test_a_proposal_predicts_nobody(self, refused, clinic, proposal, tmp_path):
+        refused(12, "is a proposal", *predict_words(clinic, proposal, tmp_path / "out"))
+
+    def test_two_controls_are_too_few_and_it_says_what_to_do(self, refused, own, model, tmp_path):
+        for path in sorted((own / "derivatives").glob("sub-*"))[6:]:
+            shutil.rmtree(path)
+        words = ("2 own healthy controls", "3 or more are needed", "esn-client prepare")
+        refused(11, words, *predict_words(own, model, tmp_path / "out"))
+        assert not (tmp_path / "out").exists()
+
+    def test_every_bad_child_is_named_and_nobody_is_predicted(self, refused, own, model, tmp_path):
+        path = own / "bids" / "participants.tsv"
+        head, *lines = path.read_text().splitlines()
+        column = head.split("\t").index("age")
+        for place, age in ((1, "60"),):
+            cells = lines[place].split("\t")
+            cells[column] = age
+            lines[place] = "\t".join(cells)
+        path.write_text("\n".join([head, *lines]) + "\n")
+        changed = matrix_of(own, model, "sub-003").matrix("count")
+        changed.write_text(changed.read_text().replace("0", "1", 1))
+        poor = matrix_of(own, model, "sub-004").record
+        poor.write_text(json.dumps(json.loads(poor.read_text()) | {"Quality": {"displacement_mm": 50.0}}))
+        words = ("sub-002: is 60 years old", "sub-003_seg", "changed after", "sub-004: fails the protocol's")
+        labels = [word for name in ("002", "003", "004") for word in ("--participant-label", name)]
+        refused(11, words, *predict_words(own, model, tmp_path / "out", *labels))
+        refused(
+            11,
+            "sub-nobody: is not in",
+            *predict_words(own, model, tmp_path / "out", "--participant-label", "nobody"),
+        )
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("spoil", "words"),
+        [
+            (lambda m, r: (-m, r), "must not be negative"),
+            (lambda m, r: (np.triu(m), r), "must be symmetric"),
+            (lambda m, r: (m[:-1, :-1], r), "its regions are not the 28"),
+            (lambda m, r: (m, r | {"Nodes": r["Nodes"][::-1]}), "its regions are not the 28"),
+            (lambda m, r: (m, r | {"RecipeSha256": "0" * 64}), "made by recipe 000000000000"),
+            (lambda m, r: (m + 1, r), "was changed after it was made"),
+            (lambda m, r: (m * np.nan, r), "was changed|is no matrix|of the candidate"),
+        ],
+    )
+    def test_a_matrix_that_is_none_of_the_model_is_refused(self, refused, own, model, tmp_path, spoil, words):
+        derivative = matrix_of(own, model, "sub-001")
+        path, record = derivative.matrix("count"), json.loads(derivative.record.read_text())
+        matrix, record = spoil(np.loadtxt(path), record)
+        np.savetxt(path, matrix, delimiter="\t")
+        derivative.record.write_text(json.dumps(record))
+        command = list(predict_words(own, model, tmp_path / "out", "--controls", own / "bids"))
+        command[2] = path
+        if "|" in words:
+            words = ""
+        refused(11, words, *command)
+        assert not (tmp_path / "out").exists()
