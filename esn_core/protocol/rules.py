@@ -45,6 +45,11 @@ class CohortRules(Table):
     """Largest share of the candidates that may be missing in a person, after a resection for instance. A
     missing edge counts as unknown, with the score 0; who lacks more is left out."""
 
+    after_withdrawal: Annotated[Literal["go-on", "stop"], NewIn(2)] = "go-on"
+    """What a site does when somebody's consent is withdrawn in mid-study: `go-on` without that person, or
+    `stop` to answer. Where sums without noise have left already, it stops in any case: others, subtracted,
+    would be of that person alone."""
+
     @property
     def offset_shrinkage(self) -> float | None:
         """How many controls a public template is worth against a site's own; None where none are set off."""

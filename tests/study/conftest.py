@@ -135,6 +135,7 @@ def build_consortium(protocol_content, more_sites, centre_key):
         centre="mean",
         control_sums=True,
         controls=CONTROLS,
+        after_withdrawal="go-on",
         **privacy,
     ):
         def disk(whose):
@@ -143,6 +144,7 @@ def build_consortium(protocol_content, more_sites, centre_key):
         content = {**protocol_content, "privacy": {**protocol_content["privacy"], **privacy}}
         content["analyses"] = analyses or {}
         content["cohort"] = {**content["cohort"], "harmonisation": harmonisation}
+        content["cohort"] |= {"after_withdrawal": after_withdrawal}
         content["training"] = {**content["training"], **(training or {})}
         content["phenotypes"] = phenotypes or {}
         content["severity_network"] = {**content["severity_network"], "centre": centre}

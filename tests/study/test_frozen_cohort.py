@@ -7,10 +7,11 @@ import pytest
 
 from esn_client.answers.study import Study
 from esn_client.gate.charge import Charge
-from esn_client.gate.frozen_cohort import canonical_line
+from esn_client.gate.frozen_cohort import canonical_line, keyed_scans
 from esn_client.gate.patients import patient_hashes, salt_fingerprint
 from esn_core.messages.answer import Answer
 from esn_core.messages.question import Question, QuestionId
+from esn_core.severity_network.centring import numbers_of
 
 SALT = b"s" * 32
 
@@ -37,12 +38,12 @@ class Site:
         self.hospital._studies.clear()
         self.hospital._load = lambda protocol: Study("north", protocol, cohort, self.device)
 
-    def ask(self, phase, run="r1"):
+    def ask(self, phase, run="r1", **arrays):
         """Ask one question; return the class of the refusal, or None."""
         protocol = self.consortium.protocol
         number = QuestionId(protocol_sha256=protocol.sha256, run=run, phase=phase, round=0, attempt=0)
         sites = () if phase == "roll-call" else protocol.sites
-        body = self.hospital.reply(Question(number, {}, sites).to_bytes(self.consortium.link.centre_key))
+        body = self.hospital.reply(Question(number, arrays, sites).to_bytes(self.consortium.link.centre_key))
         self.last = body
         refusal = Answer.from_bytes(body, self.ledger._store._key.public_key()).refusal
         return refusal and refusal.error
@@ -167,3 +168,80 @@ def test_a_study_that_an_earlier_release_began_goes_on_with_whom_it_charged(site
         site.restart(replace(site.cohort, training=without(site.cohort.training, 1)))
     assert site.ask("calibration") == ("GateError" if changed else "ProtocolError")  # that lacks its arrays
     assert ("its release centre was of 16 people" in caplog.text) == changed
+
+
+# --- consent withdrawn ---------------------------------------------------------------------------------
+
+
+def withdraw(site, label, scans=()):
+    (name,) = patient_hashes([label], salt=SALT, simulated=True)
+    keyed = keyed_scans(scans, salt=SALT, simulated=True)
+    site.ledger.withdraw(name, scans=keyed, salt_sha256=salt_fingerprint(SALT))
+
+
+def last_out(cohort):
+    return replace(cohort, training=without(cohort.training, 1))
+
+
+def read_at_each_question(site, cohort):
+    """Let the hospital read a cohort when it thinks that it has to."""
+    site.hospital._load = lambda protocol: Study("north", protocol, cohort, site.device)
+
+
+def test_a_study_goes_on_without_whoever_withdrew_and_no_sum_holds_the_child_again(site):
+    assert [site.ask("roll-call"), site.ask("centre")] == [None, None]
+    withdraw(site, "sub-016")
+    # Whatever is read: the ledger charges nobody who withdrew.
+    severity = np.zeros(numbers_of(site.consortium.protocol.severity_network.centre))
+    assert site.ask("association", mean_severity=severity) == "GateError"
+    site.hospital._studies.clear()
+    read_at_each_question(site, last_out(site.cohort))
+    assert site.ask("centre") is None  # the bytes of before, at no further cost
+    site.consortium.study()
+    charged = {entry.charge.release: len(entry.charge.patients) for entry in site.ledger.entries()}
+    training = dict.fromkeys(("association", "gradient", "calibration"), 15)
+    assert charged == {"centre": 16, **training, "evaluation": 8}
+
+
+def test_a_cohort_is_read_again_from_the_next_question_on(site):
+    site.ask("roll-call")
+    withdraw(site, "sub-016")
+    read_at_each_question(site, last_out(site.cohort))
+    assert site.ask("centre") is None
+    assert len(site.ledger.entries()[0].charge.patients) == 15
+
+
+def test_a_study_stops_where_its_protocol_says_so(make_consortium, caplog):
+    site = Site(make_consortium(trust="secure-sum", training={"rounds": 1}, after_withdrawal="stop"))
+    site.ask("roll-call")
+    withdraw(site, "sub-015")
+    read_at_each_question(site, fifteenth_out := without_label(site.cohort, "sub-015"))
+    assert site.ask("centre") is None  # nothing had left: the cohort is one smaller
+    withdraw(site, "sub-016")
+    read_at_each_question(site, without_label(fifteenth_out, "sub-016"))
+    assert site.ask("centre") == "GateError"
+    assert "cohort.after_withdrawal = 'stop'" in caplog.text
+
+
+def without_label(cohort, label):
+    assert cohort.training.participants[-1] == label or "sub-016" in cohort.training.participants
+    keep = [i for i, p in enumerate(cohort.training.participants) if p != label]
+    names = ("scores", "gase", "age_years", "sex")
+    chosen = {name: getattr(cohort.training, name)[keep] for name in names}
+    people = tuple(p for p in cohort.training.participants if p != label)
+    return replace(cohort, training=replace(cohort.training, participants=people, phenotypes={}, **chosen))
+
+
+def test_nobody_is_left_out_of_sums_without_noise_once_one_has_left(make_consortium, caplog):
+    site = Site(make_consortium(exact=True, trust="secure-sum", training={"rounds": 1}))
+    assert [site.ask("roll-call"), site.ask("centre")] == [None, None]
+    withdraw(site, "sub-016")
+    read_at_each_question(site, last_out(site.cohort))
+    assert site.ask("calibration") == "GateError"
+    assert "would be of that person alone" in caplog.text
+
+
+def test_whoever_withdrew_is_known_under_another_label(site, caplog):
+    withdraw(site, "sub-900", scans=["scan of sub-003"])
+    assert site.ask("roll-call") == "GateError"
+    assert "than sub-003, or consent to them was withdrawn" in caplog.text

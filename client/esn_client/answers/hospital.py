@@ -86,7 +86,8 @@ class Hospital:
         self._centre_key = centre_key
         self._approved = approved
         self._load = load
-        self._studies: dict[str, Study] = {}
+        # By protocol, and by how many people had withdrawn their consent when the cohort was read.
+        self._studies: dict[tuple[str, int], Study] = {}
 
     def reply(self, body: bytes) -> bytes:
         """Answer one question, or refuse it with the class of the error.
@@ -113,12 +114,13 @@ class Hospital:
     def _answer(self, question: Question) -> bytes:
         digest = question.id.protocol_sha256
         approved = self._approved(digest)
-        study = self._studies.get(digest)
+        withdrawals = self._gate.withdrawals()
+        study = self._studies.get((digest, withdrawals))
         if study is None:
             study = self._load(approved.protocol)
             # Looked at each time that it is read: a study that is under way has the cohort of its roll call.
             self._gate.require_same_cohort(question, approved, study.cohort.enrolled)
-            self._studies[digest] = study
+            self._studies[digest, withdrawals] = study
         _check_round(question, study.protocol)
         if question.reveal:
             return self._gate.reveal(question, approved)

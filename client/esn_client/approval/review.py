@@ -81,6 +81,7 @@ def review(protocol: Protocol) -> str:
         *_network(protocol),
         *_models(protocol),
         *_summary(protocol, price),
+        *_withdrawal(protocol),
         "  A site that has fewer refuses, and the refusal itself tells that a split is below the minimum.",
         *_mixed(protocol, known),
         "",
@@ -165,6 +166,18 @@ def _network(protocol: Protocol) -> list[str]:
     return [
         f"  The exact network asks for {rules.minimum_children} training children at each site: there",
         "  are fewer sums with random numbers than children. From as many a child could be computed.",
+    ]
+
+
+def _withdrawal(protocol: Protocol) -> list[str]:
+    """Say what follows when consent is withdrawn in mid-study."""
+    if protocol.cohort.after_withdrawal == "stop":
+        return [
+            "  If consent is withdrawn in mid-study (esn-client withdraw-child), this site stops answering."
+        ]
+    return [
+        "  If consent is withdrawn in mid-study (esn-client withdraw-child), this site goes on without that",
+        "  person; it stops where sums without noise have left already. What has left stays.",
     ]
 
 

@@ -4,7 +4,7 @@ from typing import NoReturn
 
 import typer
 
-from esn_client.cli import data, model, protocol, records, service, setup
+from esn_client.cli import data, model, people, protocol, records, service, setup
 from esn_core.system.command_line import run
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command()(protocol.withdraw)
 app.command()(protocol.audit)
 app.command()(model.countersign)
 app.command()(model.predict)
+app.command()(people.withdraw_child)
 app.command()(service.check)
 app.command()(service.status)
 app.command()(service.join)

@@ -10,7 +10,7 @@ What is said here names participants: it is for the site's own log.
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -101,7 +101,9 @@ def keyed_scans(scans: Iterable[str], *, salt: bytes, simulated: bool) -> tuple[
     return tuple(sorted({_keyed(scan, salt, "simulated scan" if simulated else "scan") for scan in scans}))
 
 
-def require_same(before: FrozenCohort, now: FrozenCohort, names: Mapping[str, str]) -> None:
+def require_same(
+    before: FrozenCohort, now: FrozenCohort, names: Mapping[str, str], *, withdrawn: Collection[str] = ()
+) -> None:
     """Refuse another cohort than the one that a run began with.
 
     Parameters
@@ -109,6 +111,8 @@ def require_same(before: FrozenCohort, now: FrozenCohort, names: Mapping[str, st
     before, now : FrozenCohort
     names : mapping of str to str
         Today's labels, by identifier.
+    withdrawn : collection of str
+        Who may be missing.
 
     Raises
     ------
@@ -121,7 +125,7 @@ def require_same(before: FrozenCohort, now: FrozenCohort, names: Mapping[str, st
     for who, kept in now.people.items():
         if who in before.people:
             said += [f"{names[who]}: {words}" for words in _differences(before.people[who], kept)]
-    away = sum(who not in now.people for who in before.people)
+    away = sum(who not in now.people and who not in withdrawn for who in before.people)
     if away:
         said.append(f"{away} of those who were there {'is' if away == 1 else 'are'} missing")
     if said:
@@ -160,12 +164,18 @@ def require_known_scans(
     if seen:
         labels = sorted(names[one] for one in seen)
         raise GateError(
-            f"scans were charged under other labels than {_some(labels)}: a patient's budget follows the "
-            "patient; give each its earlier label again, or leave it out"
+            f"scans were charged under other labels than {_some(labels)}, or consent to them was withdrawn: "
+            "a patient's budget follows the patient; give each its earlier label again, or leave it out"
         )
 
 
-def require_charged(charged: Mapping[str, frozenset[str]], people: Sequence[Person], *, salt: bytes) -> None:
+def require_charged(
+    charged: Mapping[str, frozenset[str]],
+    people: Sequence[Person],
+    *,
+    salt: bytes,
+    withdrawn: Collection[str] = (),
+) -> None:
     """Refuse a cohort that a run cannot have begun with, which an earlier release began and kept none of.
 
     Parameters
@@ -174,6 +184,8 @@ def require_charged(charged: Mapping[str, frozenset[str]], people: Sequence[Pers
         Whom each release of the protocol charged, so far.
     people : sequence of Person
     salt : bytes
+    withdrawn : collection of str
+        Who may be missing.
 
     Raises
     ------
@@ -188,7 +200,8 @@ def require_charged(charged: Mapping[str, frozenset[str]], people: Sequence[Pers
         standing = "control" if phase.children == "controls" else phase.children
         today = [p.label for p in people if p.standing == standing]
         # Simulated people had the names of patients before.
-        if not any(patients == set(patient_hashes(today, salt=salt, simulated=s)) for s in (True, False)):
+        expected = (set(patient_hashes(today, salt=salt, simulated=s)) for s in (True, False))
+        if not any(patients.difference(withdrawn) == names for names in expected):
             raise GateError(
                 f"the cohort is not the one that this study began with: its release {release} was of "
                 f"{len(patients)} people, of whom some are missing today, or others were added"

@@ -364,7 +364,7 @@ class Gate:
             run=question.id.run,
             salt_sha256=salt_fingerprint(self._salt),
         )
-        require_same(before, now, names)
+        require_same(before, now, names, withdrawn=self._ledger.withdrawn)
 
     def require_same_cohort(
         self, question: Question, approved: ApprovedProtocol, cohort: Sequence[Person]
@@ -382,10 +382,32 @@ class Gate:
         digest = approved.protocol.sha256
         names, now = self._frozen(cohort, approved.protocol)
         before = self._ledger.cohort_of(digest, question.id.run)
+        withdrawn, begun = self._ledger.withdrawn, self._ledger.run_of(digest) == question.id.run
         if before is not None:
-            require_same(before, now, names)
-        elif self._ledger.run_of(digest) == question.id.run:
-            require_charged(self._ledger.charged_in(digest), cohort, salt=self._salt)
+            require_same(before, now, names, withdrawn=withdrawn)
+            people = frozenset(before.people)
+        else:
+            charged = self._ledger.charged_in(digest) if begun else {}
+            require_charged(charged, cohort, salt=self._salt, withdrawn=withdrawn)
+            people = frozenset().union(*charged.values())
+        if begun and withdrawn & people:
+            self._check_going_on(approved.protocol)
+
+    def _check_going_on(self, protocol: Protocol) -> None:
+        """Refuse to go on without somebody whose consent was withdrawn, where the study ends with that."""
+        if protocol.cohort.after_withdrawal == "stop":
+            raise GateError(
+                "consent was withdrawn, and this site's part ends with that: cohort.after_withdrawal = 'stop'"
+            )
+        if self._ledger.has_exact(protocol.sha256):
+            raise GateError(
+                "consent was withdrawn after sums without noise had left: others, subtracted, would be of "
+                "that person alone; this site's part ends here"
+            )
+
+    def withdrawals(self) -> int:
+        """Return how many people's consent was withdrawn: with each, a cohort is read again."""
+        return len(self._ledger.withdrawn)
 
     def _frozen(self, cohort: Sequence[Person], protocol: Protocol) -> tuple[dict[str, str], FrozenCohort]:
         """Return everybody's label by identifier, and what the ledger keeps of them."""

@@ -11,7 +11,7 @@ is computed from them. `ledger_store` has the file, its chain and its
 signatures. The site's audit log and the centre each keep the last entry that
 they saw, and `Ledger.mark_at` is compared with it. Beside charges and reveals
 the chain holds notes: the cohort of each run as it was at roll call
-(`frozen_cohort`).
+(`frozen_cohort`), and whose consent was withdrawn.
 """
 
 import sqlite3
@@ -261,6 +261,8 @@ class Ledger:
             self._catch_up()
             self._check_run(charge.protocol_sha256, charge.run)
             self._check_salt(charge.salt_sha256)
+            if self._register.withdrawn.intersection(charge.patients):
+                raise GateError("consent was withdrawn while the sum was made; ask again")
             if charge.noise_multiplier != NO_NOISE:
                 self._check_cap(
                     charge.patients,
@@ -319,15 +321,54 @@ class Ledger:
                 found.setdefault(entry.charge.release, set()).update(entry.charge.patients)
         return {release: frozenset(patients) for release, patients in found.items()}
 
+    @property
+    def withdrawn(self) -> frozenset[str]:
+        """The patients whose consent was withdrawn."""
+        with self._store.lock:
+            self._catch_up()
+            return self._register.withdrawn
+
+    def withdraw(self, patient: str, *, scans: Sequence[str], salt_sha256: str) -> LedgerMark:
+        """Note, for good, that a patient's consent is withdrawn; return the ledger's end.
+
+        Parameters
+        ----------
+        patient : str
+            The keyed hash.
+        scans : sequence of str
+            Keyed digests of the patient's scans, as far as they are known.
+        salt_sha256 : str
+
+        Raises
+        ------
+        LedgerError
+            Patients of the ledger were hashed with another key.
+        GateError
+            The file cannot be written to now.
+
+        """
+        with self._writing():
+            self._catch_up()
+            self._check_salt(salt_sha256)
+            note = {"withdrawn": patient, "scans": list(scans), "salt_sha256": salt_sha256}
+            return self._store.append_note(note)
+
+    def has_exact(self, protocol_sha256: str) -> bool:
+        """Tell whether sums without noise were charged to a protocol."""
+        return any(
+            entry.charge.noise_multiplier == NO_NOISE
+            for entry in self.entries()
+            if entry.charge.protocol_sha256 == protocol_sha256
+        )
+
     def charged_for(self, scans: Iterable[str]) -> dict[str, frozenset[str]]:
-        """Return which patients were charged with each of some scans behind their scores."""
+        """Return which patients were charged with each of some scans, or withdrew them."""
         with self._store.lock:
             self._catch_up()
             owners = self._register.owners(scans)
             spent = self._spending.of({who for found in owners.values() for who in found})
-            return {
-                scan: frozenset(who for who in found if spent[who].releases) for scan, found in owners.items()
-            }
+            known = {who for who in spent if spent[who].releases} | self._register.withdrawn
+            return {scan: found & known for scan, found in owners.items()}
 
     def begun(self, protocol_sha256: str) -> bool:
         """Tell whether anything was ever charged to a protocol."""

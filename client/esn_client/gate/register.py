@@ -1,4 +1,4 @@
-"""What a ledger knows of its people beside what they spent: the cohorts of runs, and whose each scan is."""
+"""What a ledger knows of its people beside what they spent: cohorts of runs, scans, withdrawn consent."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -13,6 +13,7 @@ class Register:
     def __init__(self) -> None:
         self._cohorts: dict[tuple[str, str], FrozenCohort] = {}
         self._owners: dict[str, set[str]] = defaultdict(set)
+        self._withdrawn: frozenset[str] = frozenset()
 
     def add(self, facts: Mapping[str, Any]) -> None:
         """Add one entry; what is no note says nothing here."""
@@ -21,10 +22,19 @@ class Register:
             self._cohorts[facts["protocol_sha256"], facts["run"]] = cohort
             for scan, who in cohort.owners.items():
                 self._owners[scan] |= who
+        if "withdrawn" in facts:
+            self._withdrawn |= {facts["withdrawn"]}
+            for scan in facts["scans"]:
+                self._owners[scan].add(facts["withdrawn"])
 
     def cohort_of(self, protocol_sha256: str, run: str) -> FrozenCohort | None:
         """Return the cohort of a run; None where it had no roll call."""
         return self._cohorts.get((protocol_sha256, run))
+
+    @property
+    def withdrawn(self) -> frozenset[str]:
+        """Whose consent was withdrawn."""
+        return self._withdrawn
 
     def owners(self, scans: Iterable[str]) -> dict[str, frozenset[str]]:
         """Return under which identifiers each of some scans was seen."""

@@ -17,6 +17,7 @@ from esn_client.answers.study import Study
 from esn_client.answers.training import device_for
 from esn_client.cohort.cohort import load_cohort
 from esn_client.cohort.participants import read_participants
+from esn_client.cohort.withdrawn import remaining
 from esn_client.gate.gate import Rows
 from esn_client.privacy_audit.arguments import arguments_of
 from esn_client.privacy_audit.attacks import (
@@ -43,6 +44,7 @@ from esn_client.privacy_audit.findings import (
 )
 from esn_client.privacy_audit.rehearsal import Rehearsal, scratch_directory
 from esn_client.site.settings import SiteSettings
+from esn_client.site.state import open_ledger, read_salt
 from esn_core.errors import DataError, GateError
 from esn_core.privacy.accounting import NO_NOISE, epsilon_of, true_positives
 from esn_core.privacy.release import ReleaseKind, clip_rows
@@ -92,8 +94,10 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
         No child has a connectome.
 
     """
+    with open_ledger(settings) as ledger:
+        people = remaining(read_participants(settings.dataset), ledger, salt=read_salt(settings))
     cohort = load_cohort(
-        read_participants(settings.dataset),
+        people,
         site=settings.site,
         derivatives=settings.derivatives,
         protocol=protocol,

@@ -6,10 +6,12 @@ from functools import cached_property
 from esn_client.approval.approvals import Approvals
 from esn_client.cohort.cohort import Cohort, load_cohort
 from esn_client.cohort.participants import Participant, read_participants
+from esn_client.cohort.withdrawn import remaining
 from esn_client.gate.audit_log import AuditLog
 from esn_client.link.centre_probe import Probe, probe
 from esn_client.site.centre_kit import centre_key, load_kit
 from esn_client.site.settings import SiteSettings
+from esn_client.site.state import open_ledger, read_salt
 from esn_core.protocol.protocol import Protocol
 
 
@@ -31,8 +33,10 @@ class Snapshot:
 
     @cached_property
     def participants(self) -> tuple[Participant, ...]:
-        """The site's table of participants."""
-        return read_participants(self.settings.dataset)
+        """The site's table of participants, without those whose consent was withdrawn."""
+        found = read_participants(self.settings.dataset)
+        with open_ledger(self.settings) as ledger:
+            return remaining(found, ledger, salt=read_salt(self.settings))
 
     @cached_property
     def protocols(self) -> tuple[Protocol, ...]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from esn_client.approval.approvals import Approvals
 from esn_client.cohort.cohort import load_cohort
 from esn_client.cohort.participants import read_participants
+from esn_client.cohort.withdrawn import remaining
 from esn_client.gate.audit_log import AuditLog, check_against_audit_log
 from esn_client.gate.gate import Gate
 from esn_client.gate.ledger import Ledger
@@ -142,7 +143,10 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple["Hospital", Approval
 
         def load(protocol: Protocol) -> "Study":
             cohort = load_cohort(
-                participants, site=settings.site, derivatives=settings.derivatives, protocol=protocol
+                remaining(participants, ledger, salt=salt),
+                site=settings.site,
+                derivatives=settings.derivatives,
+                protocol=protocol,
             )
             return Study(settings.site, protocol, cohort, device)
 

@@ -17,9 +17,10 @@ from esn_client.cli import main as cli
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.charge import Charge
 from esn_client.gate.ledger import Ledger
+from esn_client.gate.patients import patient_hashes, salt_fingerprint
 from esn_client.site.keys import load_identity_key, load_mask_key
 from esn_client.site.settings import load_site
-from esn_client.site.state import own_entry
+from esn_client.site.state import own_entry, read_salt
 from esn_core.identity.enrolment import EnrolmentRequest
 from esn_core.identity.public_keys import identity_text, mask_key, mask_text
 from esn_core.identity.roster import RosterEntry
@@ -354,7 +355,7 @@ def test_an_approval_that_was_changed_is_one_line(enrolled, site, make_protocol,
     fails(12, "was changed after it was approved; approve it again", "join", enrolled)
 
 
-def pay_once(found):
+def pay_once(found, *, patients=("p1", "p2"), salt_sha256="5" * 64):
     """Charge one release at a site; return the head of its ledger."""
     with Ledger(found.ledger_path, load_identity_key(found.identity_key_path)) as ledger:
         charge = Charge(
@@ -367,12 +368,46 @@ def pay_once(found):
             noise_share=0.5,
             l2_bound=1.0,
             dimension=2,
-            patients=("p1", "p2"),
-            salt_sha256="5" * 64,
+            patients=patients,
+            salt_sha256=salt_sha256,
             software="0.1",
         )
         ledger.charge(charge, np.arange(2), content_sha256="c", epsilon_cap=8, delta=1e-3)
         return ledger.mark.head
+
+
+def test_consent_is_withdrawn_for_good_when_asked_twice_and_what_was_released_is_said(
+    enrolled, site, esn_client, fails
+):
+    found = load_site(enrolled)
+    write_dataset(site, HEAD + "sub-001\t9\tF\tdre\t7\n")
+    salt = read_salt(found)
+    patients = patient_hashes(["sub-001", "sub-002"], salt=salt, simulated=True)
+    pay_once(found, patients=patients, salt_sha256=salt_fingerprint(salt))
+    audit = found.audit_path.read_text()
+    status, out, _ = esn_client("withdraw-child", enrolled, "001")
+    assert status == 0
+    assert all(
+        words in out for words in ("1 releases hold sub-001", "centre", "a" * 16, "Nothing is changed yet")
+    )
+    assert found.audit_path.read_text() == audit
+    # Twice, and of somebody whose line has gone.
+    for label in ("001", "sub-001", "sub-002"):
+        status, out, _ = esn_client("withdraw-child", enrolled, label, "--yes")
+        assert (status, "is out of everything from now on" in out) == (0, True)
+    with Ledger(found.ledger_path, load_identity_key(found.identity_key_path)) as ledger:
+        assert (ledger.withdrawn, ledger.mark.entries) == (frozenset(patients), 3)
+    lines = found.audit_path.read_text().removeprefix(audit).splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["consent-withdrawn"] * 2
+    assert not any("sub-" in line for line in lines)
+    fails(
+        11,
+        "sub-003: neither participants.tsv nor the ledger knows",
+        "withdraw-child",
+        enrolled,
+        "003",
+        "--yes",
+    )
 
 
 def test_the_ledger_is_shown_and_verified(settings, esn_client):
