@@ -31,7 +31,7 @@ class Recording:
 
         def call(*args, **kwargs):
             given = method(*args, **kwargs)
-            if given is not None:
+            if isinstance(given, bytes):
                 self.given.append(given)
             return given
 
