@@ -13,7 +13,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One hospital of an esn-federated study. Research software, not a medical device.",
 )
-ledger_app = typer.Typer(no_args_is_help=True, help="Read the privacy ledger.")
+ledger_app = typer.Typer(
+    no_args_is_help=True, help="The privacy ledger: read it, or count again what it lost."
+)
 app.add_typer(ledger_app, name="ledger")
 audit_log_app = typer.Typer(no_args_is_help=True, help="The log of every message that came or left.")
 app.add_typer(audit_log_app, name="audit-log")
@@ -38,6 +40,7 @@ app.command()(service.join)
 ledger_app.command()(records.show)
 ledger_app.command()(records.verify)
 ledger_app.command()(records.export)
+ledger_app.command()(records.rebuild)
 audit_log_app.command("export")(records.export_audit_log)
 
 

@@ -1,6 +1,7 @@
 """Commands that read a site's records: its ledger and its log of messages."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,3 +62,45 @@ def export_audit_log(settings: SettingsFile) -> None:
     key = load_identity_key(site.identity_key_path)
     for line in AuditLog(site.audit_path, site=site.site).export(key):
         typer.echo(line)
+
+
+def rebuild(
+    settings: SettingsFile,
+    people: Annotated[
+        Path | None,
+        typer.Option(help="Labels of all who can have been in what was lost, one a line; else everybody."),
+    ] = None,
+    centre_log: Annotated[
+        Path | None, typer.Option(help="The centre's messages.jsonl, where the audit log is lost as well.")
+    ] = None,
+    protocol: Annotated[
+        list[Path] | None, typer.Option(help="A protocol that the site has not kept; may be repeated.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without this, it is only said what is missing.")
+    ] = False,
+) -> None:
+    """Count again what the logs know of and the ledger lacks, after it was lost or came from a backup."""
+    from esn_client.site.lost_ledger import find_lost, open_to_rebuild, read_labels
+    from esn_client.site.lost_ledger import rebuild as count_again
+    from esn_client.site.settings import load_site
+
+    site = load_site(settings)
+    labels = None if people is None else read_labels(people)
+    with open_to_rebuild(site) as ledger:
+        lost = find_lost(site, ledger, centre_log=centre_log, protocols=protocol or ())
+        if not lost.anything:
+            typer.echo("the ledger lacks nothing that the logs know of")
+            return
+        typer.echo(lost.in_words)
+        if not yes:
+            whose = "everybody" if labels is None else f"{len(labels)} people"
+            typer.echo(
+                f"With --yes, this is counted for {whose}, "
+                "and these protocols are answered no more. Look for a newer copy of the ledger before.",
+                err=True,
+            )
+            return
+        mark = count_again(site, lost, ledger, people=labels)
+    typer.echo(f"{mark.entries} entries, head {mark.head}")
+    typer.echo("Read this to the centre, for 'esn-server accept-ledger'.", err=True)

@@ -12,6 +12,13 @@ from esn_core.identity.signing import sign
 from esn_core.messages.facts import LedgerMark
 from esn_core.system.chained_log import BrokenChainError, ChainedLog, hash_of, read_chain
 
+REBUILT = "ledger-rebuilt"
+"""The event from which on another ledger counts: a person decided so."""
+
+_CURE = (
+    "find the newest copy of the ledger; without one, 'esn-client ledger rebuild' counts again what has left"
+)
+
 
 class AuditLog:
     """An append-only file of chained JSON lines, each on disk before the next step.
@@ -83,7 +90,8 @@ class AuditLog:
                     continue
                 said = json.loads(line)
                 mark = LedgerMark(entries=said["entry"], head=said["entry_hash"])
-                last = mark if last is None or mark.entries > last.entries else last
+                newer = last is None or mark.entries > last.entries or said.get("event") == REBUILT
+                last = mark if newer else last
         except (OSError, ValueError, KeyError) as cause:
             raise LedgerError(f"{self._path}: cannot be read as an audit log: {cause}") from cause
         return last
@@ -99,8 +107,14 @@ def check_against_audit_log(ledger: Ledger, audit: AuditLog) -> None:
 
     """
     seen = audit.last_charge()
-    if seen is not None and ledger.mark_at(seen.entries) != seen:
+    if seen is None:
+        return
+    try:
+        same = ledger.mark_at(seen.entries) == seen
+    except LedgerError as fault:
+        raise LedgerError(f"{fault}; {_CURE}") from fault
+    if not same:
         raise LedgerError(
             f"entry {seen.entries} of the ledger is not the one that the audit log saw: the ledger was "
-            "replaced or restored from a backup"
+            f"replaced or restored from a backup; {_CURE}"
         )

@@ -149,6 +149,7 @@ class Gate:
             It was asked before with other content, or with a set of sites that cannot be.
 
         """
+        self._ledger.require_open(approved.protocol.sha256)
         paid = self._ledger.paid(str(question.id))
         if paid is None:
             return None
@@ -175,6 +176,7 @@ class Gate:
         protocol = approved.protocol
         if not protocol.self_masked:
             raise ProtocolError("a seed was asked for; this protocol's masks have none to reveal")
+        self._ledger.require_open(protocol.sha256)
         attempt = self._attempt(question, protocol)
         one_set = _exact_questions(question, protocol)
         mark = self._ledger.reveal(attempt.question, attempt.participants, one_set=one_set)

@@ -11,7 +11,8 @@ is computed from them. `ledger_store` has the file, its chain and its
 signatures. The site's audit log and the centre each keep the last entry that
 they saw, and `Ledger.mark_at` is compared with it. Beside charges and reveals
 the chain holds notes: the cohort of each run as it was at roll call
-(`frozen_cohort`), and whose consent was withdrawn.
+(`frozen_cohort`), whose consent was withdrawn, and what an earlier ledger
+that was lost is known to have held.
 """
 
 import sqlite3
@@ -154,6 +155,12 @@ class Ledger:
             self._spending.add(entry.charge)
         for stored in found:
             self._register.add(stored.facts)
+            if "lost" in stored.facts:
+                self._spending.add_lost(
+                    stored.facts["protocol_sha256"],
+                    [(GaussianRelease(noise), times) for _, noise, times in stored.facts["lost"]],
+                    stored.facts["patients"],
+                )
         if found:
             self._seen = found[-1].mark
 
@@ -259,6 +266,7 @@ class Ledger:
                     raise ProtocolError("a question was asked again with other content")
                 return before
             self._catch_up()
+            self._check_open(charge.protocol_sha256)
             self._check_run(charge.protocol_sha256, charge.run)
             self._check_salt(charge.salt_sha256)
             if self._register.withdrawn.intersection(charge.patients):
@@ -353,6 +361,66 @@ class Ledger:
             note = {"withdrawn": patient, "scans": list(scans), "salt_sha256": salt_sha256}
             return self._store.append_note(note)
 
+    def count_lost(
+        self,
+        releases: Sequence[tuple[str, GaussianRelease, int]],
+        *,
+        protocol_sha256: str,
+        patients: Sequence[str] | None,
+        salt_sha256: str,
+    ) -> LedgerMark:
+        """Charge releases whose entries were lost with an earlier ledger, and close their protocol.
+
+        Parameters
+        ----------
+        releases : sequence of (str, GaussianRelease, int)
+            Name and mechanism of each, and how often it left.
+        protocol_sha256 : str
+        patients : sequence of str or None
+            Who can have been in them; None for everybody, known or not.
+        salt_sha256 : str
+
+        Raises
+        ------
+        LedgerError
+            Patients of the ledger were hashed with another key.
+        GateError
+            The file cannot be written to now.
+
+        """
+        with self._writing():
+            self._catch_up()
+            self._check_salt(salt_sha256)
+            return self._store.append_note(
+                {
+                    "lost": [[name, release.noise_multiplier, times] for name, release, times in releases],
+                    "patients": None if patients is None else sorted(patients),
+                    "protocol_sha256": protocol_sha256,
+                    "salt_sha256": salt_sha256,
+                }
+            )
+
+    def require_open(self, protocol_sha256: str) -> None:
+        """Refuse a protocol of which sums were lost with an earlier ledger.
+
+        Raises
+        ------
+        PrivacyBudgetError
+            Some were.
+
+        """
+        with self._store.lock:
+            self._catch_up()
+            self._check_open(protocol_sha256)
+
+    def _check_open(self, protocol_sha256: str) -> None:
+        # A sum that is lost would be made again, with other noise under the same masks.
+        if protocol_sha256 in self._register.closed:
+            raise PrivacyBudgetError(
+                "sums of this protocol were lost with an earlier ledger, and it is answered no more; another "
+                "run needs a protocol of its own"
+            )
+
     def has_exact(self, protocol_sha256: str) -> bool:
         """Tell whether sums without noise were charged to a protocol."""
         return any(
@@ -419,6 +487,7 @@ class Ledger:
         """
         with self._store.lock:
             self._catch_up()
+            self._check_open(protocol_sha256)
             if run is not None:
                 self._check_run(protocol_sha256, run)
             self._check_salt(salt_sha256)

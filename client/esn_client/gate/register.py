@@ -14,6 +14,7 @@ class Register:
         self._cohorts: dict[tuple[str, str], FrozenCohort] = {}
         self._owners: dict[str, set[str]] = defaultdict(set)
         self._withdrawn: frozenset[str] = frozenset()
+        self._closed: frozenset[str] = frozenset()
 
     def add(self, facts: Mapping[str, Any]) -> None:
         """Add one entry; what is no note says nothing here."""
@@ -22,6 +23,8 @@ class Register:
             self._cohorts[facts["protocol_sha256"], facts["run"]] = cohort
             for scan, who in cohort.owners.items():
                 self._owners[scan] |= who
+        if "lost" in facts:
+            self._closed |= {facts["protocol_sha256"]}
         if "withdrawn" in facts:
             self._withdrawn |= {facts["withdrawn"]}
             for scan in facts["scans"]:
@@ -30,6 +33,11 @@ class Register:
     def cohort_of(self, protocol_sha256: str, run: str) -> FrozenCohort | None:
         """Return the cohort of a run; None where it had no roll call."""
         return self._cohorts.get((protocol_sha256, run))
+
+    @property
+    def closed(self) -> frozenset[str]:
+        """The protocols of which sums were lost with an earlier ledger: they are not answered any more."""
+        return self._closed
 
     @property
     def withdrawn(self) -> frozenset[str]:

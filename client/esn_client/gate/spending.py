@@ -44,6 +44,7 @@ class Spending:
 
     def __init__(self) -> None:
         self._histories: dict[str, _History] = {}
+        self._everybody: _History = ()  # also of those who are not known yet
         self._runs: dict[str, str] = {}
         self._salt: str | None = None
 
@@ -53,10 +54,35 @@ class Spending:
         self._salt = charge.salt_sha256
         longer: dict[_History, _History] = {}
         for patient in charge.patients:
-            before = self._histories.get(patient, ())
+            before = self._histories.get(patient, self._everybody)
             if before not in longer:
                 longer[before] = _with(before, charge.protocol_sha256, charge.mechanism)
             self._histories[patient] = longer[before]
+
+    def add_lost(
+        self,
+        protocol_sha256: str,
+        releases: Iterable[tuple[GaussianRelease, int]],
+        patients: Iterable[str] | None,
+    ) -> None:
+        """Add releases whose charges were lost, and so whom they were about.
+
+        Parameters
+        ----------
+        protocol_sha256 : str
+        releases : iterable of (GaussianRelease, int)
+            Each with how often it left.
+        patients : iterable of str or None
+            Who can have been in them; None for everybody, known or not.
+
+        """
+        whose = [*self._histories] if patients is None else list(patients)
+        for release, times in releases:
+            for patient in whose:
+                before = self._histories.get(patient, self._everybody)
+                self._histories[patient] = _with(before, protocol_sha256, release, times)
+            if patients is None:
+                self._everybody = _with(self._everybody, protocol_sha256, release, times)
 
     @property
     def salt_sha256(self) -> str | None:
@@ -69,7 +95,7 @@ class Spending:
 
     def exact_elsewhere(self, patients: Iterable[str], protocol_sha256: str) -> tuple[str, ...]:
         """Return the other protocols that have exact releases of one of the patients, in order."""
-        histories = {self._histories.get(patient, ()) for patient in patients}
+        histories = {self._histories.get(patient, self._everybody) for patient in patients}
         found = {p for history in histories for p, r, _ in history if r.noise_multiplier == NO_NOISE}
         return tuple(sorted(found - {protocol_sha256}))
 
@@ -87,7 +113,7 @@ class Spending:
         known: dict[_History, Spent] = {}
         found = {}
         for patient in names:
-            history = self._histories.get(patient, ())
+            history = self._histories.get(patient, self._everybody)
             if history not in known:
                 known[history] = _spent(history, without)
             found[patient] = known[history]
@@ -103,15 +129,15 @@ class Spending:
     ) -> float:
         """Return the largest noisy epsilon that one of the patients would have after `more`."""
         # Each history is composed once.
-        histories = {self._histories.get(patient, ()) for patient in patients}
+        histories = {self._histories.get(patient, self._everybody) for patient in patients}
         noisy = {_spent(history, without).noisy for history in histories}
         return max((epsilon_of(compose([*releases, *more]), delta) for releases in noisy), default=0.0)
 
 
-def _with(history: _History, protocol: str, release: GaussianRelease) -> _History:
-    """Return a history with one more release."""
+def _with(history: _History, protocol: str, release: GaussianRelease, more: int = 1) -> _History:
+    """Return a history with one more release, or several equal ones."""
     counts = {(p, r): times for p, r, times in history}
-    counts[protocol, release] = counts.get((protocol, release), 0) + 1
+    counts[protocol, release] = counts.get((protocol, release), 0) + more
     return tuple(
         sorted(
             ((p, r, times) for (p, r), times in counts.items()),

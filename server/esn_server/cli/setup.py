@@ -92,6 +92,27 @@ def revoke(
     typer.echo(site)
 
 
+def accept_ledger(
+    directory: Centre,
+    site: Annotated[str, typer.Argument(help="The site's name.")],
+    entries: Annotated[int, typer.Option(min=0, help="How many entries the rebuilt ledger has.")],
+    head: Annotated[str, typer.Option(help="The hash of the last one, as the site read it out.")],
+) -> None:
+    """Take a ledger that a site had to rebuild for its own; ask the site on the telephone why."""
+    from pydantic import ValidationError
+
+    from esn_core.errors import ConfigError
+    from esn_core.messages.facts import LedgerMark
+    from esn_server.run.memory import accept_ledger as accept
+
+    try:
+        mark = LedgerMark(entries=entries, head=head.strip().lower())
+    except ValidationError as cause:
+        raise ConfigError(f"the head of a ledger is 64 digits, not {head!r}") from cause
+    accept(directory, site, mark)
+    typer.echo(site)
+
+
 def renew(
     directory: Centre,
     name: Annotated[

@@ -89,3 +89,26 @@ class Memory:
 
     def _path(self, site: str) -> Path:
         return self._centre / "sites" / f"{site}.ledger.json"
+
+
+def accept_ledger(centre: Path, site: str, mark: LedgerMark) -> None:
+    """Take another ledger for a site's from now on: the site lost it, and counted again what had left.
+
+    Parameters
+    ----------
+    centre : Path
+        The centre's directory.
+    site : str
+    mark : LedgerMark
+        The end of the rebuilt ledger, as the site read it out.
+
+    Raises
+    ------
+    ConfigError
+        The centre has not enrolled such a site.
+
+    """
+    path = centre / "sites" / f"{site}.ledger.json"
+    if not (centre / "sites" / f"{site}.toml").exists():
+        raise ConfigError(f"{centre}: no site {site} is enrolled")
+    write_whole(path, json.dumps(mark.model_dump()).encode())
