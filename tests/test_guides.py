@@ -17,7 +17,7 @@ import pytest
 from esn_core.system.child_process import ChildProcess
 from esn_core.system.loopback import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3000)]
 
 DOCS = Path(__file__).parents[1] / "docs"
 SITES = ("north", "south", "west")
@@ -108,7 +108,7 @@ def test_a_coordinator_and_three_hospitals_get_from_nothing_to_a_report(tmp_path
         sites = [User(name, tmp_path, port, stack) for name in SITES]
         simulate = (
             "esn-client simulate bids --site north --seed 7 --children 10 --controls 3 "
-            "--scans 2 --connectomes connectomes"
+            "--scans 1 --connectomes connectomes"
         )
         list(two.map(lambda site: site.follow(simulate), sites))
 

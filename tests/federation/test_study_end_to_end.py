@@ -248,12 +248,6 @@ def altered(federation, sign_as):
     return sign_as(path, load_centre_key(federation.directory / "centre"))
 
 
-def test_an_unapproved_protocol_is_refused(federation, sign_as):
-    done = federation.run(federation.directory / "other", protocol=altered(federation, sign_as))
-    assert done.returncode == StudyError.exit_status
-    assert "refused (ProtocolError)" in done.stderr
-
-
 def test_an_altered_protocol_is_not_run(federation):
     path = federation.directory / "by-a-byte.toml"
     text = (federation.directory / "protocol.toml").read_text(encoding="utf-8")
@@ -264,7 +258,7 @@ def test_an_altered_protocol_is_not_run(federation):
     assert not (federation.directory / "no-run").exists()
 
 
-def test_approving_and_withdrawing_count_for_a_site_that_is_joined(federation, sign_as):
+def test_an_unapproved_protocol_is_refused_and_approval_counts_for_a_site_that_is_joined(federation, sign_as):
     """Without a restart: north approves the new protocol, so that only the others refuse it."""
     path = altered(federation, sign_as)
     north = federation.settings("north")
@@ -274,6 +268,7 @@ def test_approving_and_withdrawing_count_for_a_site_that_is_joined(federation, s
     )
     digest = esn("client", "approve", str(north), str(path)).stdout.strip()
     done = federation.run(federation.directory / "approved", protocol=path)
+    assert done.returncode == StudyError.exit_status
     # The settings are those of the start, and so is the cap: it refuses for its budget, not the protocol.
     assert "north: refused (PrivacyBudgetError)" in done.stderr
     assert "south: refused (ProtocolError)" in done.stderr
