@@ -145,6 +145,8 @@ def _expected(protocol: Protocol, noise: ExpectedNoise, children: int, candidate
             Fact.NOISE_IN_R,
             f"The evaluation will say little: the noise {found}, where r would be about 0.8.",
         )
+    if not any(phase.phase == "newton" and phase.noise_multiplier for phase in price_of(protocol).phases):
+        return
     odds, sampling = log_odds_noise(protocol, children=_NEUROCOGNITIVE_CHILDREN)
     if odds > sampling:
         yield Caution(

@@ -24,6 +24,7 @@ def review(
     from esn_client.approval.review import review as in_words
     from esn_client.site.centre_kit import centre_key
     from esn_client.site.settings import load_site
+    from esn_client.status.preflight import ledger_in_words
     from esn_core.protocol.protocol import load_protocol
 
     found = load_protocol(protocol)
@@ -31,6 +32,7 @@ def review(
     if settings:
         site = load_site(settings)
         typer.echo(for_site(found, limits=site.limits, centre_key=centre_key(site)))
+        typer.echo(ledger_in_words(site, found))
 
 
 def approve(settings: SettingsFile, protocol: ProtocolFile) -> None:

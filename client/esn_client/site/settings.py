@@ -21,7 +21,8 @@ class ComputeSettings(Table):
     """What the site computes with."""
 
     device: Literal["auto", "cpu", "cuda"]
-    processes: int = Field(ge=1, le=256)
+    processes: int | None = Field(default=None, ge=1, le=256)
+    """Read by nothing, and taken so that files of earlier releases can be read (`prepare --n-procs`)."""
     question_limit_s: float = Field(default=3600.0, gt=0)
     """Longest that one question may take; then it is answered with an error."""
     memory_limit_gb: float = Field(default=16.0, ge=0.5)

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from esn_client.cohort.cohort import Cohort
 from esn_client.cohort.participants import read_phenotypes
 from esn_client.gate.audit_log import AuditLog, check_against_audit_log
 from esn_client.gate.gate import check_budget
@@ -19,10 +20,11 @@ from esn_client.site.centre_kit import load_kit
 from esn_client.site.settings import SiteSettings, load_site
 from esn_client.site.state import open_ledger, own_entry, read_salt
 from esn_client.status.snapshot import Snapshot
-from esn_core.errors import ConfigError, DataError, EsnError, LinkError, ProtocolError
+from esn_core.errors import ConfigError, DataError, EsnError, LinkError, PrivacyBudgetError, ProtocolError
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import today_utc
+from esn_core.statistics.matching import Standing
 
 _A = TypeVar("_A")
 
@@ -95,8 +97,14 @@ def dataset(snapshot: Snapshot) -> str:
     """Look at the layout of the dataset."""
     from esn_client.imaging.bids.dataset import Dataset
 
-    visits = Dataset(snapshot.settings.dataset).visits(None, None)
-    return f"{len(visits)} visits with scans in {snapshot.settings.dataset}"
+    place = snapshot.settings.dataset
+    if not any(place.glob("sub-*/**/*.nii*")) and any(
+        snapshot.settings.derivatives.glob("sub-*/**/dwi/*_relmat.json")
+    ):
+        # Simulated at once, or prepared elsewhere: nothing has to be made from scans.
+        return f"no scans in {place}; the connectomes are there already"
+    visits = Dataset(place).visits(None, None)
+    return f"{len(visits)} visits with scans in {place}"
 
 
 def phenotypes(snapshot: Snapshot) -> str:
@@ -116,14 +124,14 @@ def prepared(snapshot: Snapshot) -> str:
     for protocol in snapshot.current:
         cohort = snapshot.cohort(protocol)
         if protocol.voting:
-            said.append(_controls_for_votes(snapshot, protocol, cohort.controls))
+            said.append(_controls_for_votes(snapshot, protocol, cohort))
             continue
         training, held_out = len(cohort.training.participants), len(cohort.held_out.participants)
         least = {split: fewest(snapshot.settings.limits, protocol, split) for split in CHILDREN}
         if training < least["training"] or held_out < least["held-out"]:
             raise DataError(
-                f"{protocol.study}: {training} training and {held_out} held-out children have connectomes; "
-                f"{least['training']} and {least['held-out']} are needed: run 'esn-client prepare'"
+                f"{protocol.study}: {training} training and {held_out} held-out children can take part; "
+                f"{least['training']} and {least['held-out']} are needed: {_cure(cohort)}"
             )
         usable = training + held_out + cohort.controls
         said.append(
@@ -132,21 +140,34 @@ def prepared(snapshot: Snapshot) -> str:
         )
         if usable < len(snapshot.participants):
             few.append(
-                f"{protocol.study}: {len(snapshot.participants) - usable} of {len(snapshot.participants)} "
-                "participants have no usable connectome; run 'esn-client prepare', or leave them out"
+                f"{protocol.study}: {usable} of {len(snapshot.participants)} take part; {_cure(cohort)}"
             )
     if few:
         raise Doubt("; ".join(few))
     return "; ".join(said)
 
 
-def _controls_for_votes(snapshot: Snapshot, protocol: Protocol, controls: int) -> str:
+_CURES: dict[Standing, str] = {
+    "no-connectome": "without a connectome: run 'esn-client prepare', or leave them out",
+    "poor-quality": "left out for their quality: look at the site's page",
+    "no-score": "without a score: complete participants.tsv, or leave them out",
+}
+
+
+def _cure(cohort: Cohort) -> str:
+    """Say why people take no part, and what would change that; what would not is no cure."""
+    others = cohort.people.others
+    said = [f"{len(others[reason])} are {words}" for reason, words in _CURES.items() if others.get(reason)]
+    return "; ".join(said) or "the table lists no more; this hospital is too small for the protocol"
+
+
+def _controls_for_votes(snapshot: Snapshot, protocol: Protocol, cohort: Cohort) -> str:
     """Say how many controls vote; `DataError` where there are too few."""
-    least = fewest(snapshot.settings.limits, protocol, "controls")
+    least, controls = fewest(snapshot.settings.limits, protocol, "controls"), cohort.controls
     if controls < least:
         raise DataError(
             f"{protocol.study}: {controls} controls have connectomes, {least} are needed to vote on "
-            "candidates: run 'esn-client prepare', or prepare more controls"
+            f"candidates: {_cure(cohort)}"
         )
     return f"{protocol.study}: {controls} controls, who vote on candidates"
 
@@ -236,11 +257,15 @@ def clock(snapshot: Snapshot) -> str:
 
 def protocol(snapshot: Snapshot) -> str:
     """Look for an approved protocol that counts today."""
-    expired = [p.study for p in snapshot.protocols if p not in snapshot.current]
+    if snapshot.unreadable:
+        raise ProtocolError("; ".join(snapshot.unreadable))
+    done = [p.study for p in snapshot.answered]
+    ended = f"; answered to the end: {', '.join(done)} ('esn-client withdraw' puts it away)" if done else ""
     if not snapshot.current:
-        ended = f"; expired: {', '.join(expired)}" if expired else ""
+        expired = [p.study for p in snapshot.protocols if p.study not in done]
+        ended += f"; expired: {', '.join(expired)}" if expired else ""
         raise Doubt(f"no protocol is approved{ended}; run 'esn-client review' and 'approve'")
-    return ", ".join(f"{p.study} until {p.expires}" for p in snapshot.current)
+    return ", ".join(f"{p.study} until {p.expires}" for p in snapshot.current) + ended
 
 
 def ledger(snapshot: Snapshot) -> str:
@@ -254,22 +279,44 @@ def budget(snapshot: Snapshot) -> str:
     """Look whether every approved protocol can be answered to its end; nothing is spent."""
     if not snapshot.current:
         raise Doubt("no protocol is approved that would spend any")
-    with open_ledger(snapshot.settings) as opened:
-        for approved in snapshot.current:
-            cohort = snapshot.cohort(approved)
-            check_budget(
-                opened,
-                approved,
-                limits=snapshot.settings.limits,
-                salt=read_salt(snapshot.settings),
-                run=None,
-                children={
-                    "training": cohort.training.participants,
-                    "held-out": cohort.held_out.participants,
-                },
-                others=[label for labels in cohort.people.others.values() for label in labels],
-            )
+    for approved in snapshot.current:
+        require_budget(snapshot, approved)
     return f"all of {', '.join(p.study for p in snapshot.current)} fits under the cap"
+
+
+def require_budget(snapshot: Snapshot, protocol: Protocol) -> None:
+    """Refuse a protocol that today's cohort could not pay for to its end; nothing is spent.
+
+    Raises
+    ------
+    PrivacyBudgetError
+        The site's cap, or another protocol's exact sums, by what the ledger holds.
+
+    """
+    cohort = snapshot.cohort(protocol)
+    with open_ledger(snapshot.settings) as opened:
+        check_budget(
+            opened,
+            protocol,
+            limits=snapshot.settings.limits,
+            salt=read_salt(snapshot.settings),
+            run=None,
+            children={"training": cohort.training.participants, "held-out": cohort.held_out.participants},
+            others=[label for labels in cohort.people.others.values() for label in labels],
+        )
+
+
+def ledger_in_words(settings: SiteSettings, protocol: Protocol) -> str:
+    """Say what the ledger has against a protocol that is not approved yet, for whoever reviews it."""
+    try:
+        require_budget(Snapshot(settings, today=today_utc()), protocol)
+    except PrivacyBudgetError as error:
+        found = f"- {error}"
+    except EsnError as error:
+        found = f"- not known, as the cohort cannot be read: {error}"
+    else:
+        found = "All of it fits under the cap, with what today's children have spent before."
+    return f"\nWhat this site's ledger says to it\n  {found}"
 
 
 POINTS: dict[str, Callable[[Snapshot], str]] = {

@@ -12,6 +12,8 @@ from esn_client.link.centre_probe import Probe, probe
 from esn_client.site.centre_kit import centre_key, load_kit
 from esn_client.site.settings import SiteSettings
 from esn_client.site.state import open_ledger, read_salt
+from esn_core.errors import ProtocolError
+from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 
 
@@ -38,18 +40,45 @@ class Snapshot:
         with open_ledger(self.settings) as ledger:
             return remaining(found, ledger, salt=read_salt(self.settings))
 
-    @cached_property
+    @property
     def protocols(self) -> tuple[Protocol, ...]:
-        """The approved protocols, expired ones among them."""
+        """The approved protocols that can be read, expired ones among them."""
+        return self._approvals[0]
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """What is wrong with each of the other approvals: it was changed, or another release left it."""
+        return self._approvals[1]
+
+    @cached_property
+    def _approvals(self) -> tuple[tuple[Protocol, ...], tuple[str, ...]]:
         site = self.settings
         audit = AuditLog(site.audit_path, site=site.site)
         approvals = Approvals(site, centre_key=centre_key(site), audit=audit)
-        return tuple(approvals.recorded(digest).protocol for digest in approvals.digests())
+        found, faults = [], []
+        for digest in approvals.digests():
+            try:
+                found.append(approvals.recorded(digest).protocol)
+            except ProtocolError as fault:
+                words = " ".join(str(fault).split())
+                faults.append(
+                    f"approval {digest[:16]} cannot be read ('esn-client withdraw' removes it): {words}"
+                )
+        return tuple(found), tuple(faults)
+
+    @cached_property
+    def answered(self) -> tuple[Protocol, ...]:
+        """The approved protocols of which every phase was answered: nothing more will be asked."""
+        with open_ledger(self.settings) as ledger:
+            charged = {p.sha256: ledger.charged_in(p.sha256).keys() for p in self.protocols}
+        return tuple(
+            p for p in self.protocols if {phase.phase for phase in price_of(p).phases} <= charged[p.sha256]
+        )
 
     @property
     def current(self) -> tuple[Protocol, ...]:
-        """The approved protocols that have not expired."""
-        return tuple(protocol for protocol in self.protocols if protocol.expires >= self.today)
+        """The approved protocols that have not expired, and are not answered to their end."""
+        return tuple(p for p in self.protocols if p.expires >= self.today and p not in self.answered)
 
     @cached_property
     def centre(self) -> Probe:

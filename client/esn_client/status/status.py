@@ -27,6 +27,16 @@ class Approved(_Table):
     protocol_sha256: str
     expires: datetime.date
     expired: bool
+    answered: bool
+    """Whether the site has answered it to its end."""
+
+    @property
+    def in_words(self) -> str:
+        """The study, and how long it counts."""
+        until = f"{'expired on' if self.expired else 'until'} {self.expires}"
+        return (
+            f"{self.study} ({self.protocol_sha256[:16]}) {'answered to its end' if self.answered else until}"
+        )
 
 
 class LastMessage(_Table):
@@ -42,11 +52,14 @@ class SiteStatus(_Table):
 
     site: str
     at: AwareDatetime
-    centre: str | None
-    """Why the centre cannot be reached, or None."""
+    centre_answers: bool
+    centre_fault: str | None
+    """Why the centre cannot be reached; None where it answers."""
     joined_since: AwareDatetime | None
     """When 'join' was connected; None while it is not, or after it said goodbye."""
     approved: tuple[Approved, ...]
+    unreadable: tuple[str, ...]
+    """Approvals that were changed, or that another release left, each with what is wrong with it."""
     last: LastMessage | None
     epsilon_of_worst_child: float | None
     """None after an exact release: it has no epsilon."""
@@ -61,12 +74,9 @@ class SiteStatus(_Table):
         if self.epsilon_of_worst_child is not None:
             spent = f"{self.epsilon_of_worst_child:.2f}"
         last = f"{self.last.event} {self.last.question}, {_clock(self.last.at)}" if self.last else "none yet"
-        approved = [
-            f"{p.study} ({p.protocol_sha256[:16]}) {'expired on' if p.expired else 'until'} {p.expires}"
-            for p in self.approved
-        ]
+        approved = [*(p.in_words for p in self.approved), *self.unreadable]
         return {
-            "centre": f"not reached: {self.centre}" if self.centre else "answers",
+            "centre": "answers" if self.centre_answers else f"not reached: {self.centre_fault}",
             "joined": f"since {_clock(self.joined_since)}" if self.joined_since else "no",
             "approved": "; ".join(approved) or "nothing",
             "last question": last,
@@ -85,9 +95,6 @@ def status_of(settings: SiteSettings) -> SiteStatus:
         The site was not initialised.
     LedgerError
         The ledger is not the one that this site wrote.
-    ProtocolError
-        An approved file was changed.
-
     """
     today = today_utc()
     snapshot = Snapshot(settings, today=today)
@@ -104,14 +111,22 @@ def status_of(settings: SiteSettings) -> SiteStatus:
     return SiteStatus(
         site=settings.site,
         at=datetime.datetime.now(datetime.UTC),
-        centre=complaint,
+        centre_answers=complaint is None,
+        centre_fault=complaint,
         joined_since=(
             datetime.datetime.fromtimestamp(lease.stat().st_mtime, datetime.UTC) if lease.exists() else None
         ),
         approved=tuple(
-            Approved(study=p.study, protocol_sha256=p.sha256, expires=p.expires, expired=p.expires < today)
+            Approved(
+                study=p.study,
+                protocol_sha256=p.sha256,
+                expires=p.expires,
+                expired=p.expires < today,
+                answered=p in snapshot.answered,
+            )
             for p in _approved(snapshot)
         ),
+        unreadable=snapshot.unreadable if settings.kit_path.exists() else (),
         last=_last(settings),
         epsilon_of_worst_child=worst if math.isfinite(worst) else None,
         epsilon_cap=settings.limits.epsilon_cap,

@@ -23,6 +23,9 @@ from esn_core.system.child_process import ChildProcess
 
 _log = logging.getLogger(__name__)
 
+STALE = b"N"
+"""Said by the process instead of an answer: the settings were edited since it began."""
+
 _LOOK_S = 0.2
 _STARTUP_S = 300.0
 # A question is put once more after its process died: the answer that was paid for is found in the ledger.
@@ -95,6 +98,10 @@ class Executor:
             except QuestionLimitError:
                 self._stop()
                 raise
+            if answer == STALE:
+                _log.info("the settings were edited; the process that answers is started again")
+                self._stop()
+                continue
             kind, content = answer[:1], answer[1:]
             if kind == b"A":
                 return content

@@ -26,6 +26,7 @@ from esn_client.site.cohort_bands import CohortBands
 from esn_client.site.keys import load_identity_key, load_mask_key
 from esn_client.site.settings import SiteSettings
 from esn_client.site.state import read_salt
+from esn_client.worker.executor import STALE
 from esn_core.errors import ConfigError, DataError, EsnError, GateError
 from esn_core.messages.envelope import LARGEST_MESSAGE_BYTES
 from esn_core.protocol.protocol import Protocol
@@ -39,7 +40,13 @@ _log = logging.getLogger(__name__)
 _IDLE_S = 300.0
 
 
-def serve(pipe: Connection, reply: Callable[[bytes], bytes], *, idle_s: float = _IDLE_S) -> None:
+def serve(
+    pipe: Connection,
+    reply: Callable[[bytes], bytes],
+    *,
+    stale: Callable[[], bool] = lambda: False,
+    idle_s: float = _IDLE_S,
+) -> None:
     """Answer until the guard closes its end, or asks nothing for so long.
 
     Parameters
@@ -48,6 +55,9 @@ def serve(pipe: Connection, reply: Callable[[bytes], bytes], *, idle_s: float = 
         To the guard.
     reply : callable
         Takes a question's bytes and returns the answer's. Of an exception, the guard learns the class.
+    stale : callable
+        Tells whether what this process was started with has changed: then it ends before the next answer, and
+        the question is put to a new one.
     idle_s : float
         Longest wait for a question.
 
@@ -57,6 +67,9 @@ def serve(pipe: Connection, reply: Callable[[bytes], bytes], *, idle_s: float = 
         try:
             body = pipe.recv_bytes()
         except EOFError:
+            return
+        if stale():
+            pipe.send_bytes(STALE)
             return
         try:
             said = b"A" + _bounded(reply(body))
@@ -88,8 +101,10 @@ def main() -> None:
         from esn_client.site.settings import load_site
         from esn_client.worker.process import open_hospital
 
-        with open_hospital(load_site(Path(sys.argv[1]))) as (hospital, _):
-            serve(pipe, hospital.reply)
+        path = Path(sys.argv[1])
+        content = path.read_bytes()
+        with open_hospital(load_site(path)) as (hospital, _):
+            serve(pipe, hospital.reply, stale=lambda: path.read_bytes() != content)
     except EsnError as error:
         pipe.send_bytes(b"F" + f"{type(error).__name__}\n{error}".encode())
 

@@ -54,19 +54,19 @@ def status(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the page.")] = 9095,
 ) -> None:
     """Show sites, studies, whom they wait for and when they will be done; disturbs nothing."""
-    from esn_server.status.status import status_of
+    from esn_server.status.status import Watch, status_of
 
     places = runs or []
     if web:
         from esn_server.status.page.serving import serve_page
 
-        serve_page(lambda: status_of(directory, places), port=port, ready=typer.echo)
+        serve_page(Watch(directory, places), port=port, ready=typer.echo)
     elif as_json:
         typer.echo(status_of(directory, places).model_dump_json(indent=2))
     else:
         from esn_server.status.terminal import show
 
-        show(lambda: status_of(directory, places), watch=watch)
+        show(Watch(directory, places), watch=watch)
 
 
 def verify_audit(

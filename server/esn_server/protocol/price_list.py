@@ -51,6 +51,7 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
         f"Study {protocol.study}, protocol {protocol.sha256}",
         f"{len(protocol.roster)} sites, about {training_children} training and {held_out_children} held-out",
         f"children; trust '{protocol.privacy.trust}', delta {price.delta:g}",
+        _needed(protocol, training_children, held_out_children),
         "",
         *_costs(protocol, price),
         "",
@@ -69,6 +70,15 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
         ),
     ]
     return "\n".join(lines)
+
+
+def _needed(protocol: Protocol, training_children: int, held_out_children: int) -> str:
+    """Say how many children each site needs, and whether so many make sites of that size."""
+    sites = len(protocol.roster)
+    least = {split: protocol.minimum(split) for split in CHILDREN}
+    said = f"each site needs {least['training']} training and {least['held-out']} held-out children"
+    few = training_children < sites * least["training"] or held_out_children < sites * least["held-out"]
+    return f"{said}: MORE than these are" if few else said
 
 
 def released_candidates(protocol: Protocol) -> int:

@@ -37,7 +37,8 @@ def open_directory(directory: Path, protocol_path: Path, protocol: Protocol, *, 
     if resume:
         if not kept.exists():
             raise ConfigError(
-                f"{directory}: holds no run that could go on; leave '--resume' out to start one there"
+                f"{directory}: holds no run that could go on. If its directory was moved, name the new one: "
+                "sites that answered it refuse one begun anew. If there was none, leave '--resume' out"
             )
         found = load_protocol(kept)
         if found.sha256 != protocol.sha256:

@@ -13,6 +13,7 @@ from esn_core.errors import ConfigError, EsnError
 from esn_core.messages.facts import LedgerMark
 from esn_server.enrolment.sites import enrolled, node_key_of
 from esn_server.link.registration import known_nodes
+from esn_server.report.result import read_result
 from esn_server.run.directory import PROGRESS
 from esn_server.run.progress import REFRESH_S, RunProgress, read_progress
 from esn_server.run.queue import queue
@@ -47,6 +48,8 @@ class RunStatus(_Table):
     """Whether its process still writes; None of its own words would say so after a kill."""
     phase_eta_at: AwareDatetime | None
     """When the phase will be done, from its finished rounds; None where none is."""
+    outcome: str | None = None
+    """What a finished study found, in a few words."""
 
 
 class CentreStatus(_Table):
@@ -91,6 +94,28 @@ def status_of(centre: Path, runs: Sequence[Path]) -> CentreStatus:
     )
 
 
+class Watch:
+    """Looks at a centre again and again; a run that was seen stays in sight when it has ended.
+
+    Parameters
+    ----------
+    centre : Path
+    runs : sequence of Path
+        As for `status_of`.
+
+    """
+
+    def __init__(self, centre: Path, runs: Sequence[Path]) -> None:
+        self._centre = centre
+        self._runs = list(runs)
+
+    def __call__(self) -> CentreStatus:
+        """Gather how the centre stands now."""
+        found = status_of(self._centre, self._runs)
+        self._runs = [Path(run.directory) for run in found.runs]
+        return found
+
+
 def eta_of(progress: RunProgress) -> datetime.datetime | None:
     """Return when the phase at hand will be done: the median of its finished rounds, for those left.
 
@@ -113,8 +138,21 @@ def eta_of(progress: RunProgress) -> datetime.datetime | None:
 def _run_status(directory: Path) -> RunStatus:
     progress = read_progress(directory / PROGRESS)
     return RunStatus(
-        directory=str(directory), progress=progress, alive=_alive(progress), phase_eta_at=eta_of(progress)
+        directory=str(directory),
+        progress=progress,
+        alive=_alive(progress),
+        phase_eta_at=eta_of(progress),
+        outcome=_outcome(directory) if progress.state == "finished" else None,
     )
+
+
+def _outcome(directory: Path) -> str | None:
+    """Say what a finished run found; None where its result cannot be read."""
+    try:
+        found = read_result(directory / "result.json").evaluation
+    except EsnError:
+        return None
+    return f"r {found.r:.2f}" if found.r is not None else f"r undefined: {found.undefined_because}"
 
 
 def _alive(progress: RunProgress) -> bool:

@@ -65,7 +65,8 @@ def headline(run: RunStatus, at: datetime.datetime) -> str:
     if p.state == "queued":
         return f"waits for {', '.join(p.behind)}"
     if p.state == "finished":
-        return f"finished at {p.updated_at:%Y-%m-%d %H:%M} UTC"
+        said = f"finished at {p.updated_at:%Y-%m-%d %H:%M} UTC"
+        return f"{said}: {run.outcome}" if run.outcome else said
     if p.state == "interrupted":
         return "interrupted: start it again with --resume"
     if p.failure is not None:

@@ -14,6 +14,7 @@ import pytest
 from esn_client.approval.approvals import Approvals
 from esn_client.cli import main as cli
 from esn_client.cohort.cohort import Cohort, Split
+from esn_client.cohort.members import People
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.charge import Charge
 from esn_client.gate.ledger import Ledger
@@ -29,6 +30,7 @@ from esn_client.status.snapshot import Snapshot
 from esn_core.errors import ConfigError, DataError, LinkError, PrivacyBudgetError, ProtocolError
 from esn_core.identity.roster import RosterEntry
 from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.price import price_of
 from esn_server.enrolment.centre_keys import create_authority, load_centre_key
 from esn_server.enrolment.kits import write_kit
 from esn_server.protocol.drafting import draft
@@ -124,13 +126,15 @@ def about(site):
     return lambda **_: Snapshot(load_site(site), today=TODAY)
 
 
-def cohort(training=8, held_out=6):
+def cohort(training=8, held_out=6, left_out=()):
     def split(n, first):
         return Split(
             tuple(f"sub-{i:03d}" for i in range(first, first + n)), np.zeros((n, 3)), np.full(n, 4.0)
         )
 
-    return Cohort(split(training, 1), split(held_out, 101), controls=4)
+    labels = tuple(f"sub-x{i}" for i in range(len(left_out)))
+    people = People(labels, tuple(left_out), np.zeros(len(labels)), np.zeros(len(labels)))
+    return Cohort(split(training, 1), split(held_out, 101), controls=4, people=people)
 
 
 def table(tmp_path, rows=18):
@@ -194,13 +198,25 @@ def test_too_few_connectomes_fail_and_missing_ones_are_told(tmp_path, about, app
         preflight.prepared(about())
     approve()
     table(tmp_path, rows=18)
-    for made, fails in ((cohort(), None), (cohort(held_out=4), DataError), (cohort(7, 6), preflight.Doubt)):
+    monkeypatch.setattr(snapshot, "load_cohort", lambda *_, **__: cohort())
+    assert "test: 8 training and 6 held-out children, 4 controls" in preflight.prepared(about())
+    unprepared, unscored = ["no-connectome"] * 2, ["no-score", "poor-quality"]
+    for made, fails, cure in (
+        (
+            cohort(held_out=4, left_out=unprepared),
+            DataError,
+            "2 are without a connectome: run 'esn-client prep",
+        ),
+        (
+            cohort(7, 6, left_out=unscored),
+            preflight.Doubt,
+            "1 are left out for their quality: .*; 1 are without a",
+        ),
+        (cohort(held_out=4), DataError, "the table lists no more; this hospital is too small"),
+    ):
         monkeypatch.setattr(snapshot, "load_cohort", lambda *_, made=made, **__: made)
-        if fails is None:
-            assert "test: 8 training and 6 held-out children, 4 controls" in preflight.prepared(about())
-        else:
-            with pytest.raises(fails, match="run 'esn-client prepare'"):
-                preflight.prepared(about())
+        with pytest.raises(fails, match=cure):
+            preflight.prepared(about())
 
 
 @pytest.mark.parametrize(("free", "fails"), [(100 * 2**20, ConfigError), (2**30, preflight.Doubt)])
@@ -311,10 +327,90 @@ def test_the_status_of_a_site_tells_the_last_question_and_the_budget(site, appro
     log.write("sent", question="p/r/centre/0", attempt=0, bytes=1, sha256="b" * 64)
     status, out, _ = esn_client("status", site, "--json")
     found = json.loads(out)
-    assert (status, found["centre"], found["joined_since"]) == (0, None, None)
+    assert (status, found["centre_answers"], found["joined_since"]) == (0, True, None)
     assert (found["last"]["event"], found["last"]["question"]) == ("sent", "p/r/centre/0")
     assert (found["approved"][0]["study"], found["approved"][0]["expired"]) == ("test", False)
     assert (found["epsilon_of_worst_child"], found["epsilon_cap"], found["ledger_entries"]) == (0.0, 8.0, 0)
     status, out, _ = esn_client("status", site)
     assert status == 0
     assert "epsilon 0.00 of 8 at delta 0.001" in out
+
+
+def pay(site, protocol, phases, label="sub-003", noise=2.0):
+    """Charge one release of each of some phases."""
+    settings = load_site(site)
+    salt = read_salt(settings)
+    with Ledger(settings.ledger_path, load_identity_key(settings.identity_key_path)) as ledger:
+        for phase in phases:
+            charge = Charge(
+                question=f"q {phase}",
+                protocol_sha256=protocol,
+                run="r1",
+                release=phase,
+                trust="local",
+                noise_multiplier=noise,
+                noise_share=1.0,
+                l2_bound=1.0,
+                dimension=2,
+                patients=patient_hashes([label], salt=salt, simulated=True),
+                salt_sha256=salt_fingerprint(salt),
+                software="0.1",
+            )
+            ledger.charge(charge, np.arange(2), content_sha256="c", epsilon_cap=99, delta=1e-3)
+
+
+def test_an_approval_that_another_release_left_is_named_and_the_rest_is_looked_at(
+    tmp_path, site, about, approve, esn_client, monkeypatch
+):
+    approve()
+    table(tmp_path)
+    monkeypatch.setattr(snapshot, "load_cohort", lambda *_, **__: cohort())
+    newer = load_site(site).approved_path / f"{'b' * 64}.toml"
+    newer.write_text("format = 99\n")
+    with pytest.raises(ProtocolError, match=f"approval {'b' * 16} cannot be read .*written by a newer"):
+        preflight.protocol(about())
+    assert "test: 8 training" in preflight.prepared(about())
+    assert preflight.budget(about()) == "all of test fits under the cap"
+    assert preflight.phenotypes(about()).startswith("18 children")
+    found = json.loads(esn_client("status", site, "--json")[1])
+    assert (found["approved"][0]["study"], len(found["unreadable"])) == ("test", 1)
+
+
+def test_a_study_that_was_answered_to_its_end_is_out_of_the_way(tmp_path, site, about, approve, esn_client):
+    protocol = approve()
+    table(tmp_path)
+    phases = [phase.phase for phase in price_of(protocol).phases]
+    pay(site, protocol.sha256, phases[:-1])
+    assert preflight.protocol(about()).startswith("test until")
+    pay(site, protocol.sha256, phases[-1:])
+    with pytest.raises(preflight.Doubt, match="no protocol is approved; answered to the end: test"):
+        preflight.protocol(about())
+    with pytest.raises(preflight.Doubt, match="no protocol is approved"):
+        preflight.budget(about())
+    assert "answered to its end" in esn_client("status", site)[1].replace("\n", " ")
+
+
+def test_a_review_says_what_the_ledger_has_against_the_protocol(
+    tmp_path, site, approve, esn_client, monkeypatch
+):
+    approve(epsilon=6.0)
+    draft_of = tmp_path / "test.toml"
+    assert "not known, as the cohort cannot be read" in esn_client("review", draft_of, "--settings", site)[1]
+    table(tmp_path)
+    monkeypatch.setattr(snapshot, "load_cohort", lambda *_, **__: cohort())
+    assert "All of it fits under the cap" in esn_client("review", draft_of, "--settings", site)[1]
+    pay(site, "a" * 64, ["centre"], noise=0.6)
+    assert (
+        "- the protocol would take a patient to epsilon"
+        in esn_client("review", draft_of, "--settings", site)[1]
+    )
+
+
+def test_connectomes_without_scans_are_no_fault_of_the_dataset(tmp_path, about):
+    table(tmp_path)
+    with pytest.raises(DataError):
+        preflight.dataset(about())
+    place = tmp_path / "derivatives" / "sub-001" / "dwi"
+    place.mkdir(parents=True)
+    (place / "sub-001_seg-phantom28_meas-count_relmat.json").write_text("{}")
+    assert "the connectomes are there already" in preflight.dataset(about())

@@ -40,7 +40,14 @@ marker = sys.argv[1]
 if marker == "broken":
     Connection(int(sys.argv[2])).send_bytes(b"FConfigError\\nthis site has no state")
     sys.exit()
-serve(Connection(int(sys.argv[2])), reply, idle_s=float(sys.argv[1]) if marker == "0.5" else 300.0)
+settings = os.environ.get("EDITED")
+before = settings and open(settings).read()
+serve(
+    Connection(int(sys.argv[2])),
+    reply,
+    stale=lambda: bool(settings) and open(settings).read() != before,
+    idle_s=float(sys.argv[1]) if marker == "0.5" else 300.0,
+)
 """
 
 
@@ -111,6 +118,20 @@ def test_a_process_that_was_killed_between_questions_is_replaced(executor_of):
         os.kill(victim, signal.SIGKILL)
         psutil.wait_procs([psutil.Process(victim)] if psutil.pid_exists(victim) else [], timeout=120)
         assert int(executor.ask(b"who")) != victim
+
+
+def test_settings_that_were_edited_count_from_the_next_question_on(
+    executor_of, tmp_path, monkeypatch, caplog
+):
+    settings = tmp_path / "site.toml"
+    settings.write_text("before")
+    monkeypatch.setenv("EDITED", str(settings))
+    with executor_of() as executor:
+        before = executor.ask(b"who")
+        assert executor.ask(b"who") == before
+        settings.write_text("after")
+        assert executor.ask(b"who") != before
+    assert all(record.levelname == "INFO" for record in caplog.records)  # it is no fault
 
 
 def test_a_site_that_cannot_be_opened_is_its_own_error(executor_of):

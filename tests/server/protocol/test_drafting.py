@@ -8,13 +8,14 @@ from esn_core.errors import ConfigError
 from esn_core.identity.roster import RosterEntry
 from esn_core.protocol.protocol import load_protocol
 from esn_server.protocol.drafting import analyses_of, draft
+from esn_server.protocol.price_list import price_list
 
 
 @pytest.fixture
 def drafted(tmp_path, more_sites):
     """A function that drafts a protocol of so many sites with the exact network, and reads it."""
 
-    def make(sites, *, colluding_sites=1, trust="secure-sum"):
+    def make(sites, *, colluding_sites=1, trust="secure-sum", models=False):
         text = draft(
             study="drafted",
             roster=[RosterEntry.model_validate(entry) for entry in more_sites[0][:sites]],
@@ -27,7 +28,9 @@ def drafted(tmp_path, more_sites):
             split_salt="x",
             training_rounds=3,
             deadline_s=60.0,
-            analyses=analyses_of(network=True, neurocognition=False, exact=("network",)),
+            analyses=analyses_of(
+                network=not models, neurocognition=models, exact=() if models else ("network",)
+            ),
         )
         path = tmp_path / "drafted.toml"
         path.write_text(text, encoding="utf-8")
@@ -53,6 +56,12 @@ def test_exact_phases_of_a_draft_have_no_share_and_no_noise(drafted):
     assert not set(exact) & set(protocol.privacy.shares)
     assert protocol.minimum("training") == protocol.analyses.network.minimum_children
     assert protocol.minimum("held-out") == protocol.cohort.minimum_children
+
+
+def test_the_price_of_a_draft_warns_of_models_where_they_are_asked(drafted):
+    for models in (True, False):
+        text = price_list(drafted(3, models=models), training_children=90, held_out_children=60)
+        assert ("A logistic model on 36 children" in text) == models
 
 
 def test_a_network_that_is_not_declared_exact_cannot_be_drafted():

@@ -3,6 +3,7 @@
 import pytest
 
 from esn_core.connectome.template import load_template
+from esn_core.protocol.analyses import NetworkRules
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_server.protocol.price_list import price_list
@@ -52,7 +53,6 @@ def test_the_list_names_every_phase_its_noise_and_both_adjacencies(protocol_cont
         ({"epsilon": 1.0}, (250, 180), "at epsilon 1 or less is known to leave no usable result"),
         ({"trust": "secure-sum", "colluding_sites": 0}, (250, 180), "colluding_sites = 0"),
         ({}, (48, 24), "The evaluation will say little"),
-        ({"epsilon": 3.0, "trust": "secure-sum"}, (250, 180), "A logistic model on 36 children"),
     ],
 )
 def test_the_list_warns_of_what_is_known_not_to_work(protocol_content, privacy, sizes, words):
@@ -91,3 +91,13 @@ def test_the_list_counts_what_the_candidates_release(protocol_content):
         counts[source] = int(line.split("one of ")[1].split()[0])
     assert counts["template"] == load_template("phantom-28", simulated=True).present.sum()
     assert 0 < counts["modules"] < counts["template"]
+
+
+def test_the_children_that_each_site_needs_are_said(protocol_content):
+    protocol = make(protocol_content)
+    assert "each site needs 5 training and 5 held-out children\n" in listed(protocol)
+    assert "held-out children: MORE than these are" in listed(protocol, 14, 180)
+    rules = NetworkRules(t_threshold=3.0, null_draws=40, bootstrap_draws=0, minimum_children=53)
+    analyses = protocol.analyses.model_copy(update={"network": rules})
+    text = listed(protocol.model_copy(update={"analyses": analyses}))
+    assert f"each site needs {rules.minimum_children} training" in text

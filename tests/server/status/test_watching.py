@@ -1,0 +1,39 @@
+"""A study that is watched stays in sight when it has ended, with what it found."""
+
+import datetime
+from types import SimpleNamespace
+
+import pytest
+
+from esn_core.protocol.protocol import Protocol
+from esn_server.run.progress import ProgressFile
+from esn_server.status import status
+from esn_server.status.status import Watch
+from esn_server.status.terminal import headline
+
+
+@pytest.fixture
+def centre(tmp_path):
+    """A centre without sites."""
+    (tmp_path / "centre").mkdir()
+    (tmp_path / "centre" / "ca.crt").write_text("")
+    return tmp_path / "centre"
+
+
+def test_a_run_that_leaves_the_queue_is_shown_on_with_its_outcome(
+    centre, tmp_path, monkeypatch, protocol_content
+):
+    run = tmp_path / "run"
+    run.mkdir()
+    file = ProgressFile(run / "progress.json", protocol=Protocol.model_validate(protocol_content))
+    monkeypatch.setattr(status, "known_nodes", lambda *_: {})
+    monkeypatch.setattr(status, "read_address", lambda _: SimpleNamespace(superlink=""))
+    monkeypatch.setattr(status, "queue", lambda _: [SimpleNamespace(run_directory=str(run), study="test")])
+    watch = Watch(centre, [])
+    assert [r.outcome for r in watch().runs] == [None]
+    monkeypatch.setattr(status, "queue", lambda _: [])
+    file.ended(None)
+    found = SimpleNamespace(evaluation=SimpleNamespace(r=0.5, undefined_because=None))
+    monkeypatch.setattr(status, "read_result", lambda path: found)
+    (shown,) = watch().runs
+    assert headline(shown, datetime.datetime.now(datetime.UTC)).endswith("UTC: r 0.50")
