@@ -1,10 +1,17 @@
 """Tests of both programs' help: it is shown as it was written."""
 
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 import typer
 from rich.text import Text
 
+from esn_client.cli import main as client_main
 from esn_client.cli.main import app as client
+from esn_core import errors
+from esn_server.cli import main as server_main
 from esn_server.cli.main import app as server
 
 
@@ -31,3 +38,48 @@ def test_no_word_of_a_help_text_is_taken_for_a_style(app):
 def test_the_table_of_the_recipe_is_named():
     found = dict(texts(typer.main.get_command(client), "program"))
     assert "its table [imaging] is" in Text.from_markup(found["program prepare protocol"]).plain
+
+
+def commands(command, path):
+    """Every command that does something, with where it stands."""
+    below = getattr(command, "commands", {})
+    if not below:
+        yield path, command
+    for name, found in below.items():
+        yield from commands(found, f"{path} {name}")
+
+
+@pytest.mark.parametrize(("app", "program"), [(client, "esn-client"), (server, "esn-server")])
+def test_every_command_has_an_example_that_it_would_take(app, program):
+    """Words of the example are parsed by the command itself: each option exists, and nothing needed lacks."""
+    top = typer.main.get_command(app)
+    for path, command in commands(top, program):
+        assert command.epilog, f"{path}: no example in cli/examples.py"
+        words = shlex.split(command.epilog.removeprefix("Example: "))
+        context = top.make_context(program, words[1:], resilient_parsing=False)
+        left = [*context._protected_args, *context.args] if context._protected_args else context.args
+        own = left[len(path.split()) - 1 :]
+        assert left[: len(path.split()) - 1] == path.split()[1:], path
+        command.make_context(path, list(own))
+
+
+def test_the_table_of_exit_statuses_is_that_of_the_code():
+    lines = (Path(__file__).parents[1] / "docs" / "exit-statuses.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[:3] in ("| 1", "| 2")]
+    listed = {int(row[0]): tuple(re.findall(r"`(\w+)`", row[1])) for row in rows}
+    known = {}
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, errors.EsnError):
+            known.setdefault(kind.exit_status, []).append(name)
+    assert listed == {status: tuple(names) for status, names in known.items()} | {2: (), 130: ()}
+    in_words = dict(re.findall(r"- (\w+) \((\d+)\)", errors.__doc__.replace("* ", "- ")))
+    assert in_words == {name: str(status) for status, names in known.items() for name in names}
+
+
+@pytest.mark.parametrize(
+    ("main", "program"), [(client_main.main, "esn-client"), (server_main.main, "esn-server")]
+)
+def test_the_version_names_libraries(run_command, main, program):
+    status, out, _ = run_command(program, main, "--version")
+    assert status == 0
+    assert {line.split()[0] for line in out.splitlines()} >= {"esn-federated", "python", "numpy", "torch"}

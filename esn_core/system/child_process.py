@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from esn_core.system.logs import rotate
+
 # Runs before the child's own program: Linux then ends the child when the thread that started it
 # ends, however it ends. The parent may be gone already, so its identity is checked afterwards.
 _DIE_WITH_PARENT = """
@@ -34,7 +36,8 @@ class ChildProcess:
     command : sequence of str
         Absolute path of the program, and its arguments.
     log_file : Path
-        What the program prints is appended here; the directory is created.
+        What the program prints is appended here; the directory is created, and a file that has grown too
+        large is begun anew.
     environment : mapping of str to str
         Variables added to this process's own.
     pass_fds : sequence of int
@@ -51,6 +54,7 @@ class ChildProcess:
         pass_fds: Sequence[int] = (),
     ) -> None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
+        rotate(log_file)
         self.log_file = log_file
         self._log_start_bytes = log_file.stat().st_size if log_file.exists() else 0
         self._log_read_bytes = self._log_start_bytes

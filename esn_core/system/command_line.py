@@ -1,17 +1,19 @@
 """What the two command lines share: how a command ends, and how long work shows itself."""
 
-import logging
+import platform
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from esn_core.errors import ConfigError, EsnError, ProtocolError
+from esn_core.system.logs import LEVELS, Form, set_up
 
 _INTERRUPTED = 130
 
@@ -19,17 +21,64 @@ _INTERRUPTED = 130
 _OPTIONAL = {"bids", "dipy", "jinja2", "matplotlib", "nibabel", "nilearn", "numba", "opacus", "trx"}
 
 
+_LIBRARIES = (
+    *("numpy", "scipy", "torch", "flwr", "opendp", "cryptography", "pydantic", "safetensors", "statsmodels"),
+    *("dipy", "nibabel", "numba", "opacus", "nilearn", "matplotlib"),
+)
+
+
+def _say_version(wanted: bool) -> None:
+    """Print the versions of the program, of Python and of the libraries that its numbers come from."""
+    if not wanted:
+        return
+    typer.echo(f"esn-federated {version('esn-federated')}")
+    typer.echo(f"python {platform.python_version()}")
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):  # of the other side's extra
+            typer.echo(f"{name} {version(name)}")
+    raise typer.Exit
+
+
+def _common(
+    log_format: Annotated[Form | None, typer.Option(help="Of what is logged; text by itself.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info or warning; info by itself.")] = None,
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Versions, libraries' too."),
+    ] = False,
+) -> None:
+    if log_level is not None and log_level not in LEVELS:
+        raise ConfigError(f"--log-level is {', '.join(LEVELS)}, not '{log_level}'")
+    set_up(form=log_format, level=log_level)
+
+
+def with_examples(app: typer.Typer, examples: Mapping[str, str], *, group: str = "") -> None:
+    """Give every command its example, and the program the options that all commands share.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        With all commands and groups.
+    examples : dict of str to str
+        A command line by its command's name, a group's name before it.
+    group : str
+        Name of the group that `app` is.
+
+    """
+    for command in app.registered_commands:
+        name = command.name or str(getattr(command.callback, "__name__", "")).replace("_", "-")
+        example = examples.get(f"{group} {name}".strip())
+        command.epilog = example and f"Example: {example}"
+    for below in app.registered_groups:
+        if below.typer_instance is not None:
+            with_examples(below.typer_instance, examples, group=f"{group} {below.name}".strip())
+    if not group:
+        app.callback()(_common)
+
+
 def run(app: typer.Typer, *, program: str) -> NoReturn:
     """Run a command line to its end: a user's mistake is one line, and each class has its status."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # A library's news belongs in its own log; ours is what an operator reads.
-    logging.getLogger().setLevel(logging.WARNING)
-    for ours in ("esn_core", "esn_client", "esn_server"):
-        logging.getLogger(ours).setLevel(logging.INFO)
-    # Flower gives its logger a level and a handler of its own when it is imported.
-    logging.getLogger("flwr").addFilter(lambda record: record.levelno >= logging.WARNING)
+    set_up()
     # A request to end is an interrupt: what was started is stopped in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -9,6 +9,7 @@ its midst and resumed.
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -35,7 +36,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 SITES = ("north", "south", "west")
 CHILDREN, CONTROLS, ROUNDS = 10, 3, 2
 QUESTIONS = ["centre", "association", "gradient", "gradient", "calibration", "evaluation"]
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "ESN_LOG_LEVEL": "debug"}
+"""And everything is logged, so that the logs can be looked through."""
 
 
 @dataclass
@@ -287,3 +289,25 @@ def test_a_revoked_site_is_neither_run_with_nor_enrolled_again(federation):
     again = esn("server", "enrol", str(centre), str(request), check=False)
     assert again.returncode == ProtocolError.exit_status
     assert "the node key of west was revoked on" in again.stderr
+
+
+def test_no_log_holds_a_label_a_directory_or_an_age(federation):
+    """At debug level, whoever wrote it: ours, Flower's, and what a service manager would keep of stderr."""
+    files = [p for p in federation.directory.rglob("*.log*") if p.is_file()]
+    assert {p.name for p in files} >= {"answers.log", "supernode.log", "superlink.log", "join.log"}
+    text = "\n".join(p.read_text(errors="replace") for p in files)
+    assert " DEBUG " in text
+    forbidden = set()
+    for site in SITES:
+        data = federation.directory / site
+        forbidden |= {str(data / "bids"), str(data / "derivatives")}
+        head, *lines = (data / "bids" / "participants.tsv").read_text().splitlines()
+        columns = head.split("\t")
+        rows = [dict(zip(columns, line.split("\t"), strict=True)) for line in lines]
+        # A score is one digit, which stands in every log; an age stands for what the table says of a child.
+        forbidden |= {row["participant_id"] for row in rows} | {
+            row["age"] for row in rows if "." in row["age"]
+        }
+    assert len(forbidden) > 3 * CHILDREN
+    found = {word for word in forbidden if re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", text)}
+    assert found == set()

@@ -49,6 +49,7 @@ from esn_core.severity_network.votes import votes_release, votes_rows
 from esn_core.statistics.agreement import EVALUATION, evaluation_rows
 from esn_core.statistics.matching import COHORT, cohort_rows
 from esn_core.statistics.recalibration import CALIBRATION, calibration_rows
+from esn_core.system.logs import said_of
 
 _log = logging.getLogger(__name__)
 
@@ -101,14 +102,14 @@ class Hospital:
         try:
             question = Question.from_bytes(body, self._centre_key)
         except ProtocolError as error:
-            _log.warning("turned a message away: %s", error)
+            _log.warning("turned a message away: %s", said_of(error))
             self._gate.turn_away(body, error)
             raise
         self._gate.receive(question, body)
         try:
             return self._answer(question)
         except EsnError as error:
-            _log.warning("refused %s: %s: %s", question.id, type(error).__name__, error)
+            _log.warning("refused %s: %s", question.id, said_of(error))
             return self._gate.refuse(question, error)
 
     def _answer(self, question: Question) -> bytes:

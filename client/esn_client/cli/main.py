@@ -5,11 +5,11 @@ from typing import NoReturn
 import typer
 
 from esn_client.cli import data, model, people, protocol, records, service, setup
-from esn_core.system.command_line import run
+from esn_client.cli.examples import EXAMPLES
+from esn_core.system.command_line import run, with_examples
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="One hospital of an esn-federated study. Research software, not a medical device.",
 )
@@ -42,6 +42,8 @@ ledger_app.command()(records.verify)
 ledger_app.command()(records.export)
 ledger_app.command()(records.rebuild)
 audit_log_app.command("export")(records.export_audit_log)
+
+with_examples(app, EXAMPLES)
 
 
 def main() -> NoReturn:

@@ -92,7 +92,7 @@ class Executor:
                 pipe.send_bytes(body)
                 answer = self._wait(pipe, until_s=time.monotonic() + self._question_limit_s)
             except (EOFError, OSError):
-                _log.warning("the process that answers died; a new one is started (log: %s)", self._log_file)
+                _log.warning("the process that answers died; a new one is started: %s", self._log_file.name)
                 self._stop()
                 continue
             except QuestionLimitError:

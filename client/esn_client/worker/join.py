@@ -12,6 +12,7 @@ from esn_client.site.centre_kit import centre_key, load_kit
 from esn_client.site.settings import load_site
 from esn_client.worker.executor import Executor
 from esn_core.identity.certificates import expiry_warning
+from esn_core.system.logs import keep_in
 
 
 def join(path: Path, *, warn: Callable[[str], None]) -> None:
@@ -33,6 +34,7 @@ def join(path: Path, *, warn: Callable[[str], None]) -> None:
 
     """
     site = load_site(path)
+    keep_in(site.state / "logs" / "join.log")
     with Executor(
         [sys.executable, "-m", "esn_client.worker.process", str(path)],
         log_file=site.state / "logs" / "answers.log",

@@ -30,6 +30,7 @@ from esn_client.worker.executor import STALE
 from esn_core.errors import ConfigError, DataError, EsnError, GateError
 from esn_core.messages.envelope import LARGEST_MESSAGE_BYTES
 from esn_core.protocol.protocol import Protocol
+from esn_core.system.logs import set_up
 
 if TYPE_CHECKING:
     from esn_client.answers.hospital import Hospital
@@ -90,11 +91,7 @@ def _bounded(answer: bytes) -> bytes:
 
 def main() -> None:
     """Serve a site: ``python -m esn_client.worker.process SITE.TOML DESCRIPTOR``."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for ours in ("esn_core", "esn_client"):
-        logging.getLogger(ours).setLevel(logging.INFO)
+    set_up()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the guard ends us, after the last answer
     pipe = Connection(int(sys.argv[2]))
     try:

@@ -4,12 +4,12 @@ from typing import NoReturn
 
 import typer
 
-from esn_core.system.command_line import run
+from esn_core.system.command_line import run, with_examples
 from esn_server.cli import protocol, setup, simulation, study
+from esn_server.cli.examples import EXAMPLES
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="The coordinating centre of an esn-federated study. Research software, not a medical device.",
 )
@@ -37,6 +37,8 @@ app.command()(study.report)
 app.command()(study.release)
 app.command()(simulation.pretrain)
 app.command()(simulation.demo)
+
+with_examples(app, EXAMPLES)
 
 
 def main() -> NoReturn:

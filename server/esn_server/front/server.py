@@ -23,6 +23,7 @@ from pathlib import Path
 
 import h11
 
+from esn_core.system.logs import set_up
 from esn_server.front.callers import Callers
 from esn_server.front.held_polls import Turns
 from esn_server.front.http_connection import Connection, Hurry, Request
@@ -272,7 +273,7 @@ def _allow_descriptors() -> None:
 
 def main() -> None:
     """Serve until SIGTERM: ``python -m esn_server.front.server DIRECTORY HOST PORT SUPERLINK``."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    set_up()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     directory, host, port, superlink = sys.argv[1:]
     with listen(host, int(port)) as listener:

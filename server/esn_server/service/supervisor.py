@@ -14,6 +14,7 @@ from pathlib import Path
 
 from esn_core.errors import LinkError
 from esn_core.system.child_process import ChildProcess
+from esn_core.system.logs import keep_in
 from esn_core.system.loopback import free_port
 from esn_server.service.address import Address, forget, study_is_open
 from esn_server.service.health import HealthService
@@ -104,6 +105,7 @@ def serve(
 
     """
     with _stop_signals() as stop, contextlib.ExitStack() as stack:
+        keep_in(directory / "logs" / "centre.log")
         require_free_port(host, port)
         require_free_port(health_host, health_port)
         superlink_port = free_port()
