@@ -7,7 +7,7 @@ VENV := .venv
 TORCH ?= $(or $(patsubst $(VENV)/.installed-%,%,$(firstword $(wildcard $(VENV)/.installed-*))),cpu)
 INSTALLED := $(VENV)/.installed-$(TORCH)
 
-.PHONY: setup demo test test-long test-science mutate bench clean
+.PHONY: setup demo test test-long test-science mutate bench wheelhouse clean
 
 setup: $(INSTALLED)
 
@@ -36,6 +36,10 @@ test-science: setup
 
 bench: setup
 	$(VENV)/bin/python -m pytest tests/benchmarks --benchmark-enable
+
+# All wheels in one directory, with an installer that needs no network (docs/deployment.md).
+wheelhouse: setup
+	$(VENV)/bin/python deploy/wheelhouse/make.py --torch $(if $(filter cpu,$(TORCH)),cpu,cuda)
 
 clean:
 	rm -rf $(VENV) runs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
