@@ -6,7 +6,7 @@ jinja2 comes with the extras of either side, not with the core alone.
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
-def templates_of(package: str, folder: str = ".") -> Environment:
+def templates_of(package: str, folder: str = ".", *, html: bool = True) -> Environment:
     """Return the templates of a package; a name that a template does not get is an error.
 
     Parameters
@@ -15,11 +15,13 @@ def templates_of(package: str, folder: str = ".") -> Environment:
         Name of an importable package.
     folder : str
         Of the templates, below the package.
+    html : bool
+        Whether what is filled in is escaped; not in Markdown.
 
     """
     return Environment(
         loader=PackageLoader(package, folder),
-        autoescape=True,
+        autoescape=html,  # noqa: S701 (Markdown is no HTML)
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

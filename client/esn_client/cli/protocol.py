@@ -18,8 +18,15 @@ def review(
     settings: Annotated[
         Path | None, typer.Option(help="The site's settings, to compare with its limits and its kit.")
     ] = None,
+    documents: Annotated[
+        Path | None, typer.Option(help="Write documents for officers and committees into this directory.")
+    ] = None,
+    audit: Annotated[
+        Path | None, typer.Option(help="For them: what 'esn-client audit --json' printed of the protocol.")
+    ] = None,
 ) -> None:
     """Say in plain words who signed a protocol, what it asks and what it costs each child."""
+    from esn_client.approval.documents import read_audit, write_documents
     from esn_client.approval.review import for_site
     from esn_client.approval.review import review as in_words
     from esn_client.site.centre_kit import centre_key
@@ -29,6 +36,10 @@ def review(
 
     found = load_protocol(protocol)
     typer.echo(in_words(found))
+    if documents:
+        facts = read_audit(audit, found) if audit else {}
+        for path in write_documents(found, documents, audit=facts):
+            typer.echo(str(path), err=True)
     if settings:
         site = load_site(settings)
         typer.echo(for_site(found, limits=site.limits, centre_key=centre_key(site)))
