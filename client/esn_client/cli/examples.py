@@ -20,6 +20,8 @@ EXAMPLES = {
     "review": "esn-client review protocol.toml --settings hospital/site.toml",
     "approve": "esn-client approve hospital/site.toml protocol.toml",
     "withdraw": "esn-client withdraw hospital/site.toml 19e37cf3",
+    "withdraw-child": "esn-client withdraw-child hospital/site.toml 012",
+    "ledger rebuild": "esn-client ledger rebuild hospital/site.toml --people everybody.txt",
     "audit": "esn-client audit hospital/site.toml protocol.toml --out audit.html --json",
     "countersign": (
         "esn-client countersign hospital/site.toml study.proposal.esn --audit audit.json "
