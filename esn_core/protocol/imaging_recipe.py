@@ -71,6 +71,9 @@ class ImagingRecipe(BaseModel):
         DIPY's name of the directions that the tracker chooses among.
     weight_iterations : int
         Steps of the fit that lets each streamline count as much as the fODFs along it ask for; 0 for no fit.
+    made_elsewhere : str or None
+        Programs, versions and settings by which all sites make their connectomes without this software, in a
+        line: they are taken in by 'esn-client import', and of all other settings the atlas alone counts.
     quality : QualityLimits
         Which numbers of a subject are worth a look, and which make it unusable. They judge what was made and
         change nothing of it.
@@ -103,6 +106,9 @@ class ImagingRecipe(BaseModel):
     end_search_mm: Annotated[float, Field(ge=0, le=10)]
     sphere: Literal["repulsion100", "repulsion200", "repulsion724", "symmetric362", "symmetric642"]
     weight_iterations: Annotated[int, Field(ge=0, le=100)]
+    made_elsewhere: Annotated[
+        str | None, Field(min_length=10, max_length=400, pattern=r"^[^\x00-\x1f\x7f]+$"), NewIn(2)
+    ] = None
     quality: QualityLimits
 
     @model_validator(mode="after")

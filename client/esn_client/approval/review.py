@@ -66,6 +66,7 @@ def review(protocol: Protocol) -> str:
         "All children are simulated." if Fact.SIMULATED in known else "The children are real patients.",
         "Sites, with the fingerprints of their keys:",
         *(f"  {entry.site}: {entry.fingerprint}" for entry in protocol.roster),
+        *_made_elsewhere(protocol),
         "",
         "What leaves this site",
         "  First, at roll call: software versions, hashes of recipe and atlas, the number of children as a",
@@ -110,6 +111,7 @@ def _votes(protocol: Protocol) -> str:
         "All people are simulated." if protocol.simulated else "The people are real.",
         "Sites, with the fingerprints of their keys:",
         *(f"  {entry.site}: {entry.fingerprint}" for entry in protocol.roster),
+        *_made_elsewhere(protocol),
         "",
         "What leaves this site",
         "  First, at roll call: software versions, hashes of recipe and atlas, and the number of entries in",
@@ -248,6 +250,12 @@ def _controls(protocol: Protocol) -> list[str]:
         "  Healthy controls: each site's offsets are estimated from its own controls, who take part in",
         "  every sum without a bound.",
     ]
+
+
+def _made_elsewhere(protocol: Protocol) -> list[str]:
+    """Say by what all sites make their connectomes, where it is not this software."""
+    how = protocol.imaging.made_elsewhere
+    return [] if how is None else ["", "Connectomes are made elsewhere, alike at every site:", f"  {how}"]
 
 
 def _list(protocol: Protocol, known: Container[Fact]) -> list[str]:

@@ -197,3 +197,25 @@ def candidates(
     found.write(out)
     typer.echo(f"{len(found.pairs)} edges of {found.origin.people} controls", err=True)
     typer.echo(str(out))
+
+
+def take_in(
+    output_dir: Annotated[Path, typer.Argument(help="The derivative dataset to write to.")],
+    matrix: Annotated[Path, typer.Argument(help="MRtrix's matrix, or a BEP017 '…_relmat.dense.tsv'.")],
+    protocol: Annotated[Path, typer.Option(help="The study's protocol; its recipe says 'made_elsewhere'.")],
+    participant_label: Annotated[str, typer.Option(help="Of whom, with or without 'sub-'.")],
+    nodes: Annotated[
+        Path | None,
+        typer.Option(help="Table of the rows' numbers and names; without it, the relmat's own sidecar."),
+    ] = None,
+    session_label: Annotated[str | None, typer.Option(help="With or without 'ses-'.")] = None,
+) -> None:
+    """Take in a connectome that was made elsewhere, by a recipe that all sites of the study share."""
+    from esn_client.imaging.bids.foreign import import_connectome
+    from esn_client.imaging.bids.visits import Visit
+    from esn_core.protocol.protocol import load_protocol
+
+    session = session_label and f"ses-{session_label.removeprefix('ses-')}"
+    visit = Visit(f"sub-{participant_label.removeprefix('sub-')}", session)
+    recipe = load_protocol(protocol).imaging
+    typer.echo(str(import_connectome(matrix, output_dir, visit, recipe, nodes=nodes)))

@@ -9,6 +9,10 @@ EXAMPLES = {
     "rotate": "esn-client rotate hospital/site.toml",
     "simulate": "esn-client simulate bids --site north --seed 1 --connectomes derivatives",
     "prepare": "esn-client prepare bids derivatives participant --protocol protocol.toml --n-procs 2",
+    "import": (
+        "esn-client import derivatives sub-012_connectome.csv --nodes fs_default.txt "
+        "--protocol protocol.toml --participant-label 012"
+    ),
     "rate": (
         "esn-client rate derivatives fail --protocol protocol.toml --participant-label 012 --initials AB "
         "--note motion"

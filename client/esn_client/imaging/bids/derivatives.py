@@ -55,7 +55,7 @@ MEASURES = {
 
 def strength_of(recipe: ImagingRecipe) -> str:
     """Name the measure that a study's edge strengths are computed from."""
-    return "count" if not recipe.weight_iterations else "weight"
+    return "count" if recipe.made_elsewhere or not recipe.weight_iterations else "weight"
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ class Derivative:
     @property
     def measures(self) -> tuple[str, ...]:
         """The measures that the recipe asks for."""
+        if self.recipe.made_elsewhere:
+            return ("count",)
         return tuple(m for m in MEASURES if m != "weight" or self.recipe.weight_iterations)
 
     def _path(self, measure: str, suffix: str) -> Path:
@@ -159,7 +161,7 @@ class Derivative:
         for measure in self.measures:
             text = io.StringIO()
             # 17 digits: what is read back is what was computed.
-            whole = MEASURES[measure].whole
+            whole = MEASURES[measure].whole and not self.recipe.made_elsewhere
             np.savetxt(text, matrices[measure], fmt="%.0f" if whole else "%.17g", delimiter="\t")
             content = text.getvalue().encode()
             digests[measure] = _sha256(content)

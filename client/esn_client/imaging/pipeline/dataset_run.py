@@ -16,7 +16,7 @@ from esn_client.imaging.bids.visits import Visit, segmentation_of
 from esn_client.imaging.pipeline.subject import Making, prepare_subject
 from esn_client.imaging.pipeline.workers import undisturbed, worker_pool
 from esn_core.connectome.atlas import load_atlas
-from esn_core.errors import DataError
+from esn_core.errors import ConfigError, DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 
 Progress = Callable[[str, int, int], None]
@@ -81,6 +81,11 @@ def prepare(
         The recipe's atlas is unknown.
 
     """
+    if recipe.made_elsewhere:
+        raise ConfigError(
+            "the study's connectomes are made elsewhere: take them in by 'esn-client import'; the recipe is "
+            f"{recipe.made_elsewhere}"
+        )
     dataset = Dataset(bids)
     visits = dataset.visits(participants, sessions)
     load_atlas(recipe.atlas)

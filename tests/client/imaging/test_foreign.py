@@ -1,0 +1,140 @@
+"""Connectomes made elsewhere: put into the atlas's order, with their provenance, or refused by name."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import tomli_w
+
+from esn_client.cli import main as cli
+from esn_client.imaging.bids.derivatives import Derivative, load_connectome
+from esn_client.imaging.bids.foreign import read_matrix
+from esn_client.imaging.bids.visits import Visit
+from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.template import edge_strengths
+from esn_core.errors import ConfigError, DataError
+from esn_core.protocol.protocol import load_protocol
+
+HOW = "MRtrix3 3.0.4: iFOD2, 10 M streamlines, SIFT2, labelconvert to phantom-28"
+NAMES = load_atlas("phantom-28").names
+RNG = np.random.default_rng(4)
+WHOLE = np.triu(RNG.gamma(2.0, 10.0, (28, 28)))
+WHOLE = WHOLE + np.triu(WHOLE, 1).T
+ORDER = RNG.permutation(28)
+
+
+@pytest.fixture
+def protocol(tmp_path, protocol_content):
+    content = {**protocol_content, "imaging": {**protocol_content["imaging"], "made_elsewhere": HOW}}
+    path = tmp_path / "protocol.toml"
+    path.write_text(tomli_w.dumps(content))
+    return path
+
+
+@pytest.fixture
+def esn_client(run_command):
+    return partial(run_command, "esn-client", cli.main)
+
+
+@pytest.fixture
+def fails(command_fails):
+    return partial(command_fails, "esn-client", cli.main)
+
+
+SHUFFLED = WHOLE[np.ix_(ORDER, ORDER)]
+
+
+def mrtrix(folder, *, matrix=SHUFFLED, upper=True, names=None):
+    """What tck2connectome and labelconvert write: the upper triangle, and a table of colours."""
+    np.savetxt(folder / "c.csv", np.triu(matrix) if upper else matrix, delimiter=",", fmt="%.17g")
+    names = names or [NAMES[i] for i in ORDER]
+    lines = ["# a table of MRtrix", "0  Unknown ??? 0 0 0 0"]
+    lines += [f"{i}  {name} {name[:4]} {i} {i} {i} 255" for i, name in enumerate(names, start=1)]
+    (folder / "nodes.txt").write_text("\n".join(lines) + "\n")
+    return folder / "c.csv", folder / "nodes.txt"
+
+
+def words(folder, protocol, matrix, nodes=None):
+    more = ("--nodes", nodes) if nodes else ()
+    where = ("--protocol", protocol, "--participant-label", "012")
+    return ("import", folder / "derivatives", matrix, *where, *more)
+
+
+def test_a_matrix_of_mrtrix_is_read_in_the_order_of_the_atlas(esn_client, protocol, tmp_path):
+    status, out, err = esn_client(*words(tmp_path, protocol, *mrtrix(tmp_path)))
+    assert status == 0, err
+    recipe = load_protocol(protocol).imaging
+    found = load_connectome(tmp_path / "derivatives", "sub-012", recipe)
+    np.testing.assert_allclose(found.counts, WHOLE, rtol=1e-15)
+    assert np.isfinite(edge_strengths(found)).all()
+    record = Derivative(tmp_path / "derivatives", Visit("sub-012", None), recipe).read_record()
+    assert record["Origin"] == f"made elsewhere: {HOW}"
+    assert set(record["Sources"]) == {"c.csv", "nodes.txt"}
+    assert out.strip().endswith("_relmat.dense.tsv")
+
+
+def test_what_was_taken_in_is_a_relation_matrix_that_another_site_can_take_in(esn_client, protocol, tmp_path):
+    assert esn_client(*words(tmp_path, protocol, *mrtrix(tmp_path)))[0] == 0
+    (tmp_path / "other").mkdir()
+    written = next((tmp_path / "derivatives").rglob("*_relmat.dense.tsv"))
+    assert esn_client(*words(tmp_path / "other", protocol, written))[0] == 0
+    again = load_connectome(tmp_path / "other" / "derivatives", "sub-012", load_protocol(protocol).imaging)
+    np.testing.assert_array_equal(
+        again.counts,
+        load_connectome(tmp_path / "derivatives", "sub-012", load_protocol(protocol).imaging).counts,
+    )
+
+
+def test_a_recipe_made_elsewhere_is_another_one_and_an_older_protocol_keeps_its_hash(
+    protocol, protocol_content
+):
+    from esn_core.protocol.imaging_recipe import ImagingRecipe
+
+    ours = ImagingRecipe.model_validate(protocol_content["imaging"])
+    assert load_protocol(protocol).imaging.sha256 != ours.sha256
+    assert "made_elsewhere" not in json.dumps(ours.model_dump(exclude_none=True))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ({"matrix": -WHOLE, "upper": False}, "must be finite and not negative"),
+        ({"matrix": WHOLE + np.tril(WHOLE), "upper": False}, "neither symmetric nor an upper triangle"),
+        ({"matrix": WHOLE[:27], "upper": False}, "27 rows and 28 columns"),
+        ({"matrix": WHOLE[:27, :27]}, "27 rows, and 28 regions"),
+        ({"names": [*NAMES[:27], "Elsewhere"]}, f"1 are missing ({NAMES[27]}); 1 are none of it (Elsewhere)"),
+        ({"names": [*NAMES[:27], NAMES[0]]}, "a name stands twice"),
+    ],
+)
+def test_what_is_no_connectome_of_the_atlas_is_refused_by_name(fails, protocol, tmp_path, spoil, said):
+    fails(11, said, *words(tmp_path, protocol, *mrtrix(tmp_path, **spoil)))
+    assert not (tmp_path / "derivatives").exists()
+
+
+def test_studies_of_either_kind_take_nothing_of_the_other(fails, protocol, protocol_content, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text(tomli_w.dumps(protocol_content))
+    fails(10, "is one of this software", *words(tmp_path, own, *mrtrix(tmp_path)))
+    fails(
+        10, "are made elsewhere", "prepare", tmp_path, tmp_path / "out", "participant", "--protocol", protocol
+    )
+
+
+def test_a_connectome_that_is_there_stays(esn_client, fails, protocol, tmp_path):
+    command = words(tmp_path, protocol, *mrtrix(tmp_path))
+    assert esn_client(*command)[0] == 0
+    fails(11, "has a connectome already", *command)
+
+
+@pytest.mark.parametrize("text", ["", "a,b\nc,d\n", "1 2\n3\n"])
+def test_what_is_no_matrix_is_refused(tmp_path, text):
+    (tmp_path / "c.csv").write_text(text)
+    with pytest.raises((DataError, ConfigError)):
+        read_matrix(tmp_path / "c.csv")
+
+
+def test_the_review_says_by_what_connectomes_are_made(esn_client, protocol):
+    status, out, _ = esn_client("review", protocol)
+    assert status == 0
+    assert f"Connectomes are made elsewhere, alike at every site:\n  {HOW}" in out
