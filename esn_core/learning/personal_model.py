@@ -112,7 +112,7 @@ def fit(
     severity = standardise_severity(gase)
     whole = _Network.of(scores, severity, controls, blocks=blocks, others=others)
     sums, outputs = np.empty(len(gase)), np.empty(len(gase))
-    for held in _folds(severity):
+    for held in folds(severity):
         kept = np.setdiff1d(np.arange(len(gase)), held)
         fold = _Network.of(scores[kept], severity[kept], controls, blocks=blocks, others=others)
         sums[held], outputs[held] = _readings(scores[held], fold.weight, reader)
@@ -166,7 +166,7 @@ def _averaged(readings: tuple[Floats, Floats], scale: tuple[float, float, float]
     return averaged
 
 
-def _folds(severity: Floats) -> list[NDArray[np.int64]]:
+def folds(severity: Floats) -> list[NDArray[np.int64]]:
     """Part children into folds, each of all severities; the same ones whenever it is done."""
     order = np.argsort(severity, kind="stable")
     return [order[k::FOLDS] for k in range(FOLDS)]

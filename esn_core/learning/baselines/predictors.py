@@ -143,16 +143,21 @@ class CompactDcnnRn:
         mean = float(standardise_severity(gase).mean())
         rows = association_rows(self.candidates.features(scores), gase, mean_severity=mean)
         network = self.candidates.network(rows.sum(axis=0), children=float(len(gase)), noise_sd=0.0)
-        model, edges = pretrained(self.weights), self.candidates.edges
+        reads, edges = reader_of(self.atlas, self.candidates, self.weights), self.candidates.edges
 
         def raw(scores: Floats) -> Floats:
-            values = masked_input(scores[:, edges], network.weight)
-            said = predict(model, _matrices(values, edges, self.atlas))
+            said = reads(masked_input(scores[:, edges], network.weight))
             return np.clip(said, -PREDICTION_CLIP, PREDICTION_CLIP)
 
         sums = calibration_rows(raw(scores), gase).sum(axis=0)
         intercept, slope = affine(sums, fewest_children=1.0, noise_sd=0.0)
         return lambda rows: GASE_MIDDLE + GASE_UNIT * (intercept + slope * raw(rows))
+
+
+def reader_of(atlas: Atlas, candidates: Candidates, weights: str) -> Fitted:
+    """Return what a pre-trained network says of (m, d) inputs: standardised severity, not calibrated."""
+    model, edges = pretrained(weights), candidates.edges
+    return lambda inputs: predict(model, _matrices(inputs, edges, atlas))
 
 
 @dataclass(frozen=True)

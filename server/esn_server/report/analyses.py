@@ -93,6 +93,9 @@ class AloneAtSite(Record):
 
     site: str = Field(description="Name of the site.")
     training: int = Field(description="Its training children.")
+    by: str | None = Field(
+        default=None, description="What its own cross-validation chose; null: the study's own pipeline."
+    )
     r: float | None = Field(description="On the held-out children of all sites.")
     r_interval: Interval | None = Field(description="Fisher 95 % interval.")
 

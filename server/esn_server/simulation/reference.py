@@ -7,7 +7,7 @@ real children.
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,9 @@ from esn_core.learning.baselines.predictors import (
     compare,
     permuted_r,
     rate,
+    reader_of,
 )
+from esn_core.learning.baselines.strongest_alone import strongest_alone
 from esn_core.protocol.protocol import Protocol
 from esn_core.statistics.combat import (
     COVARIATE_NORM,
@@ -51,9 +53,9 @@ from esn_server.simulation.truth import network_truth, true_effects, truth_r
 _PERMUTATIONS = 200
 
 _NOTE = (
-    "Simulated children, without noise and without a federation: nothing is spent. Each row is the study's "
-    "own pipeline (network, pre-trained DCNN+RN, calibration) with so many children, judged by all held-out "
-    "children."
+    "Simulated children, without noise and without a federation: nothing is spent. A site alone has the "
+    "best, by its own cross-validation, of three: its own severity network read by the pre-trained DCNN+RN, "
+    "ridge, and CPM. All pooled have the study's own pipeline. Both are judged by all held-out children."
 )
 
 
@@ -90,16 +92,14 @@ def with_sites_alone(
     atlas, rng = load_atlas(protocol.imaging.atlas), np.random.default_rng(seed)
     sites = {name: _read(path, name, protocol, atlas) for name, path in hospitals.items()}
     ours = CompactDcnnRn(atlas, protocol.candidates, protocol.model.initial_weights)
-    scores = _scored(sites, protocol)
+    scores, controls = _scored(sites, protocol), _controls_scored(sites, protocol)
     held_out = _pooled(sites, scores, held_out=True)
     pooled = rate(
         "pooled", ours.fit(*_pooled(sites, scores, held_out=False), rng=rng)(held_out[0]), held_out[1]
     )
-    alone = []
-    for name in sites:
-        own = _pooled({name: sites[name]}, scores, held_out=False)
-        rated = rate(name, ours.fit(*own, rng=rng)(held_out[0]), held_out[1])
-        alone.append(AloneAtSite(site=name, training=len(own[1]), r=rated.r, r_interval=rated.r_interval))
+    alone = [
+        _alone(name, site, scores[name], controls[name], protocol, held_out) for name, site in sites.items()
+    ]
     network = result.severity_network
     truth = network_truth(network, atlas, protocol.candidates.edges, true_effects(hospitals))
     return result.model_copy(
@@ -117,6 +117,24 @@ def with_sites_alone(
     )
 
 
+def _alone(
+    name: str,
+    site: _Site,
+    scores: Floats,
+    controls: Floats,
+    protocol: Protocol,
+    held_out: tuple[Floats, Floats],
+) -> AloneAtSite:
+    """Rate the best that a site can do by itself."""
+    own, gase = scores[~site.held_out], site.gase[~site.held_out]
+    reader = reader_of(
+        load_atlas(protocol.imaging.atlas), protocol.candidates, protocol.model.initial_weights
+    )
+    best = strongest_alone(own, gase, controls, candidates=protocol.candidates, reader=reader)
+    rated = rate(name, best.fitted(held_out[0]), held_out[1])
+    return AloneAtSite(site=name, training=len(gase), by=best.name, r=rated.r, r_interval=rated.r_interval)
+
+
 def _without(absent: Mapping[str, str], name: str) -> dict[str, str]:
     return {other: why for other, why in absent.items() if other != name}
 
@@ -127,6 +145,15 @@ def _scored(sites: Mapping[str, _Site], protocol: Protocol) -> dict[str, Floats]
     if rules.harmonisation == "site-controls":
         return _by_controls(sites)
     return _by_offset(sites, SHRINKAGE_CONTROLS if rules.offset_shrinkage is None else rules.offset_shrinkage)
+
+
+def _controls_scored(sites: Mapping[str, _Site], protocol: Protocol) -> dict[str, Floats]:
+    """Score every site's controls in the same way."""
+    judged = {
+        name: replace(site, children=site.controls, by_template=site.controls_by_template)
+        for name, site in sites.items()
+    }
+    return _scored(judged, protocol)
 
 
 def _by_controls(sites: Mapping[str, _Site]) -> dict[str, Floats]:
