@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +192,11 @@ def strengths_in(
             connectome = Derivative(derivatives, visit, recipe).read_connectome()
             found.append(edge_strengths(connectome))
     return tuple(found)
+
+
+def unlisted(listed: Collection[str], derivatives: Path, recipe: ImagingRecipe) -> tuple[str, ...]:
+    """Return the participants who have a connectome and no line in the table: nobody reads them."""
+    return tuple(sorted({v.participant for v in prepared_visits(derivatives, recipe)} - set(listed)))
 
 
 def scans_behind(

@@ -103,6 +103,19 @@ def read_participants(dataset: Path) -> tuple[Participant, ...]:
     return tuple(_participant(row, simulated=simulated) for row in rows)
 
 
+def listed_labels(dataset: Path) -> frozenset[str]:
+    """Return the labels of all lines of participants.tsv, those that no study takes among them.
+
+    Raises
+    ------
+    DataError
+        The table is missing, or is none.
+
+    """
+    table, _ = _read_table(dataset / "participants.tsv")
+    return frozenset(table["participant_id"])
+
+
 def read_phenotypes(
     participants: Sequence[Participant], phenotypes: Phenotypes
 ) -> Mapping[str, Mapping[str, float]]:

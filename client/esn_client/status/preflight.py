@@ -4,14 +4,15 @@ import datetime
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from esn_client.cohort.cohort import Cohort
-from esn_client.cohort.participants import read_phenotypes
+from esn_client.cohort.members import unlisted
+from esn_client.cohort.participants import listed_labels, read_phenotypes
 from esn_client.gate.audit_log import AuditLog, check_against_audit_log
 from esn_client.gate.gate import check_budget
 from esn_client.gate.policy import fewest
@@ -134,6 +135,14 @@ def prepared(snapshot: Snapshot) -> str:
                 f"{least['training']} and {least['held-out']} are needed: {_cure(cohort)}"
             )
         usable = training + held_out + cohort.controls
+        stray = unlisted(
+            listed_labels(snapshot.settings.dataset), snapshot.settings.derivatives, protocol.imaging
+        )
+        if stray:
+            few.append(
+                f"{protocol.study}: {_named(stray)} with a connectome and without a line in "
+                "participants.tsv, whom nobody reads"
+            )
         said.append(
             f"{protocol.study}: {training} training and {held_out} held-out children, "
             f"{cohort.controls} controls"
@@ -147,6 +156,15 @@ def prepared(snapshot: Snapshot) -> str:
     return "; ".join(said)
 
 
+_NAMED = 8
+
+
+def _named(labels: Sequence[str]) -> str:
+    """Count people and name the first of them, for whoever has to look."""
+    more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
+    return f"{len(labels)} ({', '.join(labels[:_NAMED])}{more})"
+
+
 _CURES: dict[Standing, str] = {
     "no-connectome": "without a connectome: run 'esn-client prepare', or leave them out",
     "poor-quality": "left out for their quality: look at the site's page",
@@ -157,7 +175,7 @@ _CURES: dict[Standing, str] = {
 def _cure(cohort: Cohort) -> str:
     """Say why people take no part, and what would change that; what would not is no cure."""
     others = cohort.people.others
-    said = [f"{len(others[reason])} are {words}" for reason, words in _CURES.items() if others.get(reason)]
+    said = [f"{_named(others[reason])} {words}" for reason, words in _CURES.items() if others.get(reason)]
     return "; ".join(said) or "the table lists no more; this hospital is too small for the protocol"
 
 

@@ -205,12 +205,12 @@ def test_too_few_connectomes_fail_and_missing_ones_are_told(tmp_path, about, app
         (
             cohort(held_out=4, left_out=unprepared),
             DataError,
-            "2 are without a connectome: run 'esn-client prep",
+            r"2 \(sub-x0, sub-x1\) without a connectome: run",
         ),
         (
             cohort(7, 6, left_out=unscored),
             preflight.Doubt,
-            "1 are left out for their quality: .*; 1 are without a",
+            r"1 \(sub-x1\) left out for their quality: .*; 1 \(sub-x0\) without a",
         ),
         (cohort(held_out=4), DataError, "the table lists no more; this hospital is too small"),
     ):
@@ -414,3 +414,18 @@ def test_connectomes_without_scans_are_no_fault_of_the_dataset(tmp_path, about):
     place.mkdir(parents=True)
     (place / "sub-001_seg-phantom28_meas-count_relmat.json").write_text("{}")
     assert "the connectomes are there already" in preflight.dataset(about())
+
+
+def test_connectomes_without_a_line_are_listed(tmp_path, about, approve, monkeypatch):
+    approve()
+    table(tmp_path)
+    monkeypatch.setattr(snapshot, "load_cohort", lambda *_, **__: cohort())
+    for label in ("sub-003", *(f"sub-9{i:02d}" for i in range(10))):
+        place = tmp_path / "derivatives" / label / "dwi"
+        place.mkdir(parents=True)
+        (place / f"{label}_seg-phantom28_meas-count_relmat.json").write_text("{}")
+    named = ", ".join(f"sub-9{i:02d}" for i in range(8))
+    with pytest.raises(
+        preflight.Doubt, match=rf"10 \({named} and 2 more\) with a connectome and without a line"
+    ):
+        preflight.prepared(about())
