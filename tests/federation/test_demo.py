@@ -126,13 +126,13 @@ def test_an_interrupted_demo_leaves_no_process(tmp_path, number):
 
 
 def test_a_command_that_fails_is_quoted_and_its_log_named(tmp_path):
-    unknown = replace(TINY, children={"north": 10, "nowhere": 10})
+    few = replace(TINY, children={"north": 10, "nowhere": 2}, scans=3)
     words = (
-        r"'esn-client simulate' ended with exit status 10: esn-client: unknown site 'nowhere'; "
-        r"there are: north, .*; see .*/002-esn-client-simulate.log"
+        r"'esn-client simulate' ended with exit status 10: esn-client: .*of 2 children from 1 to 2 can have "
+        r"scans, not 3; see .*/002-esn-client-simulate.log"
     )
     with pytest.raises(StudyError, match=words):
-        run_demo(tmp_path / "demo", unknown, seed=1, epsilon=8.0)
+        run_demo(tmp_path / "demo", few, seed=1, epsilon=8.0)
     assert of_directory(tmp_path / "demo") == []
 
 

@@ -165,3 +165,37 @@ def test_an_unknown_kind_of_world_is_refused_with_the_known_ones(tmp_path):
             world="mars",
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_rehearsal_has_the_recipe_and_the_columns_of_its_protocol(tmp_path, protocol_content):
+    phenotypes = {
+        "memory": {"kind": "number", "unit": "points", "range": (3, 9)},
+        "side": {"kind": "category", "codes": ["left", "right"]},
+        "verbal_score": {"kind": "number", "unit": "points", "range": (0, 250)},
+    }
+    rehearsed = Protocol.model_validate({**protocol_content, "phenotypes": phenotypes})
+    for site, seed in (("elm", 1), ("ash", 2)):
+        write_connectomes(
+            tmp_path / site / "bids",
+            tmp_path / site / "derivatives",
+            site=site,
+            seed=seed,
+            children=CHILDREN,
+            controls=CONTROLS,
+            truth=tmp_path / site / "truth.npz",
+            world_seed=7,
+            protocol=rehearsed,
+        )
+        cohort = load_cohort(
+            read_participants(tmp_path / site / "bids"),
+            site=site,
+            derivatives=tmp_path / site / "derivatives",
+            protocol=rehearsed,
+        )
+        found = cohort.training.phenotypes
+        assert 3 <= found["memory"].min() <= found["memory"].max() <= 9
+        assert set(found["side"]) == {0.0, 1.0}
+        assert np.isfinite(found["verbal_score"]).all()
+    truths = [dict(np.load(tmp_path / site / "truth.npz")) for site in ("elm", "ash")]
+    assert np.array_equal(truths[0]["severity_edges"], truths[1]["severity_edges"])
+    assert not np.array_equal(truths[0]["severity"], truths[1]["severity"])

@@ -12,13 +12,22 @@ from esn_core.system.command_line import progress_bar
 def simulate(
     directory: Annotated[Path, typer.Argument(help="The BIDS dataset to write.")],
     site: Annotated[
-        str, typer.Option(help="north, south, west, east or coast; any name with --connectomes alone.")
+        str, typer.Option(help="Any name; north, south, west, east and coast have scanners of their own.")
     ],
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal datasets.")],
+    world_seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Draws the disease, which hospitals that rehearse share; else --seed does."),
+    ] = None,
+    protocol: Annotated[
+        Path | None,
+        typer.Option(help="With --connectomes: for this study's recipe, atlas and columns."),
+    ] = None,
     connectomes: Annotated[
         Path | None,
         typer.Option(
-            help="Write derivatives there and no scans, on desikan-killiany-83; with --scans on phantom-28."
+            help="Write derivatives there and no scans, on desikan-killiany-83 or as --protocol says; with "
+            "--scans on phantom-28."
         ),
     ] = None,
     scans: Annotated[
@@ -41,9 +50,18 @@ def simulate(
     """Write a simulated hospital, raw diffusion MRI or connectomes or both, of children who do not exist."""
     from esn_client.simulation.connectomes import write_connectomes, write_partly_scanned
     from esn_client.simulation.scans import write_site
+    from esn_core.protocol.protocol import load_protocol
 
     if connectomes is None and scans is not None:
         raise ConfigError("--scans is for --connectomes; without it every child has scans")
+    if protocol is not None and (connectomes is None or scans is not None):
+        raise ConfigError(
+            "--protocol is for --connectomes; scans are simulated for the phantom's recipe alone"
+        )
+    if world_seed is None:
+        typer.echo(
+            f"the disease is of seed {seed}: hospitals that rehearse together need one --world-seed", err=True
+        )
     if world != "clinical" and (connectomes is None or scans is not None):
         raise ConfigError("--world is for --connectomes; scans are simulated of one kind of world alone")
     if connectomes is not None and scans is not None:
@@ -57,6 +75,7 @@ def simulate(
             scans=scans,
             truth=truth,
             n_procs=n_procs,
+            world_seed=world_seed,
         )
         typer.echo(str(directory))
         return
@@ -70,11 +89,20 @@ def simulate(
             controls=controls,
             truth=truth,
             world=world,
+            world_seed=world_seed,
+            protocol=None if protocol is None else load_protocol(protocol),
         )
         typer.echo(str(directory))
         return
     write_site(
-        directory, site=site, seed=seed, children=children, controls=controls, truth=truth, n_procs=n_procs
+        directory,
+        site=site,
+        seed=seed,
+        children=children,
+        controls=controls,
+        truth=truth,
+        n_procs=n_procs,
+        world_seed=world_seed,
     )
     typer.echo(str(directory))
 

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,15 +11,16 @@ from numpy.typing import NDArray
 
 from esn_client.imaging.bids.derivatives import Derivative, write_description
 from esn_client.imaging.bids.visits import Visit
-from esn_client.simulation.presets import SITES
+from esn_client.simulation.presets import SITES, scanner_of
 from esn_client.simulation.scans import generator, write_dataset, write_table, write_truth
-from esn_core.connectome.atlas import Atlas, load_atlas
+from esn_core.connectome.atlas import SIMULATED_HEADS, Atlas, load_atlas
 from esn_core.errors import ConfigError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
+from esn_core.protocol.protocol import Protocol
 from esn_core.simulation import tracking
 from esn_core.simulation.cohort import Subject, draw_site, subject_counts
 from esn_core.simulation.consortium import WORLDS
-from esn_core.simulation.world import World
+from esn_core.simulation.world import World, WorldRules
 
 ATLAS = "desikan-killiany-83"
 
@@ -41,11 +43,14 @@ def write_connectomes(
     controls: int,
     truth: Path | None,
     world: str = "clinical",
+    world_seed: int | None = None,
+    protocol: Protocol | None = None,
 ) -> None:
     """Write one simulated hospital whose children have connectomes and no scans.
 
-    All sites of one seed and kind share a world (`esn_core.simulation.consortium`); each has a scanner of its
-    own. The derivatives are those of the atlas's shipped recipe, and their records say how they were made.
+    All sites of one world's seed and kind share a world (`esn_core.simulation.consortium`); each has a
+    scanner of its own. The derivatives are those of a protocol's recipe, or of the atlas's shipped one, and
+    their records say how they were made.
 
     Parameters
     ----------
@@ -61,6 +66,10 @@ def write_connectomes(
         Where the hidden truth goes, as ``.npz``.
     world : str
         A name in `esn_core.simulation.consortium.WORLDS`.
+    world_seed : int or None
+        Of the world; None takes `seed`.
+    protocol : Protocol or None
+        Whose recipe, atlas and columns they are for.
 
     Raises
     ------
@@ -72,8 +81,10 @@ def write_connectomes(
     if world not in WORLDS:
         raise ConfigError(f"unknown world {world!r}; there are: {', '.join(WORLDS)}")
     rules = WORLDS[world]
-    atlas = load_atlas(ATLAS)
-    drawn = World.draw(atlas, rules.world, rng=generator(seed, "world"))
+    atlas = load_atlas(ATLAS if protocol is None else protocol.imaging.atlas)
+    if atlas.name in SIMULATED_HEADS:  # which has fewer bundles than a clinical network has edges
+        rules = replace(rules, world=WorldRules())
+    drawn = World.draw(atlas, rules.world, rng=generator(seed if world_seed is None else world_seed, "world"))
     subjects = draw_site(
         drawn,
         children=children,
@@ -83,10 +94,13 @@ def write_connectomes(
         severity_shift_sd=rules.severity_shift_sd,
     )
     directory.mkdir(parents=True, exist_ok=True)
-    write_table(directory, subjects, name=site, seed=seed)
+    write_table(directory, subjects, name=site, seed=seed, phenotypes=protocol.phenotypes if protocol else {})
     rng = generator(seed, site, "counts")
     counts = np.array([subject_counts(subject.log_weights, rng=rng) for subject in subjects])
-    _write_derivatives(derivatives, subjects, counts, atlas=atlas, source=directory, origin=_ORIGIN)
+    recipe = protocol.imaging if protocol else _shipped_recipe(atlas)
+    _write_derivatives(
+        derivatives, subjects, counts, atlas=atlas, recipe=recipe, source=directory, origin=_ORIGIN
+    )
     if truth is not None:
         write_truth(truth, drawn, subjects)
 
@@ -102,6 +116,7 @@ def write_partly_scanned(
     scans: int,
     truth: Path | None,
     n_procs: int = 1,
+    world_seed: int | None = None,
 ) -> None:
     """Write one simulated hospital of which some children wait as scans; the others were prepared earlier.
 
@@ -115,7 +130,7 @@ def write_partly_scanned(
     derivatives : Path
         The derivative dataset of those without scans, likewise.
     site : str
-        A name in `SITES`.
+        Any name; those in `SITES` have a scanner of their own.
     seed : int
         Equal seeds give equal bytes, whatever `n_procs`.
     children, controls : int
@@ -124,36 +139,45 @@ def write_partly_scanned(
     truth : Path or None
         Where the hidden truth goes, as ``.npz``.
     n_procs : int
+    world_seed : int or None
+        Of the world; None takes `seed`.
 
     Raises
     ------
     ConfigError
-        There is no such site, more scans are asked for than children, or a directory is in use.
+        More scans are asked for than children, or a directory is in use.
 
     """
-    if site not in SITES:
-        raise ConfigError(f"unknown site {site!r}; there are: {', '.join(SITES)}")
     if not 0 < scans <= children:
         raise ConfigError(f"of {children} children from 1 to {children} can have scans, not {scans}")
     _require_empty(directory, derivatives)
     atlas = load_atlas(tracking.ATLAS)
-    world = World.draw(atlas, rng=generator(seed, "world"))
+    world = World.draw(atlas, rng=generator(seed if world_seed is None else world_seed, "world"))
+    scanner = scanner_of(site)
     subjects = draw_site(world, children=children, controls=controls, rng=generator(seed, site))
     write_dataset(
         directory,
         subjects,
         atlas=atlas,
-        preset=SITES[site],
+        preset=SITES[scanner],
         name=site,
         seed=seed,
         n_procs=n_procs,
         scanned=scans,
     )
     earlier = subjects[scans:]
-    counts = tracking.tracking(site).counts(
+    counts = tracking.tracking(scanner).counts(
         np.array([subject.log_weights for subject in earlier]), rng=generator(seed, site, "counts")
     )
-    _write_derivatives(derivatives, earlier, counts, atlas=atlas, source=directory, origin=_AS_TRACKED)
+    _write_derivatives(
+        derivatives,
+        earlier,
+        counts,
+        atlas=atlas,
+        recipe=_shipped_recipe(atlas),
+        source=directory,
+        origin=_AS_TRACKED,
+    )
     if truth is not None:
         write_truth(truth, world, subjects)
 
@@ -170,14 +194,11 @@ def _write_derivatives(
     counts: NDArray[np.float64],
     *,
     atlas: Atlas,
+    recipe: ImagingRecipe,
     source: Path,
     origin: str,
 ) -> None:
-    """Write each subject's (n, E) counts as `prepare` would have, by the atlas's shipped recipe."""
-    text = (files("esn_core.connectome") / "atlases" / f"{atlas.name}.recipe.toml").read_text(
-        encoding="utf-8"
-    )
-    recipe = ImagingRecipe.model_validate(tomllib.loads(text))
+    """Write each subject's (n, E) counts as `prepare` would have, by a recipe of the atlas."""
     for subject, edges in zip(subjects, counts, strict=True):
         Derivative(derivatives, Visit(subject.participant, None), recipe).write(
             _measures(_matrix(edges, atlas.edges, len(atlas.regions))),
@@ -185,6 +206,11 @@ def _write_derivatives(
             details={"Origin": origin},
         )
     write_description(derivatives, source=source)
+
+
+def _shipped_recipe(atlas: Atlas) -> ImagingRecipe:
+    place = files("esn_core.connectome") / "atlases" / f"{atlas.name}.recipe.toml"
+    return ImagingRecipe.model_validate(tomllib.loads(place.read_text(encoding="utf-8")))
 
 
 def _matrix(values: NDArray[np.float64], edges: NDArray[np.int64], regions: int) -> NDArray[np.float64]:

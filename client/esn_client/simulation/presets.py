@@ -1,5 +1,6 @@
 """Presets: the scanners of the simulated hospitals."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,3 +65,11 @@ SITES = {
     "east": SitePreset("RAS", 36, 12, 4, 1000.0, 35.0, 24.0, 0.1),
     "coast": SitePreset("LAS", 32, None, 4, 1000.0, 105.0, 26.0, 0.1),
 }
+
+
+def scanner_of(site: str) -> str:
+    """Return the name in `SITES` of a hospital's scanner: its own, or one that its name decides."""
+    if site in SITES:
+        return site
+    digest = hashlib.sha256(site.encode()).digest()
+    return tuple(SITES)[digest[0] % len(SITES)]

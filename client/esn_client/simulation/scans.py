@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from esn_client.imaging.bids.simulated_mark import SIMULATOR
 from esn_client.imaging.bids.visits import segmentation_of
 from esn_client.imaging.pipeline.workers import undisturbed, worker_pool
 from esn_client.simulation.nifti import write_image, write_scan_files
-from esn_client.simulation.presets import SITES, SitePreset
+from esn_client.simulation.presets import SITES, SitePreset, scanner_of
 from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.errors import ConfigError
-from esn_core.protocol.data_dictionary import MISSING
+from esn_core.protocol.data_dictionary import MISSING, Phenotype, Phenotypes
 from esn_core.simulation.cohort import OUTCOMES, Subject, draw_site
 from esn_core.simulation.diffusion import draw_phantom
 from esn_core.simulation.world import World
@@ -35,10 +36,11 @@ def write_site(
     controls: int,
     truth: Path | None,
     n_procs: int = 1,
+    world_seed: int | None = None,
 ) -> None:
     """Write one simulated hospital's raw data.
 
-    All sites of one seed share a world: the same anatomy and the same hidden severity network.
+    All sites of one world's seed share a world: the same anatomy and the same hidden severity network.
 
     Parameters
     ----------
@@ -46,30 +48,31 @@ def write_site(
         The BIDS dataset, which must not exist, or be empty. Label volumes lie on the scans' grids, in
         ``derivatives/labels``.
     site : str
-        A name in `SITES`.
+        Any name; another name is another hospital. Those in `SITES` have a scanner of their own.
     seed : int
         Equal seeds give equal bytes, whatever `n_procs`.
     children, controls : int
     truth : Path or None
         Where the hidden truth goes, as ``.npz``, outside of the dataset; None writes none.
     n_procs : int
+    world_seed : int or None
+        Of the world; None takes `seed`.
 
     Raises
     ------
     ConfigError
-        There is no such site, the directory is in use, or the truth would lie inside the dataset.
+        The directory is in use, or the truth would lie inside the dataset.
 
     """
-    if site not in SITES:
-        raise ConfigError(f"unknown site {site!r}; there are: {', '.join(SITES)}")
     if directory.exists() and any(directory.iterdir()):
         raise ConfigError(f"{directory} is not empty; a simulated site needs a directory of its own")
     if truth is not None and truth.resolve().is_relative_to(directory.resolve()):
         raise ConfigError(f"{truth} lies inside the dataset; the truth must be kept outside of {directory}")
     atlas = load_atlas(ATLAS)
-    world = World.draw(atlas, rng=generator(seed, "world"))
+    world = World.draw(atlas, rng=generator(seed if world_seed is None else world_seed, "world"))
     subjects = draw_site(world, children=children, controls=controls, rng=generator(seed, site))
-    write_dataset(directory, subjects, atlas=atlas, preset=SITES[site], name=site, seed=seed, n_procs=n_procs)
+    preset = SITES[scanner_of(site)]
+    write_dataset(directory, subjects, atlas=atlas, preset=preset, name=site, seed=seed, n_procs=n_procs)
     if truth is not None:
         write_truth(truth, world, subjects)
 
@@ -130,7 +133,14 @@ def write_dataset(
             future.result()
 
 
-def write_table(directory: Path, subjects: Sequence[Subject], *, name: str, seed: int) -> None:
+def write_table(
+    directory: Path,
+    subjects: Sequence[Subject],
+    *,
+    name: str,
+    seed: int,
+    phenotypes: Phenotypes = MappingProxyType({}),
+) -> None:
     """Write what a dataset says of itself and of its participants.
 
     Parameters
@@ -141,6 +151,9 @@ def write_table(directory: Path, subjects: Sequence[Subject], *, name: str, seed
     name : str
         Of the site.
     seed : int
+    phenotypes : dict of str to Phenotype
+        Further columns that a protocol explains: drawn over their range, and so with nothing to be found in
+        them.
 
     """
     _write_json(
@@ -157,12 +170,23 @@ def write_table(directory: Path, subjects: Sequence[Subject], *, name: str, seed
     (directory / "README").write_text(_README.format(site=name, seed=seed), encoding="utf-8")
     _write_json(directory / "participants.json", _PARTICIPANTS)
     columns = ["participant_id", "age", "sex", "group", "gase", "duration", "medicines", *OUTCOMES]
-    lines = ["\t".join(columns)]
+    more = {column: phenotype for column, phenotype in phenotypes.items() if column not in columns}
+    rng = generator(seed, name, "phenotypes")
+    lines = ["\t".join([*columns, *more])]
     for s in subjects:
         illness = [MISSING if x is None else str(x) for x in (s.gase, s.duration_years, s.medicines)]
         scores = [f"{s.outcomes[outcome]:.0f}" for outcome in OUTCOMES]
-        lines.append("\t".join([s.participant, f"{s.age_years:.1f}", s.sex, s.group, *illness, *scores]))
+        drawn = [_drawn(phenotype, rng) for phenotype in more.values()]
+        known = [s.participant, f"{s.age_years:.1f}", s.sex, s.group]
+        lines.append("\t".join([*known, *illness, *scores, *drawn]))
     (directory / "participants.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _drawn(phenotype: Phenotype, rng: np.random.Generator) -> str:
+    """Draw a value that a column may have."""
+    if phenotype.kind == "category":
+        return str(rng.choice(phenotype.codes))
+    return f"{rng.uniform(*phenotype.span):.6g}"
 
 
 def write_truth(path: Path, world: World, subjects: Sequence[Subject]) -> None:

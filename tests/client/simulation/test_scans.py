@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from esn_client.simulation.presets import SITES
+from esn_client.simulation.presets import SITES, scanner_of
 from esn_client.simulation.scans import write_site
 from esn_core.errors import ConfigError
 
@@ -101,11 +101,26 @@ def test_the_truth_is_nowhere_in_the_dataset(sites):
     }
 
 
-def test_an_unknown_site_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(
-        ConfigError, match="unknown site 'elsewhere'; there are: north, south, west, east, coast"
-    ):
-        write_site(tmp_path / "x", site="elsewhere", seed=1, children=1, controls=0, truth=None)
+def test_hospitals_of_any_name_share_a_world_by_its_seed_and_have_children_of_their_own(tmp_path):
+    worlds, children = [], []
+    for site, seed in (("sankt-anna", 1), ("elsewhere", 2), ("elsewhere", 3)):
+        truth = tmp_path / f"{site}-{seed}.npz"
+        write_site(
+            tmp_path / f"{site}-{seed}",
+            site=site,
+            seed=seed,
+            children=1,
+            controls=0,
+            truth=truth,
+            world_seed=7,
+        )
+        with np.load(truth) as found:
+            worlds.append(found["severity_edges"].tolist())
+            children.append(found["log_weights"].tolist())
+    assert worlds[0] == worlds[1] == worlds[2]
+    assert len({str(child) for child in children}) == 3
+    assert {scanner_of(f"site-{i}") for i in range(40)} == set(SITES)
+    assert all(scanner_of(site) == site for site in SITES)
 
 
 def test_a_directory_in_use_is_left_alone(sites):
