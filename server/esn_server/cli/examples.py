@@ -18,6 +18,7 @@ EXAMPLES = {
     "status": "esn-server status centre --watch",
     "audit verify": "esn-server audit verify centre north.jsonl south.jsonl west.jsonl",
     "report": "esn-server report runs/first/result.json --out report.html",
+    "export": "esn-server export runs/first/result.json --out first-tables",
     "release": "esn-server release centre runs/first --propose --out first.proposal.esn",
     "pretrain": (
         "esn-server pretrain weights.safetensors --name compact-4 --seed 1 --worlds 60 --steps 2000 "

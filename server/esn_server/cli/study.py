@@ -126,3 +126,17 @@ def release(
     what = "released" if model.released else "proposed: send it to every site, to be countersigned"
     typer.echo(f"model {model.content.sha256[:16]}, {what}", err=True)
     typer.echo(f"Publish its fingerprint beside it:\n  {model.fingerprint}", err=True)
+
+
+def export(
+    result: Annotated[Path, typer.Argument(help="A result.json.")],
+    out: Annotated[Path, typer.Option(help="Directory for tables, figures, the network and a summary.")],
+) -> None:
+    """Write a result as tidy CSV, its figures as SVG, the network in 3-D, and one page in short."""
+    from esn_core.connectome.atlas import load_atlas
+    from esn_server.report.beside import write_beside
+    from esn_server.report.result import read_result
+
+    found = read_result(result)
+    for path in write_beside(found, load_atlas(found.severity_network.atlas), out):
+        typer.echo(str(path))

@@ -11,6 +11,7 @@ from esn_core.system.pages import templates_of
 from esn_server.report.figures.correlations import correlations
 from esn_server.report.figures.scores import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.figures.stability import stability, stable_edges
+from esn_server.report.paragraphs import REFERENCES, headline, methods, results
 from esn_server.report.result import NetworkEdge, StudyResult
 from esn_server.report.verdict import likely_r, prediction_in_words, privacy_in_words
 from esn_server.report.wording import chance, fixed, interval, signed
@@ -59,6 +60,11 @@ def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None
         edges=edges,
         strongest=edges[:STRONGEST],
         likely=likely_r(result.evaluation),
+        headline=headline(result.evaluation),
+        methods=methods(result),
+        results=results(result),
+        references=REFERENCES,
+        flow=_flow(result),
         verdict=prediction_in_words(result.evaluation),
         privacy_sentence=privacy_in_words(result.privacy),
         prediction=predicted_against_clinical(result.evaluation),
@@ -84,3 +90,12 @@ def _beside(result: StudyResult, no_noise: StudyResult | None) -> Drawing | None
 def _shared(edges: list[NetworkEdge], others: list[NetworkEdge]) -> int:
     pairs = {frozenset((edge.region_a, edge.region_b)) for edge in edges}
     return len(pairs & {frozenset((edge.region_a, edge.region_b)) for edge in others})
+
+
+def _flow(result: StudyResult) -> list[tuple[str, float, float | None]]:
+    """Return how many children the largest model of each impairment has, and how many it lacks."""
+    found: dict[str, tuple[str, float, float | None]] = {}
+    for model in result.neurocognition.models if result.neurocognition is not None else ():
+        if model.children is not None and model.children > found.get(model.outcome, ("", 0.0, None))[1]:
+            found[model.outcome] = (model.outcome, model.children, model.left_out)
+    return list(found.values())

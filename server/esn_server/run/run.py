@@ -153,13 +153,14 @@ def write_outcome(
     no_noise: StudyResult | None = None,
     timing_s: Mapping[str, float] | None = None,
 ) -> StudyResult:
-    """Write result.json and report.html; return the result with `timing_s` added."""
+    """Write result.json, report.html and what stands beside it; return the result with `timing_s` added."""
+    from esn_server.report.beside import write_beside
     from esn_server.report.page import write_page  # its figures take as long to load as all else
 
     if timing_s:
         result = result.model_copy(update={"timing_s": {**timing_s, **result.timing_s}})
+    atlas = load_atlas(result.severity_network.atlas)
     write_result(result, directory / "result.json")
-    write_page(
-        result, load_atlas(result.severity_network.atlas), directory / "report.html", no_noise=no_noise
-    )
+    write_page(result, atlas, directory / "report.html", no_noise=no_noise)
+    write_beside(result, atlas, directory)
     return result

@@ -1,5 +1,6 @@
 """The page in a real browser: it asks for nothing, complains of nothing, and clips nothing."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from esn_core.connectome.atlas import load_atlas
+from esn_server.report.beside import summary_text
 from esn_server.report.page import page_text
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -28,7 +30,7 @@ document.title = JSON.stringify({clipped, texts: document.querySelectorAll("svg 
 </script>"""
 
 
-def open_page(path: Path, profile: Path, *, width: int = 1200) -> tuple[str, str]:
+def open_page(path: Path, profile: Path, *, width: int = 1200, wait_ms: int = 0) -> tuple[str, str]:
     """Return the DOM after loading `path`, and what the browser's console said."""
     command = [
         str(CHROMIUM),
@@ -45,6 +47,7 @@ def open_page(path: Path, profile: Path, *, width: int = 1200) -> tuple[str, str
         f"--user-data-dir={profile}",
         f"--window-size={width},2000",
         "--enable-logging=stderr",
+        *([f"--virtual-time-budget={wait_ms}"] if wait_ms else []),
         "--dump-dom",
         path.as_uri(),
     ]
@@ -114,3 +117,37 @@ def test_no_text_of_a_figure_is_clipped_and_the_page_fits_its_window(
     result, exact_result, atlas, tmp_path, width
 ):
     assert ruled(page_text(result, atlas, no_noise=exact_result), tmp_path, width) == "0"
+
+
+AXE = os.environ.get("AXE_CORE")
+
+
+@pytest.mark.skipif(AXE is None, reason="npm pack axe-core, and name its axe.min.js by AXE_CORE")
+def test_a_screen_reader_and_a_keyboard_find_nothing_missing(full, exact_result, atlas, tmp_path):
+    """By axe-core: no violation of its rules on the report with every analysis, nor on the summary."""
+    script = Path(str(AXE)).read_text(encoding="utf-8").replace("</script>", "<\\/script>")
+    judge = (
+        f"<script>{script}</script><script>axe.run({{resultTypes: ['violations']}}).then(found => {{"
+        "document.title = 'judged ' + JSON.stringify(found.violations.map(v => [v.id, v.nodes.length]))})"
+        "</script></body>"
+    )
+    for name, page in (
+        ("report", page_text(full, atlas, no_noise=exact_result)),
+        ("summary", summary_text(full, atlas)),
+    ):
+        page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+        path = tmp_path / f"{name}.html"
+        path.write_text(page.replace("</body>", judge), encoding="utf-8")
+        dom, _ = open_page(path, tmp_path / "profile", wait_ms=20000)
+        found = re.search(r"<title>judged (.*?)</title>", dom)
+        assert found is not None
+        assert found[1] == "[]", name
+
+
+def test_the_summary_prints_on_one_page(full, atlas, tmp_path):
+    path, printed = tmp_path / "summary.html", tmp_path / "summary.pdf"
+    path.write_text(summary_text(full, atlas), encoding="utf-8")
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", f"--print-to-pdf={printed}", path.as_uri()]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    assert re.findall(rb"/Count (\d+)", printed.read_bytes()) == [b"1"]

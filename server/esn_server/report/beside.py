@@ -1,0 +1,82 @@
+"""What stands beside a report: numbers as CSV, figures as SVG, the network in 3-D, one page in short."""
+
+from pathlib import Path
+
+import numpy as np
+
+from esn_core.connectome.atlas import Atlas
+from esn_core.figures.brain import connectogram, glass_brain
+from esn_core.figures.drawing import Drawing
+from esn_core.system.files import write_whole
+from esn_core.system.pages import templates_of
+from esn_server.report.figures.scores import learning_curve, predicted_against_clinical, price_by_phase
+from esn_server.report.paragraphs import headline
+from esn_server.report.result import SeverityNetwork, StudyResult
+from esn_server.report.tables import tables_of
+from esn_server.report.verdict import privacy_in_words
+from esn_server.report.wording import fixed, interval, signed
+
+TABLES, FIGURES, NETWORK, SUMMARY = "tables", "figures", "network.html", "summary.html"
+MOST_EDGES = 120
+"""In 3-D; more hide each other."""
+_NAMESPACES = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+
+
+def write_beside(result: StudyResult, atlas: Atlas, directory: Path) -> list[Path]:
+    """Write everything beside a report; return the files."""
+    files = {directory / TABLES / f"{name}.csv": text for name, text in tables_of(result).items()}
+    files |= {directory / FIGURES / f"{name}.svg": svg for name, svg in _figures(result, atlas).items()}
+    files[directory / SUMMARY] = summary_text(result, atlas)
+    if result.severity_network.edges:
+        files[directory / NETWORK] = network_text(result.severity_network, atlas)
+    for path, text in files.items():
+        write_whole(path, text.encode())
+    return list(files)
+
+
+def _figures(result: StudyResult, atlas: Atlas) -> dict[str, str]:
+    drawn: dict[str, Drawing] = {
+        "prediction": predicted_against_clinical(result.evaluation),
+        "severity_network_brain": glass_brain(result.severity_network, atlas),
+        "severity_network_circle": connectogram(result.severity_network, atlas),
+        "privacy_price": price_by_phase(result.privacy),
+    }
+    if result.learning_curve:
+        drawn["learning_curve"] = learning_curve(result.learning_curve)
+    return {name: drawing.svg.replace("<svg", _NAMESPACES, 1) + "\n" for name, drawing in drawn.items()}
+
+
+def network_text(network: SeverityNetwork, atlas: Atlas) -> str:
+    """Return a page with the network in 3-D, to be turned by hand; it asks for no other file."""
+    from nilearn.plotting import view_connectome  # takes seconds to load
+
+    place = {name: i for i, name in enumerate(atlas.names)}
+    matrix = np.zeros((len(atlas.names),) * 2)
+    for edge in sorted(network.edges, key=lambda edge: -abs(edge.weight))[:MOST_EDGES]:
+        a, b = place[edge.region_a], place[edge.region_b]
+        matrix[a, b] = matrix[b, a] = edge.weight
+    view = view_connectome(
+        matrix,
+        atlas.centroids_mm,
+        linewidth=4.0,
+        node_size=4.0,
+        node_color="black",
+        title="Severity network: blue is weaker when severe, red stronger",
+    )
+    text: str = view.get_standalone()
+    return text.replace("<html>", '<html lang="en">', 1)
+
+
+def summary_text(result: StudyResult, atlas: Atlas) -> str:
+    """Return one page for a steering committee."""
+    templates = templates_of("esn_server.report")
+    templates.filters |= {"fixed": fixed, "interval": interval, "signed": signed}
+    edges = sorted(result.severity_network.edges, key=lambda edge: -abs(edge.weight))
+    return templates.get_template("summary.html.j2").render(
+        result=result,
+        headline=headline(result.evaluation),
+        privacy_sentence=privacy_in_words(result.privacy),
+        brain=glass_brain(result.severity_network, atlas),
+        prediction=predicted_against_clinical(result.evaluation),
+        strongest=edges[:5],
+    )

@@ -1,0 +1,116 @@
+"""What stands beside a report: tables that a statistics program reads, figures alone, words for a paper."""
+
+import csv
+import re
+from functools import partial
+from xml.etree import ElementTree
+
+import pytest
+
+from esn_server.cli import main as cli
+from esn_server.report.beside import FIGURES, NETWORK, SUMMARY, TABLES, network_text, write_beside
+from esn_server.report.page import page_text
+from esn_server.report.paragraphs import headline, methods, results
+from esn_server.report.result import read_result, write_result
+from esn_server.report.tables import tables_of
+
+
+@pytest.fixture
+def undefined(result):
+    """A result whose sums tell nothing of r."""
+    evaluation = result.evaluation.model_copy(
+        update={
+            "r": None,
+            "r_interval": None,
+            "estimates": None,
+            "undefined_because": "the noise is too large",
+        }
+    )
+    return result.model_copy(update={"evaluation": evaluation})
+
+
+def rows_of(text):
+    return list(csv.DictReader(text.splitlines()))
+
+
+def test_every_table_has_a_line_an_observation_and_intervals_in_two_columns(full):
+    found = tables_of(full)
+    assert {"sites", "severity_network", "learning_curve", "privacy_by_phase", "correlations"} <= set(found)
+    for name, text in found.items():
+        rows = rows_of(text)
+        assert rows, name
+        assert "(" not in text.splitlines()[0]
+        assert not [cell for row in rows for cell in row.values() if cell in (None, "None") or "[" in cell]
+        for row in rows:
+            for column in [c for c in row if c.endswith("_low") and row[c]]:
+                assert float(row[column]) <= float(row[column.replace("_low", "_high")])
+    edges = rows_of(found["severity_network"])
+    assert [(e["region_a"], float(e["weight"])) for e in edges] == [
+        (e.region_a, e.weight) for e in full.severity_network.edges
+    ]
+
+
+def test_all_files_are_written_and_ask_for_no_other(full, atlas, tmp_path):
+    files = {path.relative_to(tmp_path).as_posix() for path in write_beside(full, atlas, tmp_path)}
+    assert {f"{TABLES}/sites.csv", f"{FIGURES}/severity_network_brain.svg", NETWORK, SUMMARY} <= files
+    for path in (tmp_path / FIGURES).glob("*.svg"):
+        assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    for name in (NETWORK, SUMMARY):
+        text = (tmp_path / name).read_text()
+        assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=\"(?!data:)", text)
+        assert '<html lang="en">' in text
+
+
+def test_the_network_in_3d_has_every_edge_once_in_each_direction_and_its_weight(result, atlas):
+    text = network_text(result.severity_network, atlas)
+    assert "Severity network: blue is weaker when severe" in text
+    assert "_con_w" in text or "con_w" in text
+
+
+def test_the_headline_says_the_uncertainty_and_never_that_r_is_undefined(result, undefined, atlas):
+    likely = result.evaluation.estimates.r if result.evaluation.estimates else None
+    if likely is not None:
+        assert "95 % interval" in headline(result.evaluation)
+    said = headline(undefined.evaluation)
+    assert said.endswith("the noise is too large.")
+    page = page_text(undefined, atlas)
+    assert said in page
+    assert "r = undefined" not in page
+    assert "not known<small>the noise is too large" in page
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [((0.2, 0.9), "follows"), ((-0.9, -0.2), "against"), ((-0.2, 0.9), "does not show")],
+)
+def test_the_headline_follows_the_interval(full, interval, words):
+    told = full.evaluation.estimates
+    changed = told.model_copy(update={"r": told.r.model_copy(update={"interval": interval})})
+    assert words in headline(full.evaluation.model_copy(update={"estimates": changed}))
+
+
+def test_paragraphs_hold_the_figures_and_the_price(full, undefined):
+    said = methods(full)
+    assert f"ε {full.privacy.epsilon_training_child:.2f}" in said
+    assert "TRIPOD+AI" in said
+    assert f"{full.severity_network.retained} of {full.severity_network.candidates}" in results(full)
+    for text in (said, results(full), methods(undefined), results(undefined)):
+        assert "None" not in text
+        assert "undefined" not in text
+
+
+def test_the_command_writes_what_the_run_writes(run_command, full, tmp_path):
+    from esn_core.connectome.atlas import load_atlas
+
+    names = load_atlas("phantom-28").names
+    ends = {"region_a": names[0], "region_b": names[1]}
+    network = full.severity_network
+    network = network.model_copy(
+        update={"atlas": "phantom-28", "edges": [e.model_copy(update=ends) for e in network.edges]}
+    )
+    write_result(full.model_copy(update={"severity_network": network}), tmp_path / "result.json")
+    run = partial(run_command, "esn-server", cli.main)
+    status, out, err = run("export", tmp_path / "result.json", "--out", tmp_path / "out")
+    assert status == 0, err
+    assert sorted(out.split()) == sorted(str(p) for p in (tmp_path / "out").rglob("*.*"))
+    assert read_result(tmp_path / "result.json").study in (tmp_path / "out" / SUMMARY).read_text()
