@@ -419,7 +419,7 @@ def test_the_centre_reads_the_sum_of_every_phase():
     asked = {
         node.value
         for name, source in modules()
-        if name.startswith("esn_server.study.")
+        if name.startswith(("esn_server.study.", "esn_core.transcript."))
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Constant)
     }

@@ -91,6 +91,9 @@ class Phase:
         analysis exact, or never.
     harmonised : bool
         Whether it comes after ComBat, so that the question of a study with ComBat carries the array 'combat'.
+    needs : frozenset of str
+        Phases whose sums these arrays are computed from (`esn_core.transcript.course`); of its own, the
+        rounds before. After ComBat, its sum as well.
 
     """
 
@@ -101,11 +104,16 @@ class Phase:
     share: float | None = None
     exact: Literal["always"] | Declarable | None = None
     harmonised: bool = True
+    needs: frozenset[PhaseName] = frozenset()
 
 
 _NETWORK = frozenset({"weights", "edge_weights"})
 _PREDICTION = _NETWORK | {"calibration"}
 _MODELS = _PREDICTION | {"coefficients"}
+
+_TRAINED: frozenset[PhaseName] = frozenset({"centre", "association", "gradient", "local-update"})
+_CALIBRATED: frozenset[PhaseName] = _TRAINED | {"calibration"}
+_RERUN: frozenset[PhaseName] = frozenset({"rerun-association", "rerun-calibration"})
 
 
 def _once(_asked: Asked) -> int:
@@ -169,6 +177,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="training",
         releases=_once,
         arrays=frozenset({"mean_severity"}),
+        needs=frozenset({"centre"}),
         share=0.70,
     ),
     "gradient": Phase(
@@ -176,6 +185,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="training",
         releases=lambda asked: asked.training_rounds if asked.local_steps == 1 else 0,
         arrays=_NETWORK,
+        needs=_TRAINED,
         share=0.10,
     ),
     "local-update": Phase(
@@ -183,6 +193,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="training",
         releases=lambda asked: asked.training_rounds if asked.local_steps > 1 else 0,
         arrays=_NETWORK,
+        needs=_TRAINED,
         # A site's update is no sum over children: no noise bounds what one of them does to it.
         exact="always",
     ),
@@ -191,6 +202,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="training",
         releases=_once,
         arrays=_NETWORK,
+        needs=_TRAINED,
         share=0.15,
     ),
     "evaluation": Phase(
@@ -198,6 +210,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="held-out",
         releases=_once,
         arrays=_PREDICTION,
+        needs=_CALIBRATED,
         share=1.0,
     ),
     "attribution": Phase(
@@ -205,6 +218,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="held-out",
         releases=lambda asked: int(asked.analyses.explanation),
         arrays=_PREDICTION,
+        needs=_CALIBRATED,
         share=0.2,
         exact="explanation",
     ),
@@ -213,6 +227,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="training",
         releases=lambda asked: int(asked.reruns),
         arrays=frozenset({"mean_severity"}),
+        needs=frozenset({"centre"}),
         share=0.45,
     ),
     "rerun-calibration": Phase(
@@ -220,6 +235,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="training",
         releases=lambda asked: int(asked.reruns),
         arrays=frozenset({"edge_weights"}),
+        needs=frozenset({"rerun-association"}),
         share=0.10,
     ),
     "rerun-evaluation": Phase(
@@ -227,6 +243,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="held-out",
         releases=lambda asked: int(asked.tested),
         arrays=frozenset({"edge_weights", "calibration"}),
+        needs=_RERUN,
         share=0.5,
     ),
     "fold-evaluation": Phase(
@@ -234,6 +251,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="training",
         releases=lambda asked: int(asked.analyses.folds > 0),
         arrays=frozenset({"edge_weights", "calibration"}),
+        needs=_RERUN,
         share=0.10,
     ),
     "network": Phase(
@@ -253,6 +271,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="training",
         releases=lambda asked: _draws(asked)[1],
         arrays=frozenset({"partial"}),
+        needs=frozenset({"network"}),
         exact="always",
     ),
     "linear": Phase(
@@ -260,6 +279,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="held-out",
         releases=_models,
         arrays=_PREDICTION,
+        needs=_CALIBRATED,
         share=0.2,
         exact="neurocognition",
     ),
@@ -268,6 +288,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="held-out",
         releases=_newton_steps,
         arrays=_MODELS,
+        needs=_CALIBRATED | {"newton"},
         share=0.8,
         exact="neurocognition",
     ),
@@ -276,6 +297,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="held-out",
         releases=_models,
         arrays=_MODELS,
+        needs=_CALIBRATED | {"newton"},
         share=0.2,
         exact="neurocognition",
     ),
@@ -285,6 +307,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         # DeLong's components have meaning without noise only.
         releases=lambda asked: int("neurocognition" in asked.analyses.exact),
         arrays=_MODELS | {"histograms"},
+        needs=_CALIBRATED | {"newton", "comparison"},
         exact="always",
     ),
 }

@@ -13,6 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from esn_client.answers.hospital import rows_of
 from esn_client.answers.study import Study
 from esn_client.approval.review import review
+from esn_core.analyses.planned_sums import kind_of
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError, StudyError
 from esn_core.gase import standardise_severity
@@ -22,8 +23,9 @@ from esn_core.severity_network.bootstrap import SEVERITY_SD
 from esn_core.severity_network.components import components
 from esn_core.severity_network.exact import ExactNetwork
 from esn_core.severity_network.exact_releases import centred, design
+from esn_core.transcript.course import Course
+from esn_core.transcript.released import Released
 from esn_server.report.analyses_outcome import exact_network_of
-from esn_server.study.asking import Pooled
 from esn_server.study.exact_network import _retained, run_network
 
 SITES = ("north", "south", "west", "east")
@@ -111,15 +113,20 @@ def _first_p(consortium, tables, rules):
         other = replace(cohort, training=replace(split, scores=scores))
         studies.append(Study("north", consortium.protocol, other, "cpu"))
 
-    def ask(phase, kind, round_, arrays):
+    course = Course(consortium.protocol)
+
+    def ask(phase, round_=0):
         number = QuestionId(
             protocol_sha256=consortium.protocol.sha256, run="r", phase=phase, round=round_, attempt=0
         )
-        rows = [rows_of(Question(number, dict(arrays)), study) for study in studies]
-        assert {answer.kind for answer in rows} == {kind}
-        return Pooled(sum(answer.values.sum(axis=0) for answer in rows), SITES), 0.0
+        arrays = dict(course.arguments(phase, round_))
+        rows = [rows_of(Question(number, arrays), study) for study in studies]
+        assert {answer.kind for answer in rows} == {kind_of(phase, consortium.protocol)}
+        return course.take(
+            phase, round_, Released(sum(answer.values.sum(axis=0) for answer in rows), SITES, 0.0)
+        )
 
-    found = run_network(consortium.protocol, ask, rules.model_copy(update={"bootstrap_draws": 0}))
+    found = run_network(course, ask, rules.model_copy(update={"bootstrap_draws": 0}))
     assert found.frequency is None
     return found.components[0].p if found.components else 1.0
 
@@ -210,18 +217,18 @@ def test_a_centre_cannot_choose_whose_connectome_the_draws_are(consortium):
 
 
 def test_draws_of_other_sites_than_the_network_are_refused(consortium, rules):
-    base = Pooled(np.zeros(1), SITES)
+    course = Course(consortium.protocol)
 
-    def ask(phase, kind, _round, _arrays):
+    def ask(phase, round_=0):
+        kind = kind_of(phase, consortium.protocol)
         if phase == "network":
-            table = _sums(consortium, kind)
-            return Pooled(table, base.sites), 0.0
-        return Pooled(np.zeros(kind.dimension), ("north", "west")), 0.0
+            return course.take(phase, round_, Released(_sums(consortium, kind), SITES, 0.0))
+        return Released(np.zeros(kind.dimension), ("north", "west"), 0.0)
 
     with pytest.raises(
         StudyError, match="network is that of north, south, west, east; its draws came from north, west"
     ):
-        run_network(consortium.protocol, ask, rules)
+        run_network(course, ask, rules)
 
 
 def _sums(consortium, kind):

@@ -7,15 +7,17 @@ import pytest
 
 from esn_client.answers import neurocognition as answers
 from esn_core.analyses.neurocognition import features_of, kinds_of, table_of
+from esn_core.analyses.planned_sums import kind_of
 from esn_core.errors import StudyError
 from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.analyses import Comparison
 from esn_core.protocol.protocol import Protocol
+from esn_core.transcript.course import Course
+from esn_core.transcript.released import Released
 from esn_server.report.contests import contests_of
 from esn_server.report.impairment_outcome import children_lost, summary_of
 from esn_server.report.outcome import result_of
 from esn_server.report.page import page_text
-from esn_server.study.asking import Pooled
 from esn_server.study.neurocognition import run_neurocognition
 
 PHENOTYPES = {
@@ -61,17 +63,21 @@ def models_of_columns(protocol_content, monkeypatch):
         monkeypatch.setattr(answers, "_Children", Given)
         rng = np.random.default_rng(seed)
 
-        def ask(phase, kind, round_=0, arrays=None, /):
+        course = Course(protocol)
+
+        def ask(phase, round_=0, /):
             number = QuestionId(
                 protocol_sha256=protocol.sha256, run="r", phase=phase, round=round_, attempt=0
             )
-            question = Question(number, dict(arrays or {}))
+            question = Question(number, dict(course.of_models(phase, round_)))
             rows = [getattr(answers, phase)(question, columns) for columns in sites]
+            kind = kind_of(phase, protocol)
             assert {(r.kind.name, r.kind.dimension) for r in rows} == {(kind.name, kind.dimension)}
             total = sum(r.values.sum(axis=0) for r in rows)
-            return Pooled(total + rng.normal(0, noise_sd, total.shape), ("north", "south")), noise_sd
+            noised = total + rng.normal(0, noise_sd, total.shape)
+            return course.take(phase, round_, Released(noised, ("north", "south"), noise_sd))
 
-        return run_neurocognition(protocol, ask, {})
+        return run_neurocognition(course, ask)
 
     return run
 

@@ -1,6 +1,5 @@
 """How a study asks its sites: for facts at roll call, and for one sum after the other."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol as Structural
 
@@ -11,8 +10,7 @@ from esn_core.messages.facts import SiteFacts
 from esn_core.messages.question import Question
 from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.phases import PhaseName
-
-Arrays = Mapping[str, NDArray[np.float64]]
+from esn_core.transcript.released import Released
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,5 @@ class Asking(Structural):
 class Ask(Structural):
     """Asks for one release of a phase, as the parts of a study do."""
 
-    def __call__(
-        self, phase: PhaseName, kind: ReleaseKind, round_: int = 0, arrays: Arrays | None = None, /
-    ) -> tuple[Pooled, float]:
-        """Return the sum, and the standard deviation of the noise in each of its numbers."""
+    def __call__(self, phase: PhaseName, round_: int = 0, /) -> Released:
+        """Return the sum, which the course of the study has taken."""

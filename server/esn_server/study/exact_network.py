@@ -10,12 +10,13 @@ from esn_core.arrays import Floats
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import StudyError
 from esn_core.protocol.analyses import DRAWS_AT_ONCE, NetworkRules
-from esn_core.protocol.protocol import Protocol
-from esn_core.severity_network.bootstrap import Partial, bootstrap_r, network_bootstrap
+from esn_core.severity_network.bootstrap import bootstrap_r
 from esn_core.severity_network.components import Component, network_based
-from esn_core.severity_network.exact import ExactNetwork, Moments, discovered, exact_network
-from esn_core.severity_network.exact_releases import moments_of, network, network_null, null_moments
-from esn_server.study.asking import Ask, Pooled
+from esn_core.severity_network.exact import ExactNetwork, discovered, exact_network
+from esn_core.severity_network.exact_releases import null_moments
+from esn_core.transcript.course import Course
+from esn_core.transcript.released import Released
+from esn_server.study.asking import Ask
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class NetworkFound:
     rules: NetworkRules
 
 
-def run_network(protocol: Protocol, ask: Ask, rules: NetworkRules) -> NetworkFound:
+def run_network(course: Course, ask: Ask, rules: NetworkRules) -> NetworkFound:
     """Ask for the exact network, and for the draws that judge it.
 
     Raises
@@ -57,44 +58,40 @@ def run_network(protocol: Protocol, ask: Ask, rules: NetworkRules) -> NetworkFou
         Too few children; or a draw came from other sites than the network did.
 
     """
-    edges = protocol.candidates.edges
-    ends = load_atlas(protocol.imaging.atlas).edges[edges]
-    pooled, _ = ask("network", network(len(edges)), 0, {})
-    found = moments_of(pooled.total, edges=len(edges), sites=len(pooled.sites))
-    exact = exact_network(found)
-    null = _null(ask, found, pooled, rules.null_draws)
+    edges = course.protocol.candidates.edges
+    ends = load_atlas(course.protocol.imaging.atlas).edges[edges]
+    base = ask("network")
+    exact = course.exact_network
+    null = _null(course, ask, base, rules.null_draws)
     components, largest = network_based(exact.t, ends, null, threshold=rules.t_threshold)
     return NetworkFound(
         edges=edges,
         network=exact,
-        children=found.children,
+        children=course.moments.children,
         components=components,
         largest=largest,
-        frequency=_frequency(ask, found, exact, pooled, rules.bootstrap_draws),
+        frequency=_frequency(course, ask, base, rules.bootstrap_draws),
         rules=rules,
     )
 
 
-def _null(ask: Ask, found: Moments, base: Pooled, draws: int) -> list[Floats]:
+def _null(course: Course, ask: Ask, base: Released, draws: int) -> list[Floats]:
     """Return the t of every edge in each draw of the null."""
-    kind = network_null(len(found.squares), DRAWS_AT_ONCE)
     drawn: list[Floats] = []
     for number in range(-(-draws // DRAWS_AT_ONCE)):
-        total = _of_the_same(ask("network-null", kind, number, {})[0], base)
-        drawn += [exact_network(draw).t for draw in null_moments(total, found)]
+        total = _of_the_same(ask("network-null", number), base)
+        drawn += [exact_network(draw).t for draw in null_moments(total, course.moments)]
     return drawn[:draws]
 
 
-def _frequency(ask: Ask, found: Moments, exact: ExactNetwork, base: Pooled, draws: int) -> Floats | None:
+def _frequency(course: Course, ask: Ask, base: Released, draws: int) -> Floats | None:
     """Return in which share of the bootstrap's draws each edge is retained; None without draws."""
     if not draws:
         return None
-    partial = Partial.of(found, exact.r)
-    kind = network_bootstrap(len(found.squares), DRAWS_AT_ONCE)
-    drawn: list[Floats] = []
+    exact, drawn = course.exact_network, []
     for number in range(-(-draws // DRAWS_AT_ONCE)):
-        pooled, _ = ask("network-bootstrap", kind, number, {"partial": partial.vector})
-        drawn += list(bootstrap_r(_of_the_same(pooled, base), partial, children=found.children))
+        total = _of_the_same(ask("network-bootstrap", number), base)
+        drawn += list(bootstrap_r(total, course.partial, children=course.moments.children))
     return np.asarray(np.mean([_retained(r, exact) for r in drawn[:draws]], axis=0), dtype=np.float64)
 
 
@@ -105,10 +102,10 @@ def _retained(r: Floats, exact: ExactNetwork) -> NDArray[np.bool_]:
     return discovered(np.where(np.isfinite(exact.r), 2 * student.sf(np.abs(t), exact.freedom), np.nan))
 
 
-def _of_the_same(pooled: Pooled, base: Pooled) -> Floats:
+def _of_the_same(sums: Released, base: Released) -> Floats:
     """Return a sum of the sites that the network is of."""
-    if set(pooled.sites) != set(base.sites):
+    if set(sums.sites) != set(base.sites):
         raise StudyError(
-            f"the network is that of {', '.join(base.sites)}; its draws came from {', '.join(pooled.sites)}"
+            f"the network is that of {', '.join(base.sites)}; its draws came from {', '.join(sums.sites)}"
         )
-    return pooled.total
+    return sums.total

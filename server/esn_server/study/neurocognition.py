@@ -25,11 +25,12 @@ from esn_core.protocol.protocol import Protocol
 from esn_core.statistics import roc
 from esn_core.statistics.calibration_curve import Reliability, judge_reliability
 from esn_core.statistics.linear import LinearFit, linear_dimension, linear_fit
-from esn_core.statistics.logistic_exact import ExactLogistic
-from esn_core.statistics.logistic_fit import LogisticFit, LogisticNewton
+from esn_core.statistics.logistic_fit import LogisticFit
 from esn_core.statistics.model_comparison import LikelihoodRatio, Vuong, likelihood_ratio, vuong_test
 from esn_core.statistics.roc import Auc, AucDifference, DeLong
-from esn_server.study.asking import Arrays, Ask
+from esn_core.transcript.course import Course
+from esn_core.transcript.model_fits import Fit, parts_of
+from esn_server.study.asking import Ask
 
 
 @dataclass(frozen=True)
@@ -110,33 +111,33 @@ class Neurocognition:
     rivalries: tuple[Rivalry, ...]
 
 
-def run_neurocognition(protocol: Protocol, ask: Ask, given: Arrays) -> Neurocognition:
+def run_neurocognition(course: Course, ask: Ask) -> Neurocognition:
     """Ask for all models of a protocol, together.
 
     Parameters
     ----------
-    protocol : Protocol
+    course : Course
     ask : Ask
-    given : dict of str to array
-        Weights, edge weights and calibration of the prediction.
 
     """
-    kinds, price = kinds_of(protocol), price_of(protocol)
-    pooled, noise = ask("linear", kinds.linear, 0, given)
+    protocol = course.protocol
+    kinds, price, rounds = kinds_of(protocol), price_of(protocol), rules_of(protocol).rounds
+    sums = ask("linear")
     widths = [linear_dimension(len(m.names)) for m in kinds.models]
     lines = [
-        _linear(m, part, noise, protocol)
-        for m, part in zip(kinds.models, _parts(pooled.total, widths), strict=True)
+        _linear(m, part, sums.noise_sd, protocol)
+        for m, part in zip(kinds.models, parts_of(sums.total, widths), strict=True)
     ]
     clip = logit_clip(price.of("newton").noise_multiplier)
-    fits, coefficients = _newton(protocol, kinds, ask, given, clip)
-    given = {**given, "coefficients": coefficients}
-    pooled, noise = ask("comparison", kinds.comparison, 0, given)
-    histograms, curves, vuongs = _compared(kinds, pooled.total, noise, fits, clip)
+    for number in range(rounds):
+        ask("newton", number)
+    fits = course.fitted(rounds).fits()
+    compared = ask("comparison")
+    noise = compared.noise_sd
+    histograms, curves, vuongs = _compared(kinds, compared.total, noise, fits, clip)
     areas: dict[int, tuple[DeLong, int]] = {}
     if any(phase.phase == "ranking" for phase in price.phases):
-        pooled, _ = ask("ranking", kinds.ranking, 0, {**given, "histograms": np.concatenate(histograms)})
-        areas = _ranked(kinds, pooled.total)
+        areas = _ranked(kinds, ask("ranking").total)
     found = []
     for i, model in enumerate(kinds.models):
         fit, why = fits[i]
@@ -154,37 +155,6 @@ def run_neurocognition(protocol: Protocol, ask: Ask, given: Arrays) -> Neurocogn
             )
         )
     return Neurocognition(tuple(found), tuple(_rivalries(kinds, fits, vuongs, areas)))
-
-
-def _newton(
-    protocol: Protocol, kinds: Kinds, ask: Ask, given: Arrays, clip: float
-) -> tuple[list[tuple[LogisticFit | None, str | None]], Floats]:
-    """Take all Newton steps of all models; return the fits, or why there is none, and all coefficients."""
-    machines: list[LogisticNewton | ExactLogistic] = []
-    start = np.zeros(kinds.tracked_count)
-    for number in range(rules_of(protocol).rounds):
-        at = np.concatenate([m.coefficients.ravel() for m in machines]) if machines else start
-        pooled, noise = ask("newton", kinds.newton, number, {**given, "coefficients": at})
-        machines = machines or [_machine(m, noise, clip, exact=kinds.exact) for m in kinds.models]
-        for machine, part in zip(machines, _parts(pooled.total, kinds.newton_widths), strict=True):
-            machine.step(part)
-    fits: list[tuple[LogisticFit | None, str | None]] = []
-    for machine in machines:
-        try:
-            fits.append((machine.fit(), None))
-        except StudyError as error:
-            fits.append((None, str(error)))
-    coefficients = [
-        np.zeros(len(m.names)) if fit is None else fit.coefficients
-        for m, (fit, _) in zip(kinds.models, fits, strict=True)
-    ]
-    return fits, np.concatenate(coefficients)
-
-
-def _machine(model: Model, noise: float, clip: float, *, exact: bool) -> LogisticNewton | ExactLogistic:
-    if exact:
-        return ExactLogistic(model.names, feature_norm=model.feature_norm, logit_clip=clip)
-    return LogisticNewton(model.names, feature_norm=model.feature_norm, logit_clip=clip, noise_sd=noise)
 
 
 def _linear(
@@ -249,14 +219,14 @@ def _compared(
     kinds: Kinds,
     total: Floats,
     noise: float,
-    fits: list[tuple[LogisticFit | None, str | None]],
+    fits: list[Fit],
     clip: float,
 ) -> tuple[list[Floats], list[Reliability | None], dict[tuple[int, int], Vuong | None]]:
     histograms: list[Floats] = []
     curves: list[Reliability | None] = []
     vuongs: dict[tuple[int, int], Vuong | None] = {}
     blocks = list(kinds.comparison_blocks())
-    parts = _parts(total, [kind.dimension for kind, _ in blocks])
+    parts = parts_of(total, [kind.dimension for kind, _ in blocks])
     for (kind, chosen), part in zip(blocks, parts, strict=True):
         if kind.name == "histogram":
             histograms.append(part)
@@ -299,7 +269,7 @@ def _ranked(kinds: Kinds, total: Floats) -> dict[int, tuple[DeLong, int]]:
     """Return the areas that each model is among, and its position there."""
     areas: dict[int, tuple[DeLong, int]] = {}
     groups = kinds.of_same_children()
-    parts = _parts(total, [roc.delong(len(own)).dimension for own in groups])
+    parts = parts_of(total, [roc.delong(len(own)).dimension for own in groups])
     for own, part in zip(groups, parts, strict=True):
         try:
             found = roc.delong_areas(part, len(own))
@@ -311,7 +281,7 @@ def _ranked(kinds: Kinds, total: Floats) -> dict[int, tuple[DeLong, int]]:
 
 def _rivalries(
     kinds: Kinds,
-    fits: list[tuple[LogisticFit | None, str | None]],
+    fits: list[Fit],
     vuongs: Mapping[tuple[int, int], Vuong | None],
     areas: Mapping[int, tuple[DeLong, int]],
 ) -> list[Rivalry]:
@@ -376,10 +346,6 @@ def _added(
         return likelihood_ratio(smaller, larger), None
     except DataError as error:
         return None, str(error)
-
-
-def _parts(total: Floats, widths: list[int]) -> list[Floats]:
-    return np.split(total, np.cumsum(widths)[:-1])
 
 
 def _pair(interval: Floats) -> tuple[float, float]:

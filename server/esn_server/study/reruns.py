@@ -6,20 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_core.analyses.reruns import (
-    FOLD_EVALUATION,
-    evaluation_blocks,
-    read_rerun_association,
-    rerun_association,
-    rerun_calibration,
-    rerun_evaluation,
-    reruns_of,
-    tested_reruns,
-)
+from esn_core.analyses.reruns import evaluation_blocks, tested_reruns
 from esn_core.privacy.accounting import NO_NOISE
 from esn_core.protocol.price import price_of
-from esn_core.protocol.protocol import Protocol
-from esn_core.severity_network.candidates import Candidates
 from esn_core.statistics.agreement import (
     EVALUATION,
     FEWEST_CHILDREN,
@@ -28,7 +17,7 @@ from esn_core.statistics.agreement import (
     noise_sd_of_r,
 )
 from esn_core.statistics.agreement_estimates import Estimates, estimates
-from esn_core.statistics.recalibration import CALIBRATION, affine
+from esn_core.transcript.course import Course
 from esn_server.study.asking import Ask
 
 
@@ -75,73 +64,41 @@ class Reruns:
     across_parts: Tested | None
 
 
-def run_reruns(
-    protocol: Protocol,
-    candidates: Candidates,
-    ask: Ask,
-    *,
-    severity: NDArray[np.float64],
-    fewest_children: float,
-    rng: np.random.Generator,
-) -> Reruns:
+def run_reruns(course: Course, ask: Ask, *, rng: np.random.Generator) -> Reruns:
     """Ask for all reruns of a protocol, together.
 
     Parameters
     ----------
-    protocol : Protocol
-    candidates : Candidates
+    course : Course
     ask : Ask
-    severity : (1,) or (4,) float64
-        As read at the beginning of the study (`esn_core.severity_network.centring.centre_of`).
-    fewest_children : float
-        A public lower bound on the children in any sum.
     rng : numpy Generator
         For the simulation of what the noise does to r.
 
     """
-    reruns = reruns_of(protocol)
-    released = candidates.released
-    pooled, noise = ask(
-        "rerun-association",
-        rerun_association(reruns, released),
-        0,
-        {"mean_severity": severity},
-    )
-    edge_weights = np.concatenate(
-        [
-            candidates.network(sums, children=children, noise_sd=noise).weight
-            for sums, children in read_rerun_association(
-                pooled.total, reruns, released, fewest_children=fewest_children
-            )
-        ]
-    )
-    pooled, noise = ask("rerun-calibration", rerun_calibration(reruns), 0, {"edge_weights": edge_weights})
-    lines = [
-        affine(sums, fewest_children=fewest_children, noise_sd=noise)
-        for sums in pooled.total.reshape(len(reruns), CALIBRATION.dimension)
-    ]
-    given = {"edge_weights": edge_weights, "calibration": np.array(lines).ravel()}
+    protocol = course.protocol
+    ask("rerun-association")
+    ask("rerun-calibration")
     by_site: dict[str, Tested] = {}
     random: list[Tested] = []
     across_sites = across_parts = None
     tested = tested_reruns(protocol)
     if tested:
         exact = price_of(protocol).of("rerun-evaluation").noise_multiplier == NO_NOISE
-        pooled, noise = ask("rerun-evaluation", rerun_evaluation(tested, exact=exact), 0, given)
+        sums = ask("rerun-evaluation")
         blocks = evaluation_blocks(tested, exact=exact)
         together = np.zeros(EVALUATION.dimension)
-        for block, summed in zip(blocks, pooled.total.reshape(len(blocks), -1), strict=True):
+        for block, summed in zip(blocks, sums.total.reshape(len(blocks), -1), strict=True):
             if block[0].without is None:
-                random.append(_tested(summed, noise, rng))
+                random.append(_tested(summed, sums.noise_sd, rng))
                 continue
             together += summed
             if exact:
-                by_site[str(block[0].without)] = _tested(summed, noise, rng)
+                by_site[str(block[0].without)] = _tested(summed, sums.noise_sd, rng)
         if protocol.analyses.cross_site:
-            across_sites = _tested(together, noise, rng)
+            across_sites = _tested(together, sums.noise_sd, rng)
     if protocol.analyses.folds:
-        pooled, noise = ask("fold-evaluation", FOLD_EVALUATION, 0, given)
-        across_parts = _tested(pooled.total, noise, rng)
+        sums = ask("fold-evaluation")
+        across_parts = _tested(sums.total, sums.noise_sd, rng)
     return Reruns(by_site, across_sites, tuple(random), across_parts)
 
 

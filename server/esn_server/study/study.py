@@ -1,7 +1,6 @@
 """The phases of a study, in order; knows no Flower."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,38 +9,24 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_core.analyses.planned_sums import kind_of
 from esn_core.analyses.reruns import reruns_of
-from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.errors import DataError, StudyError
-from esn_core.learning.optimiser import CentreOptimiser
-from esn_core.learning.releases import (
-    Attribution,
-    attribution_release,
-    gradient_release,
-    local_update_release,
-    read_attribution,
-    read_gradient,
-    read_local_update,
-)
-from esn_core.learning.weights import pretrained, to_vector
+from esn_core.learning.releases import Attribution, read_attribution
 from esn_core.messages.facts import SiteFacts
 from esn_core.messages.question import Question, QuestionId
-from esn_core.privacy.fixed_point import noise_sd
-from esn_core.privacy.release import ReleaseKind
 from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import SignedProtocol
-from esn_core.severity_network.association import association_release
-from esn_core.severity_network.candidates import Candidates
-from esn_core.severity_network.centring import centre_of, centre_release
 from esn_core.severity_network.selection import SeverityNetwork
-from esn_core.statistics.agreement import EVALUATION, Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
+from esn_core.statistics.agreement import Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
 from esn_core.statistics.agreement_estimates import Estimates, estimates
-from esn_core.statistics.combat import COVARIATE_NORM, COVARIATES, combat, combat_model
-from esn_core.statistics.matching import COHORT, Matching, matching
-from esn_core.statistics.recalibration import CALIBRATION, affine
-from esn_server.study.asking import Arrays, Asking, Pooled
+from esn_core.statistics.matching import Matching, matching
+from esn_core.transcript.course import Arrays, Course
+from esn_core.transcript.released import Released
+from esn_core.transcript.training import Training
+from esn_server.study.asking import Asking
 from esn_server.study.exact_network import NetworkFound, run_network
 from esn_server.study.neurocognition import Neurocognition, run_neurocognition
 from esn_server.study.observer import Observer, Unobserved
@@ -117,31 +102,22 @@ class _Run:
     asking: Asking
     observer: Observer
     price: Price
-    atlas: Atlas
-    candidates: Candidates
-    harmonisation: Arrays = field(default_factory=dict)
-    """What every question from now on carries, for the sites to harmonise their children with."""
+    course: Course
     timing_s: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     unanswered: Exception | None = None
     """What kept the last question from being answered: no analysis can be left out for that."""
 
-    @property
-    def fewest_children(self) -> float:
-        """A public lower bound on the children in any sum: every site refuses fewer."""
-        return float(self.protocol.rounds.quorum * self.protocol.cohort.minimum_children)
-
     def question(self, phase: PhaseName, round_: int = 0, arrays: Arrays | None = None) -> Question:
         digest = self.protocol.sha256
         return Question(
             QuestionId(protocol_sha256=digest, run=self.run, phase=phase, round=round_, attempt=0),
-            {**(arrays or {}), **self.harmonisation},
+            dict(arrays or {}),
         )
 
-    def ask(
-        self, phase: PhaseName, kind: ReleaseKind, round_: int = 0, arrays: Arrays | None = None, /
-    ) -> tuple[Pooled, float]:
-        """Ask for a release; return the sum and the standard deviation of its noise."""
+    def ask(self, phase: PhaseName, round_: int = 0, /) -> Released:
+        """Ask for a release with the numbers that follow from those before, and take it."""
+        arrays, kind = self.course.arguments(phase, round_), kind_of(phase, self.protocol)
         started = time.monotonic()
         self.observer.began(phase, round_, self.price.of(phase).releases)
         try:
@@ -150,8 +126,8 @@ class _Run:
             self.unanswered = error
             raise
         self.timing_s[phase] = self.timing_s.get(phase, 0.0) + time.monotonic() - started
-        each = noise_sd(kind, self.price.of(phase).noise_multiplier, share=self.protocol.noise_share)
-        return pooled, each * math.sqrt(len(pooled.sites))
+        released = Released.of(self.protocol, kind, pooled.total, pooled.sites)
+        return self.course.take(phase, round_, released)
 
     def unless_impossible(self, name: str, compute: Callable[[], _T]) -> _T | None:
         """Compute an analysis; None, with its reason kept, where its sums do not allow it.
@@ -196,36 +172,35 @@ def run_study(
 
     """
     protocol = signed.protocol
-    atlas = load_atlas(protocol.imaging.atlas)
+    course = Course(protocol)
     study = _Run(
         protocol=protocol,
         run=run,
         asking=asking,
         observer=observer or Unobserved(),
         price=price_of(protocol),
-        atlas=atlas,
-        candidates=protocol.candidates,
+        course=course,
     )
     facts = _roll_call(study)
     matched = study.unless_impossible("matching", lambda: _match(study))
-    _harmonise(study)
-    children, severity = _centre(study)
-    network = _select(study, children, severity)
-    weights, losses = _train(study, network, children)
-    calibration = _calibrate(study, network, weights)
-    given = {"weights": weights, "edge_weights": network.weight, "calibration": np.array(calibration)}
-    found, estimated, mae_noise, r_noise = _evaluate(study, given, rng)
-    reruns = study.unless_impossible("reruns", lambda: _rerun(study, severity, rng))
-    explained = study.unless_impossible("attribution", lambda: _explain(study, given))
+    if protocol.cohort.harmonisation == "combat":
+        study.ask("combat")
+    study.ask("centre")
+    study.ask("association")
+    trained = _train(study)
+    study.ask("calibration")
+    found, estimated, mae_noise, r_noise = _evaluate(study, rng)
+    reruns = study.unless_impossible("reruns", lambda: _rerun(study, rng))
+    explained = study.unless_impossible("attribution", lambda: _explain(study))
     exact_network = study.unless_impossible("exact_network", lambda: _exact_network(study))
-    models = study.unless_impossible("neurocognition", lambda: _neurocognition(study, given))
+    models = study.unless_impossible("neurocognition", lambda: _neurocognition(study))
     return Findings(
         facts=facts,
         price=study.price,
-        network=network,
-        losses=losses,
-        weights=weights,
-        calibration=calibration,
+        network=course.network,
+        losses=tuple(trained.losses),
+        weights=trained.weights,
+        calibration=course.calibration,
         agreement=found,
         estimates=estimated,
         mae_noise_sd=mae_noise,
@@ -249,109 +224,50 @@ def _roll_call(study: _Run) -> dict[str, SiteFacts]:
     return facts
 
 
-def _harmonise(study: _Run) -> None:
-    if study.protocol.cohort.harmonisation != "combat":
-        return
-    edges = len(study.candidates.edges)
-    pooled, _ = study.ask("combat", combat(edges, COVARIATES, covariate_norm=COVARIATE_NORM))
-    model = combat_model(pooled.total, edges=edges, covariates=COVARIATES)
-    study.harmonisation = {"combat": model.vector}
-
-
-def _centre(study: _Run) -> tuple[float, NDArray[np.float64]]:
-    centring = study.protocol.severity_network.centre
-    pooled, noise = study.ask("centre", centre_release(centring))
-    return centre_of(pooled.total, centring=centring, fewest_children=study.fewest_children, noise_sd=noise)
-
-
-def _select(study: _Run, children: float, severity: NDArray[np.float64]) -> SeverityNetwork:
-    kind = association_release(study.candidates.released)
-    pooled, noise = study.ask("association", kind, 0, {"mean_severity": severity})
-    return study.candidates.network(pooled.total, children=children, noise_sd=noise)
-
-
-def _train(
-    study: _Run, network: SeverityNetwork, children: float
-) -> tuple[NDArray[np.float64], tuple[float, ...]]:
-    rules = study.protocol.training
-    optimiser = CentreOptimiser(
-        to_vector(pretrained(study.protocol.model.initial_weights)),
-        learning_rate=rules.learning_rate,
-        strategy=rules.strategy,
-    )
-    local, bound = rules.local_steps > 1, rules.max_gradient_norm
-    phase: PhaseName = "local-update" if local else "gradient"
-    describe = local_update_release if local else gradient_release
-    kind = describe(len(optimiser.weights), max_gradient_norm=bound)
-    losses = []
-    for round_ in range(rules.rounds):
-        pooled, _ = study.ask(
-            phase, kind, round_, {"weights": optimiser.weights, "edge_weights": network.weight}
-        )
-        step = (
-            read_local_update(pooled.total, max_gradient_norm=bound)
-            if local
-            else read_gradient(pooled.total, children, max_gradient_norm=bound)
-        )
-        losses.append(step.loss)
-        study.observer.learned(round_, step.loss)
-        optimiser.step(step.gradient)
-    return optimiser.weights, tuple(losses)
-
-
-def _calibrate(study: _Run, network: SeverityNetwork, weights: NDArray[np.float64]) -> tuple[float, float]:
-    pooled, noise = study.ask(
-        "calibration", CALIBRATION, 0, {"weights": weights, "edge_weights": network.weight}
-    )
-    return affine(pooled.total, fewest_children=study.fewest_children, noise_sd=noise)
+def _train(study: _Run) -> Training:
+    for round_ in range(study.protocol.training.rounds):
+        study.ask(study.course.trained(round_).phase, round_)
+        study.observer.learned(round_, study.course.trained(round_ + 1).losses[-1])
+    return study.course.trained(study.protocol.training.rounds)
 
 
 def _evaluate(
-    study: _Run, given: Arrays, rng: np.random.Generator
+    study: _Run, rng: np.random.Generator
 ) -> tuple[Agreement, Estimates, float | None, float | None]:
-    pooled, noise = study.ask("evaluation", EVALUATION, 0, given)
-    found = agreement(pooled.total)
-    estimated = estimates(pooled.total, noise_sd=noise, fewest_children=study.fewest_children, rng=rng)
+    sums, fewest = study.ask("evaluation"), study.course.fewest_children
+    noise = sums.noise_sd
+    found = agreement(sums.total)
+    estimated = estimates(sums.total, noise_sd=noise, fewest_children=fewest, rng=rng)
     mae_noise = noise_sd_of_mae(found.children, noise, mae=found.mae or 0.0)
-    return found, estimated, mae_noise, noise_sd_of_r(pooled.total, noise, rng=rng)
+    return found, estimated, mae_noise, noise_sd_of_r(sums.total, noise, rng=rng)
 
 
 def _match(study: _Run) -> Matching | None:
     if not study.protocol.analyses.cohort:
         return None
-    pooled, _ = study.ask("cohort", COHORT)
-    return matching(pooled.total, minimum=study.protocol.cohort.minimum_children)
+    return matching(study.ask("cohort").total, minimum=study.protocol.cohort.minimum_children)
 
 
-def _explain(study: _Run, given: Arrays) -> Attribution | None:
+def _explain(study: _Run) -> Attribution | None:
     if not study.protocol.analyses.explanation:
         return None
-    kind = attribution_release(len(study.candidates.edges))
-    pooled, noise = study.ask("attribution", kind, 0, given)
-    return read_attribution(pooled.total, fewest_children=study.fewest_children, noise_sd=noise)
+    sums = study.ask("attribution")
+    fewest = study.course.fewest_children
+    return read_attribution(sums.total, fewest_children=fewest, noise_sd=sums.noise_sd)
 
 
 def _exact_network(study: _Run) -> NetworkFound | None:
     rules = study.protocol.analyses.network
-    return None if rules is None else run_network(study.protocol, study.ask, rules)
+    return None if rules is None else run_network(study.course, study.ask, rules)
 
 
-def _neurocognition(study: _Run, given: Arrays) -> Neurocognition | None:
+def _neurocognition(study: _Run) -> Neurocognition | None:
     if study.protocol.analyses.neurocognition is None:
         return None
+    return run_neurocognition(study.course, study.ask)
 
-    return run_neurocognition(study.protocol, study.ask, given)
 
-
-def _rerun(study: _Run, severity: NDArray[np.float64], rng: np.random.Generator) -> Reruns | None:
+def _rerun(study: _Run, rng: np.random.Generator) -> Reruns | None:
     if not reruns_of(study.protocol):
         return None
-
-    return run_reruns(
-        study.protocol,
-        study.candidates,
-        study.ask,
-        severity=severity,
-        fewest_children=study.fewest_children,
-        rng=rng,
-    )
+    return run_reruns(study.course, study.ask, rng=rng)
