@@ -111,11 +111,13 @@ CANDIDATES = Format(
 
 MESSAGE = Format(
     "message",
-    version=1,
-    oldest=1,
+    version=2,
+    oldest=2,
     raised_when=(
-        "a question's or an answer's header gains, loses or reinterprets a field, or its arrays change their "
-        "order, type or scale. Both sides of a study must then be updated together"
+        "a question's or an answer's header gains, loses or reinterprets a field, its arrays change their "
+        "order, type or scale, or the numbers of a question are computed otherwise from the sums before "
+        "(`esn_core.transcript`). Both sides of a study must then be updated together. 2: questions carry "
+        "the transcript in the place of numbers"
     ),
 )
 
@@ -161,9 +163,12 @@ RESULT = Format(
 
 RUN = Format(
     "run",
-    version=1,
-    oldest=1,
-    raised_when="the tables of a run's store change, or what stands in them",
+    version=2,
+    oldest=2,
+    raised_when=(
+        "the tables of a run's store change, or what stands in them. 2: a step holds the signed answers that "
+        "its sum is of; a run without them cannot go on, as no site could check it"
+    ),
 )
 
 PROGRESS = Format(

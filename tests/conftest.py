@@ -16,6 +16,7 @@ from importlib.resources import files
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -26,6 +27,7 @@ from esn_core.connectome.atlas import load_atlas
 from esn_core.identity.public_keys import identity_text, mask_text
 from esn_core.protocol.protocol import load_protocol
 from esn_core.protocol.signature import signature_of
+from esn_core.transcript.arguments import Arguments
 
 # A loaded machine is no defect: no example is timed. The same examples are drawn in every run.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -116,6 +118,28 @@ def more_sites(roster_of):
 def centre_key():
     """The centre's private signing key."""
     return Ed25519PrivateKey.from_private_bytes(_secret("signing", "centre"))
+
+
+@pytest.fixture(scope="session")
+def given_numbers():
+    """Makes transcripts by which a hospital is asked with given numbers, whatever was released."""
+
+    class Given:
+        received = 0
+
+        def __init__(self, **arrays):
+            self.arrays = {name: np.array(array, dtype=float) for name, array in arrays.items()}
+
+        def of(self, protocol, run):
+            return self
+
+        def take(self, question):
+            return True
+
+        def arguments(self, phase, round_):
+            return Arguments(phase, self.arrays)
+
+    return Given
 
 
 @pytest.fixture(scope="session")

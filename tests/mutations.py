@@ -38,6 +38,7 @@ _LEDGER = "client/esn_client/gate/ledger.py"
 _STORE = "client/esn_client/gate/ledger_store.py"
 _SECURE_SUM = "esn_core/privacy/secure_sum.py"
 _GRID = "esn_core/privacy/fixed_point.py"
+_RELAY = "esn_core/transcript/relay.py"
 _CALLERS = "server/esn_server/front/callers.py"
 _CALLS = "server/esn_server/front/site_calls.py"
 
@@ -46,6 +47,7 @@ _OF_MASKS = "tests/client/gate/test_gate_masked.py::"
 _OF_LEDGER = "tests/client/gate/test_ledger.py::"
 _OF_SUMS = "tests/core/privacy/test_secure_sum.py::"
 _OF_GRID = "tests/core/privacy/test_fixed_point.py::"
+_OF_TRANSCRIPT = "tests/study/test_transcript.py::"
 _OF_CALLERS = "tests/server/front/test_callers.py::"
 _OF_CALLS = "tests/server/front/test_site_calls.py::"
 _OF_ENROLMENT = "tests/server/enrolment/test_enrolment.py::"
@@ -261,8 +263,8 @@ MUTATIONS = (
     Mutation(
         "masks are the same for every set",
         _SECURE_SUM,
-        "self.question, *self.participants)",
-        "self.question)",
+        "self.transcript, *self.participants)",
+        "self.transcript)",
         _OF_SUMS + "test_masks_and_seeds_are_others_in_every_other_attempt",
     ),
     Mutation(
@@ -341,6 +343,56 @@ MUTATIONS = (
         '_require(message is not None and message.run_id == call.run_id, "not a message to this site")',
         "pass",
         _OF_CALLS + "test_a_site_confirms_nothing_away_of_another",
+    ),
+    Mutation(
+        "relayed answers need no signature",
+        "esn_core/messages/envelope.py",
+        "if not is_signed(body, signature, key, purpose):",
+        "if purpose == 'question' and not is_signed(body, signature, key, purpose):",
+        _OF_TRANSCRIPT + "test_a_sum_that_was_not_released_is_refused[one number of an answer changed-masks]",
+    ),
+    Mutation(
+        "relayed sums need no quorum",
+        _RELAY,
+        "len(sites) < protocol.rounds.quorum",
+        "len(sites) < 1",
+        _OF_TRANSCRIPT + "test_a_sum_of_fewer_sites_than_the_quorum_is_refused",
+    ),
+    Mutation(
+        "sums of any run are taken",
+        _RELAY,
+        'update={"attempt": answer.id.attempt}',
+        "update=dict(answer.id)",
+        _OF_TRANSCRIPT + "test_a_sum_that_was_not_released_is_refused[answers of another run-masks]",
+    ),
+    Mutation(
+        "masks do not depend on the transcript",
+        _SECURE_SUM,
+        "self.question, self.transcript, *self.participants",
+        "self.question, *self.participants",
+        _OF_TRANSCRIPT + "test_two_sites_that_were_told_of_different_sums_open_none_together",
+    ),
+    Mutation(
+        "answers after any sums are added up",
+        _RELAY,
+        "if answer.after != transcript.mark:",
+        "if False:",
+        _OF_TRANSCRIPT
+        + "test_a_sum_that_was_not_released_is_refused[an answer that was made from other sums-local]",
+    ),
+    Mutation(
+        "questions may hold any array",
+        "esn_core/messages/question.py",
+        'if set(arrays) - {"relayed"}:',
+        "if False:",
+        _OF_TRANSCRIPT + "test_a_question_that_brings_numbers_is_none[coefficients]",
+    ),
+    Mutation(
+        "transcripts are read unchecked",
+        "client/esn_client/site/transcripts.py",
+        "hmac.compare_digest(code, self._code(mark, received))",
+        "bool(code)",
+        _OF_TRANSCRIPT + "test_a_transcript_that_was_changed_on_disk_steers_nothing[a total]",
     ),
     Mutation(
         "a band follows the cohort",

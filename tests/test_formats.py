@@ -36,9 +36,10 @@ from esn_core.formats import (
     version_in,
 )
 from esn_core.identity.enrolment import SiteKit
-from esn_core.identity.signing import SIGNATURE_BYTES, sign
+from esn_core.identity.signing import sign
 from esn_core.messages.answer import Answer
 from esn_core.messages.question import Question, QuestionId
+from esn_core.messages.transcript_mark import TranscriptMark
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.protocol.signature import load_signed
 from esn_core.released_model.archive import read_model
@@ -238,8 +239,7 @@ def test_a_signed_protocol_keeps_its_hash():
     assert load_protocol(GOLDEN / "protocol-1.toml").sha256.startswith(HASH)
 
 
-def test_messages_are_written_as_before_they_had_a_version():
-    """A site and a centre of before and after understand each other."""
+def test_messages_are_written_as_when_their_version_began():
     number = QuestionId(
         protocol_sha256=load_protocol(GOLDEN / "protocol-1.toml").sha256,
         run="r1",
@@ -247,13 +247,28 @@ def test_messages_are_written_as_before_they_had_a_version():
         round=2,
         attempt=1,
     )
-    question = Question(number, {"weights": np.arange(3.0)}, ("north", "south", "west"))
-    before = (GOLDEN / "question-1.bin").read_bytes()
-    assert question.to_bytes(KEY) == before
-    answer = Answer.from_bytes((GOLDEN / "answer-1.bin").read_bytes(), PUBLIC)
-    assert answer.to_bytes(KEY) == (GOLDEN / "answer-1.bin").read_bytes()
-    assert (answer.id, answer.total.tolist()) == (number, [0, 1, 2, 3])
-    assert b"format" not in before[:-SIGNATURE_BYTES]
+    after = TranscriptMark(sums=2, head="7" * 64)
+    question = Question(number, ("north", "south", "west"), after=after, relayed=b"released", offset=5)
+    assert question.to_bytes(KEY) == (GOLDEN / "question-2.bin").read_bytes()
+    answer = Answer.from_bytes((GOLDEN / "answer-2.bin").read_bytes(), PUBLIC)
+    assert answer.to_bytes(KEY) == (GOLDEN / "answer-2.bin").read_bytes()
+    assert (answer.id, answer.total.tolist(), answer.after) == (number, [0, 1, 2, 3], after)
+
+
+def test_a_message_of_before_is_refused_for_its_age(tmp_path):
+    body = save({}, {"esn": json.dumps({"id": {}})})
+    with pytest.raises(ProtocolError, match="written by an older esn-federated: message format 1"):
+        Question.from_bytes(body + sign(body, KEY, "question"), PUBLIC)
+
+
+def test_a_run_of_before_cannot_go_on(tmp_path):
+    path = golden("run", RUN.version, tmp_path)
+    for version in (0, 1):
+        connection = sqlite3.connect(path)
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.close()
+        with pytest.raises(StudyError, match="written by an older esn-federated: run format 1"):
+            read_run(path)
 
 
 def user_version(path):

@@ -1,10 +1,17 @@
-"""The centre's optimiser: takes mean gradients or mean local updates, moves the weights."""
+"""The centre's optimiser: takes mean gradients or mean local updates, moves the weights.
+
+Every site takes the same steps as the centre. Each number is added, multiplied and divided by itself, so that
+the weights are the same to the bit on every machine.
+"""
 
 from typing import Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+
+from esn_core.arrays import Floats
+
+# Of Adam: Kingma & Ba 2015 (arXiv:1412.6980), algorithm 1, with its own numbers.
+_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 
 
 class CentreOptimiser:
@@ -25,21 +32,29 @@ class CentreOptimiser:
 
     def __init__(
         self,
-        weights: NDArray[np.float64],
+        weights: Floats,
         *,
         learning_rate: float,
         strategy: Literal["fedadam", "fedavg", "fedprox"],
     ) -> None:
-        self._weights = torch.nn.Parameter(torch.from_numpy(weights.copy()))
-        rule = torch.optim.Adam if strategy == "fedadam" else torch.optim.SGD
-        self._optimiser: torch.optim.Optimizer = rule([self._weights], lr=learning_rate)
+        self._weights = weights.copy()
+        self._rate, self._adam = learning_rate, strategy == "fedadam"
+        self._mean, self._square = np.zeros_like(weights), np.zeros_like(weights)
+        # The powers of both numbers, by multiplication alone: a power of the machine's would round otherwise.
+        self._power_1, self._power_2 = 1.0, 1.0
 
     @property
-    def weights(self) -> NDArray[np.float64]:
+    def weights(self) -> Floats:
         """(P,) float64, a copy."""
-        return self._weights.detach().numpy().copy()
+        return self._weights.copy()
 
-    def step(self, gradient: NDArray[np.float64]) -> None:
+    def step(self, gradient: Floats) -> None:
         """Move against a (P,) mean gradient."""
-        self._weights.grad = torch.from_numpy(gradient)
-        self._optimiser.step()
+        if not self._adam:
+            self._weights -= self._rate * gradient
+            return
+        self._power_1, self._power_2 = _BETA_1 * self._power_1, _BETA_2 * self._power_2
+        self._mean += (1 - _BETA_1) * (gradient - self._mean)
+        self._square = _BETA_2 * self._square + (1 - _BETA_2) * gradient * gradient
+        spread = np.sqrt(self._square) / np.sqrt(1 - self._power_2) + _EPSILON
+        self._weights -= self._rate / (1 - self._power_1) * self._mean / spread

@@ -1,4 +1,7 @@
-"""Answers: a released sum, facts at roll call, a mask's seed, or a refusal. The gate alone makes them."""
+"""Answers: a released sum, facts at roll call, a mask's seed, or a refusal. The gate alone makes them.
+
+A site that lacks a part of the transcript says how much of it it has.
+"""
 
 from dataclasses import dataclass
 from typing import Self
@@ -13,6 +16,7 @@ from esn_core.identity.roster import SiteName
 from esn_core.messages.envelope import Header, pack, seal, unpack, unseal, validated
 from esn_core.messages.facts import LedgerMark, SiteFacts
 from esn_core.messages.question import QuestionId
+from esn_core.messages.transcript_mark import NOTHING_RELEASED, TranscriptMark
 
 
 class Refusal(BaseModel):
@@ -30,11 +34,13 @@ class _AnswerHeader(Header):
     seed: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     refusal: Refusal | None = None
     charged: LedgerMark | None = None
+    after: TranscriptMark
+    noted: int | None = Field(default=None, ge=0, le=2**53)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer of one site: a released sum, facts at roll call, a mask's seed, or a refusal.
+    """One answer of one site: a released sum, facts at roll call, a mask's seed, a note, or a refusal.
 
     Attributes
     ----------
@@ -48,6 +54,10 @@ class Answer:
     refusal : Refusal or None
     charged : LedgerMark or None
         The entry with which the site's ledger paid for the sum, or noted the seed.
+    after : TranscriptMark
+        Of the sums from which the site computed what it answered with.
+    noted : int or None
+        Of a site that lacks some of the transcript: how many bytes of it are there.
 
     """
 
@@ -58,11 +68,13 @@ class Answer:
     seed: bytes | None = None
     refusal: Refusal | None = None
     charged: LedgerMark | None = None
+    after: TranscriptMark = NOTHING_RELEASED
+    noted: int | None = None
 
     def __post_init__(self) -> None:
-        said = [part is not None for part in (self.total, self.facts, self.seed, self.refusal)]
+        said = [part is not None for part in (self.total, self.facts, self.seed, self.noted, self.refusal)]
         if sum(said) != 1:
-            raise ProtocolError("an answer is one of a released sum, facts, a seed or a refusal")
+            raise ProtocolError("an answer is one of a released sum, facts, a seed, a note or a refusal")
         if (self.charged is None) == (self.total is not None or self.seed is not None):
             raise ProtocolError("a released sum or seed, and nothing else, comes with its ledger entry")
 
@@ -75,6 +87,8 @@ class Answer:
             seed=None if self.seed is None else self.seed.hex(),
             refusal=self.refusal,
             charged=self.charged,
+            after=self.after,
+            noted=self.noted,
         )
         return seal(pack({} if self.total is None else {"total": self.total}, header), key, "answer")
 
@@ -94,7 +108,7 @@ class Answer:
             It is too large, not signed by the site, or malformed.
 
         """
-        arrays, header = unpack(unseal(body, key, "answer"), integers=True)
+        arrays, header = unpack(unseal(body, key, "answer"), np.int64)
         parsed = validated(_AnswerHeader, header)
         if set(arrays) - {"total"}:
             raise ProtocolError(f"an answer holds no array but 'total', not {sorted(arrays)}")
@@ -106,4 +120,6 @@ class Answer:
             seed=None if parsed.seed is None else bytes.fromhex(parsed.seed),
             refusal=parsed.refusal,
             charged=parsed.charged,
+            after=parsed.after,
+            noted=parsed.noted,
         )

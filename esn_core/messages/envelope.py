@@ -3,19 +3,19 @@
 Named arrays and a small JSON header, nothing that could run. The signature, 64 bytes, follows the file,
 and is looked at before anything else is.
 
-A header that names no format has format 1. Format 1 is written without the field, so that whoever ran this
-software before formats had versions understands it; a later one is written with it, which they refuse.
+A header that names no format has format 1, whose questions carried numbers; it is not read any more.
 """
 
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -75,23 +75,29 @@ class Header(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = Field(default=1, exclude=True)
+    format: Literal[2] = 2
 
 
-def pack(arrays: dict[str, NDArray[np.float64]] | dict[str, NDArray[np.int64]], header: BaseModel) -> bytes:
+def pack(arrays: Mapping[str, NDArray[Any]], header: BaseModel) -> bytes:
     """Return a safetensors file of vectors with a JSON header."""
     metadata = {HEADER: header.model_dump_json()}
     body: bytes = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
     return body
 
 
-def unpack(body: bytes, *, integers: bool = False) -> tuple[dict[str, NDArray[Any]], str]:
+def unpack(body: bytes, dtype: type[np.integer[Any]]) -> tuple[dict[str, NDArray[Any]], str]:
     """Return the vectors of a safetensors file, and its header as JSON.
+
+    Parameters
+    ----------
+    body : bytes
+    dtype : type
+        Of all vectors.
 
     Raises
     ------
     ProtocolError
-        It is no such file, or holds arrays of other types, shapes or names, or numbers that are not finite.
+        It is no such file, or holds arrays of other types, shapes or names.
 
     """
     # A header of many empty arrays would cost far more memory than it has bytes.
@@ -103,12 +109,9 @@ def unpack(body: bytes, *, integers: bool = False) -> tuple[dict[str, NDArray[An
         header = json.loads(body[8 : 8 + length])["__metadata__"][HEADER]
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ProtocolError("a message must be a safetensors file with an 'esn' header") from error
-    dtype = np.int64 if integers else np.float64
     for name, array in arrays.items():
         if not re.fullmatch(r"[a-z_]{1,40}", name) or array.dtype != dtype or array.ndim != 1:
             raise ProtocolError(f"a message's arrays must be {np.dtype(dtype)} vectors with plain names")
-        if not np.isfinite(array).all():
-            raise ProtocolError(f"array '{name}' of a message holds numbers that are not finite")
     return arrays, header
 
 

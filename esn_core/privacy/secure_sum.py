@@ -68,17 +68,21 @@ class Attempt:
         Its id, without the number of the attempt: the set of sites tells attempts apart.
     participants : tuple of str
         Names of the sites, in the order of the roster.
+    transcript : str
+        Hash of the sums released before (`TranscriptMark.head`): the masks of sites that were told of
+        different ones do not cancel.
 
     """
 
     protocol_sha256: str
     question: str
     participants: tuple[str, ...]
+    transcript: str = "0" * 64
 
     @property
     def context(self) -> bytes:
         """All that the masks depend on beside the keys. No name holds a line break."""
-        return "\n".join((self.protocol_sha256, self.question, *self.participants)).encode()
+        return "\n".join((self.protocol_sha256, self.question, self.transcript, *self.participants)).encode()
 
 
 def mask(
@@ -193,7 +197,7 @@ def _check_number(units: NDArray[np.uint64], attempt: Attempt) -> np.uint64:
 
 
 def _derive(secret: bytes, purpose: str, attempt: Attempt) -> bytes:
-    info = f"esn-federated secure sum 1\n{purpose}\n".encode() + attempt.context
+    info = f"esn-federated secure sum 2\n{purpose}\n".encode() + attempt.context
     return HKDF(algorithm=hashes.SHA256(), length=SEED_BYTES, salt=None, info=info).derive(secret)
 
 

@@ -9,7 +9,6 @@ others were asked, or on whether they were.
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -26,11 +25,10 @@ from esn_core.severity_network.exact_releases import moments_of
 from esn_core.severity_network.selection import SeverityNetwork
 from esn_core.statistics.combat import COVARIATES, combat_model
 from esn_core.statistics.recalibration import CALIBRATION, affine
+from esn_core.transcript.arguments import Arguments
 from esn_core.transcript.model_fits import ModelFits, histograms
 from esn_core.transcript.released import Released
 from esn_core.transcript.training import Training
-
-Arrays = Mapping[str, Floats]
 
 
 def steering(protocol: Protocol) -> frozenset[PhaseName]:
@@ -76,8 +74,8 @@ class Course:
         except KeyError:
             raise StudyError(f"the sum of {phase}, round {round_}, has not been released yet") from None
 
-    def arguments(self, phase: PhaseName, round_: int = 0) -> Arrays:
-        """Return the numbers that a question is asked with, by name.
+    def arguments(self, phase: PhaseName, round_: int = 0) -> Arguments:
+        """Return the numbers that a question is asked with.
 
         Raises
         ------
@@ -92,7 +90,7 @@ class Course:
         combat = self.protocol.cohort.harmonisation == "combat" and about.harmonised
         for name in sorted(about.arrays | ({"combat"} if combat else set())):
             found[name] = self._array(name, phase, round_)
-        return found
+        return Arguments(phase, found)
 
     def _array(self, name: str, phase: PhaseName, round_: int) -> Floats:
         needs = PHASES[phase].needs
@@ -229,7 +227,7 @@ class Course:
         self._fits = fits
         return fits
 
-    def of_models(self, phase: PhaseName, round_: int = 0) -> Arrays:
+    def of_models(self, phase: PhaseName, round_: int = 0) -> Mapping[str, Floats]:
         """Return what a question about the logistic models has beside the prediction."""
         if phase == "linear":
             return {}
@@ -237,7 +235,7 @@ class Course:
         every = 0 if rules is None else rules.rounds
         if phase == "newton":
             return {"coefficients": self.fitted(round_).places}
-        found: dict[str, Any] = {"coefficients": self.fitted(every).coefficients()}
+        found: dict[str, Floats] = {"coefficients": self.fitted(every).coefficients()}
         if phase == "ranking":
             found["histograms"] = histograms(kinds_of(self.protocol), self.sum_of("comparison").total)
         return found

@@ -117,7 +117,13 @@ def protocol_of(sites: int, *, trust: str, rounds: int, keys) -> Protocol:
                 "noise": "gaussian",
                 "epsilon": 8.0,
                 "delta": 1e-4,
-                "shares": {"centre": 0.05, "association": 0.7, "gradient": 0.1, "calibration": 0.15},
+                "shares": {
+                    "centre": 0.05,
+                    "association": 0.7,
+                    "gradient": 0.1,
+                    "calibration": 0.15,
+                    "evaluation": 1.0,
+                },
             },
             "rounds": {"quorum": sites, "deadline_s": 3600.0},
         }

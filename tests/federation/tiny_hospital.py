@@ -30,6 +30,7 @@ from esn_client.gate.gate import Gate
 from esn_client.gate.ledger import Ledger
 from esn_client.gate.limits import Limits
 from esn_client.site.cohort_bands import CohortBands
+from esn_client.site.transcripts import Transcripts
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.template import load_template
 from esn_core.errors import EsnError, ProtocolError
@@ -123,7 +124,10 @@ class SeededHospital(Hospital):
         )
         bands = CohortBands(directory / "bands", salt=b"s" * 32)
         key = CENTRE_KEY.public_key()
-        super().__init__(gate=gate, bands=bands, centre_key=key, approved=approved, load=load)
+        transcripts = Transcripts(directory / "transcripts.sqlite", salt=b"s" * 32)
+        super().__init__(
+            gate=gate, bands=bands, transcripts=transcripts, centre_key=key, approved=approved, load=load
+        )
 
     def reply(self, body):
         self.asked = Question.from_bytes(body, CENTRE_KEY.public_key()).id

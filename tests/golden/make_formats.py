@@ -32,6 +32,10 @@ from esn_client.imaging.bids.derivatives import Derivative
 from esn_client.imaging.bids.visits import Visit
 from esn_core.connectome.atlas import load_atlas
 from esn_core.learning.weights import pretrained, to_vector
+from esn_core.messages.answer import Answer
+from esn_core.messages.facts import LedgerMark
+from esn_core.messages.question import Question, QuestionId
+from esn_core.messages.transcript_mark import TranscriptMark
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.protocol.signature import signed_with
 from esn_core.released_model.archive import ReleasedModel
@@ -39,6 +43,8 @@ from esn_core.released_model.content import ErrorOfPrediction, ModelContent, Ref
 from esn_core.released_model.numbers import ModelNumbers
 from esn_core.severity_network.candidate_list import CandidateList, Origin
 from esn_core.severity_network.selection import SeverityNetwork
+from esn_server.run.checkpoints import RunStore
+from esn_server.study.asking import Pooled
 
 GOLDEN = Path(__file__).parent / "formats"
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
@@ -179,6 +185,16 @@ def write_todays(made: Path, protocol: Protocol) -> None:
         )
         total = np.array([1, 2], dtype=np.int64)
         ledger.charge(charge, total, content_sha256="c" * 64, epsilon_cap=50.0, delta=1e-3)
+    number = QuestionId(protocol_sha256=protocol.sha256, run="r1", phase="gradient", round=2, attempt=1)
+    after = TranscriptMark(sums=2, head="7" * 64)
+    question = Question(number, ("north", "south", "west"), after=after, relayed=b"released", offset=5)
+    (made / "question-2.bin").write_bytes(question.to_bytes(KEY))
+    paid = LedgerMark(entries=7, head="5" * 64)
+    answer = Answer(number, "north", total=np.arange(4), charged=paid, after=after)
+    (made / "answer-2.bin").write_bytes(answer.to_bytes(KEY))
+    with RunStore(made / "run-2.sqlite", protocol_sha256=protocol.sha256) as store:
+        store.keep(question, Pooled(np.array([1.5, -2.0]), ("north", "south"), b"signed"))
+        store.see_ledger("north", paid)
     derivative = Derivative(made / "derivatives", Visit("sub-001", None), protocol.imaging)
     counts = np.eye(28)
     counts[2], counts[:, 2] = np.nan, np.nan  # a region without tissue

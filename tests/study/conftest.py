@@ -18,6 +18,7 @@ from esn_client.gate.ledger import Ledger
 from esn_client.gate.limits import Limits
 from esn_client.gate.noise import discrete_gaussian
 from esn_client.site.cohort_bands import CohortBands
+from esn_client.site.transcripts import Transcripts
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.template import load_template
 from esn_core.errors import ProtocolError
@@ -196,7 +197,12 @@ def build_consortium(protocol_content, more_sites, centre_key):
 
             bands = CohortBands(disk("sites") / f"{site}-bands", salt=b"s" * 32)
             hospitals[node] = Hospital(
-                gate=gate, bands=bands, centre_key=centre_key.public_key(), approved=approved, load=load
+                gate=gate,
+                bands=bands,
+                transcripts=Transcripts(disk("sites") / f"{site}-transcripts.sqlite", salt=b"s" * 32),
+                centre_key=centre_key.public_key(),
+                approved=approved,
+                load=load,
             )
         link = InProcessLink(hospitals, centre_key)
         nodes = {site: node for node, site in enumerate(sites, start=1)}

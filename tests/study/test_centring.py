@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from esn_core.messages.question import Question
 from esn_core.privacy.accounting import NO_NOISE, compose
 from esn_core.severity_network.association import rows_of_residuals
 from esn_core.severity_network.centring import (
@@ -17,12 +16,9 @@ from esn_core.severity_network.centring import (
 
 
 def asked_with(consortium, phase):
-    """What the centre sent with the questions of a phase."""
-    questions = [
-        Question.from_bytes(body, consortium.link.centre_key.public_key())
-        for _, body, _ in consortium.link.carried
-    ]
-    return [question for question in questions if question.id.phase == phase]
+    """The numbers by which each site answered a phase."""
+    transcripts = [h._transcripts.of(consortium.protocol, "r1") for h in consortium.link.hospitals.values()]
+    return [transcript.arguments(phase, 0) for transcript in transcripts]
 
 
 ROWS = {

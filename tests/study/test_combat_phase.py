@@ -131,12 +131,12 @@ def test_no_mean_of_a_site_leaves_and_the_sum_is_exact(make_consortium):
     assert "estimated from its own controls" not in text
 
 
-def test_a_question_without_the_shared_model_is_refused(make_consortium):
+def test_a_question_before_the_shared_model_is_refused(make_consortium):
     consortium = make_consortium(exact=True, harmonisation="combat", trust="secure-sum")
     protocol = consortium.protocol
     asked = QuestionId(protocol_sha256=protocol.sha256, run="r1", phase="centre", round=0, attempt=0)
-    with pytest.raises(StudyError, match=r"phase centre.*refused \(ProtocolError\)"):
-        consortium.rounds.sum(Question(asked, {}), CENTRE)
+    with pytest.raises(StudyError, match=r"phase centre.*refused \(StudyError\)"):
+        consortium.rounds.sum(Question(asked), CENTRE)
 
 
 def test_combat_needs_consent(make_consortium):

@@ -158,8 +158,8 @@ def canaries(rehearsed, study, phase, *, wanted=CANARIES):
     kind : ReleaseKind
 
     """
-    asked = rehearsed.question(phase, dict(arguments_of(phase, study)))
-    given = rows_of(asked, study)
+    asked = rehearsed.question(phase)
+    given = rows_of(arguments_of(phase, study), study)
     kind, at_once = given.kind, min(given.kind.dimension, AT_ONCE)
     assert kind == kind_of(phase, study.protocol)  # what was planned is what the rows are
     exact = egress.clip_rows(given.values, kind.l2_bound)
@@ -354,8 +354,8 @@ def test_the_audit_covers_every_phase_and_finds_no_fault_and_has_a_page(drawn, n
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_a_centre_that_cheats_is_refused_or_covered_by_noise_or_by_consent(drawn, name):
+def test_a_centre_that_cheats_is_refused_or_covered_by_noise(drawn, name):
     exact = without_noise(name)
     for attempt in cheats(*drawn(name)):
         assert not attempt.broken, attempt
-        assert attempt.words in {"refused", "answered; the noise covers it"} or attempt.phase in exact
+        assert attempt.words == "refused" or attempt.phase not in exact

@@ -17,12 +17,12 @@ from esn_core.analyses.planned_sums import kind_of
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError, StudyError
 from esn_core.gase import standardise_severity
-from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.analyses import DRAWS_AT_ONCE, Analyses, NetworkRules
 from esn_core.severity_network.bootstrap import SEVERITY_SD
 from esn_core.severity_network.components import components
 from esn_core.severity_network.exact import ExactNetwork
 from esn_core.severity_network.exact_releases import centred, design
+from esn_core.transcript.arguments import Arguments
 from esn_core.transcript.course import Course
 from esn_core.transcript.released import Released
 from esn_server.report.analyses_outcome import exact_network_of
@@ -116,11 +116,7 @@ def _first_p(consortium, tables, rules):
     course = Course(consortium.protocol)
 
     def ask(phase, round_=0):
-        number = QuestionId(
-            protocol_sha256=consortium.protocol.sha256, run="r", phase=phase, round=round_, attempt=0
-        )
-        arrays = dict(course.arguments(phase, round_))
-        rows = [rows_of(Question(number, arrays), study) for study in studies]
+        rows = [rows_of(course.arguments(phase, round_), study) for study in studies]
         assert {answer.kind for answer in rows} == {kind_of(phase, consortium.protocol)}
         return course.take(
             phase, round_, Released(sum(answer.values.sum(axis=0) for answer in rows), SITES, 0.0)
@@ -193,14 +189,13 @@ def test_a_centre_cannot_choose_whose_connectome_the_draws_are(consortium):
     nearest, next_one = np.sort(distance)[:2]
     smallest = np.sqrt(nearest * next_one) / np.sqrt(np.finfo(float).max)
     target = np.concatenate([v for _, v in parts])[distance.argmin()]
-    number = QuestionId(
-        protocol_sha256=consortium.protocol.sha256, run="r", phase="network-bootstrap", round=0, attempt=0
-    )
 
     def draws(severity_sd):
         nothing = np.zeros(len(edges))
         vector = np.concatenate([nothing, nothing + 1, nothing, nothing, [severity_sd, slope, 0]])
-        rows = [rows_of(Question(number, {"partial": vector}), study).values for study in studies]
+        rows = [
+            rows_of(Arguments("network-bootstrap", {"partial": vector}), study).values for study in studies
+        ]
         there = sum(int(np.abs(part).max(axis=1).astype(bool).sum()) for part in rows)
         return there, sum(part.sum(axis=0) for part in rows).reshape(DRAWS_AT_ONCE, len(edges))
 
@@ -232,11 +227,8 @@ def test_draws_of_other_sites_than_the_network_are_refused(consortium, rules):
 
 
 def _sums(consortium, kind):
-    number = QuestionId(
-        protocol_sha256=consortium.protocol.sha256, run="r", phase="network", round=0, attempt=0
-    )
     rows = [
-        rows_of(Question(number, {}), Study(site, consortium.protocol, cohort, "cpu"))
+        rows_of(Arguments("network", {}), Study(site, consortium.protocol, cohort, "cpu"))
         for site, cohort in consortium.cohorts.items()
     ]
     assert {answer.kind for answer in rows} == {kind}

@@ -14,11 +14,11 @@ from esn_server.study.study import run_study
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of a megabyte, with a function that fills it and one that frees it again."""
+    """A file system of a few megabytes, with a function that fills it and one that frees it again."""
     place = tmp_path / "small"
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(place)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=3500k", "tmpfs", str(place)], capture_output=True, check=False
     )
     if mounted.returncode != 0:
         pytest.skip("no file system can be mounted here: root may")

@@ -9,7 +9,7 @@ from esn_client.answers import hospital as answers
 from esn_client.answers.neurocognition import _Children
 from esn_client.answers.study import Study
 from esn_core.analyses.neurocognition import features_of, kinds_of, models_of, rivals, table_of
-from esn_core.messages.question import Question, QuestionId
+from esn_core.transcript.arguments import Arguments
 
 PHENOTYPES = {
     "age": {"kind": "number", "unit": "years", "range": (0, 20)},
@@ -78,8 +78,8 @@ def pooled_columns(consortium, findings):
 
 
 def asked(consortium, findings, phase, **more):
-    return Question(
-        QuestionId(protocol_sha256=consortium.protocol.sha256, run="r", phase=phase, round=0, attempt=0),
+    return Arguments(
+        phase,
         {
             "weights": findings.weights,
             "edge_weights": findings.network.weight,

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,12 +25,12 @@ from esn_client.cohort.members import People
 from esn_client.privacy_audit.arguments import arguments_of
 from esn_core.analyses.neurocognition import kinds_of
 from esn_core.errors import ProtocolError
-from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.analyses import Analyses
 from esn_core.protocol.phases import PHASES, Asked
 from esn_core.protocol.price import price_of
 from esn_core.statistics.logistic_sums import LARGEST_COEFFICIENT
+from esn_core.transcript.arguments import Arguments
 from esn_server.protocol.drafting import _shares
 
 SITES = ("north", "south", "west", "east")
@@ -177,15 +176,14 @@ def of(study, chosen, *, extreme=None):
     return replace(study, cohort=cohort)
 
 
-def question(study, phase, arrays):
-    number = QuestionId(protocol_sha256=study.protocol.sha256, run="r", phase=phase, round=0, attempt=0)
-    return Question(number, arrays)
+def asked_with(phase, arrays):
+    return Arguments(phase, arrays)
 
 
 def adversarial(study, phase):
     """Arrays as a study has them; and some that are large and cancel, within what a site accepts."""
     rng = np.random.default_rng(3)
-    plain = dict(arguments_of(phase, study))
+    plain = dict(arguments_of(phase, study).arrays)
     for name in plain.keys() & {"edge_weights", "mean_severity", "coefficients"}:
         plain[name] = rng.normal(size=plain[name].shape)
     hard = dict(plain)
@@ -213,7 +211,7 @@ def adversarial(study, phase):
 
 
 def rows_by_child(study, phase, arrays):
-    rows = rows_of(question(study, phase, arrays), study)
+    rows = rows_of(asked_with(phase, arrays), study)
     return {label: row.tobytes() for label, row in zip(rows.participants, rows.values, strict=True)}
 
 
@@ -272,25 +270,21 @@ def test_an_exception_is_one(studies, phase, monkeypatch):
 
     def rows(children):
         own = of(study, list(range(children)))
-        asked = SimpleNamespace(array=question(own, phase, dict(arguments_of(phase, own))).array)
-        found = answers[phase](asked, own) if phase in answers else rows_of(_asked(own, phase), own)
+        asked = arguments_of(phase, own)
+        found = answers[phase](asked, own) if phase in answers else rows_of(asked, own)
         return found.values[:11]
 
     assert not np.array_equal(rows(11), rows(12))
 
 
-def _asked(study, phase):
-    return question(study, phase, dict(arguments_of(phase, study)))
-
-
 def test_coefficients_beyond_what_a_site_accepts_are_refused(studies):
     study = studies["noise"]
     for phase in ("newton", "comparison"):
-        arrays = dict(arguments_of(phase, study))
+        arrays = arguments_of(phase, study).arrays
         for value in (1.01 * LARGEST_COEFFICIENT, -1e15, 1e300):
             wrong = {**arrays, "coefficients": np.full_like(arrays["coefficients"], value)}
             with pytest.raises(ProtocolError, match="a coefficient lies within -1000 and 1000"):
-                rows_of(question(study, phase, wrong), study)
+                rows_of(asked_with(phase, wrong), study)
 
 
 def test_the_kernel_is_the_one_that_was_forced():

@@ -37,14 +37,14 @@ def asked(consortium, node, question, keys):
     return Answer.from_bytes(answer, keys[FOUR[node - 1]][0].public_key())
 
 
-def test_a_centre_cannot_drop_a_site_from_one_exact_sum_to_the_next(four, more_sites, caplog):
+def test_a_centre_cannot_drop_a_site_from_one_exact_sum_to_the_next(four, more_sites, given_numbers, caplog):
     """Round 0 of all sites, and round 1 with the same numbers of all but one, left that site's sum."""
     keys = more_sites[1]
     four.rounds.sum(question(four, "centre", ()), CENTRE)
     for node in (1, 2, 3):
         # Whatever its numbers are, the next exact sum is of the same four.
-        arrays = {"mean_severity": np.zeros(1)}
-        cut = asked(four, node, question(four, "association", THREE, arrays=arrays), keys)
+        four.link.hospitals[node]._transcripts = given_numbers(mean_severity=[0.0])
+        cut = asked(four, node, question(four, "association", THREE), keys)
         assert cut.refusal.error == "ProtocolError"
         assert "first sum without noise of this protocol was of north, south, west, east" in caplog.text
         caplog.clear()

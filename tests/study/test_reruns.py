@@ -15,13 +15,13 @@ from esn_core.gase import standardise_severity
 from esn_core.learning.attribution import attributions
 from esn_core.learning.severity_model import as_matrices, predict
 from esn_core.learning.weights import from_vector, pretrained
-from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.release import clip_rows
 from esn_core.protocol.rules import CohortRules
 from esn_core.severity_network.association import association_rows
 from esn_core.severity_network.candidates import candidates_of
 from esn_core.severity_network.selection import masked_input
 from esn_core.statistics.recalibration import affine, calibration_rows
+from esn_core.transcript.arguments import Arguments
 
 ANALYSES = {"cross_site": True, "folds": 3, "random_scores": 2, "explanation": True}
 SHARES = {
@@ -204,12 +204,10 @@ def test_no_childs_row_exceeds_the_bound_and_each_depends_on_that_child_alone(as
         },
     }
     for phase, arrays in given_arrays.items():
-        question = Question(
-            QuestionId(protocol_sha256=protocol.sha256, run="r", phase=phase, round=0, attempt=0), arrays
-        )
-        rows = answers.rows_of(question, study)
+        asked = Arguments(phase, arrays)
+        rows = answers.rows_of(asked, study)
         assert (np.linalg.norm(rows.values, axis=1) <= rows.kind.l2_bound * (1 + 1e-12)).all(), phase
-        without = answers.rows_of(question, Study("north", protocol, fewer, "cpu"))
+        without = answers.rows_of(asked, Study("north", protocol, fewer, "cpu"))
         kept = rows.values[1:] if rows.kind.children == "training" else rows.values
         assert np.array_equal(without.values, kept), phase
 

@@ -104,8 +104,11 @@ def test_a_copied_run_goes_on_where_the_other_stopped(make_consortium, tmp_path)
     shutil.copytree(first, tmp_path / "second")
     shutil.rmtree(first)
     found = start(tmp_path / "second")
-    # Roll call again, then only what was not finished: centre, association and one gradient were.
-    assert len(consortium.link.carried) - asked_before == 3 * (1 + 2 + 1 + 1)
+    # Roll call again, then only what was not finished: centre, association and one gradient were. The sites
+    # say once that they lack the sum of that gradient, and are shown nothing else again.
+    assert len(consortium.link.carried) - asked_before == 3 * (1 + 1 + 2 + 1 + 1)
+    shown = [consortium.link.read(body).offset for _, body, _ in consortium.link.carried[asked_before + 6 :]]
+    assert min(shown) > 0
     again = start(tmp_path / "second")
     assert np.array_equal(found.weights, again.weights)
     assert {len(ledger.entries()) for ledger in consortium.ledgers.values()} == {1 + 1 + 3 + 1 + 1}

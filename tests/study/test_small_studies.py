@@ -9,9 +9,9 @@ from esn_client.answers import neurocognition as answers
 from esn_core.analyses.neurocognition import features_of, kinds_of, table_of
 from esn_core.analyses.planned_sums import kind_of
 from esn_core.errors import StudyError
-from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.analyses import Comparison
 from esn_core.protocol.protocol import Protocol
+from esn_core.transcript.arguments import Arguments
 from esn_core.transcript.course import Course
 from esn_core.transcript.released import Released
 from esn_server.report.contests import contests_of
@@ -66,11 +66,8 @@ def models_of_columns(protocol_content, monkeypatch):
         course = Course(protocol)
 
         def ask(phase, round_=0, /):
-            number = QuestionId(
-                protocol_sha256=protocol.sha256, run="r", phase=phase, round=round_, attempt=0
-            )
-            question = Question(number, dict(course.of_models(phase, round_)))
-            rows = [getattr(answers, phase)(question, columns) for columns in sites]
+            asked = Arguments(phase, course.of_models(phase, round_))
+            rows = [getattr(answers, phase)(asked, columns) for columns in sites]
             kind = kind_of(phase, protocol)
             assert {(r.kind.name, r.kind.dimension) for r in rows} == {(kind.name, kind.dimension)}
             total = sum(r.values.sum(axis=0) for r in rows)

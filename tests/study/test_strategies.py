@@ -183,7 +183,7 @@ def test_a_private_study_has_no_question_for_a_local_update(make_consortium):
     protocol = consortium.protocol
     asked = QuestionId(protocol_sha256=protocol.sha256, run="r1", phase="local-update", round=0, attempt=0)
     start = to_vector(pretrained(protocol.model.initial_weights))
-    question = Question(asked, {"weights": start, "edge_weights": np.zeros(len(protocol.candidates.edges))})
+    question = Question(asked)
     with pytest.raises(StudyError, match=r"phase local-update.*refused \(ProtocolError\)"):
         consortium.rounds.sum(question, local_update_release(len(start), max_gradient_norm=1.0))
     with pytest.raises(ProtocolError, match="does not ask for the phase local-update"):

@@ -12,7 +12,7 @@ from esn_core.errors import ProtocolError
 from esn_core.messages.question import Question, QuestionId
 
 METHODS = (
-    *("answered", "reveal", "release", "disclose", "refuse", "turn_away", "receive", "ledger_marks"),
+    *("answered", "reveal", "release", "disclose", "refuse", "turn_away", "receive", "ledger_marks", "note"),
     *("begun", "require_answerable", "require_same_cohort", "withdrawals"),  # these give no bytes
 )
 
@@ -110,6 +110,7 @@ def test_a_way_round_the_gate_is_seen(make_consortium):
     consortium.link.hospitals[2] = Leaky(
         gate=gates[2],
         bands=honest._bands,
+        transcripts=honest._transcripts,
         centre_key=honest._centre_key,
         approved=honest._approved,
         load=honest._load,

@@ -14,7 +14,6 @@ from esn_client.cohort.cohort import Split
 from esn_client.gate.gate import Rows
 from esn_core.arrays import Floats
 from esn_core.gase import standardise_severity
-from esn_core.messages.question import Question
 from esn_core.statistics.combat import (
     COVARIATE_NORM,
     COVARIATES,
@@ -24,9 +23,10 @@ from esn_core.statistics.combat import (
     combat_rows,
     covariates_of,
 )
+from esn_core.transcript.arguments import Arguments
 
 
-def sums(_question: Question, study: Study) -> Rows:
+def sums(_asked: Arguments, study: Study) -> Rows:
     """Sum what ComBat's shared model needs over the training children, centred within the site."""
     split = study.cohort.training
     scores = split.scores[:, study.candidates.edges]

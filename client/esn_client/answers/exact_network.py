@@ -3,7 +3,6 @@
 from esn_client.answers.study import Study
 from esn_client.gate.gate import Rows
 from esn_core.arrays import Floats
-from esn_core.messages.question import Question
 from esn_core.privacy.secret_normals import secret_normals
 from esn_core.protocol.analyses import DRAWS_AT_ONCE
 from esn_core.severity_network.bootstrap import Partial, network_bootstrap, network_bootstrap_rows
@@ -14,15 +13,16 @@ from esn_core.severity_network.exact_releases import (
     network_null_rows,
     network_rows,
 )
+from esn_core.transcript.arguments import Arguments
 
 
-def moments(_question: Question, study: Study) -> Rows:
+def moments(_asked: Arguments, study: Study) -> Rows:
     """Sum the products of severity, age, sex and edges about the site's means."""
     scores, designs, participants = _children(study)
     return Rows(network(scores.shape[1]), network_rows(scores, designs), participants)
 
 
-def null(_question: Question, study: Study) -> Rows:
+def null(_asked: Arguments, study: Study) -> Rows:
     """Sum the same products with secret numbers in the place of severity."""
     scores, designs, participants = _children(study)
     numbers = secret_normals(len(scores), DRAWS_AT_ONCE)
@@ -30,10 +30,10 @@ def null(_question: Question, study: Study) -> Rows:
     return Rows(network_null(scores.shape[1], DRAWS_AT_ONCE), rows, participants)
 
 
-def bootstrap(question: Question, study: Study) -> Rows:
+def bootstrap(asked: Arguments, study: Study) -> Rows:
     """Sum the children's influences on the correlations, weighed by secret numbers."""
     scores, designs, participants = _children(study)
-    partial = Partial.from_vector(question.array("partial"), edges=scores.shape[1])
+    partial = Partial.from_vector(asked.array("partial"), edges=scores.shape[1])
     numbers = secret_normals(len(scores), DRAWS_AT_ONCE)
     rows = network_bootstrap_rows(scores, designs, numbers, partial)
     return Rows(network_bootstrap(scores.shape[1], DRAWS_AT_ONCE), rows, participants)

@@ -15,6 +15,7 @@ from esn_client.cohort.cohort import Split
 from esn_client.gate.approved import ApprovedProtocol
 from esn_client.gate.gate import Gate, Rows
 from esn_client.site.cohort_bands import CohortBands
+from esn_client.site.transcripts import Transcripts
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import EsnError, ProtocolError
 from esn_core.gase import standardise_severity
@@ -33,7 +34,7 @@ from esn_core.learning.weights import from_vector
 from esn_core.messages.facts import LedgerMark, SiteFacts
 from esn_core.messages.question import Question
 from esn_core.privacy.release import Children
-from esn_core.protocol.phases import PHASES, PhaseName
+from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.association import association_release, rows_of_residuals
@@ -50,6 +51,7 @@ from esn_core.statistics.agreement import EVALUATION, evaluation_rows
 from esn_core.statistics.matching import COHORT, cohort_rows
 from esn_core.statistics.recalibration import CALIBRATION, calibration_rows
 from esn_core.system.logs import said_of
+from esn_core.transcript.arguments import Arguments
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +66,8 @@ class Hospital:
     gate : Gate
     bands : CohortBands
         What roll calls are told of the cohort's size.
+    transcripts : Transcripts
+        What was released before, and the numbers that follow from it.
     centre_key : Ed25519PublicKey
         What it did not sign is no question.
     approved : callable
@@ -78,12 +82,14 @@ class Hospital:
         *,
         gate: Gate,
         bands: CohortBands,
+        transcripts: Transcripts,
         centre_key: Ed25519PublicKey,
         approved: Callable[[str], ApprovedProtocol],
         load: Callable[[Protocol], Study],
     ) -> None:
         self._gate = gate
         self._bands = bands
+        self._transcripts = transcripts
         self._centre_key = centre_key
         self._approved = approved
         self._load = load
@@ -125,7 +131,6 @@ class Hospital:
         _check_round(question, study.protocol)
         if question.reveal:
             return self._gate.reveal(question, approved)
-        _check_arrays(question, study.protocol)
         children: dict[Children, tuple[str, ...]] = {
             "training": study.cohort.training.participants,
             "held-out": study.cohort.held_out.participants,
@@ -139,17 +144,24 @@ class Hospital:
             )
             self._bands.keep(digest, band)
             return said
+        transcript = self._transcripts.of(study.protocol, question.id.run)
+        if question.more:
+            transcript.take(question)
+            return self._gate.note(question, transcript.received)
         before = self._gate.answered(question, approved)
         if before is not None:
             return before
+        if not transcript.take(question):
+            return self._gate.note(question, transcript.received)
         if not self._gate.begun(approved):
             # As at roll call, which a centre might leave out: the first sum is not paid for in vain.
             self._gate.require_answerable(
                 question, approved, children=children, others=others, cohort=enrolled
             )
-        if "combat" in question.arrays:
-            study = combat.harmonised(study, question.array("combat"))
-        return self._gate.release(question, rows_of(question, study), approved)
+        asked = transcript.arguments(question.id.phase, question.id.round)
+        if "combat" in asked.arrays:
+            study = combat.harmonised(study, asked.array("combat"))
+        return self._gate.release(question, rows_of(asked, study), approved)
 
 
 def roll_call(study: Study, band: str, ledger: LedgerMark, ledger_seen: LedgerMark) -> SiteFacts:
@@ -167,30 +179,30 @@ def roll_call(study: Study, band: str, ledger: LedgerMark, ledger_seen: LedgerMa
     )
 
 
-def votes(_question: Question, study: Study) -> Rows:
+def votes(_asked: Arguments, study: Study) -> Rows:
     """Vote for the edges that nearly all of this site's controls have."""
     strengths = study.cohort.control_strengths
     labels = study.cohort.people.others.get("control", ())
     return Rows(votes_release(strengths.shape[1]), votes_rows(strengths), labels)
 
 
-def cohort(_question: Question, study: Study) -> Rows:
+def cohort(_asked: Arguments, study: Study) -> Rows:
     """Sum age and sex of training children and controls, and count who was left out."""
     people = study.cohort.people
     values = cohort_rows(people.standing, people.age_years, people.sex)
     return Rows(COHORT, values, people.participants, people.standing)
 
 
-def centre(_question: Question, study: Study) -> Rows:
+def centre(_asked: Arguments, study: Study) -> Rows:
     """Count the training children, by GASE and with age and sex, or with the sum of their severity."""
     split, centring = study.cohort.training, study.protocol.severity_network.centre
     rows = rows_to_centre(centring, split.gase, covariates(split.age_years, split.sex))
     return Rows(centre_release(centring), rows, split.participants)
 
 
-def association(question: Question, study: Study) -> Rows:
+def association(asked: Arguments, study: Study) -> Rows:
     """Sum edge score, or a block's average of them, times severity over the training children."""
-    severity = question.array("mean_severity", numbers_of(study.protocol.severity_network.centre))
+    severity = asked.array("mean_severity", numbers_of(study.protocol.severity_network.centre))
     split = study.cohort.training
     features = study.candidates.features(split.scores)
     residual = residuals(split.gase, covariates(split.age_years, split.sex), severity)
@@ -198,22 +210,22 @@ def association(question: Question, study: Study) -> Rows:
     return Rows(association_release(features.shape[1]), values, split.participants)
 
 
-def gradient(question: Question, study: Study) -> Rows:
+def gradient(asked: Arguments, study: Study) -> Rows:
     """Sum the clipped gradients of one full-batch step over the training children."""
     split = study.cohort.training
     bound = study.protocol.training.max_gradient_norm
-    model = from_vector(question.array("weights"), device=study.device)
-    inputs = study.inputs(split, question.array("edge_weights", len(study.candidates.edges)))
+    model = from_vector(asked.array("weights"), device=study.device)
+    inputs = study.inputs(split, asked.array("edge_weights", len(study.candidates.edges)))
     per_child, losses = gradients(model, inputs, split.gase)
     values = gradient_rows(per_child, losses, max_gradient_norm=bound)
     kind = gradient_release(per_child.shape[1], max_gradient_norm=bound)
     return Rows(kind, values, split.participants)
 
 
-def local_update(question: Question, study: Study) -> Rows:
+def local_update(asked: Arguments, study: Study) -> Rows:
     """Take several steps at this site; for each training child, where they led, and the child's loss."""
     split, rules = study.cohort.training, study.protocol.training
-    model, inputs = _model_and_inputs(question, study, split)
+    model, inputs = _model_and_inputs(asked, study, split)
     moved = take_local_steps(
         model,
         inputs,
@@ -229,28 +241,28 @@ def local_update(question: Question, study: Study) -> Rows:
     return Rows(kind, values, split.participants)
 
 
-def calibration(question: Question, study: Study) -> Rows:
+def calibration(asked: Arguments, study: Study) -> Rows:
     """Sum the moments of raw prediction and severity over the training children."""
     split = study.cohort.training
-    raw = predict(*_model_and_inputs(question, study, split))
+    raw = predict(*_model_and_inputs(asked, study, split))
     return Rows(CALIBRATION, calibration_rows(raw, split.gase), split.participants)
 
 
-def evaluation(question: Question, study: Study) -> Rows:
+def evaluation(asked: Arguments, study: Study) -> Rows:
     """Sum the moments of calibrated prediction and clinical score over the held-out children."""
     split = study.cohort.held_out
-    raw = predict(*_model_and_inputs(question, study, split))
-    gase = calibrated(raw, question.array("calibration", 2))
+    raw = predict(*_model_and_inputs(asked, study, split))
+    gase = calibrated(raw, asked.array("calibration", 2))
     return Rows(EVALUATION, evaluation_rows(gase, split.gase), split.participants)
 
 
-def attribution(question: Question, study: Study) -> Rows:
+def attribution(asked: Arguments, study: Study) -> Rows:
     """Sum what each candidate edge contributes to the held-out children's calibrated predictions."""
     split, edges = study.cohort.held_out, study.candidates.edges
-    _, slope = question.array("calibration", 2)
+    _, slope = asked.array("calibration", 2)
     values = attributions(
-        from_vector(question.array("weights"), device=study.device),
-        masked_input(split.scores[:, edges], question.array("edge_weights", len(edges))),
+        from_vector(asked.array("weights"), device=study.device),
+        masked_input(split.scores[:, edges], asked.array("edge_weights", len(edges))),
         edges,
         ends=study.atlas.edges,
         regions=len(study.atlas.regions),
@@ -260,17 +272,17 @@ def attribution(question: Question, study: Study) -> Rows:
     return Rows(attribution_release(len(edges)), rows, split.participants)
 
 
-def _model_and_inputs(question: Question, study: Study, split: Split) -> tuple[SeverityModel, Connectomes]:
-    model = from_vector(question.array("weights"), device=study.device)
-    return model, study.inputs(split, question.array("edge_weights", len(study.candidates.edges)))
+def _model_and_inputs(asked: Arguments, study: Study, split: Split) -> tuple[SeverityModel, Connectomes]:
+    model = from_vector(asked.array("weights"), device=study.device)
+    return model, study.inputs(split, asked.array("edge_weights", len(study.candidates.edges)))
 
 
-def rows_of(question: Question, study: Study) -> Rows:
-    """Compute the rows that answer a question, for the gate to sum."""
-    return ROWS[question.id.phase](question, study)
+def rows_of(asked: Arguments, study: Study) -> Rows:
+    """Compute the rows that answer a phase, at given numbers, for the gate to sum."""
+    return ROWS[asked.phase](asked, study)
 
 
-ROWS: Mapping[PhaseName, Callable[[Question, Study], Rows]] = {
+ROWS: Mapping[PhaseName, Callable[[Arguments, Study], Rows]] = {
     "votes": votes,
     "cohort": cohort,
     "combat": combat.sums,
@@ -303,16 +315,4 @@ def _check_round(question: Question, protocol: Protocol) -> None:
         raise ProtocolError(
             f"the protocol has {rounds} rounds of {phase}, numbered from 0; "
             f"round {question.id.round} was asked"
-        )
-
-
-def _check_arrays(question: Question, protocol: Protocol) -> None:
-    phase = PHASES[question.id.phase]
-    expected = phase.arrays
-    if protocol.cohort.harmonisation == "combat" and phase.harmonised:
-        expected |= {"combat"}
-    if set(question.arrays) != expected:
-        found = sorted(question.arrays)
-        raise ProtocolError(
-            f"a {question.id.phase} question needs the arrays {sorted(expected)}, not {found}"
         )

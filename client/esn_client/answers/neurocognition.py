@@ -24,30 +24,30 @@ from esn_core.arrays import Floats
 from esn_core.gase import GASE_LEVELS
 from esn_core.learning.severity_model import predict
 from esn_core.learning.weights import from_vector
-from esn_core.messages.question import Question
 from esn_core.protocol.price import price_of
 from esn_core.statistics.calibration_curve import reliability_rows
 from esn_core.statistics.linear import linear_rows
 from esn_core.statistics.logistic_sums import linear_predictor, log_likelihoods, newton_rows
 from esn_core.statistics.model_comparison import vuong_rows
 from esn_core.statistics.roc import delong_rows, histogram_rows
+from esn_core.transcript.arguments import Arguments
 
 
 class _Children:
     """The held-out children of a site, as the models see them."""
 
-    def __init__(self, question: Question, study: Study) -> None:
+    def __init__(self, asked: Arguments, study: Study) -> None:
         split = study.cohort.held_out
-        model = from_vector(question.array("weights"), device=study.device)
-        inputs = study.inputs(split, question.array("edge_weights", len(study.candidates.edges)))
-        said = calibrated(predict(model, inputs), question.array("calibration", 2))
+        model = from_vector(asked.array("weights"), device=study.device)
+        inputs = study.inputs(split, asked.array("edge_weights", len(study.candidates.edges)))
+        said = calibrated(predict(model, inputs), asked.array("calibration", 2))
         # A prediction outside is reported as the end of the scale; one that is not finite says nothing.
         predicted = np.clip(np.nan_to_num(said, nan=4.0), GASE_LEVELS[0], GASE_LEVELS[-1])
         self.participants = split.participants
         self.columns: Mapping[str, Floats] = {**split.phenotypes, CLINICAL: split.gase, PREDICTED: predicted}
         self.protocol = study.protocol
         self.kinds = kinds_of(study.protocol)
-        self.clip = logit_clip(price_of(study.protocol).of(question.id.phase).noise_multiplier)
+        self.clip = logit_clip(price_of(study.protocol).of(asked.phase).noise_multiplier)
 
     def table(self, model: Model) -> Table:
         return table_of(model, self.columns, self.protocol)
@@ -66,9 +66,9 @@ class _Children:
         return places(self.logit(model, coefficients), coefficients, logit_clip=self.clip)
 
 
-def linear(question: Question, study: Study) -> Rows:
+def linear(asked: Arguments, study: Study) -> Rows:
     """Sum the products of predictors and scores of all linear models."""
-    children = _Children(question, study)
+    children = _Children(asked, study)
     rows = [
         linear_rows(
             children.features(model),
@@ -81,11 +81,11 @@ def linear(question: Question, study: Study) -> Rows:
     return Rows(children.kinds.linear, np.concatenate(rows, axis=1), children.participants)
 
 
-def newton(question: Question, study: Study) -> Rows:
+def newton(asked: Arguments, study: Study) -> Rows:
     """Sum curvature, slope and likelihood of all logistic models at given coefficients."""
-    children = _Children(question, study)
+    children = _Children(asked, study)
     kinds = children.kinds
-    given = kinds.tracked(question.array("coefficients", kinds.tracked_count))
+    given = kinds.tracked(asked.array("coefficients", kinds.tracked_count))
     rows = []
     for model, places_of_model in zip(kinds.models, given, strict=True):
         features, impaired = children.features(model), children.table(model).impaired
@@ -103,11 +103,11 @@ def newton(question: Question, study: Study) -> Rows:
     return Rows(kinds.newton, np.concatenate(rows, axis=1), children.participants)
 
 
-def comparison(question: Question, study: Study) -> Rows:
+def comparison(asked: Arguments, study: Study) -> Rows:
     """Sum the histograms and calibration curves of all models, and how much better one is than its rival."""
-    children = _Children(question, study)
+    children = _Children(asked, study)
     kinds = children.kinds
-    given = kinds.coefficients(question.array("coefficients", kinds.coefficient_count))
+    given = kinds.coefficients(asked.array("coefficients", kinds.coefficient_count))
     rows = []
     for kind, chosen in kinds.comparison_blocks():
         models = [(kinds.models[i], given[i]) for i in chosen]
@@ -134,12 +134,12 @@ def comparison(question: Question, study: Study) -> Rows:
     return Rows(kinds.comparison, np.concatenate(rows, axis=1), children.participants)
 
 
-def ranking(question: Question, study: Study) -> Rows:
+def ranking(asked: Arguments, study: Study) -> Rows:
     """Sum DeLong's components of all models that have the same children."""
-    children = _Children(question, study)
+    children = _Children(asked, study)
     kinds = children.kinds
-    given = kinds.coefficients(question.array("coefficients", kinds.coefficient_count))
-    histograms = question.array("histograms", 2 * BINS * len(kinds.models)).reshape(len(kinds.models), -1)
+    given = kinds.coefficients(asked.array("coefficients", kinds.coefficient_count))
+    histograms = asked.array("histograms", 2 * BINS * len(kinds.models)).reshape(len(kinds.models), -1)
     rows = []
     for own in kinds.of_same_children():
         values = np.column_stack([children.place(kinds.models[i], given[i]) for i in own])

@@ -24,18 +24,18 @@ from esn_core.analyses.reruns import (
 )
 from esn_core.learning.severity_model import predict
 from esn_core.learning.weights import pretrained
-from esn_core.messages.question import Question
 from esn_core.privacy.accounting import NO_NOISE
 from esn_core.protocol.price import price_of
 from esn_core.severity_network.association import rows_of_residuals
 from esn_core.severity_network.centring import covariates, numbers_of, residuals
 from esn_core.statistics.agreement import EVALUATION, evaluation_rows
 from esn_core.statistics.recalibration import calibration_rows
+from esn_core.transcript.arguments import Arguments
 
 
-def association(question: Question, study: Study) -> Rows:
+def association(asked: Arguments, study: Study) -> Rows:
     """Sum edge score times severity, and the children, of each rerun."""
-    severity = question.array("mean_severity", numbers_of(study.protocol.severity_network.centre))
+    severity = asked.array("mean_severity", numbers_of(study.protocol.severity_network.centre))
     split, reruns = study.cohort.training, reruns_of(study.protocol)
     features = study.candidates.features(split.scores)
     unit = np.full((len(features), 1), count_unit(features.shape[1]))
@@ -49,23 +49,23 @@ def association(question: Question, study: Study) -> Rows:
     return Rows(rerun_association(reruns, features.shape[1]), in_blocks(blocks), split.participants)
 
 
-def calibration(question: Question, study: Study) -> Rows:
+def calibration(asked: Arguments, study: Study) -> Rows:
     """Sum the moments of raw prediction and severity of each rerun."""
     split, reruns = study.cohort.training, reruns_of(study.protocol)
     blocks = []
-    for rerun, raw in _predictions(question, study, split, reruns):
+    for rerun, raw in _predictions(asked, study, split, reruns):
         rows = calibration_rows(raw, _scores(rerun, study, split))
         blocks.append(rows * _trains(rerun, study, split)[:, None])
     return Rows(rerun_calibration(reruns), in_blocks(blocks), split.participants)
 
 
-def evaluation(question: Question, study: Study) -> Rows:
+def evaluation(asked: Arguments, study: Study) -> Rows:
     """Evaluate the rerun without this site, and every draw, on the held-out children."""
     split, tested = study.cohort.held_out, tested_reruns(study.protocol)
     exact = price_of(study.protocol).of("rerun-evaluation").noise_multiplier == NO_NOISE
-    calibrations = question.array("calibration", 2 * len(reruns_of(study.protocol))).reshape(-1, 2)
+    calibrations = asked.array("calibration", 2 * len(reruns_of(study.protocol))).reshape(-1, 2)
     own = {}
-    for number, (rerun, raw) in enumerate(_predictions(question, study, split, tested)):
+    for number, (rerun, raw) in enumerate(_predictions(asked, study, split, tested)):
         if rerun.without in (None, study.site):
             said = calibrated(raw, calibrations[number])
             own[rerun] = evaluation_rows(said, _scores(rerun, study, split))
@@ -77,12 +77,12 @@ def evaluation(question: Question, study: Study) -> Rows:
     return Rows(rerun_evaluation(tested, exact=exact), in_blocks(blocks), split.participants)
 
 
-def fold_evaluation(question: Question, study: Study) -> Rows:
+def fold_evaluation(asked: Arguments, study: Study) -> Rows:
     """Evaluate each training child by the rerun that left out its part."""
     split, reruns = study.cohort.training, reruns_of(study.protocol)
-    calibrations = question.array("calibration", 2 * len(reruns)).reshape(-1, 2)
+    calibrations = asked.array("calibration", 2 * len(reruns)).reshape(-1, 2)
     total = np.zeros((len(split.gase), FOLD_EVALUATION.dimension))
-    for number, (rerun, raw) in enumerate(_predictions(question, study, split, reruns)):
+    for number, (rerun, raw) in enumerate(_predictions(asked, study, split, reruns)):
         if rerun.part is not None:
             rows = evaluation_rows(calibrated(raw, calibrations[number]), split.gase)
             total += np.where(_trains(rerun, study, split)[:, None], 0.0, rows)
@@ -90,12 +90,12 @@ def fold_evaluation(question: Question, study: Study) -> Rows:
 
 
 def _predictions(
-    question: Question, study: Study, split: Split, reruns: Sequence[Rerun]
+    asked: Arguments, study: Study, split: Split, reruns: Sequence[Rerun]
 ) -> Iterator[tuple[Rerun, NDArray[np.float64]]]:
     """Predict with the pre-trained model and the severity network of each rerun; the first are `reruns`."""
     model = pretrained(study.protocol.model.initial_weights).to(study.device)
     width = len(study.candidates.edges)
-    weights = question.array("edge_weights", width * len(reruns_of(study.protocol))).reshape(-1, width)
+    weights = asked.array("edge_weights", width * len(reruns_of(study.protocol))).reshape(-1, width)
     for rerun, weight in zip(reruns, weights, strict=False):
         yield rerun, predict(model, study.inputs(split, weight))
 

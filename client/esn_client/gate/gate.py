@@ -146,7 +146,7 @@ class Gate:
         Raises
         ------
         ProtocolError
-            It was asked before with other content, or with a set of sites that cannot be.
+            It was asked before after other sums, or with a set of sites that cannot be.
 
         """
         self._ledger.require_open(approved.protocol.sha256)
@@ -170,7 +170,7 @@ class Gate:
         ------
         ProtocolError
             The seed was revealed for another set of sites, or that of another exact sum was; the question
-            was never answered, or the protocol has no such masks.
+            was never answered, or after other sums; or the protocol has no such masks.
 
         """
         protocol = approved.protocol
@@ -178,10 +178,15 @@ class Gate:
             raise ProtocolError("a seed was asked for; this protocol's masks have none to reveal")
         self._ledger.require_open(protocol.sha256)
         attempt = self._attempt(question, protocol)
+        paid = self._ledger.paid(attempt.question)
+        if paid is not None and paid.content_sha256 != question.content_sha256:
+            raise ProtocolError("a seed was asked for after other sums than the answer was made from")
         one_set = _exact_questions(question, protocol)
         mark = self._ledger.reveal(attempt.question, attempt.participants, one_set=one_set)
         seed = self_seed(self._mask_key, attempt)
-        return self._send(question, Answer(question.id, self._site, seed=seed, charged=mark), mark)
+        return self._send(
+            question, Answer(question.id, self._site, seed=seed, charged=mark, after=question.after), mark
+        )
 
     def release(self, question: Question, rows: Rows, approved: ApprovedProtocol) -> bytes:
         """Protect, charge and hand out one sum.
@@ -418,6 +423,10 @@ class Gate:
         frozen = FrozenCohort.of(cohort, salt=self._salt, simulated=protocol.simulated)
         return dict(zip(hashes, labels, strict=True)), frozen
 
+    def note(self, question: Question, received: int) -> bytes:
+        """Say how many bytes of the transcript are here; nothing of it is about a child."""
+        return self._send(question, Answer(question.id, self._site, noted=received))
+
     def begun(self, approved: ApprovedProtocol) -> bool:
         """Tell whether a sum of the protocol was ever paid for."""
         return self._ledger.begun(approved.protocol.sha256)
@@ -476,7 +485,7 @@ class Gate:
             raise ProtocolError(
                 f"a sum of {len(named)} sites was asked for; the protocol allows {fewest} or more"
             )
-        return Attempt(protocol.sha256, str(question.id), named)
+        return Attempt(protocol.sha256, str(question.id), named, question.after.head)
 
     def _check_one_set(self, question: Question, protocol: Protocol) -> None:
         """Refuse an exact sum over other sites than the protocol's first one; its seed would stay here."""
@@ -552,7 +561,7 @@ class Gate:
             )
         elif question.participants:
             raise ProtocolError("a set of sites was named; this protocol uses no masks")
-        answer = Answer(question.id, self._site, total=total, charged=paid.mark)
+        answer = Answer(question.id, self._site, total=total, charged=paid.mark, after=question.after)
         return self._send(question, answer, paid.mark)
 
     def _send(self, question: Question, answer: Answer, charged: LedgerMark | None = None) -> bytes:

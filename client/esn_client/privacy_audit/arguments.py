@@ -1,21 +1,29 @@
-"""What a centre could ask with before it knows anything: public weights, all edges alike."""
-
-from collections.abc import Mapping
+"""What a phase could be asked with before anything was released: public weights, all edges alike."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from esn_client.answers.study import Study
 from esn_core.analyses.neurocognition import BINS, kinds_of
 from esn_core.analyses.reruns import reruns_of
+from esn_core.arrays import Floats
 from esn_core.learning.weights import pretrained, to_vector
 from esn_core.protocol.phases import PHASES, PhaseName
 from esn_core.severity_network.bootstrap import Partial
 from esn_core.severity_network.centring import numbers_of
+from esn_core.statistics.combat import COVARIATES
+from esn_core.transcript.arguments import Arguments
 
 
-def arguments_of(phase: PhaseName, study: Study) -> Mapping[str, NDArray[np.float64]]:
-    """Return the arrays of a phase's question, ComBat's shared model left out."""
+def arguments_of(phase: PhaseName, study: Study) -> Arguments:
+    """Return the numbers of a phase's question; ComBat's shared model is one that changes little."""
+    found = _of_phase(phase, study)
+    if study.protocol.cohort.harmonisation == "combat" and PHASES[phase].harmonised:
+        edges = len(study.candidates.edges)
+        found["combat"] = np.concatenate([np.zeros((COVARIATES + 1) * edges), np.ones(edges)])
+    return Arguments(phase, found)
+
+
+def _of_phase(phase: PhaseName, study: Study) -> dict[str, Floats]:
     wanted = PHASES[phase].arrays
     if not wanted:
         return {}

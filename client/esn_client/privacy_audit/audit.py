@@ -165,8 +165,8 @@ def audit_kind(
     """
     if repeats < FEWEST_REPEATS:
         raise DataError(f"an audit needs {FEWEST_REPEATS} repeats or more, not {repeats}")
-    question = rehearsal.question(price.phase, arguments_of(price.phase, study))
-    given = rows_of(question, study)
+    question = rehearsal.question(price.phase)
+    given = rows_of(arguments_of(price.phase, study), study)
     kind, labels = given.kind, given.participants
     if price.children == "controls":
         raise GateError(f"release {price.phase} is about controls, who have no price to audit")

@@ -1,8 +1,8 @@
 """What a centre that does not keep to the study would be given: tried on this site, in a rehearsal.
 
 Every phase of the protocol is asked as the study asks it, and then in the ways of a centre that wants one
-child's numbers or one site's sum: again, otherwise, of other sites, in another round, with numbers that
-choose whom the sum is about. The questions go through a whole hospital, signed as the centre signs.
+child's numbers or one site's sum: again, of other sites, in another round, and after sums that nobody
+released. The questions go through a whole hospital, signed as the centre signs.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,22 +10,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from esn_client.answers.hospital import rows_of
 from esn_client.answers.study import Study
-from esn_client.privacy_audit.arguments import arguments_of
 from esn_client.privacy_audit.findings import Attempt
 from esn_client.privacy_audit.rehearsal import Rehearsal
-from esn_core.analyses.neurocognition import kinds_of
-from esn_core.errors import EsnError
 from esn_core.messages.question import Question
+from esn_core.messages.transcript_mark import TranscriptMark
 from esn_core.privacy.accounting import NO_NOISE
-from esn_core.protocol.phases import PHASES
 from esn_core.protocol.price import PhasePrice, price_of
-from esn_core.statistics.combat import COVARIATES
-from esn_core.statistics.logistic_sums import LARGEST_COEFFICIENT
+from esn_core.transcript.relay import relayed_sum
 
 Ask = Callable[[Question], bytes | None]
 """Asks the hospital of a rehearsal; None is a refusal."""
@@ -34,14 +26,15 @@ Ask = Callable[[Question], bytes | None]
 class Tried(Protocol):
     """Makes the record of an attempt on one phase."""
 
-    def __call__(
-        self, trick: str, answered: bool, *, covered: bool = False, steered: bool = False
-    ) -> Attempt:
-        """Say what was tried and whether it was answered, and whether noise or consent covers that."""
+    def __call__(self, trick: str, answered: bool, *, covered: bool = False) -> Attempt:
+        """Say what was tried and whether it was answered, and whether noise covers that."""
 
 
-# A row that moves by more than rounding does.
-_MOVED = 1e-6
+_ANOTHER = TranscriptMark(sums=1, head="5" * 64)
+"""A transcript that no site has."""
+
+# Before the signature, 64 bytes.
+_IN_THE_LAST_ANSWER = 80
 
 
 def cheats(rehearsal: Rehearsal, study: Study) -> tuple[Attempt, ...]:
@@ -63,11 +56,7 @@ def _asked(rehearsal: Rehearsal, study: Study) -> Iterator[Ask]:
 
 def _question(rehearsal: Rehearsal, study: Study, price: PhasePrice) -> Question:
     """Return the phase's first question to all sites of the roster."""
-    arrays = dict(arguments_of(price.phase, study))
-    if study.protocol.cohort.harmonisation == "combat" and PHASES[price.phase].harmonised:
-        edges = len(study.candidates.edges)
-        arrays["combat"] = np.concatenate([np.zeros((COVARIATES + 1) * edges), np.ones(edges)])
-    asked = rehearsal.question(price.phase, arrays)
+    asked = rehearsal.question(price.phase)
     return replace(asked, participants=study.protocol.sites if study.protocol.masked else ())
 
 
@@ -75,39 +64,32 @@ def _on_phase(ask: Ask, rehearsal: Rehearsal, study: Study, price: PhasePrice) -
     honest = _question(rehearsal, study, price)
     exact = price.noise_multiplier == NO_NOISE
 
-    def tried(trick: str, answered: bool, *, covered: bool = False, steered: bool = False) -> Attempt:
-        return Attempt(
-            price.phase, trick, answered=answered, covered=covered and not exact, consented=steered and exact
-        )
+    def tried(trick: str, answered: bool, *, covered: bool = False) -> Attempt:
+        return Attempt(price.phase, trick, answered=answered, covered=covered and not exact)
 
     # Before the phase is asked at all: what is answered here pays for the phase.
-    for trick, question in _wrong_questions(honest, study, price):
+    for trick, question in _wrong_questions(rehearsal, honest, study, price):
         yield tried(trick, ask(question) is not None)
-    for trick, arrays in _isolating(honest):
-        yield tried(trick, ask(replace(honest, arrays=arrays)) is not None, covered=True)
     first = ask(honest)
-    if honest.arrays:
-        words = "asked with numbers of its own choice, which no earlier sum gave"
-        yield tried(words, first is not None, covered=True, steered=True)
     if first is None:
         return
     yield tried("asked again, to see fresh noise on the same sum", ask(honest) != first)
-    if honest.arrays:
-        other = replace(honest, arrays={name: array + 0.25 for name, array in honest.arrays.items()})
-        yield tried("asked again with other numbers", ask(other) is not None)
+    other = replace(honest, after=_ANOTHER)
+    yield tried("asked again as if other sums had been released", ask(other) is not None)
     if study.protocol.self_masked:
         yield from _sets(ask, honest, study, price, tried)
-    if price.releases > 1 and "coefficients" in honest.arrays:
-        yield tried(*_across_one_child(rehearsal, honest, study), covered=True, steered=True)
 
 
-def _wrong_questions(honest: Question, study: Study, price: PhasePrice) -> Iterator[tuple[str, Question]]:
+def _wrong_questions(
+    rehearsal: Rehearsal, honest: Question, study: Study, price: PhasePrice
+) -> Iterator[tuple[str, Question]]:
     """Yield questions that no study asks, and that are refused before anything is computed."""
     number, protocol, named = honest.id, study.protocol, honest.participants
     last = number.model_copy(update={"round": price.releases})
     yield "asked for a round that the protocol has not", replace(honest, id=last)
-    more = {**honest.arrays, "more": np.ones(1)}
-    yield "sent numbers that the phase has not", replace(honest, arrays=more)
+    yield "named sums that it did not show", replace(honest, after=_ANOTHER)
+    for trick, relayed in _forged(rehearsal).items():
+        yield trick, replace(honest, after=_ANOTHER, relayed=relayed)
     if not protocol.masked:
         yield "named sites where there are no masks", replace(honest, participants=protocol.sites)
         return
@@ -125,23 +107,20 @@ def _wrong_questions(honest: Question, study: Study, price: PhasePrice) -> Itera
     for trick, sites in sets.items():
         yield trick, replace(honest, participants=sites)
     if protocol.self_masked:
-        yield "asked for a mask before there was a sum", replace(honest, arrays={}, reveal=True)
+        yield "asked for a mask before there was a sum", replace(honest, reveal=True)
 
 
-def _isolating(honest: Question) -> Iterator[tuple[str, dict[str, NDArray[np.float64]]]]:
-    """Yield arrays that single a child out by overflow: beyond its bounds no number may be answered to."""
-    beyond = {
-        "partial": ("made all but some children overflow, by a spread of severity near zero", 1e-150),
-        "coefficients": ("cut the children by coefficients beyond any fit", 1e15),
-        "weights": ("made the model overflow for some children", 1e39),
-        "edge_weights": ("gave the connections weights that overflow together", 1e308),
+def _forged(rehearsal: Rehearsal) -> Mapping[str, bytes]:
+    """Return what a centre could show in the place of released sums."""
+    signed = bytearray(rehearsal.signed_sum())
+    signed[-_IN_THE_LAST_ANSWER] ^= 1
+    return {
+        "showed bytes that nobody signed as a released sum": relayed_sum([(0, bytes(200))]),
+        "changed an answer of the sum that it showed": bytes(signed),
+        "showed a sum with the answer of one site alone": rehearsal.signed_sum(sites=1),
+        "showed a sum with one answer twice": rehearsal.signed_sum(twice=True),
+        "showed a sum of another run": rehearsal.signed_sum(run="other"),
     }
-    for name, (trick, size) in beyond.items():
-        if name in honest.arrays:
-            array = np.full_like(honest.arrays[name], size)
-            if name == "partial":  # all zero but the spread of severity, the last number but two
-                array[:-3] = array[-2:] = 0.0
-            yield trick, {**honest.arrays, name: array}
 
 
 def _sets(ask: Ask, honest: Question, study: Study, price: PhasePrice, tried: Tried) -> Iterator[Attempt]:
@@ -159,51 +138,9 @@ def _sets(ask: Ask, honest: Question, study: Study, price: PhasePrice, tried: Tr
             "asked the same of all sites but one in the next round, for the difference",
             opened and _open(ask, later),
             covered=True,
-            steered=True,
         )
 
 
 def _open(ask: Ask, question: Question) -> bool:
     """Ask for a sum and for the mask over it; tell whether both came."""
-    return ask(question) is not None and ask(replace(question, arrays={}, reveal=True)) is not None
-
-
-def _across_one_child(rehearsal: Rehearsal, honest: Question, study: Study) -> tuple[str, bool]:
-    """Move the plane of a model across one child from one round to the next: only its row changes.
-
-    Whoever subtracts the two sums has this child's numbers, where no noise covers them.
-    """
-    first, second = _either_side_of_a_child(study)
-    numbers = [honest.id.model_copy(update={"round": n}) for n in (0, 1)]
-    questions = [
-        replace(honest, id=number, arrays={**honest.arrays, "coefficients": coefficients})
-        for number, coefficients in zip(numbers, (first, second), strict=True)
-    ]
-    try:
-        before, after = (rows_of(question, study).values for question in questions)
-    except EsnError:
-        moved = 0
-    else:
-        moved = int((np.abs(after - before).max(axis=1) > _MOVED).sum())
-    trick = f"moved a model's plane across the children between two rounds, so that {moved} of them differ"
-    with _asked(rehearsal, study) as ask:  # another, whose ledger has not seen the first round yet
-        return trick, moved > 0 and all(ask(question) is not None for question in questions)
-
-
-def _either_side_of_a_child(study: Study) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return coefficients of a model in severity whose planes lie on either side of the worst child."""
-    kinds = kinds_of(study.protocol)
-    split = study.cohort.held_out
-    worst = np.unique(split.gase)[-1]
-    slope = LARGEST_COEFFICIENT / 2
-    given = []
-    for threshold in (worst - 0.25, worst + 0.25):
-        place = (threshold - 4.0) / 3.0  # GASE from 1 to 7, on the scale of a feature
-        together = []
-        for model, times in zip(kinds.models, kinds.tracks, strict=True):
-            own = np.zeros(len(model.names))
-            if model.predictors == ("gase",):
-                own[:] = (-slope * place, slope)
-            together.append(np.tile(own, times))
-        given.append(np.concatenate(together))
-    return given[0], given[1]
+    return ask(question) is not None and ask(replace(question, reveal=True)) is not None

@@ -94,9 +94,6 @@ class Attempt:
         Whether the site gave it what it was after.
     covered : bool
         Whether noise covers what was given, as it does any question of a private phase.
-    consented : bool
-        Whether it is about an exact phase: the site consented to these sums, and no number bounds what they
-        give.
 
     """
 
@@ -104,21 +101,18 @@ class Attempt:
     trick: str
     answered: bool
     covered: bool = False
-    consented: bool = False
 
     @property
     def broken(self) -> bool:
         """Whether it contradicts what the site was promised."""
-        return self.answered and not (self.covered or self.consented)
+        return self.answered and not self.covered
 
     @property
     def words(self) -> str:
         """What became of it."""
         if not self.answered:
             return "refused"
-        if self.covered:
-            return "answered; the noise covers it"
-        return "answered; consent to exact sums gives it away" if self.consented else "answered"
+        return "answered; the noise covers it" if self.covered else "answered"
 
 
 @dataclass(frozen=True)

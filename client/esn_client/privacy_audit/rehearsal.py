@@ -13,9 +13,9 @@ and subtracts what these sites contributed, their noise included.
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,22 +32,29 @@ from esn_client.gate.ledger import Ledger
 from esn_client.gate.limits import Limits
 from esn_client.gate.noise import discrete_gaussian
 from esn_client.gate.policy import fewest
+from esn_client.privacy_audit.arguments import arguments_of
 from esn_client.site.cohort_bands import CohortBands
+from esn_client.site.transcripts import SiteTranscript, Transcripts
+from esn_core.analyses.planned_sums import kind_of
 from esn_core.errors import ProtocolError
 from esn_core.identity.public_keys import identity_text, mask_text
 from esn_core.messages.answer import Answer
 from esn_core.messages.question import Question, QuestionId
 from esn_core.privacy.fixed_point import leave_grid
-from esn_core.privacy.release import Children
+from esn_core.privacy.release import Children, ReleaseKind
 from esn_core.privacy.secure_sum import Attempt, unmask
 from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import signed_with
-from esn_core.statistics.matching import Standing
+from esn_core.statistics.matching import COHORT, Standing
+from esn_core.transcript.arguments import Arguments
+from esn_core.transcript.relay import relayed_sum
+from esn_core.transcript.transcript import Transcript
 
 # SQLite keeps a ledger of this name in memory, a new one for each connection.
 _IN_MEMORY = Path(":memory:")
 _RUN = "rehearsal"
+_NOWHERE = Path(os.devnull) / "none"
 _SALT = bytes(32)
 _MEMORY = Path("/dev/shm")  # noqa: S108 (a directory of random name is made in it)
 
@@ -67,6 +74,31 @@ def scratch_directory() -> Iterator[Path]:
 class _Keys:
     identity: Ed25519PrivateKey
     mask: X25519PrivateKey
+
+
+class _Rehearsed(Transcripts):
+    """Transcripts of a study of which nothing was released: its questions have invented numbers.
+
+    What is shown as released is looked at as in a study.
+    """
+
+    def __init__(self, study: Study) -> None:
+        super().__init__(_NOWHERE, salt=_SALT)
+        self._study = study
+
+    def of(self, protocol: Protocol, run: str) -> SiteTranscript:
+        """Return a transcript that nothing is added to."""
+        return _RehearsedTranscript(protocol, run, self._study)
+
+
+class _RehearsedTranscript(SiteTranscript):
+    def __init__(self, protocol: Protocol, run: str, study: Study) -> None:
+        super().__init__(Transcript(protocol, run), _NOWHERE, _SALT)
+        self._study = study
+
+    def arguments(self, phase: PhaseName, round_: int) -> Arguments:  # noqa: ARG002 (all rounds are alike)
+        """Return numbers that could be asked with."""
+        return arguments_of(phase, self._study)
 
 
 class Rehearsal:
@@ -116,6 +148,10 @@ class Rehearsal:
         # The fewest sites that may be summed, with the least noise.
         taking_part = {site, *others[: protocol.rounds.quorum - 1]} if protocol.masked else {site}
         self._sites = tuple(name for name in protocol.sites if name in taking_part)
+        # Under masks these are the same.
+        self._quorum = tuple(
+            name for name in protocol.sites if name in {site, *others[: protocol.rounds.quorum - 1]}
+        )
         played = [name for name in self._sites if name != site]
         self._colluding = frozenset(played[len(played) - protocol.privacy.colluding_sites :])
 
@@ -133,10 +169,38 @@ class Rehearsal:
         """How many controls a summary of the cohort needs, where there are any."""
         return max(self._limits.minimum_children, self.protocol.cohort.minimum_children)
 
-    def question(self, phase: PhaseName, arrays: Mapping[str, NDArray[np.float64]]) -> Question:
+    def question(self, phase: PhaseName) -> Question:
         """Return a question of the rehearsed protocol."""
         number = QuestionId(protocol_sha256=self.protocol.sha256, run=_RUN, phase=phase, round=0, attempt=0)
-        return Question(number, dict(arrays), participants=self._sites if self.protocol.masked else ())
+        return Question(number, participants=self._sites if self.protocol.masked else ())
+
+    def signed_sum(self, *, run: str = _RUN, sites: int | None = None, twice: bool = False) -> bytes:
+        """Return the first sum of the protocol over nobody, as sites sign it and the centre shows it.
+
+        Parameters
+        ----------
+        run : str
+            Which the answers are of.
+        sites : int, optional
+            Of how many sites the answers are shown; by default of all that a sum needs.
+        twice : bool
+            Whether one of the answers is shown twice.
+
+        """
+        protocol = self.protocol
+        phase = protocol.phases[0].phase
+        asked = self.question(phase)
+        asked = replace(asked, id=asked.id.model_copy(update={"run": run}))
+        rows = self._zeros(kind_of(phase, protocol))
+        answers, seeds = [], []
+        for name in self._quorum:
+            place = protocol.sites.index(name)
+            with Ledger(_IN_MEMORY, self._keys[name].identity) as ledger:
+                gate = self._gate(name, ledger)
+                answers.append((place, gate.release(asked, rows, self._approved)))
+                if protocol.self_masked:
+                    seeds.append((place, gate.reveal(asked, self._approved)))
+        return relayed_sum([*answers[: int(twice)], *answers[:sites], *seeds[:sites]])
 
     @contextmanager
     def hospital(self, study: Study) -> Iterator[Callable[[bytes], bytes | None]]:
@@ -154,6 +218,7 @@ class Rehearsal:
             hospital = Hospital(
                 gate=self._gate(self._site, ledger),
                 bands=CohortBands(self._scratch / "bands", salt=_SALT),
+                transcripts=_Rehearsed(study),
                 centre_key=self.centre_key.public_key(),
                 approved=lambda _: self._approved,
                 load=lambda _: study,
@@ -189,7 +254,7 @@ class Rehearsal:
         seeds: dict[str, bytes] = {}
         known = np.zeros(rows.kind.dimension, dtype=np.int64)
         for name in self._sites:
-            given = rows if name == self._site else self._zeros(rows)
+            given = rows if name == self._site else self._zeros(rows.kind)
             keys = self._keys[name]
             with Ledger(_IN_MEMORY, keys.identity) as ledger:
                 gate = self._gate(name, ledger)
@@ -205,7 +270,7 @@ class Rehearsal:
                     known += paid.total
         if not self.protocol.masked:
             return leave_grid(totals[self._site], rows.kind)
-        attempt = Attempt(self.protocol.sha256, str(question.id), self._sites)
+        attempt = Attempt(self.protocol.sha256, str(question.id), self._sites, question.after.head)
         return leave_grid(unmask(totals, attempt, seeds=seeds) - known, rows.kind)
 
     def _gate(self, site: str, ledger: Ledger) -> Gate:
@@ -220,11 +285,11 @@ class Rehearsal:
             noise=discrete_gaussian,
         )
 
-    def _zeros(self, rows: Rows) -> Rows:
+    def _zeros(self, kind: ReleaseKind) -> Rows:
         """Return rows of a played site: as many people as are needed, who add nothing."""
-        whose = rows.kind.children
+        whose = kind.children
         fewest = self.minimum_controls if whose == "controls" else self.minimum(whose)
         labels = tuple(f"sub-played{i}" for i in range(fewest))
         child: Standing = "child"
-        standing = (child,) * (len(labels) if rows.standing else 0)
-        return Rows(rows.kind, np.zeros((len(labels), rows.kind.dimension)), labels, standing)
+        standing = (child,) * (len(labels) if kind.name == COHORT.name else 0)
+        return Rows(kind, np.zeros((len(labels), kind.dimension)), labels, standing)

@@ -112,6 +112,11 @@ class SiteSettings(Table):
         return self.state / "bands"
 
     @property
+    def transcripts_path(self) -> Path:
+        """The released sums of studies, as the site has verified them."""
+        return self.state / "transcripts.sqlite"
+
+    @property
     def approved_path(self) -> Path:
         """Directory of approved protocols, each under its hash."""
         return self.state / "approved"

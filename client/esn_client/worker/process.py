@@ -150,6 +150,7 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple["Hospital", Approval
         from esn_client.answers.hospital import Hospital
         from esn_client.answers.study import Study
         from esn_client.answers.training import device_for
+        from esn_client.site.transcripts import Transcripts
 
         device = device_for(settings.compute.device)
 
@@ -173,5 +174,12 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple["Hospital", Approval
             noise=discrete_gaussian,
         )
         bands = CohortBands(settings.bands_path, salt=salt)
-        hospital = Hospital(gate=gate, bands=bands, centre_key=key, approved=approvals.protocol, load=load)
+        hospital = Hospital(
+            gate=gate,
+            bands=bands,
+            transcripts=Transcripts(settings.transcripts_path, salt=salt),
+            centre_key=key,
+            approved=approvals.protocol,
+            load=load,
+        )
         yield hospital, approvals

@@ -28,7 +28,8 @@ CREATE TABLE IF NOT EXISTS steps (
     question TEXT PRIMARY KEY,
     content_sha256 TEXT NOT NULL,
     sites TEXT NOT NULL,
-    total BLOB NOT NULL
+    total BLOB NOT NULL,
+    relayed BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS final_sets (
     question TEXT PRIMARY KEY,
@@ -72,7 +73,9 @@ class RunStore:
             raise StudyError(f"{path}: cannot be opened as a run: {cause}") from cause
         try:
             found = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
-            fault = RUN.fault_in(found or None)  # 0 is what a file has that names none
+            new = not self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            # 0 is what a file has that names none: a new one, or one of the first release.
+            fault = None if new and not found else RUN.fault_in(found or None)
             if fault:
                 self._connection.close()
                 raise StudyError(f"{path}: cannot be opened as a run: {fault}")
@@ -114,29 +117,36 @@ class RunStore:
         Raises
         ------
         StudyError
-            The step is damaged, or answered another question, as the software has changed since.
+            The step is damaged, or was finished after other sums than those before it.
 
         """
         with self._database():
             row = self._connection.execute(
-                "SELECT content_sha256, sites, total FROM steps WHERE question = ?", (str(question.id),)
+                "SELECT content_sha256, sites, total, relayed FROM steps WHERE question = ?",
+                (str(question.id),),
             ).fetchone()
         if row is None:
             return None
         if row[0] != question.content_sha256:
-            raise StudyError(f"step {question.id} was finished with other content; start a new run")
+            raise StudyError(f"step {question.id} was finished after other sums; start a new run")
         total = np.frombuffer(row[2], dtype="<f8").copy() if len(row[2]) == 8 * kind.dimension else None
         if total is None or not np.isfinite(total).all():
             raise StudyError(f"{self._path}: step {question.id} is damaged; start a new run")
-        return Pooled(total, tuple(json.loads(row[1])))
+        return Pooled(total, tuple(json.loads(row[1])), row[3])
 
     def keep(self, question: Question, pooled: Pooled) -> None:
-        """Keep the sum of a finished step; the first of two stays."""
+        """Keep the sum of a finished step, and the answers that it is of; the first of two stays."""
         total = np.ascontiguousarray(pooled.total, dtype="<f8").tobytes()
         with self._database():
             self._connection.execute(
-                "INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?)",
-                (str(question.id), question.content_sha256, json.dumps(pooled.sites), total),
+                "INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?, ?)",
+                (
+                    str(question.id),
+                    question.content_sha256,
+                    json.dumps(pooled.sites),
+                    total,
+                    pooled.relayed,
+                ),
             )
 
     def final_set(self, question: str) -> tuple[str, ...] | None:

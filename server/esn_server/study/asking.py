@@ -22,11 +22,15 @@ class Pooled:
     total : (d,) float64
     sites : tuple of str
         Who answered, in the order of the roster.
+    relayed : bytes
+        The answers and seeds, as sites are shown them (`esn_core.transcript.relay`); empty where no later
+        question follows from the sum.
 
     """
 
     total: NDArray[np.float64]
     sites: tuple[str, ...]
+    relayed: bytes = b""
 
 
 class Asking(Structural):

@@ -16,6 +16,7 @@ from esn_server.study.link import Link, Reply
 from esn_server.study.memory import Memory
 from esn_server.study.observer import Observer
 from esn_server.study.question_progress import QuestionProgress
+from esn_server.study.relay import Relay
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Courier:
         self._sleep = sleep
         self._waiting: dict[str, tuple[Exchange, str]] = {}
         self._attempts: Counter[tuple[str, str]] = Counter()
+        self._relay = Relay()
 
     def carry(self, exchange: Exchange, *, until: float) -> None:
         """Ask each site of an exchange until all have answered or failed, or the time is over.
@@ -105,7 +107,7 @@ class Courier:
         question = replace(question, id=question.id.model_copy(update={"attempt": attempt}))
         if question.id.phase == "roll-call":
             question = replace(question, entries_seen=self._memory.ledger_seen(site).entries)
-        body = question.to_bytes(self._signing_key)
+        body = self._relay.part_for(site, question).to_bytes(self._signing_key)
         self._waiting[self._link.send(state.node, body)] = (exchange, site)
         _log.debug("asked %s: %s, sha256 %s", site, question.id, sha256_of(body)[:16])
 
@@ -123,7 +125,13 @@ class Courier:
         if state.answer is not None:
             return  # it was asked more than once
         try:
-            state.answer = self._read(reply, exchange, site)
+            answer = self._read(reply, exchange, site)
+            if answer.noted is not None:
+                as_sent = self._relay.noted(site, exchange.question, answer.noted)
+                state.noted(as_sent=as_sent, now=self._clock())
+                return
+            self._relay.answered(site, exchange.question)
+            state.answer, state.body = answer, reply.body
             state.answered_at = self._clock()
         except StudyError:
             raise  # the centre's own store or disk: no site is to blame
@@ -152,7 +160,8 @@ class Courier:
             raise _NotItsWordError(f"answered to {answer.id}, another question")
         if answer.refusal is not None:
             raise ProtocolError(f"refused ({answer.refusal.error})")
-        exchange.read(answer, site)
+        if answer.noted is None:
+            exchange.read(answer, site)
         return answer
 
     def _tell(self, exchange: Exchange, online: Collection[int], *, began: float, until: float) -> None:

@@ -42,6 +42,10 @@ class SiteState:
     repeat_at : float
         A silent site is asked again then.
     answer : Answer or None
+    body : bytes or None
+        The answer as the site signed it.
+    notes : int
+        How often the site lacked another part of the transcript than it was sent.
     failure : str or None
         Why it is not asked any more.
     error : str or None
@@ -57,6 +61,8 @@ class SiteState:
     not_before: float = -math.inf
     repeat_at: float = math.inf
     answer: Answer | None = None
+    body: bytes | None = None
+    notes: int = 0
     failure: str | None = None
     error: str | None = None
 
@@ -84,6 +90,12 @@ class SiteState:
             self.not_before = now + _RETRY_AFTER_S
         else:
             self.failure = str(error)
+
+    def noted(self, *, as_sent: bool, now: float) -> None:
+        """Note that the site needs more of the transcript: at once, unless it keeps saying otherwise."""
+        self.tries -= 1
+        self.notes += not as_sent
+        self.not_before = now if self.notes < 2 else now + _RETRY_AFTER_S
 
     def dropped(self, error: EsnError, now: float) -> None:
         """Note a reply that was not the site's answer; the site is asked again, rarer and rarer."""
@@ -142,6 +154,11 @@ class Exchange:
     def answers(self) -> dict[str, Answer]:
         """The answers so far, in the order of the sites."""
         return {site: state.answer for site, state in self.sites.items() if state.answer is not None}
+
+    @property
+    def bodies(self) -> dict[str, bytes]:
+        """The answers so far as the sites signed them, in the order of the sites."""
+        return {site: state.body for site, state in self.sites.items() if state.body is not None}
 
     @property
     def complete(self) -> bool:

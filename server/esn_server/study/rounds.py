@@ -25,6 +25,8 @@ from esn_core.privacy.release import ReleaseKind
 from esn_core.privacy.secure_sum import Attempt, unmask
 from esn_core.protocol.price import price_of
 from esn_core.protocol.signature import SignedProtocol
+from esn_core.transcript.course import steering
+from esn_core.transcript.relay import relayed_sum
 from esn_server.study.asking import Pooled
 from esn_server.study.courier import Courier
 from esn_server.study.exchange import Exchange, Read
@@ -74,6 +76,7 @@ class Rounds:
         self._link = link
         self._nodes = dict(nodes)
         self._protocol = protocol.protocol
+        self._steering = steering(self._protocol)
         self._memory = memory
         self._quorum = self._protocol.rounds.quorum
         self._deadline_s = self._protocol.rounds.deadline_s
@@ -119,7 +122,7 @@ class Rounds:
         self._courier.carry(exchange, until=deadline)
         answers = self._enough(exchange)
         totals = [answer.total for answer in answers.values() if answer.total is not None]
-        return Pooled(add_up(totals, kind), tuple(answers))
+        return Pooled(add_up(totals, kind), tuple(answers), self._relayed(question, exchange.bodies))
 
     def _masked_sum(self, question: Question, kind: ReleaseKind, deadline: float) -> Pooled:
         final = self._memory.final_set(str(question.id)) or self._exact_set(question)
@@ -140,15 +143,27 @@ class Rounds:
             _log.warning("%s: goes on without %s", question.id, ", ".join(s for s in sites if s not in left))
             sites = left
         seeds: dict[str, bytes] = {}
+        revealed: dict[str, bytes] = {}
         if self._protocol.self_masked:
-            seeds = self._reveal(replace(question, participants=sites, arrays={}), deadline)
+            opened = self._reveal(replace(question, participants=sites, relayed=b""), deadline)
+            seeds = {site: a.seed for site, a in opened.answers.items() if a.seed is not None}
+            revealed = opened.bodies
         masked = {site: a.total for site, a in exchange.answers.items() if a.total is not None}
         try:
-            total = unmask(masked, Attempt(self._protocol.sha256, str(question.id), sites), seeds=seeds)
+            attempted = Attempt(self._protocol.sha256, str(question.id), sites, question.after.head)
+            total = unmask(masked, attempted, seeds=seeds)
             check_range(total, kind, sites=len(sites))
         except ProtocolError as error:
             raise StudyError(f"phase {question.id.phase}, round {question.id.round}: {error}") from error
-        return Pooled(leave_grid(total, kind), sites)
+        relayed = self._relayed(question, exchange.bodies, revealed)
+        return Pooled(leave_grid(total, kind), sites, relayed)
+
+    def _relayed(self, question: Question, *said: Mapping[str, bytes]) -> bytes:
+        """Return the answers, and then the seeds, as later questions bring them to the sites."""
+        if question.id.phase not in self._steering:
+            return b""
+        place = {site: i for i, site in enumerate(self._protocol.sites)}
+        return relayed_sum((place[site], body) for bodies in said for site, body in bodies.items())
 
     def _is_exact(self, question: Question) -> bool:
         return question.id.phase in {phase.phase for phase in price_of(self._protocol).exact}
@@ -157,7 +172,7 @@ class Rounds:
         """Return the sites of the first exact sum, for the question of another; None where there is none."""
         return self._memory.final_set(_EXACT) if self._is_exact(question) else None
 
-    def _reveal(self, question: Question, deadline: float) -> dict[str, bytes]:
+    def _reveal(self, question: Question, deadline: float) -> Exchange:
         """Ask the sites of a complete set for their seeds."""
         self._memory.finalise(str(question.id), question.participants)
         if self._is_exact(question):
@@ -170,7 +185,7 @@ class Rounds:
                 "every site answered, but not all revealed their masks: "
                 + self._shortfall(question, len(exchange.answers), exchange.reasons(self._link.online()))
             )
-        return {site: answer.seed for site, answer in exchange.answers.items() if answer.seed is not None}
+        return exchange
 
     def _read_facts(self, answer: Answer, site: str) -> None:
         if answer.facts is None:

@@ -14,7 +14,7 @@ from esn_core.analyses.reruns import reruns_of
 from esn_core.errors import DataError, StudyError
 from esn_core.learning.releases import Attribution, read_attribution
 from esn_core.messages.facts import SiteFacts
-from esn_core.messages.question import Question, QuestionId
+from esn_core.messages.question import Question
 from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol
@@ -23,9 +23,10 @@ from esn_core.severity_network.selection import SeverityNetwork
 from esn_core.statistics.agreement import Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
 from esn_core.statistics.agreement_estimates import Estimates, estimates
 from esn_core.statistics.matching import Matching, matching
-from esn_core.transcript.course import Arrays, Course
+from esn_core.transcript.course import Course, steering
 from esn_core.transcript.released import Released
 from esn_core.transcript.training import Training
+from esn_core.transcript.transcript import ReleasedSum, Transcript
 from esn_server.study.asking import Asking
 from esn_server.study.exact_network import NetworkFound, run_network
 from esn_server.study.neurocognition import Neurocognition, run_neurocognition
@@ -98,36 +99,43 @@ class _Run:
     """The study under way: what it asks with, and what it has learnt so far."""
 
     protocol: Protocol
-    run: str
     asking: Asking
     observer: Observer
     price: Price
-    course: Course
+    transcript: Transcript
+    relayed: bytes = b""
+    """The transcript as it is shown to the sites."""
     timing_s: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     unanswered: Exception | None = None
     """What kept the last question from being answered: no analysis can be left out for that."""
 
-    def question(self, phase: PhaseName, round_: int = 0, arrays: Arrays | None = None) -> Question:
-        digest = self.protocol.sha256
+    @property
+    def course(self) -> Course:
+        return self.transcript.course
+
+    def question(self, phase: PhaseName, round_: int = 0) -> Question:
         return Question(
-            QuestionId(protocol_sha256=digest, run=self.run, phase=phase, round=round_, attempt=0),
-            dict(arrays or {}),
+            self.transcript.question(phase, round_), after=self.transcript.mark, relayed=self.relayed
         )
 
     def ask(self, phase: PhaseName, round_: int = 0, /) -> Released:
-        """Ask for a release with the numbers that follow from those before, and take it."""
-        arrays, kind = self.course.arguments(phase, round_), kind_of(phase, self.protocol)
+        """Ask for a release, where the sums before allow it, and take it."""
+        self.course.arguments(phase, round_)
+        kind = kind_of(phase, self.protocol)
         started = time.monotonic()
         self.observer.began(phase, round_, self.price.of(phase).releases)
         try:
-            pooled = self.asking.sum(self.question(phase, round_, arrays), kind)
+            pooled = self.asking.sum(self.question(phase, round_), kind)
         except Exception as error:
             self.unanswered = error
             raise
         self.timing_s[phase] = self.timing_s.get(phase, 0.0) + time.monotonic() - started
-        released = Released.of(self.protocol, kind, pooled.total, pooled.sites)
-        return self.course.take(phase, round_, released)
+        if phase in steering(self.protocol):
+            self.transcript.append(ReleasedSum(phase, round_, pooled.sites, pooled.total))
+            self.relayed += pooled.relayed
+            return self.course.sum_of(phase, round_)
+        return Released.of(self.protocol, kind, pooled.total, pooled.sites)
 
     def unless_impossible(self, name: str, compute: Callable[[], _T]) -> _T | None:
         """Compute an analysis; None, with its reason kept, where its sums do not allow it.
@@ -172,15 +180,14 @@ def run_study(
 
     """
     protocol = signed.protocol
-    course = Course(protocol)
     study = _Run(
         protocol=protocol,
-        run=run,
         asking=asking,
         observer=observer or Unobserved(),
         price=price_of(protocol),
-        course=course,
+        transcript=Transcript(protocol, run),
     )
+    course = study.course
     facts = _roll_call(study)
     matched = study.unless_impossible("matching", lambda: _match(study))
     if protocol.cohort.harmonisation == "combat":

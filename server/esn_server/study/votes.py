@@ -64,4 +64,4 @@ def run_votes(
 
 
 def _question(protocol: Protocol, run: str, phase: PhaseName) -> Question:
-    return Question(QuestionId(protocol_sha256=protocol.sha256, run=run, phase=phase, round=0, attempt=0), {})
+    return Question(QuestionId(protocol_sha256=protocol.sha256, run=run, phase=phase, round=0, attempt=0))

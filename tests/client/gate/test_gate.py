@@ -25,6 +25,7 @@ from esn_core.errors import DataError, GateError, PrivacyBudgetError, ProtocolEr
 from esn_core.messages.answer import Answer
 from esn_core.messages.facts import LedgerMark, SiteFacts
 from esn_core.messages.question import Question, QuestionId
+from esn_core.messages.transcript_mark import NOTHING_RELEASED, TranscriptMark
 from esn_core.privacy.fixed_point import noise_units, sensitivity_units, units_per_one
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
@@ -89,10 +90,10 @@ class Site:
     def approved(self):
         return approved_as(self.protocol.sha256, signed_with(CENTRE_KEY, self.protocol))
 
-    def question(self, phase="centre", *, run="r1", attempt=0, arrays=None):
+    def question(self, phase="centre", *, run="r1", attempt=0, after=NOTHING_RELEASED):
         digest = self.protocol.sha256
         number = QuestionId(protocol_sha256=digest, run=run, phase=phase, round=0, attempt=attempt)
-        return Question(number, arrays or {})
+        return Question(number, after=after)
 
     def release(self, rows=None, question=None):
         return self.gate.release(question or self.question(), rows or centre(), self.approved)
@@ -331,7 +332,7 @@ def test_another_attempt_gets_the_same_sum_for_one_charge(make_site):
 def test_the_same_id_with_other_content_is_refused(make_site):
     site = make_site()
     site.release()
-    other = site.question(arrays={"weights": np.ones(1)})
+    other = site.question(after=TranscriptMark(sums=1, head="5" * 64))
     with pytest.raises(ProtocolError, match="asked again with other content"):
         site.release(question=other)
     with pytest.raises(ProtocolError, match="asked again with other content"):

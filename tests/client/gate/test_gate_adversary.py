@@ -15,6 +15,7 @@ from esn_core.errors import EsnError
 from esn_core.identity.public_keys import mask_key
 from esn_core.messages.answer import Answer
 from esn_core.messages.question import Question, QuestionId
+from esn_core.messages.transcript_mark import NOTHING_RELEASED, TranscriptMark
 from esn_core.privacy.secure_sum import Attempt, mask, self_seed
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import signed_with
@@ -46,7 +47,7 @@ STEP = st.fixed_dictionaries(
         "run": st.sampled_from(["r1", "r1", "r1", "r2"]),
         "round": st.integers(0, 1),
         "attempt": st.integers(0, 2),
-        "content": st.sampled_from([0.0, 0.0, 1.0]),
+        "after": st.sampled_from([NOTHING_RELEASED, NOTHING_RELEASED, TranscriptMark(sums=1, head="5" * 64)]),
         "named": NAMED,
     }
 )
@@ -91,12 +92,11 @@ class Attacked:
             protocol_sha256=self.protocol.sha256,
             **{name: step[name] for name in ("run", "phase", "round", "attempt")},
         )
-        arrays = {"numbers": np.array([step["content"]])}
         kind = KINDS[step["phase"]]
         # The children's rows are others each time: who were asked twice would show it.
         rows = Rows(kind, np.random.default_rng().uniform(-1, 1, (len(CHILDREN), kind.dimension)), CHILDREN)
         reveal = step["do"] == "reveal"
-        question = Question(number, {} if reveal else arrays, participants=step["named"], reveal=reveal)
+        question = Question(number, participants=step["named"], reveal=reveal, after=step["after"])
         try:
             if reveal:
                 body = self.gate.reveal(question, self.approved)
@@ -113,13 +113,13 @@ class Attacked:
         assert "north" in named
         assert set(named) <= set(FOUR)
         question = str(answer.id)
-        attempt = Attempt(self.protocol.sha256, question, named)
+        attempt = Attempt(self.protocol.sha256, question, named, step["after"].head)
+        assert self.contents.setdefault(question, step["after"]) == step["after"] == answer.after
         if answer.seed is not None:
             assert question in self.answered
             assert self.seeds.setdefault(question, named) == named
             assert answer.seed == self_seed(self.mask_key, attempt)
             return
-        assert self.contents.setdefault(question, step["content"]) == step["content"]
         paid = self.ledger.paid(question).total
         assert np.array_equal(self.answered.setdefault(question, paid), paid)
         hidden = mask(

@@ -64,7 +64,8 @@ PARAMETERS = 1500
 class Consortium:
     """Three real hospitals, of which west tells the centre all it knows; north has the canaries."""
 
-    def __init__(self, directory, keys, centre_key, content, noise):
+    def __init__(self, directory, keys, centre_key, content, noise, given_numbers):
+        self.given_numbers = given_numbers
         self.content = content
         self.centre_key, self.public = centre_key, {}
         self.ledgers, self.gates, self.hospitals, self.studies = {}, {}, {}, {}
@@ -93,6 +94,7 @@ class Consortium:
             self.hospitals[site] = Hospital(
                 gate=self.gates[site],
                 bands=CohortBands(directory / f"{site}-bands", salt=b"s" * 32),
+                transcripts=self.given_numbers(),
                 centre_key=centre_key.public_key(),
                 approved=lambda digest, studies=studies: self.approved(studies[digest].protocol),
                 load=lambda protocol, studies=studies: studies[protocol.sha256],
@@ -107,7 +109,9 @@ class Consortium:
 
     def question(self, protocol, phase, **arrays):
         number = QuestionId(protocol_sha256=protocol.sha256, run="r1", phase=phase, round=0, attempt=0)
-        return Question(number, arrays, participants=protocol.sites if protocol.masked else ())
+        for hospital in self.hospitals.values():
+            hospital._transcripts = self.given_numbers(**arrays)
+        return Question(number, participants=protocol.sites if protocol.masked else ())
 
     def view(self, protocol, question, kind, answer):
         """Ask, and return what the centre learns together with west, less all that it knows."""
@@ -127,7 +131,7 @@ def scratch():
 
 
 @pytest.fixture
-def make_consortium(scratch, more_sites, centre_key, protocol_content):
+def make_consortium(scratch, more_sites, centre_key, protocol_content, given_numbers):
     """A function that builds three hospitals under a kind of trust; ledgers are closed afterwards."""
     opened = []
 
@@ -137,7 +141,7 @@ def make_consortium(scratch, more_sites, centre_key, protocol_content):
             **changes,
             "privacy": {**protocol_content["privacy"], **changes.get("privacy", {}), "trust": trust},
         }
-        consortium = Consortium(scratch, more_sites[1], centre_key, content, noise)
+        consortium = Consortium(scratch, more_sites[1], centre_key, content, noise, given_numbers)
         opened.extend(consortium.ledgers.values())
         return consortium
 

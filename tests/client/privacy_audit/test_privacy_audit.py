@@ -122,7 +122,7 @@ CENTRE_ROWS = Rows(CENTRE, centre_rows(np.arange(1.0, 7.0)), tuple(f"sub-{i}" fo
 def test_the_attackers_view_is_the_sites_sum_with_the_claimed_noise(protocol_of, rehearse, rules):
     protocol = protocol_of(**rules)
     rehearsed = rehearse(protocol, colluding_sites=0)
-    question = rehearsed.question("centre", {})
+    question = rehearsed.question("centre")
     exact = CENTRE_ROWS.values.sum(axis=0)
     seen = np.array([rehearsed.view(question, CENTRE_ROWS) for _ in range(100)])
     claimed = price_of(protocol).of("centre").noise_multiplier * math.sqrt(5)
@@ -148,7 +148,7 @@ def test_a_rehearsal_leaves_nothing_but_lines_in_a_directory_that_goes(protocol_
             limits=limits(),
             scratch=scratch,
         )
-        rehearsed.view(rehearsed.question("centre", {}), CENTRE_ROWS)
+        rehearsed.view(rehearsed.question("centre"), CENTRE_ROWS)
         assert {path.name for path in scratch.iterdir()} == {"north.jsonl", "south.jsonl", "west.jsonl"}
     assert not scratch.exists()
     assert list(tmp_path.iterdir()) == []
@@ -157,10 +157,10 @@ def test_a_rehearsal_leaves_nothing_but_lines_in_a_directory_that_goes(protocol_
 def test_what_the_sites_policy_forbids_is_refused_in_rehearsal_too(protocol_of, rehearse):
     rehearsed = rehearse(protocol_of(noise="none"))
     with pytest.raises(GateError, match="this site demands masks"):
-        rehearsed.view(rehearsed.question("centre", {}), CENTRE_ROWS)
+        rehearsed.view(rehearsed.question("centre"), CENTRE_ROWS)
     rehearsed = rehearse(protocol_of(trust="secure-sum"), trust="local")
     with pytest.raises(GateError, match=r"limits\.trust"):
-        rehearsed.view(rehearsed.question("centre", {}), CENTRE_ROWS)
+        rehearsed.view(rehearsed.question("centre"), CENTRE_ROWS)
 
 
 def test_a_site_that_is_not_on_the_roster_cannot_rehearse(protocol_of, tmp_path):

@@ -111,7 +111,7 @@ def test_every_question_has_the_numbers_of_its_phase_in_their_lengths(protocols,
     protocol = protocols[name]
     course, kinds = released(protocol), kinds_of(protocol)
     for planned in phases_with_numbers(protocol):
-        found = course.arguments(planned.phase, planned.releases - 1)
+        found = course.arguments(planned.phase, planned.releases - 1).arrays
         expected = PHASES[planned.phase].arrays
         if name == "combat" and PHASES[planned.phase].harmonised:
             expected |= {"combat"}
@@ -126,7 +126,7 @@ def test_every_question_has_the_numbers_of_its_phase_in_their_lengths(protocols,
 def test_the_numbers_of_a_question_need_each_sum_that_the_table_names_and_no_other(protocols, phase):
     protocol = protocols["local steps" if phase == "local-update" else "everything"]
     asked = {planned.phase: planned.releases for planned in protocol.phases}
-    whole = released(protocol).arguments(phase, asked[phase] - 1)
+    whole = released(protocol).arguments(phase, asked[phase] - 1).arrays
     assert NEEDS[phase] & set(asked) <= steering(protocol)
     for other in asked:
         course = released(protocol, without=other)
@@ -134,7 +134,7 @@ def test_the_numbers_of_a_question_need_each_sum_that_the_table_names_and_no_oth
             with pytest.raises(StudyError, match=f"the sum of {other}, round 0, has not been released"):
                 course.arguments(phase, asked[phase] - 1)
         else:
-            again = course.arguments(phase, asked[phase] - 1)
+            again = course.arguments(phase, asked[phase] - 1).arrays
             assert {name: a.tobytes() for name, a in again.items()} == {
                 name: a.tobytes() for name, a in whole.items()
             }
@@ -145,8 +145,8 @@ def test_an_earlier_round_has_the_numbers_that_it_had(protocols, phase):
     protocol = protocols["everything"]
     course, later = released(protocol), released(protocol)
     name = "weights" if phase == "gradient" else "coefficients"
-    rounds = [course.arguments(phase, n)[name].tobytes() for n in range(3)]
-    assert [later.arguments(phase, n)[name].tobytes() for n in (2, 1, 0)] == rounds[::-1]
+    rounds = [course.arguments(phase, n).arrays[name].tobytes() for n in range(3)]
+    assert [later.arguments(phase, n).arrays[name].tobytes() for n in (2, 1, 0)] == rounds[::-1]
     assert rounds[0] != rounds[1]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from esn_core.errors import StudyError
 from esn_core.messages.question import Question, QuestionId
+from esn_core.messages.transcript_mark import NOTHING_RELEASED, TranscriptMark
 from esn_core.privacy.release import ReleaseKind
 from esn_server.run.checkpoints import Checkpoints, RunStore
 from esn_server.study.asking import Pooled
@@ -23,7 +24,7 @@ class Sites:
 
     def sum(self, question, kind):
         self.asked += 1
-        return Pooled(np.array([self.asked, 0.1]), ("north", "west"))
+        return Pooled(np.array([self.asked, 0.1]), ("north", "west"), b"signed")
 
 
 @pytest.fixture
@@ -45,9 +46,9 @@ def open_run(tmp_path, sites):
         store.close()
 
 
-def question(round_=0, **arrays):
+def question(round_=0, after=NOTHING_RELEASED):
     number = QuestionId(protocol_sha256=DIGEST, run="r1", phase="gradient", round=round_, attempt=0)
-    return Question(number, arrays)
+    return Question(number, after=after)
 
 
 def test_a_finished_step_is_not_asked_again(open_run, sites):
@@ -56,6 +57,7 @@ def test_a_finished_step_is_not_asked_again(open_run, sites):
     assert sites.asked == 1
     assert np.array_equal(first.total, again.total)
     assert first.sites == again.sites == ("north", "west")
+    assert first.relayed == again.relayed == b"signed"
     assert again.total.flags.writeable
     open_run().sum(question(1), PAIR)
     assert sites.asked == 2
@@ -95,10 +97,10 @@ def test_a_store_of_another_protocol_is_refused(open_run):
         open_run("b" * 64)
 
 
-def test_a_step_with_other_content_is_refused(open_run, sites):
-    open_run().sum(question(weights=np.ones(2)), PAIR)
-    with pytest.raises(StudyError, match="gradient/0 was finished with other content; start a new run"):
-        open_run().sum(question(weights=np.zeros(2)), PAIR)
+def test_a_step_that_was_finished_after_other_sums_is_refused(open_run, sites):
+    open_run().sum(question(), PAIR)
+    with pytest.raises(StudyError, match="gradient/0 was finished after other sums; start a new run"):
+        open_run().sum(question(after=TranscriptMark(sums=1, head="b" * 64)), PAIR)
     assert sites.asked == 1
 
 
