@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from esn_client.cohort.cohort import Cohort
+from esn_client.cohort.likeness import differences
 from esn_client.cohort.members import unlisted
 from esn_client.cohort.participants import listed_labels, read_phenotypes
 from esn_client.gate.audit_log import AuditLog, check_against_audit_log
@@ -190,6 +191,28 @@ def _controls_for_votes(snapshot: Snapshot, protocol: Protocol, cohort: Cohort) 
     return f"{protocol.study}: {controls} controls, who vote on candidates"
 
 
+def likeness(snapshot: Snapshot) -> str:
+    """Compare the controls by whom children are judged with these children: age, sex, scanner."""
+    judged = [p for p in snapshot.current if p.cohort.harmonisation == "site-controls" and not p.voting]
+    if not judged:
+        raise Doubt("no protocol is approved that judges children by this site's controls")
+    said = []
+    for protocol in judged:
+        cohort = snapshot.cohort(protocol)
+        found = differences(
+            snapshot.participants,
+            children={*cohort.training.participants, *cohort.held_out.participants},
+            controls=cohort.people.others.get("control", ()),
+            minimum_controls=protocol.cohort.minimum_controls,
+        )
+        said += [f"{protocol.study}: {words}" for words in found]
+    if said:
+        raise Doubt(
+            f"{'; '.join(said)}. What differs beside the illness may be taken for it: prepare more like them"
+        )
+    return "children and controls are alike in age and sex, and were scanned alike as far as the table says"
+
+
 def disk(snapshot: Snapshot) -> str:
     """Look at the free space of state and derivatives."""
     free = {
@@ -350,6 +373,7 @@ POINTS: dict[str, Callable[[Snapshot], str]] = {
     "clock": clock,
     "protocol": protocol,
     "prepared": prepared,
+    "controls": likeness,
     "ledger": ledger,
     "budget": budget,
 }

@@ -429,3 +429,22 @@ def test_connectomes_without_a_line_are_listed(tmp_path, about, approve, monkeyp
         preflight.Doubt, match=rf"10 \({named} and 2 more\) with a connectome and without a line"
     ):
         preflight.prepared(about())
+
+
+def test_children_and_controls_are_compared_where_controls_judge(tmp_path, about, approve, monkeypatch):
+    with pytest.raises(preflight.Doubt, match="no protocol is approved that judges"):
+        preflight.likeness(about())
+    approve()
+    table(tmp_path)
+    made = cohort(left_out=["control"] * 3)
+    monkeypatch.setattr(snapshot, "load_cohort", lambda *_, **__: made)
+    lines = [f"sub-x{i}\t{age}\tF\tcontrol\tn/a\n" for i, age in enumerate((8, 9, 10))]
+    with (tmp_path / "bids" / "participants.tsv").open("a") as file:
+        file.writelines(lines)
+    assert preflight.likeness(about()).startswith("children and controls are alike")
+    text = (tmp_path / "bids" / "participants.tsv").read_text().replace("\t8\t", "\t30\t")
+    (tmp_path / "bids" / "participants.tsv").write_text(text)
+    with pytest.raises(
+        preflight.Doubt, match=r"test: children are 9\.0 years old and controls 16\.3, .*more like"
+    ):
+        preflight.likeness(about())

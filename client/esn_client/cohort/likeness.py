@@ -1,0 +1,72 @@
+"""How like a site's controls its children are: who is judged by others of another age, sex or scanner.
+
+Each child is judged by the controls of its own hospital. What differs between the two groups beside the
+illness is taken for illness where it changes connectomes: above all the scanner.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from esn_client.cohort.participants import Participant
+
+NOTABLE = 0.5
+"""A standardised mean difference above this, in size, is told: half a standard deviation (Cohen's medium)."""
+STRATA = ("scanner", "session")
+"""Columns of participants.tsv by which people may have been scanned differently."""
+
+
+def differences(
+    participants: Sequence[Participant],
+    *,
+    children: Collection[str],
+    controls: Collection[str],
+    minimum_controls: int,
+) -> tuple[str, ...]:
+    """Say how the controls who take part differ from the children; nothing where they do not.
+
+    Parameters
+    ----------
+    participants : sequence of Participant
+    children, controls : collection of str
+        Labels of those who take part.
+    minimum_controls : int
+        So many are enough to judge by.
+
+    """
+    ill = [p for p in participants if p.label in children]
+    healthy = [p for p in participants if p.label in controls]
+    if not ill or not healthy:
+        return ()
+    said = []
+    ages = standardised([p.age_years for p in ill], [p.age_years for p in healthy])
+    if abs(ages) > NOTABLE:
+        means = [np.mean([p.age_years for p in group]) for group in (ill, healthy)]
+        said.append(
+            f"children are {means[0]:.1f} years old and controls {means[1]:.1f}, {abs(ages):.1f} sd apart"
+        )
+    sexes = standardised([p.sex for p in ill], [p.sex for p in healthy])
+    if abs(sexes) > NOTABLE:
+        shares = [100 * np.mean([p.sex for p in group]) for group in (ill, healthy)]
+        said.append(f"{shares[0]:.0f} % of the children are male, and {shares[1]:.0f} % of the controls")
+    for column in STRATA:
+        scanned, beside = (Counter(p.row.get(column, "") for p in group) for group in (ill, healthy))
+        said += [
+            f"{scanned[name]} children have {column} {name}, and {beside[name]} controls"
+            for name in sorted(scanned)
+            if name and beside[name] < minimum_controls and len({*scanned, *beside}) > 1
+        ]
+    return tuple(said)
+
+
+def standardised(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the difference of two means over the groups' mean spread (Austin 2009, Stat. Med. 28:3083).
+
+    Infinite where nobody of either group differs from the others of it, and the means do.
+    """
+    difference = float(np.mean(one) - np.mean(other))
+    spread = float(np.sqrt((np.var(one) + np.var(other)) / 2))
+    if spread == 0:
+        return float(np.copysign(np.inf, difference)) if difference else 0.0
+    return difference / spread
