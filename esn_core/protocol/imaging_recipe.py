@@ -36,6 +36,9 @@ class ImagingRecipe(BaseModel):
         The b-value of the shell that is used, whatever else was scanned.
     shell_width : float
         The shell may have a b-value of its own that differs from it by this share.
+    shells : 'one' or 'all'
+        Whether fODFs are of that shell, or of all that were scanned, with grey matter and fluid told apart.
+        Tensors, and so FA and the registration, are of that shell in either case.
     denoise : 'none', 'patch2self' or 'mppca'
     gibbs : bool
         Whether ringing at edges is removed.
@@ -86,6 +89,7 @@ class ImagingRecipe(BaseModel):
     atlas: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
     shell_s_per_mm2: Annotated[float, Field(ge=200, le=10_000)]
     shell_width: Annotated[float, Field(ge=0.02, le=0.25), NewIn(2)] = 0.1
+    shells: Annotated[Literal["one", "all"], NewIn(2)] = "one"
     denoise: Literal["none", "patch2self", "mppca"]
     gibbs: StrictBool
     motion: Literal["none", "rigid"]

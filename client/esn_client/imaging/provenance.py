@@ -19,13 +19,14 @@ from importlib.metadata import version
 STAGE_VERSIONS = {
     "denoise": 1,
     "gibbs": 2,
-    "motion": 2,
+    "motion": 3,
     "bias": 1,
     "tensor": 1,
     "gradients": 3,
     "response": 1,
+    "responses": 1,
     "fodf": 1,
-    "labels": 2,
+    "labels": 3,
     "parcellation": 2,
     "tracking": 1,
 }

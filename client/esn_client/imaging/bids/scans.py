@@ -77,6 +77,8 @@ class Scan:
         In the files, those that are not used too.
     dropped_s_per_mm2 : tuple of float
         The b-values of shells that are not used.
+    shell_s_per_mm2 : float
+        The b-value of the shell that tensors are fitted to, where there are several.
     anatomy : Anatomy or None
         A T1w image and its labels, where they give the regions.
     warnings, remarks : tuple of str
@@ -98,6 +100,14 @@ class Scan:
     anatomy: Anatomy | None = None
     stored_volumes: int = 0
     dropped_s_per_mm2: tuple[float, ...] = ()
+    shell_s_per_mm2: float | None = None
+
+    @property
+    def in_shell(self) -> NDArray[np.bool_]:
+        """Which (V,) volumes a tensor is fitted to: b0s and one shell."""
+        if self.shell_s_per_mm2 is None:
+            return np.ones(len(self.gradients.is_b0), dtype=np.bool_)
+        return self.gradients.with_shell(self.shell_s_per_mm2)
 
     @property
     def voxel_size_mm(self) -> NDArray[np.float64]:
@@ -147,6 +157,7 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, recipe: ImagingRecipe) -> Scan:
         sh_order_max=recipe.sh_order_max,
         shell_s_per_mm2=recipe.shell_s_per_mm2,
         shell_width=recipe.shell_width,
+        all_shells=recipe.shells == "all",
     )
     signal = np.concatenate(signals, axis=3) if rest else signals[0]
     if len(shell.kept) < signal.shape[3]:
@@ -168,6 +179,7 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, recipe: ImagingRecipe) -> Scan:
         anatomy=None if files.anatomy is None else _read_anatomy(files.anatomy),
         stored_volumes=sum(image.voxels.shape[3] for image in images),
         dropped_s_per_mm2=shell.dropped_s_per_mm2,
+        shell_s_per_mm2=shell.b_value_s_per_mm2 if recipe.shells == "all" else None,
     )
 
 

@@ -58,19 +58,49 @@ def estimate_response(maps: TensorMaps, *, voxels: int) -> Response:
         its b0 is not that of tissue.
 
     """
-    deep = binary_erosion(maps.mask)
-    values, b0, fa = maps.eigenvalues_mm2_per_s[deep], maps.b0[deep], maps.fa[deep]
-    tissue = (b0 > 0) & (values[:, 0] <= FASTEST_MM2_PER_S) & (values[:, 2] > 0)
+    best = find_single_fibres(maps, voxels=voxels)
+    values, b0 = maps.eigenvalues_mm2_per_s[best], maps.b0[best]
+    along, across = float(np.median(values[:, 0])), float(np.median(values[:, 1:].mean(axis=1)))
+    found = Response(np.array([along, across, across]), float(np.median(b0)))
+    _check(found, brain_b0=float(np.median(maps.b0[_tissue(maps)])))
+    return found
+
+
+def find_single_fibres(maps: TensorMaps, *, voxels: int) -> NDArray[np.bool_]:
+    """Find the most anisotropic voxels that look like tissue, off the brain's surface.
+
+    Parameters
+    ----------
+    maps : TensorMaps
+    voxels : int
+        How many.
+
+    Returns
+    -------
+    (X, Y, Z) bool
+
+    Raises
+    ------
+    DataError
+        The brain has fewer.
+
+    """
+    tissue = _tissue(maps)
     if tissue.sum() < voxels:
         raise DataError(
             f"a response of {voxels} voxels is asked for; the brain has {tissue.sum()} off its surface that "
             "look like tissue"
         )
-    best = np.flatnonzero(tissue)[np.argsort(-fa[tissue], kind="stable")[:voxels]]
-    along, across = float(np.median(values[best, 0])), float(np.median(values[best, 1:].mean(axis=1)))
-    found = Response(np.array([along, across, across]), float(np.median(b0[best])))
-    _check(found, brain_b0=float(np.median(b0[tissue])))
-    return found
+    places = np.argwhere(tissue)[np.argsort(-maps.fa[tissue], kind="stable")[:voxels]]
+    best = np.zeros(maps.mask.shape, dtype=np.bool_)
+    best[tuple(places.T)] = True
+    return best
+
+
+def _tissue(maps: TensorMaps) -> NDArray[np.bool_]:
+    values = maps.eigenvalues_mm2_per_s
+    deep = binary_erosion(maps.mask)
+    return deep & (maps.b0 > 0) & (values[..., 0] <= FASTEST_MM2_PER_S) & (values[..., 2] > 0)
 
 
 def _check(response: Response, *, brain_b0: float) -> None:

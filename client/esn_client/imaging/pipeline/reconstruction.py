@@ -12,6 +12,7 @@ from esn_client.imaging.bids.scans import Anatomy, Scan
 from esn_client.imaging.fibres.fodf import Fodf, fit_fodf
 from esn_client.imaging.fibres.gradient_check import check_gradient_table
 from esn_client.imaging.fibres.lobes import find_lobes
+from esn_client.imaging.fibres.multi_shell import ShellResponses, estimate_shell_responses, fit_shells
 from esn_client.imaging.fibres.response import Response, estimate_response
 from esn_client.imaging.fibres.tensor import TensorMaps, fit_tensor
 from esn_client.imaging.preprocessing.denoise import denoise, divide_bias, remove_gibbs_ringing
@@ -53,9 +54,11 @@ class Reconstruction:
     weights : (R, R) float64 or None
         Sums of the streamlines' weights, if the recipe asks for them.
     signal : (X, Y, Z, V) float32
-        As the tensor was fitted to it.
+        Denoised and aligned.
     gradients : Gradients
         Turned with the head.
+    in_shell : (V,) bool
+        The volumes that the tensor was fitted to.
     maps : TensorMaps
     response : Response
     labels : (X, Y, Z) int64
@@ -84,6 +87,7 @@ class Reconstruction:
     weights: Floats | None
     signal: NDArray[np.float32]
     gradients: Gradients
+    in_shell: NDArray[np.bool_]
     maps: TensorMaps
     response: Response
     labels: NDArray[np.int64]
@@ -149,7 +153,8 @@ def reconstruct(
     """
     atlas = load_atlas(recipe.atlas)
     clean = _clean(scan, recipe, stages)
-    key, signal, gradients = clean.key, clean.signal, clean.gradients
+    key, shell = clean.key, scan.in_shell
+    signal, gradients = clean.signal[..., shell] if not shell.all() else clean.signal, clean.gradients[shell]
     tensor = stages.run("tensor", lambda: vars(fit_tensor(signal, gradients)), inputs=[key], parameters={})
     maps = TensorMaps(**tensor.arrays)
     check_brain(maps.mask, scan.affine)
@@ -166,20 +171,7 @@ def reconstruct(
         parameters=_settings(recipe, "response_voxels"),
     )
     response = Response(fibre["eigenvalues_mm2_per_s"], float(fibre["b0"]))
-    fodf = stages.run(
-        "fodf",
-        lambda: vars(
-            fit_fodf(
-                signal,
-                gradients,
-                response=response,
-                where=find_reach(maps.fa, maps.mask, stop_threshold=recipe.fa_stop_threshold),
-                sh_order_max=recipe.sh_order_max,
-            )
-        ),
-        inputs=[key, fibre.key],
-        parameters=_settings(recipe, "sh_order_max", "fa_stop_threshold"),
-    )
+    fodf = _deconvolve(clean, maps, response, recipe, stages, inputs=[key, fibre.key])
     labelled = _find_labels(
         scan,
         maps,
@@ -217,8 +209,9 @@ def reconstruct(
     return Reconstruction(
         measures=connect(found, atlas=atlas, volumes_mm3=volumes_mm3),
         weights=None if weighted is None else weighted.connectome.counts,
-        signal=signal,
-        gradients=gradients,
+        signal=clean.signal,
+        gradients=clean.gradients,
+        in_shell=shell,
         maps=maps,
         response=response,
         labels=labels,
@@ -293,6 +286,44 @@ def _clean(scan: Scan, recipe: ImagingRecipe, stages: Stages) -> _Clean:
         )
         key, signal = found.key, found["signal"]
     return _Clean(key, signal, gradients, displacement, transforms)
+
+
+def _deconvolve(
+    clean: _Clean,
+    maps: TensorMaps,
+    response: Response,
+    recipe: ImagingRecipe,
+    stages: Stages,
+    *,
+    inputs: list[str],
+) -> Stage:
+    """Fit fODFs where a streamline can come to, to one shell or to all."""
+    where = find_reach(maps.fa, maps.mask, stop_threshold=recipe.fa_stop_threshold)
+    order = recipe.sh_order_max
+    settings = _settings(recipe, "sh_order_max", "fa_stop_threshold")
+    if recipe.shells == "one":
+        signal, gradients = clean.signal, clean.gradients
+
+        def one() -> Arrays:
+            return vars(fit_fodf(signal, gradients, response=response, where=where, sh_order_max=order))
+
+        return stages.run("fodf", one, inputs=inputs, parameters=settings)
+    found = stages.run(
+        "responses",
+        lambda: vars(
+            estimate_shell_responses(clean.signal, clean.gradients, maps, voxels=recipe.response_voxels)
+        ),
+        inputs=inputs,
+        parameters=_settings(recipe, "response_voxels"),
+    )
+    responses = ShellResponses(**found.arrays)
+
+    def every() -> Arrays:
+        return vars(
+            fit_shells(clean.signal, clean.gradients, responses=responses, where=where, sh_order_max=order)
+        )
+
+    return stages.run("fodf", every, inputs=[found.key], parameters={**settings, "shells": "all"})
 
 
 def _align(signal: NDArray[np.float32], gradients: Gradients, affine: Floats) -> Arrays:

@@ -106,7 +106,9 @@ def measure_quality(scan: Scan, made: Reconstruction, plain: PlainTensor) -> dic
         "signal_to_noise": numbers.signal_to_noise(scan, mask),
         **_displacements(made),
         "contrast_to_noise": plain.contrast_to_noise,
-        "neighbour_correlation": numbers.neighbour_correlation(made.signal, made.gradients, mask),
+        "neighbour_correlation": numbers.neighbour_correlation(
+            made.signal[..., made.in_shell], made.gradients[made.in_shell], mask
+        ),
         "bad_volumes_percent": plain.bad_volumes_percent,
         "gradient_margin_percent": made.gradient_margin_percent,
         **made.registration,

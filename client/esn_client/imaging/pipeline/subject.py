@@ -88,7 +88,12 @@ def prepare_subject(files: ScanFiles, making: Making) -> bool:
         device=making.device,
         tractogram=derivative.tractogram if making.tractograms else None,
     )
-    plain = fit_plainly(made.signal, made.gradients, made.maps.mask, slice_axis=scan.slice_axis)
+    plain = fit_plainly(
+        made.signal[..., made.in_shell],
+        made.gradients[made.in_shell],
+        made.maps.mask,
+        slice_axis=scan.slice_axis,
+    )
     if not current:
         derivative.page.unlink(missing_ok=True)
         derivative.write(

@@ -58,6 +58,46 @@ class Gradients:
         """Which volumes are not diffusion weighted."""
         return self.b_values_s_per_mm2 <= self.b0_max_s_per_mm2
 
+    def with_shell(self, b_value_s_per_mm2: float) -> NDArray[np.bool_]:
+        """Tell which volumes are b0s, or of the shell of this b-value."""
+        near = np.abs(self.b_values_s_per_mm2 - b_value_s_per_mm2) <= SHELL_WIDTH * b_value_s_per_mm2
+        return self.is_b0 | near
+
+    def __getitem__(self, volumes: NDArray[np.bool_]) -> "Gradients":
+        """Give the table of some volumes."""
+        return Gradients(self.b_values_s_per_mm2[volumes], self.directions[volumes])
+
+
+def shells_of(gradients: Gradients) -> tuple[tuple[float, ...], NDArray[np.int64]]:
+    """Split the weighted volumes into shells.
+
+    Parameters
+    ----------
+    gradients : Gradients
+        With a weighted volume or more.
+
+    Returns
+    -------
+    medians : tuple of float
+        The b-values of the shells, ascending.
+    numbers : (V,) int64
+        The shell of each volume; -1 for b0s.
+
+    """
+    b = gradients.b_values_s_per_mm2
+    shells = _split(b, ~gradients.is_b0)
+    numbers = np.full(len(b), -1)
+    for number, shell in enumerate(shells):
+        numbers[shell] = number
+    return tuple(float(np.median(b[shell])) for shell in shells), numbers
+
+
+def _split(b: NDArray[np.float64], weighted: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    """Give the places of the volumes of each shell, ascending: gaps in the b-values part them."""
+    order = np.flatnonzero(weighted)
+    order = order[np.argsort(b[order], kind="stable")]
+    return np.split(order, np.flatnonzero(np.diff(b[order]) > SHELL_WIDTH * b[order][:-1]) + 1)
+
 
 def b0_max_of(b_values_s_per_mm2: NDArray[np.float64]) -> float:
     """Give the b-value up to which the volumes of a scan count as not diffusion weighted."""
@@ -83,7 +123,7 @@ def coefficients_of_order(sh_order_max: int) -> int:
 
 @dataclass(frozen=True)
 class Shell:
-    """The volumes of a scan that are used: its b0s and one shell.
+    """The volumes of a scan that are used: its b0s and one shell, or all.
 
     Attributes
     ----------
@@ -92,15 +132,15 @@ class Shell:
     kept : (K,) int64
         Their places in the image.
     b_value_s_per_mm2 : float
-        The median of the shell's.
+        The median of the shell's; of several, of the one that was asked for.
     unit : 's/mm2', 'ms/um2' or 's/m2'
         In which the file gave its b-values.
     dropped_s_per_mm2 : tuple of float
-        The other shells.
+        The shells that are not used.
     conventions : tuple of Convention
         Of each run's vectors, as they were read.
     traces : tuple of int
-        Places of volumes of the shell that have no direction and are not used.
+        Places of volumes of the shells that have no direction and are not used.
 
     """
 
@@ -120,6 +160,7 @@ def read_gradients(
     sh_order_max: int,
     shell_s_per_mm2: float | None = None,
     shell_width: float = SHELL_WIDTH,
+    all_shells: bool = False,
 ) -> Shell:
     """Read the gradient tables of an image that is stored with a given affine.
 
@@ -138,6 +179,8 @@ def read_gradients(
         Which shell to use; None where there must be only one.
     shell_width : float
         By which share the shell that is used may differ from it.
+    all_shells : bool
+        Whether the others are kept too.
 
     Returns
     -------
@@ -164,16 +207,18 @@ def read_gradients(
     chosen, others = _choose_shell(b, weighted, shell_s_per_mm2, bval.name, width=shell_width)
     b_value = float(np.median(b[chosen]))
     lengths = np.linalg.norm(vectors, axis=1)
-    traces = np.flatnonzero(chosen & (lengths < LEAST_LENGTH))
-    if len(traces) <= len(tables):
-        chosen[traces] = False
-    bad = np.flatnonzero(chosen & (np.abs(lengths - 1) > 0.05))
+    used = weighted if all_shells else chosen
+    traces = np.flatnonzero(used & (lengths < LEAST_LENGTH))
+    if len(traces) <= len(tables) * (1 + len(others) * all_shells):
+        used = used & (lengths >= LEAST_LENGTH)
+        chosen &= used
+    bad = np.flatnonzero(used & (np.abs(lengths - 1) > 0.05))
     if bad.size:
         raise DataError(
             f"{bvec.name}: volume {bad[0]} has b = {b[bad[0]]:g} and a vector of length "
             f"{lengths[bad[0]]:.3g}; 1 is needed"
         )
-    directions = np.where(chosen[:, None], vectors / np.where(lengths > 0, lengths, 1)[:, None], 0.0)
+    directions = np.where(used[:, None], vectors / np.where(lengths > 0, lengths, 1)[:, None], 0.0)
     unique = _count_distinct(directions[chosen])
     needed = coefficients_of_order(sh_order_max)
     if unique < needed:
@@ -186,13 +231,13 @@ def read_gradients(
             f"{bvec.name}: all directions lie near one plane (least eigenvalue of their mean product "
             f"{third:.2g}; {LEAST_THIRD_DIMENSION} or more is needed)"
         )
-    kept = np.flatnonzero(chosen | ~weighted)
+    kept = np.flatnonzero(used | ~weighted)
     return Shell(
         Gradients(b[kept], directions[kept]),
         kept,
         b_value,
         unit,
-        others,
+        () if all_shells else others,
         conventions=tuple(table[2] for table in read),
         traces=tuple(traces.tolist()),
     )
@@ -212,10 +257,7 @@ def _choose_shell(
     b: NDArray[np.float64], weighted: NDArray[np.bool_], wanted: float | None, name: str, *, width: float
 ) -> tuple[NDArray[np.bool_], tuple[float, ...]]:
     """Split weighted volumes into shells and choose one; tell which were left out."""
-    order = np.flatnonzero(weighted)
-    order = order[np.argsort(b[order], kind="stable")]
-    gaps = np.flatnonzero(np.diff(b[order]) > SHELL_WIDTH * b[order][:-1]) + 1
-    shells = np.split(order, gaps)
+    shells = _split(b, weighted)
     medians = [float(np.median(b[shell])) for shell in shells]
     found = ", ".join(f"{value:g}" for value in dict.fromkeys(round(m, -1) for m in medians))
     for shell, median in zip(shells, medians, strict=True):

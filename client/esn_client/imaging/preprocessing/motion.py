@@ -8,8 +8,9 @@ from scipy.ndimage import binary_dilation
 
 from esn_client.imaging.preprocessing.displacement import Displacement, framewise_displacement
 from esn_client.imaging.preprocessing.eddy import without_eddy
-from esn_client.imaging.preprocessing.gradient_table import Gradients
-from esn_client.imaging.preprocessing.rigid import Place, movement_of, numbers_of, register, resample
+from esn_client.imaging.preprocessing.gradient_table import Gradients, shells_of
+from esn_client.imaging.preprocessing.rigid import Place, movement_of, numbers_of, register
+from esn_client.imaging.preprocessing.sampling import resample_lines, resample_splines
 from esn_core.errors import DataError
 
 MOST_ROUNDS = 5
@@ -19,6 +20,8 @@ STILL_MM = 0.1
 moved them by .23, .14, .10 and .07 mm."""
 COARSE_MM = 4.5
 """Volumes are registered on a grid of about this spacing."""
+NEAR_MM = 1.0
+"""A volume that was moved by less in the round before starts near enough for the narrow smoothing alone."""
 RIM_MM = 10.0
 """Registration looks this far beyond the brain."""
 LEAST_SIGNAL = 1e-3
@@ -77,7 +80,7 @@ def correct_motion(
     signal : (X, Y, Z, V) float32
         Denoised or not.
     gradients : Gradients
-        One shell and b0s, in any order.
+        b0s, and one shell or more, in any order.
     affine : (4, 4) float64
         Voxels to mm, RAS+.
     mask : (X, Y, Z) bool
@@ -101,10 +104,10 @@ def correct_motion(
         raise DataError("motion is measured from the first b0; there is none")
     coarse, brain, place = _shrink(signal, affine, mask)
     transforms, head = _follow(coarse, gradients, brain, place)
-    corrected = np.empty_like(signal)
+    corrected, to_voxel = np.empty_like(signal), np.linalg.inv(affine)
     for v, transform in enumerate(transforms):
         still = np.array_equal(transform, np.eye(4))
-        moved = signal[..., v] if still else resample(signal[..., v], affine, transform, order=3)
+        moved = signal[..., v] if still else resample_splines(signal[..., v], to_voxel @ transform @ affine)
         corrected[..., v] = np.maximum(moved, 0)
 
     def displacement(path: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -181,17 +184,17 @@ def _follow(
     """Find the (V, 4, 4) movements of the image, and those of the head alone."""
     transforms = np.broadcast_to(np.eye(4), (coarse.shape[3], 4, 4)).copy()
     b0s, weighted = np.flatnonzero(gradients.is_b0), np.flatnonzero(~gradients.is_b0)
+    to_voxel = np.linalg.inv(place.affine)
 
     def aligned(volumes: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.stack(
-            [resample(coarse[..., v], place.affine, transforms[v], order=1) for v in volumes], axis=-1
-        )
+        at = to_voxel @ transforms @ place.affine
+        return np.stack([resample_lines(coarse[..., v], at[v]) for v in volumes], axis=-1)
 
     if len(b0s) > 1:
         target = coarse[..., b0s[0]]
-        for _ in range(2):
+        for near in (False, True):
             for v in b0s:
-                transforms[v] = register(target, coarse[..., v], place, start=transforms[v])
+                transforms[v] = register(target, coarse[..., v], place, start=transforms[v], near=near)
             target = aligned(b0s).mean(axis=3)
         transforms[b0s] = transforms[b0s] @ np.linalg.inv(transforms[b0s[0]])
         transforms[b0s[0]] = np.eye(4)
@@ -201,30 +204,31 @@ def _follow(
     head = transforms
     if not len(weighted):
         return transforms, head
+    moved_mm = np.full(len(transforms), np.inf)
     for _ in range(MOST_ROUNDS):
         before = transforms.copy()
         turned = turn_gradients(gradients, head, place.affine)
-        targets = _predict(aligned(weighted), turned.directions[weighted], brain)
+        targets = _predict(aligned(weighted), turned[~gradients.is_b0], brain)
         for k, v in enumerate(weighted):
-            transforms[v] = register(targets[..., k], coarse[..., v], place, start=transforms[v])
+            near = bool(moved_mm[v] < NEAR_MM)
+            transforms[v] = register(targets[..., k], coarse[..., v], place, start=transforms[v], near=near)
         head = without_eddy(transforms, gradients, place)
         join = _join(head, gradients.is_b0, place)
         transforms[weighted], head[weighted] = transforms[weighted] @ join, head[weighted] @ join
-        if _moved_mm(before[weighted], transforms[weighted], place) < STILL_MM:
+        moved_mm = _moved_mm(before, transforms, place)
+        if moved_mm[weighted].mean() < STILL_MM:
             break
     return transforms, head
 
 
-def _moved_mm(before: NDArray[np.float64], after: NDArray[np.float64], place: Place) -> float:
-    """Give how far volumes were moved on average: shifts, and turns times the radius of the head."""
+def _moved_mm(before: NDArray[np.float64], after: NDArray[np.float64], place: Place) -> NDArray[np.float64]:
+    """Give how far each volume was moved: shifts, and turns times the radius of the head."""
     pairs = (np.stack(pair) for pair in zip(before, after, strict=True))
-    return float(
-        np.mean(
-            [
-                framewise_displacement(pair, centre_mm=place.centre_mm, radius_mm=place.radius_mm)[1]
-                for pair in pairs
-            ]
-        )
+    return np.array(
+        [
+            framewise_displacement(pair, centre_mm=place.centre_mm, radius_mm=place.radius_mm)[1]
+            for pair in pairs
+        ]
     )
 
 
@@ -245,20 +249,23 @@ def _join(head: NDArray[np.float64], is_b0: NDArray[np.bool_], place: Place) -> 
 
 
 def _predict(
-    volumes: NDArray[np.float32], directions: NDArray[np.float64], brain: NDArray[np.float32]
+    volumes: NDArray[np.float32], gradients: Gradients, brain: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Predict each volume from the others: a tensor in the brain, the mean around it.
+    """Predict each volume from the others: a tensor in the brain, the mean of its shell around it.
 
     Shifts that depend on the direction as a tensor does would be taken for anisotropy, and stay; around the
-    brain there is none, so the outline shows them.
+    brain there is none, so the outline shows them. Each further shell fades by an amount of its own.
     """
-    x, y, z = directions.T
-    basis, _ = np.linalg.qr(np.column_stack([x * x, y * y, z * z, x * y, y * z, x * z]))
+    x, y, z = gradients.directions.T
+    b = gradients.b_values_s_per_mm2 / gradients.b_values_s_per_mm2.max()
+    shells = shells_of(gradients)[1][:, None] == np.unique(shells_of(gradients)[1])
+    quadratic = np.column_stack([x * x, y * y, z * z, x * y, y * z, x * z]) * b[:, None]
+    basis, _ = np.linalg.qr(np.column_stack([quadratic, shells[:, 1:]]))
     hat = basis @ basis.T
     # Leaving volume k out changes its prediction to (p - h s) / (1 - h), with the leverage h = hat[k, k].
     leverage = np.minimum(np.diag(hat), 0.9)
     logs = np.log(np.maximum(volumes, LEAST_SIGNAL * volumes.max()))
     tensor = np.exp((logs @ hat - logs * leverage) / (1 - leverage))
-    mean = np.exp(logs.mean(axis=3, keepdims=True))
+    means = np.exp(logs @ (shells / shells.sum(axis=0))) @ shells.T
     inside = brain[..., None]
-    return np.asarray(inside * tensor + (1 - inside) * mean, dtype=np.float32)
+    return np.asarray(inside * tensor + (1 - inside) * means, dtype=np.float32)

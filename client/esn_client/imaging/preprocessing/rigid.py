@@ -1,13 +1,13 @@
 """Rigid registration of two images of one head, by Gauss-Newton steps on the squared difference."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from esn_client.imaging.preprocessing.sampling import sample_lines
 from esn_core.arrays import Floats
 
 SMOOTHING_VOXELS = (2.0, 0.7)
@@ -48,7 +48,12 @@ class Place:
 
 
 def register(
-    fixed: NDArray[np.float32], moving: NDArray[np.float32], place: Place, *, start: Floats
+    fixed: NDArray[np.float32],
+    moving: NDArray[np.float32],
+    place: Place,
+    *,
+    start: Floats,
+    near: bool = False,
 ) -> Floats:
     """Find the rigid movement that takes points of one image to the same points of the other.
 
@@ -61,6 +66,8 @@ def register(
     place : Place
     start : (4, 4) float64
         Where to begin.
+    near : bool
+        Whether that is within a fraction of a voxel already: then the narrow smoothing is enough.
 
     Returns
     -------
@@ -70,30 +77,20 @@ def register(
     """
     movement = start.copy()
     to_voxel = np.linalg.inv(place.affine)
-    points = place.points_mm
-    for sd in SMOOTHING_VOXELS:
+    points, limit = place.points_mm, np.array(fixed.shape) - 1
+    for sd in SMOOTHING_VOXELS[-1:] if near else SMOOTHING_VOXELS:
         target, source = gaussian_filter(fixed, sd), gaussian_filter(moving, sd)
         design = _design(target, place)
         for _ in range(MOST_STEPS):
             at = to_voxel @ movement
-            coordinates = (points @ at[:3, :3].T + at[:3, 3]).T
-            values = map_coordinates(source, coordinates, order=1, mode="nearest").astype(np.float64)
-            limit = np.array(source.shape)[:, None] - 1
-            seen = np.all((coordinates >= 0) & (coordinates <= limit), axis=0)
+            values = sample_lines(source, at, points).astype(np.float64)
+            coordinates = points @ at[:3, :3].T + at[:3, 3]
+            seen = np.all((coordinates >= 0) & (coordinates <= limit), axis=1)
             shift, turn = _step(design, values, seen)
             movement = movement @ np.linalg.inv(movement_of(shift, turn, place.centre_mm))
             if np.abs(shift).max() + place.radius_mm * np.abs(turn).max() < LEAST_STEP_MM:
                 break
     return movement
-
-
-def resample(
-    image: NDArray[np.float32], affine: Floats, movement: Floats, *, order: Literal[1, 3]
-) -> NDArray[np.float32]:
-    """Give the image that shows at each point what `image` shows where the movement takes that point."""
-    at: Floats = np.linalg.inv(affine) @ movement @ affine
-    values = affine_transform(image, at[:3, :3], at[:3, 3], order=order, mode="nearest")
-    return np.asarray(values, dtype=np.float32)
 
 
 def movement_of(shift_mm: Floats, turn_rad: Floats, centre_mm: Floats) -> Floats:

@@ -227,8 +227,15 @@ def draw_connectome(counts: Floats, atlas: Atlas, absent: NDArray[np.bool_]) -> 
         range(len(atlas.regions)),
         key=lambda r: ("LRM".index(atlas.regions[r].hemisphere), atlas.regions[r].module, r),
     )
-    figure = Figure(figsize=(WIDTH_IN, 0.95 * WIDTH_IN), dpi=1.3 * DOTS_PER_INCH, layout="constrained")
-    axes = figure.add_subplot()
+    names = [f"{atlas.regions[r].name}{' (no tissue)' if absent[r] else ''}" for r in order]
+    small = max(3.5, min(8.0, 480 / len(order)))
+    # The room that names take is known: a layout that measures each of them takes seconds.
+    room_in = 0.1 + max(map(len, names)) * 0.62 * small / 72
+    side_in = WIDTH_IN - room_in - 1.1
+    height_in = side_in + room_in + 0.35
+    figure = Figure(figsize=(WIDTH_IN, height_in), dpi=1.3 * DOTS_PER_INCH)
+    place = (room_in / WIDTH_IN, room_in / height_in, side_in / WIDTH_IN, side_in / height_in)
+    axes = figure.add_axes(place)
     matrix = np.log10(1 + counts[np.ix_(order, order)])
     away = (absent[:, None] | absent)[np.ix_(order, order)]
     axes.set_facecolor("#eef1f4")
@@ -246,12 +253,16 @@ def draw_connectome(counts: Floats, atlas: Atlas, absent: NDArray[np.bool_]) -> 
             border += size
             for line in (axes.axhline, axes.axvline):
                 line(border - 0.5, color=ORANGE, linewidth=1)
-    names = [f"{atlas.regions[r].name}{' (no tissue)' if absent[r] else ''}" for r in order]
-    small = max(3.5, min(8.0, 480 / len(order)))
     axes.set_xticks(range(len(order)), names, rotation=90, fontsize=small)
     axes.set_yticks(range(len(order)), names, fontsize=small)
     axes.tick_params(length=0, pad=1)
-    scale = figure.colorbar(shown, ax=axes, shrink=0.6, pad=0.01)
+    beside = (
+        (room_in + side_in + 0.12) / WIDTH_IN,
+        place[1] + 0.2 * place[3],
+        0.2 / WIDTH_IN,
+        0.6 * place[3],
+    )
+    scale = figure.colorbar(shown, cax=figure.add_axes(beside))
     ticks = [t for t in (0, 1, 2, 3, 4, 5) if t <= matrix.max()]
     scale.set_ticks(ticks, labels=[f"{10**t - 1:,}" for t in ticks])
     scale.set_label("streamlines", fontsize=9)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_client.imaging.compilation import compiled
 from esn_client.imaging.tracking.streamlines import Streamlines
 
 
@@ -23,14 +24,22 @@ def count_visits(batches: Iterable[Streamlines], density: NDArray[np.uint32]) ->
         Unchanged.
 
     """
-    flat = density.reshape(-1)
     for batch in batches:
-        voxel = np.ravel_multi_index(
-            tuple(np.rint(batch.points).astype(np.int64).T), density.shape, mode="clip"
-        )
-        owner = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
-        # A streamline leaves a voxel at its next point, or comes back and counts again: both are seldom.
-        entered = np.ones(len(voxel), dtype=bool)
-        entered[1:] = (voxel[1:] != voxel[:-1]) | (owner[1:] != owner[:-1])
-        flat += np.bincount(voxel[entered], minlength=flat.size).astype(np.uint32)
+        _count(batch.points, batch.offsets, density)
         yield batch
+
+
+@compiled
+def _count(points: NDArray[np.float32], offsets: NDArray[np.int64], density: NDArray[np.uint32]) -> None:
+    """Count up the voxels that streamlines enter."""
+    here, before = np.empty(3, np.int64), np.empty(3, np.int64)
+    for number in range(len(offsets) - 1):
+        for place in range(offsets[number], offsets[number + 1]):
+            entered = place == offsets[number]
+            for axis in range(3):
+                here[axis] = min(max(np.int64(np.rint(points[place, axis])), 0), density.shape[axis] - 1)
+                entered = entered or here[axis] != before[axis]
+                before[axis] = here[axis]
+            # A streamline leaves a voxel at its next point, or comes back and counts again: both are seldom.
+            if entered:
+                density[here[0], here[1], here[2]] += 1

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from esn_client.imaging.compilation import compiled
 from esn_client.imaging.fibres.directions import spread_directions
 from esn_client.imaging.fibres.fodf import Fodf
 from esn_client.imaging.tracking.cuda import choose_device, propagate_on_card
@@ -222,10 +223,21 @@ def _pack(points: NDArray[np.float32], bounds: NDArray[np.int64], rules: Trackin
     allowed = np.flatnonzero(
         (end - begin >= 2) & (length_mm >= rules.min_length_mm) & (length_mm <= rules.max_length_mm)
     )
-    size = (end - begin)[allowed]
-    offsets = np.concatenate([[0], np.cumsum(size)])
-    # The place of each point in the flattened buffer.
-    place = np.arange(offsets[-1]) + np.repeat(
-        allowed * points.shape[1] + begin[allowed] - offsets[:-1], size
-    )
-    return Streamlines(points.reshape(-1, 3)[place], offsets, rules.step_size_mm)
+    offsets = np.concatenate([[0], np.cumsum((end - begin)[allowed])])
+    kept = np.empty((offsets[-1], 3), dtype=np.float32)
+    _copy(points, begin[allowed], allowed, offsets, kept)
+    return Streamlines(kept, offsets, rules.step_size_mm)
+
+
+@compiled
+def _copy(
+    points: NDArray[np.float32],
+    begin: NDArray[np.int64],
+    numbers: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    kept: NDArray[np.float32],
+) -> None:
+    """Copy the points of some streamlines, one after the other."""
+    for place in range(len(numbers)):
+        first, last = offsets[place], offsets[place + 1]
+        kept[first:last] = points[numbers[place], begin[place] : begin[place] + last - first]

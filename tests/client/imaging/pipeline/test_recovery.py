@@ -17,7 +17,7 @@ from esn_client.simulation.presets import SITES
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.simulation.diffusion import draw_phantom
+from esn_core.simulation.diffusion import Scheme, draw_phantom
 from esn_core.simulation.world import World
 
 ATLAS = load_atlas("phantom-28")
@@ -28,10 +28,16 @@ WORLD = World.draw(ATLAS, rng=np.random.default_rng(0))
 SCHEME = SITES["north"].scheme()
 
 
-def draw(log_weights):
+TWO_SHELLS = Scheme(
+    np.r_[SCHEME.b_values_s_per_mm2, 2.5 * SCHEME.b_values_s_per_mm2],
+    np.concatenate([SCHEME.directions, SCHEME.directions]),
+)
+
+
+def draw(log_weights, scheme=SCHEME):
     """Scan a child at 5 mm, with 30 directions and SNR 28."""
     rng = np.random.default_rng(0)
-    return draw_phantom(ATLAS, log_weights, SCHEME, voxel_size_mm=5.0, signal_to_noise=28.0, rng=rng)
+    return draw_phantom(ATLAS, log_weights, scheme, voxel_size_mm=5.0, signal_to_noise=28.0, rng=rng)
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +50,13 @@ def phantom():
 def counts_of(phantom, tmp_path_factory):
     """Store the phantom one way, make its connectome, and give the counts of the edges."""
 
-    def make(orientation, *, random_seed=RECIPE.random_seed, signs=(1, 1, 1)):
+    def make(orientation, *, signs=(1, 1, 1), drawn=phantom, scheme=SCHEME, **settings):
         site = tmp_path_factory.mktemp("site")
         stem = site / "sub-001" / "dwi" / "sub-001_dwi"
         labels = site / "derivatives" / "labels" / "sub-001" / "dwi"
         stem.parent.mkdir(parents=True)
         labels.mkdir(parents=True)
-        write_scan_files(stem, phantom, SCHEME, orientation=orientation)
+        write_scan_files(stem, drawn, scheme, orientation=orientation)
         write_image(
             labels / "sub-001_seg-phantom28_dseg.nii.gz",
             phantom.labels,
@@ -64,7 +70,7 @@ def counts_of(phantom, tmp_path_factory):
             '{"Name": "x", "BIDSVersion": "1.10.0", "DatasetType": "derivative", "GeneratedBy": []}'
         )
         files = Dataset(site).files(Visit("sub-001", None), segmentation="phantom28")
-        recipe = RECIPE.model_copy(update={"random_seed": random_seed})
+        recipe = RECIPE.model_copy(update=settings)
         scan = load_scan(files, atlas=ATLAS, recipe=recipe)
         return reconstruct(scan, recipe, stages=Stages(None)).measures.connectome.counts[UPPER]
 
@@ -128,3 +134,11 @@ def test_a_weaker_bundle_has_fewer_streamlines(left_stored):
     counts = reconstruct(scan, RECIPE, stages=Stages(None)).measures.connectome.counts[UPPER]
     # A third of the cross-section; voxels that are partly filled keep some seeds, so the count falls less.
     assert counts[edge] < 0.7 * left_stored[edge]
+
+
+def test_two_shells_together_give_the_connectome_that_one_gives(counts_of):
+    """The same brain and anatomy; the second shell costs signal and adds what tells fibres from tissue."""
+    both = {"drawn": draw(WORLD.mean, TWO_SHELLS), "scheme": TWO_SHELLS}
+    one, every = (counts_of("LAS", **both, shells=shells) for shells in ("one", "all"))
+    assert not np.array_equal(one, every)
+    assert np.corrcoef(np.log1p(one), np.log1p(every))[0, 1] > 0.9
