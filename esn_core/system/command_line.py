@@ -1,5 +1,6 @@
 """What the two command lines share: how a command ends, and how long work shows itself."""
 
+import datetime
 import platform
 import signal
 import sys
@@ -10,7 +11,8 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from esn_core.errors import ConfigError, EsnError, ProtocolError
 from esn_core.system.logs import LEVELS, Form, set_up
@@ -154,12 +156,20 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
     if not console.is_terminal:
         yield _sparse_lines(title)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Clock())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=None)
         yield lambda what, done, total: progress.update(
             task, description=f"{title} {what}", completed=done, total=total
         )
+
+
+class _Clock(TimeElapsedColumn):
+    """The time since the work began; it goes on while the last step of a phase is made."""
+
+    def render(self, task: Task) -> Text:
+        """Say how long it has taken."""
+        return Text(str(datetime.timedelta(seconds=int(task.elapsed or 0))), style="progress.elapsed")
 
 
 def _sparse_lines(title: str) -> Callable[[str, int, int], None]:

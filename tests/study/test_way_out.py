@@ -13,7 +13,13 @@ from esn_core.messages.question import Question, QuestionId
 
 METHODS = (
     *("answered", "reveal", "release", "disclose", "refuse", "turn_away", "receive", "ledger_marks", "note"),
-    *("begun", "require_answerable", "require_same_cohort", "withdrawals"),  # these give no bytes
+    *(
+        "begun",
+        "require_answerable",
+        "require_same_cohort",
+        "withdrawals",
+        "sums_left",
+    ),  # these give no bytes
 )
 
 

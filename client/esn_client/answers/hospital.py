@@ -3,6 +3,7 @@
 import datetime
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 
 import numpy as np
@@ -117,6 +118,21 @@ class Hospital:
         except EsnError as error:
             _log.warning("refused %s: %s", question.id, said_of(error))
             return self._gate.refuse(question, error)
+        finally:
+            with suppress(EsnError):  # of a protocol that is not approved there is nothing to say
+                self._tell(question)
+
+    def _tell(self, question: Question) -> None:
+        """Say in the site's own log what was asked, and how far the study is."""
+        approved = self._approved(question.id.protocol_sha256)
+        left, most = self._gate.sums_left(approved)
+        _log.info(
+            "%s, %s: %d sums of at most %d have left",
+            approved.protocol.study,
+            question.id.phase,
+            left,
+            most,
+        )
 
     def _answer(self, question: Question) -> bytes:
         digest = question.id.protocol_sha256

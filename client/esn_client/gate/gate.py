@@ -412,6 +412,11 @@ class Gate:
                 "that person alone; this site's part ends here"
             )
 
+    def sums_left(self, approved: ApprovedProtocol) -> tuple[int, int]:
+        """Return how many sums of a protocol have left, and how many can: some rounds may not be needed."""
+        protocol = approved.protocol
+        return self._ledger.sums_of(protocol.sha256), sum(p.releases for p in price_of(protocol).phases)
+
     def withdrawals(self) -> int:
         """Return how many people's consent was withdrawn: with each, a cohort is read again."""
         return len(self._ledger.withdrawn)
@@ -578,6 +583,27 @@ class Gate:
             **entry,
         )
         return body
+
+
+def check_cohort(ledger: Ledger, protocol: Protocol, *, salt: bytes, cohort: Sequence[Person]) -> None:
+    """Refuse a cohort that is not the one with which a study began, or whose scans have other labels.
+
+    Raises
+    ------
+    GateError
+        The words name whom it is about, and what changed.
+
+    """
+    labels = [person.label for person in cohort]
+    hashes = patient_hashes(labels, salt=salt, simulated=protocol.simulated)
+    names = dict(zip(hashes, labels, strict=True))
+    now = FrozenCohort.of(cohort, salt=salt, simulated=protocol.simulated)
+    scans = [scan for kept in now.people.values() for scan in kept.scans]
+    require_known_scans(now, names, ledger.charged_for(scans))
+    run = ledger.run_of(protocol.sha256)
+    before = None if run is None else ledger.cohort_of(protocol.sha256, run)
+    if before is not None:
+        require_same(before, now, names, withdrawn=ledger.withdrawn)
 
 
 def check_budget(

@@ -442,6 +442,12 @@ class Ledger:
         """Tell whether anything was ever charged to a protocol."""
         return self.run_of(protocol_sha256) is not None
 
+    def sums_of(self, protocol_sha256: str) -> int:
+        """Return how many sums were charged to a protocol."""
+        with self._store.lock:
+            self._catch_up()
+            return self._spending.sums_of(protocol_sha256)
+
     def run_of(self, protocol_sha256: str) -> str | None:
         """Return the run in which a protocol was answered; None where nothing was ever charged to it."""
         with self._store.lock:

@@ -6,6 +6,7 @@ first year of a ledger and in the tenth.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -46,11 +47,13 @@ class Spending:
         self._histories: dict[str, _History] = {}
         self._everybody: _History = ()  # also of those who are not known yet
         self._runs: dict[str, str] = {}
+        self._sums: Counter[str] = Counter()
         self._salt: str | None = None
 
     def add(self, charge: Charge) -> None:
         """Add one charge; charges are added in the order of the ledger."""
         self._runs.setdefault(charge.protocol_sha256, charge.run)
+        self._sums[charge.protocol_sha256] += 1
         self._salt = charge.salt_sha256
         longer: dict[_History, _History] = {}
         for patient in charge.patients:
@@ -88,6 +91,10 @@ class Spending:
     def salt_sha256(self) -> str | None:
         """Fingerprint of the key by which the newest charge's patients are hashed; None without charges."""
         return self._salt
+
+    def sums_of(self, protocol_sha256: str) -> int:
+        """Return how many sums were charged to a protocol."""
+        return self._sums[protocol_sha256]
 
     def run_of(self, protocol_sha256: str) -> str | None:
         """Return the run in which a protocol was answered, if it was in any."""

@@ -15,7 +15,7 @@ from esn_client.cohort.likeness import differences
 from esn_client.cohort.members import unlisted
 from esn_client.cohort.participants import listed_labels, read_phenotypes
 from esn_client.gate.audit_log import AuditLog, check_against_audit_log
-from esn_client.gate.gate import check_budget
+from esn_client.gate.gate import check_budget, check_cohort
 from esn_client.gate.policy import fewest
 from esn_client.link.centre_probe import GOOD_CLOCK_OFFSET_S, LARGEST_CLOCK_OFFSET_S
 from esn_client.site.centre_kit import load_kit
@@ -213,6 +213,20 @@ def likeness(snapshot: Snapshot) -> str:
     return "children and controls are alike in age and sex, and were scanned alike as far as the table says"
 
 
+def same_cohort(snapshot: Snapshot) -> str:
+    """Compare today's cohort with the one of each study that is under way, and its scans with all charges."""
+    if not snapshot.current:
+        raise Doubt("no protocol is approved that would have a cohort")
+    with open_ledger(snapshot.settings) as opened:
+        for protocol in snapshot.current:
+            people = snapshot.cohort(protocol).enrolled
+            check_cohort(opened, protocol, salt=read_salt(snapshot.settings), cohort=people)
+        begun = [p.study for p in snapshot.current if opened.begun(p.sha256)]
+    if begun:
+        return f"the cohort of {', '.join(begun)} is the one of the roll call"
+    return "no study is under way, and each scan has one label"
+
+
 def disk(snapshot: Snapshot) -> str:
     """Look at the free space of state and derivatives."""
     free = {
@@ -374,6 +388,7 @@ POINTS: dict[str, Callable[[Snapshot], str]] = {
     "protocol": protocol,
     "prepared": prepared,
     "controls": likeness,
+    "people": same_cohort,
     "ledger": ledger,
     "budget": budget,
 }

@@ -11,6 +11,7 @@ from esn_client.link.guard import join as answer_questions
 from esn_client.site.centre_kit import centre_key, load_kit
 from esn_client.site.settings import load_site
 from esn_client.worker.executor import Executor
+from esn_client.worker.following import followed
 from esn_core.identity.certificates import expiry_warning
 from esn_core.system.logs import keep_in
 
@@ -23,7 +24,8 @@ def join(path: Path, *, warn: Callable[[str], None]) -> None:
     path : Path
         The site's settings.
     warn : callable
-        Told what a person should know before it begins.
+        Told what a person should know before it begins, and then what is answered and what is refused, and
+        why: for a terminal of the hospital, as it may name patients.
 
     Raises
     ------
@@ -55,4 +57,5 @@ def join(path: Path, *, warn: Callable[[str], None]) -> None:
             audit=lambda line: audit.write("bundle-refused", reason=line),
             connect_timeout_s=site.centre.connect_timeout_s,
         )
-        answer_questions(guard, executor.ask)
+        with followed(site.state / "logs" / "answers.log", tell=warn):
+            answer_questions(guard, executor.ask)

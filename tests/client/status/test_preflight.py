@@ -17,6 +17,7 @@ from esn_client.cohort.cohort import Cohort, Split
 from esn_client.cohort.members import People
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.charge import Charge
+from esn_client.gate.frozen_cohort import FrozenCohort
 from esn_client.gate.ledger import Ledger
 from esn_client.gate.patients import patient_hashes, salt_fingerprint
 from esn_client.link.centre_probe import probe
@@ -27,7 +28,7 @@ from esn_client.site.state import own_entry, read_salt
 from esn_client.status import preflight
 from esn_client.status import snapshot as snapshot
 from esn_client.status.snapshot import Snapshot
-from esn_core.errors import ConfigError, DataError, LinkError, PrivacyBudgetError, ProtocolError
+from esn_core.errors import ConfigError, DataError, GateError, LinkError, PrivacyBudgetError, ProtocolError
 from esn_core.identity.roster import RosterEntry
 from esn_core.protocol.analyses import Analyses
 from esn_core.protocol.price import price_of
@@ -448,3 +449,21 @@ def test_children_and_controls_are_compared_where_controls_judge(tmp_path, about
         preflight.Doubt, match=r"test: children are 9\.0 years old and controls 16\.3, .*more like"
     ):
         preflight.likeness(about())
+
+
+def test_what_changed_in_the_cohort_of_a_study_under_way_is_said(tmp_path, site, about, approve, monkeypatch):
+    protocol = approve()
+    table(tmp_path)
+    monkeypatch.setattr(snapshot, "load_cohort", lambda *_, **__: cohort())
+    assert preflight.same_cohort(about()) == "no study is under way, and each scan has one label"
+    settings = load_site(site)
+    salt = read_salt(settings)
+    frozen = FrozenCohort.of(cohort().enrolled, salt=salt, simulated=True)
+    with Ledger(settings.ledger_path, load_identity_key(settings.identity_key_path)) as ledger:
+        mark = {"protocol_sha256": protocol.sha256, "run": "r1", "salt_sha256": salt_fingerprint(salt)}
+        ledger.freeze(frozen, **mark)
+    pay(site, protocol.sha256, ["centre"])
+    assert preflight.same_cohort(about()) == "the cohort of test is the one of the roll call"
+    monkeypatch.setattr(snapshot, "load_cohort", lambda *_, **__: cohort(training=9))
+    with pytest.raises(GateError, match="the roll call: sub-009 was added"):
+        preflight.same_cohort(about())
