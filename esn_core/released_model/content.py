@@ -27,6 +27,23 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def half_width(children: float, rmse: float) -> float:
+    """Return half of the 95 % interval of one child's clinical GASE, in steps.
+
+    Student's quantile times the error of one more child, as if errors were normal, and alike at any severity.
+
+    Parameters
+    ----------
+    children : float
+        In whom the error was found.
+    rmse : float
+        Root mean squared error, in steps of GASE.
+
+    """
+    quantile = float(student.ppf(0.975, max(children - 1, 1.0)))
+    return quantile * rmse * math.sqrt(1 + 1 / children)
+
+
 class ErrorOfPrediction(Record):
     """How far predictions lay from clinical GASE in held-out children, in steps of GASE."""
 
@@ -38,13 +55,8 @@ class ErrorOfPrediction(Record):
 
     @property
     def half_width(self) -> float:
-        """Half of the 95 % interval of one child's clinical GASE, in steps.
-
-        Student's quantile times the error of one more child, as if errors were normal and alike at every
-        severity: it comes from the evaluation alone, so that nothing more is released for it.
-        """
-        quantile = float(student.ppf(0.975, max(self.children - 1, 1.0)))
-        return quantile * self.rmse * math.sqrt(1 + 1 / self.children)
+        """Half of the 95 % interval of one child's clinical GASE, in steps: no release of its own."""
+        return half_width(self.children, self.rmse)
 
     def interval(self, predicted: float) -> Interval:
         """Return the 95 % interval of the clinical GASE of a child, held to the scale."""

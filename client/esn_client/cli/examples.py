@@ -35,6 +35,7 @@ EXAMPLES = {
         "esn-client predict study.esn bids --derivatives derivatives --participant-label 012 "
         "--out predictions"
     ),
+    "personal-model": "esn-client personal-model hospital/site.toml protocol.toml --out personal",
     "check": "esn-client check hospital/site.toml",
     "status": "esn-client status hospital/site.toml --json",
     "join": "esn-client --log-format json join hospital/site.toml",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from esn_client.cli.arguments import SettingsFile
+from esn_client.cli.arguments import ProtocolFile, SettingsFile
 
 ModelFile = Annotated[Path, typer.Argument(help="The model's file, from the centre.")]
 
@@ -75,8 +75,10 @@ def predict(
     """
     from esn_client.prediction.command import Wanted, predictions, trusted_model, write_predictions
     from esn_client.prediction.findings import RESEARCH_USE
+    from esn_client.prediction.personal_command import personal_for
     from esn_client.site.centre_kit import centre_key
     from esn_client.site.settings import load_site
+    from esn_core.errors import EsnError
     from esn_core.system.command_line import compare_by_telephone
 
     site = load_site(settings) if settings else None
@@ -84,7 +86,33 @@ def predict(
     if site is None:
         compare_by_telephone(f"the model {model}", found.fingerprint, heard=fingerprint)
     wanted = Wanted(subject, derivatives, controls, participant_label or (), age_years)
-    files = write_predictions(predictions(found, wanted, site=site.site if site else None), found, out)
+    own, name = None, None if site is None else site.site
+    if site is not None and site.site in found.content.sites:
+        try:
+            own = personal_for(site, found.protocol)
+        except EsnError as cause:
+            typer.echo(f"without this hospital's personal model: {cause}", err=True)
+    files = write_predictions(predictions(found, wanted, site=name, personal=own), found, out)
     for path in files:
         typer.echo(str(path))
     typer.echo(RESEARCH_USE, err=True)
+
+
+def personal_model(
+    settings: SettingsFile,
+    protocol: ProtocolFile,
+    out: Annotated[Path, typer.Option(help="Directory for page and JSON; nothing in it is replaced.")],
+) -> None:
+    """Fit this hospital's own model of a finished study: what was released, merged with its own children.
+
+    For the hospital's own patients. Nothing of it is sent; nothing is charged.
+    """
+    from esn_client.prediction.findings import RESEARCH_USE
+    from esn_client.prediction.personal_command import personal_findings, write_personal
+    from esn_client.prediction.personal_findings import STAYS
+    from esn_client.site.settings import load_site
+    from esn_core.protocol.protocol import load_protocol
+
+    for path in write_personal(personal_findings(load_site(settings), load_protocol(protocol)), out):
+        typer.echo(str(path))
+    typer.echo(f"{RESEARCH_USE}\n{STAYS}", err=True)

@@ -12,7 +12,7 @@ from esn_client.cohort.participants import read_participants
 from esn_client.prediction.children import child_in_file, children_in, controls_of
 from esn_client.prediction.findings import Prediction
 from esn_client.prediction.page import page_of, table_of
-from esn_client.prediction.predict import Predictor
+from esn_client.prediction.predict import Personal, Predictor
 from esn_core.errors import ConfigError, ProtocolError
 from esn_core.identity.public_keys import identity_text
 from esn_core.identity.signing import fingerprint
@@ -73,7 +73,9 @@ def trusted_model(path: Path, *, centre: Ed25519PublicKey | None) -> ReleasedMod
     return model
 
 
-def predictions(model: ReleasedModel, wanted: Wanted, *, site: str | None) -> list[Prediction]:
+def predictions(
+    model: ReleasedModel, wanted: Wanted, *, site: str | None, personal: Personal | None = None
+) -> list[Prediction]:
     """Predict everybody who is wanted, or nobody; `DataError` names every fault."""
     if wanted.subject.is_dir():
         if wanted.controls is not None or wanted.age_years is not None:
@@ -89,7 +91,7 @@ def predictions(model: ReleasedModel, wanted: Wanted, *, site: str | None) -> li
             )
         controls = controls_of(read_participants(wanted.controls), wanted.derivatives, model)
         children = [child_in_file(wanted.subject, model, age_years=wanted.age_years)]
-    predictor = Predictor(model, controls, site=site)
+    predictor = Predictor(model, controls, site=site, personal=personal)
     return [predictor.prediction(child) for child in children]
 
 

@@ -42,6 +42,15 @@ class Unlike(Record):
     words: str
 
 
+class OwnPrediction(Record):
+    """What the hospital's personal model says of its own patient."""
+
+    predicted_gase: float = Field(ge=1, le=7)
+    interval: Interval = Field(description="95 %, from the model's error in the own training children.")
+    children: int = Field(description="Those training children.")
+    cross_validated_r: float | None = Field(description="Of them, each by a fit without it.")
+
+
 class Prediction(Record):
     """What the model says of one child."""
 
@@ -55,6 +64,9 @@ class Prediction(Record):
     controls: int = Field(description="Own controls by which the child was scored.")
     predicted_gase: float = Field(ge=1, le=7)
     interval: Interval = Field(description="95 %, from the error in the study's held-out children.")
+    personal: OwnPrediction | None = Field(
+        default=None, description="By this hospital's personal model; null: there is none here."
+    )
     baseline_gase: float = Field(description="What a child like the controls' mean would be predicted.")
     risks: tuple[Risk, ...]
     unlike: Unlike

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from esn_client.prediction.findings import RESEARCH_USE, Driver, Prediction, Risk
+from esn_client.prediction.personal_findings import Edge, PersonalFindings
 from esn_core.connectome.atlas import load_atlas
 from esn_core.figures.brain import Wording, glass_brain
 from esn_core.gase import GASE_LEVELS
@@ -18,9 +19,16 @@ _WORDS = Wording(
 )
 
 
+_OF_NETWORK = Wording(
+    what="The hospital's own severity network",
+    negative="weaker in severe epilepsy",
+    positive="stronger in severe epilepsy",
+)
+
+
 @dataclass(frozen=True)
 class _Shown:
-    edges: Sequence[Driver]
+    edges: Sequence[Driver] | Sequence[Edge]
 
 
 def page_of(found: Prediction, model: ReleasedModel) -> str:
@@ -43,6 +51,24 @@ def table_of(found: Sequence[Prediction], model: ReleasedModel) -> str:
     first: list[dict[str, Risk]] = [{risk.outcome: risk for risk in reversed(one.risks)} for one in found]
     rows = sorted(zip(found, first, strict=True), key=lambda row: -row[0].predicted_gase)
     return _rendered("children.html.j2", rows=rows, outcomes=outcomes, content=model.content)
+
+
+def personal_page(found: PersonalFindings) -> str:
+    """Return the page of a hospital's personal model, HTML."""
+    heaviest = _Shown([edge for edge in found.edges[:DRAWN] if edge.weight])
+    held_out = "own held-out"
+    return _rendered(
+        "personal.html.j2",
+        found=found,
+        rows=[
+            ("this personal model", held_out, found.personal),
+            ("the consortium’s model", held_out, found.consortium),
+            ("this model without partners", held_out, found.alone),
+            ("this personal model", "cross-validated", found.cross_validated),
+        ],
+        brain=glass_brain(heaviest, load_atlas(found.atlas), words=_OF_NETWORK),
+        listed=found.edges[:_LISTED],
+    )
 
 
 def _rendered(name: str, **given: object) -> str:

@@ -10,7 +10,7 @@ from esn_client.answers.study import calibrated
 from esn_client.cohort.participants import Participant
 from esn_client.cohort.scoring import People, Visits, mean_over_visits, scoring
 from esn_client.prediction.children import Child
-from esn_client.prediction.findings import Driver, Prediction, Risk, Unlike
+from esn_client.prediction.findings import Driver, OwnPrediction, Prediction, Risk, Unlike
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.own_controls import FEWEST_CONTROLS, ControlReference
@@ -27,6 +27,8 @@ CLINICAL, PREDICTED = SEVERITIES
 _UNUSUAL, _UNLIKE = 2.0, 3.0
 
 Score = Callable[[Participant, Visits], Floats]
+Personal = Callable[[Floats], OwnPrediction]
+"""What a hospital's personal model says of one child's (d,) candidate scores."""
 
 
 class Predictor:
@@ -39,11 +41,20 @@ class Predictor:
         The hospital's own, at least as many as the model needs.
     site : str or None
         This hospital's name in the study, if it took part.
+    personal : callable or None
+        Its personal model, if it has one.
 
     """
 
-    def __init__(self, model: ReleasedModel, controls: People, *, site: str | None = None) -> None:
-        self._model, self._controls, self._site = model, controls, site
+    def __init__(
+        self,
+        model: ReleasedModel,
+        controls: People,
+        *,
+        site: str | None = None,
+        personal: Personal | None = None,
+    ) -> None:
+        self._model, self._controls, self._site, self._personal = model, controls, site, personal
         self._protocol, self._atlas = model.protocol, load_atlas(model.content.atlas)
         self._network = model.numbers.network
         self._score: Score = scoring(controls, self._protocol, site=site or "this hospital")
@@ -71,6 +82,7 @@ class Predictor:
             controls=len(self._controls),
             predicted_gase=predicted,
             interval=content.error.interval(predicted),
+            personal=None if self._personal is None else self._personal(scores),
             baseline_gase=baseline,
             risks=tuple(self._risk(risk, predicted, child) for risk in _shown(content.risks)),
             unlike=self._unlike(child, scores, predicted),

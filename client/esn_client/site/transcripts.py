@@ -20,6 +20,7 @@ from esn_core.messages.transcript_mark import TranscriptMark
 from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.protocol import Protocol
 from esn_core.transcript.arguments import Arguments
+from esn_core.transcript.course import Course
 from esn_core.transcript.relay import first_sum, largest_sum, read_sum
 from esn_core.transcript.transcript import ReleasedSum, Transcript
 
@@ -96,6 +97,11 @@ class SiteTranscript:
     def received(self) -> int:
         """How many bytes of the transcript are here."""
         return self._kept + len(self._pending)
+
+    @property
+    def course(self) -> Course:
+        """What follows from the sums that are here."""
+        return self._transcript.course
 
     def take(self, question: Question) -> bool:
         """Take in what a question brings of the transcript; tell whether all is here that it follows from.
