@@ -14,7 +14,7 @@ from esn_client.approval.countersigning import in_words
 from esn_client.cli import main as client
 from esn_client.imaging.bids.derivatives import Derivative
 from esn_client.imaging.bids.visits import Visit
-from esn_client.simulation.connectomes import _write_derivatives
+from esn_client.simulation.connectomes import _shipped_recipe, _write_derivatives
 from esn_client.simulation.scans import write_table
 from esn_client.site.centre_kit import take_in
 from esn_client.site.state import initialise, own_entry
@@ -184,7 +184,13 @@ def clinic(tmp_path_factory, run):
         np.array([subject.log_weights for subject in subjects]), rng=np.random.default_rng(3)
     )
     _write_derivatives(
-        directory / "derivatives", subjects, counts, atlas=atlas, source=directory / "bids", origin="test"
+        directory / "derivatives",
+        subjects,
+        counts,
+        atlas=atlas,
+        recipe=_shipped_recipe(atlas),
+        source=directory / "bids",
+        origin="test",
     )
     return directory
 
