@@ -82,7 +82,7 @@ class Phase:
     releases : callable
         How many sums leave each site, 0 where the protocol does not ask for the phase.
     arrays : frozenset of str
-        Names of what its question carries, ComBat's shared model left out.
+        Names of the numbers that it is asked with, ComBat's shared model left out.
     share : float or None
         How much of the budget of its children a draft gives it, before what is not asked is left out.
         None where the sums never have noise.
@@ -90,7 +90,7 @@ class Phase:
         When its sums leave without noise in a study that has noise: always, where the protocol declares this
         analysis exact, or never.
     harmonised : bool
-        Whether it comes after ComBat, so that the question of a study with ComBat carries the array 'combat'.
+        Whether it comes after ComBat, so that in a study with ComBat it is asked with 'combat' as well.
     needs : frozenset of str
         Phases whose sums these arrays are computed from (`esn_core.transcript.course`); of its own, the
         rounds before. After ComBat, its sum as well.

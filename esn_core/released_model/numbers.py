@@ -25,7 +25,7 @@ class ModelNumbers:
     Attributes
     ----------
     weights : (P,) float64
-        Of the trained network, as a question carries them.
+        Of the trained network, as a question is asked with them.
     network : SeverityNetwork
         Weight and uncertainty of each candidate connection.
     calibration : (2,) float64

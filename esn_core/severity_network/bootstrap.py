@@ -108,7 +108,7 @@ class Partial:
 
     @property
     def vector(self) -> Floats:
-        """All of it as (4 E + 3,) numbers, as a question carries it."""
+        """All of it as (4 E + 3,) numbers, as a question is asked with it."""
         severity = np.array([self.severity_sd, *self.severity_effects])
         return np.concatenate([self.r, self.edge_sd, self.edge_effects.ravel(), severity])
 

@@ -125,7 +125,7 @@ class ComBatModel:
 
     @property
     def vector(self) -> Floats:
-        """The model as ((p + 2) E,) numbers, as a question carries it."""
+        """The model as ((p + 2) E,) numbers, as a question is asked with it."""
         return np.concatenate([self.coefficients.ravel(), self.grand_mean, self.variance])
 
     @classmethod

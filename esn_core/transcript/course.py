@@ -1,7 +1,8 @@
 """The course of a study: the numbers of each question, from the protocol and the sums released before.
 
 The centre and every site compute them with what is here. So no question carries a number: a centre could
-only send what the sites know already, or something else.
+only send what the sites know already, or something else. Nothing compares the results, as no promise needs
+them to be the same to the last bit: a site's bounds and noise hold for any numbers.
 
 Each number depends on the sums of certain earlier phases (`Phase.needs`), never on the order in which the
 others were asked, or on whether they were.

@@ -49,6 +49,8 @@ from esn_core.privacy.release import ReleaseKind, clip_rows
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.selection import masked_input
+from esn_core.transcript.course import steering
+from esn_core.transcript.transcript import ReleasedSum, Transcript
 from esn_server.study.asking import Pooled
 from esn_server.study.study import Findings, run_study
 
@@ -158,6 +160,7 @@ class World:
     study: Study
     present: bool
     log_ratio: float = 0.0
+    transcript: Transcript | None = None
 
     def roll_call(self, question: Question) -> dict[str, SiteFacts]:
         """Say what the hospital runs."""
@@ -166,7 +169,9 @@ class World:
 
     def sum(self, question: Question, kind: ReleaseKind) -> Pooled:
         """Release the sum over the children, through the gate."""
-        given = rows_of(question, self.study)
+        protocol, number = self.rehearsal.protocol, question.id
+        self.transcript = self.transcript or Transcript(protocol, number.run)
+        given = rows_of(self.transcript.arguments(number.phase, number.round), self.study)
         if kind.children == "training":
             everybody = clip_rows(given.values, kind.l2_bound)
             if not self.present:
@@ -177,6 +182,8 @@ class World:
             target = everybody[-1] / noise
             seen = (total - everybody[:-1].sum(axis=0)) / noise
             self.log_ratio += float(target @ seen - target @ target / 2)
+        if number.phase in steering(protocol):
+            self.transcript.append(ReleasedSum(number.phase, number.round, ("north",), total))
         return Pooled(total, ("north",))
 
 

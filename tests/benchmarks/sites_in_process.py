@@ -177,7 +177,7 @@ def measure(sites: int, *, trust: str, numbers: int, rounds: int) -> dict[str, f
             )
             link.seconds.clear()
             began = time.perf_counter()
-            asking.sum(Question(number, {"weights": rng.normal(size=numbers)}), kind)
+            asking.sum(Question(number), kind)
             whole = time.perf_counter() - began
             centre.append(whole - sum(link.seconds))
             site.append(statistics.mean(link.seconds))

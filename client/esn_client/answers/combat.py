@@ -1,7 +1,7 @@
 """What a site answers about ComBat, and how it harmonises its children with what all sites share.
 
-A site's own shift and scale are computed anew for every question, from the shared model that the question
-carries, and never leave. Not differentially private: a child's harmonised scores depend on the site's other
+A site's own shift and scale are computed anew for every question, from the model that all sites share, and
+never leave. Not differentially private: a child's harmonised scores depend on the site's other
 children, and a protocol that asks for them is without noise.
 """
 

@@ -1,7 +1,14 @@
 """The numbers of every question follow from the sums that its phase needs, and from no others."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from numpy._core._multiarray_umath import __cpu_dispatch__
+from threadpoolctl import threadpool_info
 
 from esn_core.analyses.neurocognition import kinds_of
 from esn_core.analyses.planned_sums import kind_of
@@ -156,3 +163,44 @@ def test_what_no_later_question_depends_on_does_not_steer(protocols):
         *("network", "newton", "comparison"),
     }
     assert "combat" in steering(protocols["combat"])
+
+
+# --- other processors ------------------------------------------------------------------------------------
+
+KERNELS = ("Haswell", "Nehalem")
+
+
+def test_the_numbers_are_kept_for_who_compares_them(protocols):
+    path = os.environ.get("ESN_KEPT_NUMBERS")
+    if path is None:
+        pytest.skip("nobody compares")
+    course, kept = released(protocols["everything"]), {}
+    for planned in phases_with_numbers(protocols["everything"]):
+        for name, array in course.arguments(planned.phase, planned.releases - 1).arrays.items():
+            kept[f"{planned.phase} {name}"] = array
+    used = {pool["architecture"] for pool in threadpool_info() if pool["internal_api"] == "openblas"}
+    assert used == {os.environ["OPENBLAS_CORETYPE"]}
+    np.savez(path, **kept)
+
+
+@pytest.mark.long
+def test_another_processor_computes_the_same_numbers_but_for_rounding(tmp_path):
+    """No site compares bits: what is needed is that a last bit stays one."""
+    if platform.machine() != "x86_64":
+        pytest.skip("the kernels are those of another processor")
+    found = []
+    for kernel in KERNELS:
+        path = tmp_path / f"{kernel}.npz"
+        told = {**os.environ, "OPENBLAS_CORETYPE": kernel, "ESN_KEPT_NUMBERS": str(path)}
+        wide = [name for name in __cpu_dispatch__ if "AVX512" in name or name == "X86_V4"]
+        told["NPY_DISABLE_CPU_FEATURES"] = " ".join(wide)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "are_kept", __file__]
+        run = subprocess.run(command, env=told, capture_output=True, text=True, timeout=300, check=False)
+        assert run.returncode == 0, run.stdout[-3000:]
+        found.append(np.load(path))
+    one, other = found
+    for name in one.files:
+        assert other[name] == pytest.approx(one[name], rel=1e-9, abs=1e-12), name
+    # What every step of the training and of the exact models rests on is the same to the bit.
+    for name in ("gradient weights", "newton coefficients", "association mean_severity"):
+        assert one[name].tobytes() == other[name].tobytes(), name
