@@ -37,8 +37,9 @@ _ORIGINS = {
 }
 
 _NOISED_HERE = (
-    "  The centre sees this site's own sums. This site adds all of the noise to them itself, so that the",
-    "  figures below hold whatever the centre and all other sites do.",
+    "  The centre sees this site's own sums, and shows those that steer the study to all other sites. This",
+    "  site adds all of the noise to them itself, so that the figures below hold whatever the centre and all",
+    "  other sites do.",
 )
 _BARE = (
     "  No masks hide them, so the trust asked for is MORE than under 'secure-sum': a site that demands",
@@ -324,7 +325,11 @@ def _who_sees(protocol: Protocol, known: Container[Fact]) -> list[str]:
 def _local(protocol: Protocol, known: Container[Fact]) -> tuple[str, ...]:
     """Say what the centre sees of a site whose sums no masks hide."""
     if Fact.NO_NOISE in known:
-        return ("  The centre sees this site's own sums, exactly as they are.", *_BARE)
+        return (
+            "  The centre sees this site's own sums, exactly as they are.",
+            "  So do all other sites, of the sums that steer the study.",
+            *_BARE,
+        )
     if Fact.DECLARED_EXACT not in known:
         return _NOISED_HERE
     bare = ", ".join(phase.phase for phase in price_of(protocol).exact)

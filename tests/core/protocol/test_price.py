@@ -93,7 +93,8 @@ def test_the_review_names_every_phase_and_what_it_costs(protocol_content, trust)
 
 def test_the_review_says_whom_a_child_has_to_trust(protocol_content):
     local = review(make(protocol_content))
-    assert "This site adds all of the noise to them itself" in local
+    assert "shows those that steer the study to all other sites" in local
+    assert "site adds all of the noise to them itself" in local
     assert "told the centre" not in local
     assert "ALL other sites" not in local
     shared = review(secure(protocol_content))
