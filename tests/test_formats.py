@@ -293,6 +293,17 @@ def test_a_ledger_of_before_is_charged_on_and_then_has_the_new_format(tmp_path):
         assert ledger.revealed("q1") == ledger.revealed("q2") == ("north", "south")
 
 
+def test_the_notes_of_a_ledger_are_read(tmp_path):
+    with Ledger(golden("ledger", 3, tmp_path), KEY) as ledger:
+        assert {kept.standing for kept in ledger.cohort_of("a" * 64, "r1").people.values()} == {
+            "training",
+            "control",
+        }
+        assert (ledger.withdrawn, ledger.closed) == ({"p3"}, {"b" * 64})
+        spent = ledger.spent(["p1", "p4", "p5"])
+        assert [s.releases for s in spent.values()] == [2, 2, 1]
+
+
 def test_an_entry_that_was_sampled_is_refused(tmp_path):
     path = golden("ledger", 1, tmp_path)
     store = LedgerStore(path, KEY)

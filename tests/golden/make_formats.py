@@ -36,6 +36,7 @@ from esn_core.messages.answer import Answer
 from esn_core.messages.facts import LedgerMark
 from esn_core.messages.question import Question, QuestionId
 from esn_core.messages.transcript_mark import TranscriptMark
+from esn_core.privacy.accounting import GaussianRelease
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.protocol.signature import signed_with
 from esn_core.released_model.archive import ReleasedModel
@@ -188,6 +189,10 @@ def write_todays(made: Path, protocol: Protocol) -> None:
         )
         total = np.array([1, 2], dtype=np.int64)
         ledger.charge(charge, total, content_sha256="c" * 64, epsilon_cap=50.0, delta=1e-3)
+        ledger.withdraw("p3", scans=["a scan"], salt_sha256="5" * 64)
+        lost = [("centre", GaussianRelease(4.0), 1)]
+        for patients in (None, ["p4"]):
+            ledger.count_lost(lost, protocol_sha256="b" * 64, patients=patients, salt_sha256="5" * 64)
     number = QuestionId(protocol_sha256=protocol.sha256, run="r1", phase="gradient", round=2, attempt=1)
     after = TranscriptMark(sums=2, head="7" * 64)
     question = Question(number, ("north", "south", "west"), after=after, relayed=b"released", offset=5)

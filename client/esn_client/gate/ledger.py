@@ -330,6 +330,13 @@ class Ledger:
         return {release: frozenset(patients) for release, patients in found.items()}
 
     @property
+    def closed(self) -> frozenset[str]:
+        """The protocols of which sums were lost with an earlier ledger."""
+        with self._store.lock:
+            self._catch_up()
+            return self._register.closed
+
+    @property
     def withdrawn(self) -> frozenset[str]:
         """The patients whose consent was withdrawn."""
         with self._store.lock:

@@ -29,6 +29,7 @@ class LedgerReport:
         self._limits = limits
         self._entries, spent = ledger.entries(), ledger.spent()
         self._controls = _controls(self._entries)
+        self._withdrawn, self._closed = len(ledger.withdrawn), len(ledger.closed)
         children = {spending for person, spending in spent.items() if person not in self._controls}
         self._patients = len(spent) - len(self._controls)
         # Most patients have the same history.
@@ -44,6 +45,8 @@ class LedgerReport:
             "patients": self._patients,
             "controls": len(self._controls),
             "largest_epsilon": self._worst if math.isfinite(self._worst) else None,
+            "withdrawn": self._withdrawn,
+            "closed_protocols": self._closed,
             "entries": [
                 {
                     "sequence": e.sequence,
@@ -80,6 +83,12 @@ class LedgerReport:
         said = f"{self._worst:.2f}" if math.isfinite(self._worst) else "unbounded (an exact release)"
         controls = len(self._controls)
         beside = f"; {controls} healthy controls in exact sums, who have no epsilon" if controls else ""
+        if self._withdrawn:
+            beside += f"; the consent of {self._withdrawn} was withdrawn"
+        if self._closed:
+            beside += (
+                f"; sums of {self._closed} protocols were lost with an earlier ledger, and are counted again"
+            )
         return (
             f"{self._patients} patients; largest epsilon of one patient: {said} at delta "
             f"{self._limits.delta:g}; the site's cap is {self._limits.epsilon_cap:g}{beside}"

@@ -397,6 +397,7 @@ def test_consent_is_withdrawn_for_good_when_asked_twice_and_what_was_released_is
         assert (status, "is out of everything from now on" in out) == (0, True)
     with Ledger(found.ledger_path, load_identity_key(found.identity_key_path)) as ledger:
         assert (ledger.withdrawn, ledger.mark.entries) == (frozenset(patients), 3)
+    assert json.loads(esn_client("ledger", "show", enrolled, "--json")[1])["withdrawn"] == 2
     lines = found.audit_path.read_text().removeprefix(audit).splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["consent-withdrawn"] * 2
     assert not any("sub-" in line for line in lines)

@@ -141,6 +141,7 @@ def test_a_lost_ledger_is_refused_until_a_person_counts_again_what_left(site, es
         with pytest.raises(PrivacyBudgetError, match="were lost with an earlier ledger"):
             ledger.require_open(site.protocol.sha256)
     assert "lacks nothing" in esn_client("ledger", "rebuild", path, "--yes")[1]
+    assert "sums of 1 protocols were lost" in " ".join(esn_client("ledger", "show", path)[1].split())
 
 
 def test_a_ledger_from_a_backup_lacks_what_came_after_it(site, esn_client, tmp_path):
