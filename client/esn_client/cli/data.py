@@ -212,16 +212,27 @@ def candidates(
     ],
     note: Annotated[str, typer.Option(help="Whose cohort it is; everybody reads it.")],
     out: Annotated[Path, typer.Option(help="The list to write.")],
+    settings: Annotated[
+        Path | None, typer.Option(help="The site's settings: who withdrew consent there is left out.")
+    ] = None,
 ) -> None:
     """List the edges that nearly all controls of a cohort have; reads no child with epilepsy."""
     from esn_client.cohort.own_candidates import candidates_of_controls
     from esn_client.cohort.participants import read_participants
+    from esn_client.cohort.withdrawn import remaining
+    from esn_client.site.settings import load_site
+    from esn_client.site.state import open_ledger, read_salt
     from esn_core.protocol.protocol import load_protocol
 
     if out.exists():
         raise ConfigError(f"{out} exists; a list is never overwritten")
     recipe = load_protocol(protocol).imaging
-    found = candidates_of_controls(read_participants(bids_dir), derivatives, recipe, note=note)
+    people = read_participants(bids_dir)
+    if settings is not None:
+        site = load_site(settings)
+        with open_ledger(site) as ledger:
+            people = remaining(people, ledger, salt=read_salt(site))
+    found = candidates_of_controls(people, derivatives, recipe, note=note)
     found.write(out)
     typer.echo(f"{len(found.pairs)} edges of {found.origin.people} controls", err=True)
     typer.echo(str(out))
