@@ -58,12 +58,12 @@ def simulate(
         raise ConfigError(
             "--protocol is for --connectomes; scans are simulated for the phantom's recipe alone"
         )
+    if world != "clinical" and (connectomes is None or scans is not None):
+        raise ConfigError("--world is for --connectomes; scans are simulated of one kind of world alone")
     if world_seed is None:
         typer.echo(
             f"the disease is of seed {seed}: hospitals that rehearse together need one --world-seed", err=True
         )
-    if world != "clinical" and (connectomes is None or scans is not None):
-        raise ConfigError("--world is for --connectomes; scans are simulated of one kind of world alone")
     if connectomes is not None and scans is not None:
         write_partly_scanned(
             directory,

@@ -141,6 +141,7 @@ def test_a_site_is_made_whole_and_for_its_owner_only(site, settings):
         "colluding_sites": 1,
         "exact_sums": False,
         "exact_again": (),
+        "disclosure": "own",
     }
     assert (site / "state").stat().st_mode & 0o777 == 0o700
     for secret in (found.salt_path, found.node_key_path, found.identity_key_path, found.mask_key_path):
