@@ -316,8 +316,11 @@ def protocol(snapshot: Snapshot) -> str:
         raise ProtocolError("; ".join(snapshot.unreadable))
     done = [p.study for p in snapshot.answered]
     ended = f"; answered to the end: {', '.join(done)} ('esn-client withdraw' puts it away)" if done else ""
+    others = [p.study for p in snapshot.elsewhere if p.study not in done]
+    if others:
+        ended += f"; for another dataset than this one, a rehearsal's or the patients': {', '.join(others)}"
     if not snapshot.current:
-        expired = [p.study for p in snapshot.protocols if p.study not in done]
+        expired = [p.study for p in snapshot.protocols if p.study not in (*done, *others)]
         ended += f"; expired: {', '.join(expired)}" if expired else ""
         raise Doubt(f"no protocol is approved{ended}; run 'esn-client review' and 'approve'")
     return ", ".join(f"{p.study} until {p.expires}" for p in snapshot.current) + ended

@@ -8,6 +8,7 @@ from esn_client.cohort.cohort import Cohort, load_cohort
 from esn_client.cohort.participants import Participant, read_participants
 from esn_client.cohort.withdrawn import remaining
 from esn_client.gate.audit_log import AuditLog
+from esn_client.imaging.bids.simulated_mark import is_simulated, misfit
 from esn_client.link.centre_probe import Probe, probe
 from esn_client.site.centre_kit import centre_key, load_kit
 from esn_client.site.settings import SiteSettings
@@ -77,8 +78,18 @@ class Snapshot:
 
     @property
     def current(self) -> tuple[Protocol, ...]:
-        """The approved protocols that have not expired, and are not answered to their end."""
-        return tuple(p for p in self.protocols if p.expires >= self.today and p not in self.answered)
+        """The approved protocols of which questions may come: not expired, not answered, for these people."""
+        open_ = (p for p in self.protocols if p.expires >= self.today and p not in self.answered)
+        return tuple(p for p in open_ if p not in self.elsewhere)
+
+    @property
+    def elsewhere(self) -> tuple[Protocol, ...]:
+        """The approved protocols for simulated people where the dataset's are real, or the other way."""
+        place = self.settings.dataset
+        if not place.is_dir():
+            return ()
+        simulated = is_simulated(place)
+        return tuple(p for p in self.protocols if misfit(simulated, p.simulated))
 
     @cached_property
     def centre(self) -> Probe:

@@ -467,3 +467,16 @@ def test_what_changed_in_the_cohort_of_a_study_under_way_is_said(tmp_path, site,
     monkeypatch.setattr(snapshot, "load_cohort", lambda *_, **__: cohort(training=9))
     with pytest.raises(GateError, match="the roll call: sub-009 was added"):
         preflight.same_cohort(about())
+
+
+def test_a_rehearsal_that_is_approved_does_not_fail_the_check_of_the_patients(tmp_path, about, approve):
+    approve()
+    table(tmp_path)
+    assert preflight.protocol(about()).startswith("test until")
+    (tmp_path / "bids" / "dataset_description.json").write_text('{"Name": "a hospital"}')
+    with pytest.raises(
+        preflight.Doubt, match=r"no protocol is approved; for another dataset than this .*: test"
+    ):
+        preflight.protocol(about())
+    with pytest.raises(preflight.Doubt, match="no protocol is approved"):
+        preflight.prepared(about())
