@@ -144,7 +144,7 @@ def test_a_site_whose_vector_is_beyond_the_grid_is_noticed(make_consortium):
 def test_a_ledger_that_lost_entries_is_refused_at_roll_call(four):
     ask(four)
     seen = four.rounds._memory.ledger_seen("south")
-    assert seen.entries == 2
+    assert seen.entries == 3  # the cohort, the sum and the seed
     # The centre saw more than the site has: a backup came back.
     four.rounds._memory.see_ledger("south", LedgerMark(entries=9, head="9" * 64))
     number = question(four).id.model_copy(update={"phase": "roll-call"})
@@ -159,5 +159,5 @@ def test_a_ledger_with_another_past_is_refused_by_name(make_consortium):
     path.write_text(LedgerMark(entries=1, head="9" * 64).model_dump_json())
     three.store._connection.execute("UPDATE ledgers SET head = ? WHERE site = 'south'", ("9" * 64,))
     number = question(three).id.model_copy(update={"phase": "roll-call"})
-    with pytest.raises(StudyError, match=r"south: its ledger is not the one that this centre saw: entry 1"):
+    with pytest.raises(StudyError, match=r"south: its ledger is not the one that this centre saw: entry 2"):
         three.rounds.roll_call(Question(number))
