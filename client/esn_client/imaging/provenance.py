@@ -26,7 +26,7 @@ STAGE_VERSIONS = {
     "response": 1,
     "responses": 1,
     "fodf": 1,
-    "labels": 3,
+    "labels": 4,
     "parcellation": 2,
     "tracking": 1,
 }

@@ -406,6 +406,7 @@ def _carry_labels(anatomy: Anatomy, scan: Scan, maps: TensorMaps, atlas: Atlas) 
     return {
         "labels": found.labels,
         "t1_overlap": np.array(found.overlap),
+        "sides_margin_percent": np.array(found.sides_margin_percent),
         "registration_rotation_deg": np.array(found.rotation_deg),
         "misplaced_percent": np.array(100.0 * found.misplaced_fraction),
         "label_volume_ratio": np.array(np.maximum(ratio, 1 / ratio).max(initial=1.0)),

@@ -9,6 +9,7 @@ from esn_client.imaging.bids.scans import Scan
 from esn_client.imaging.pipeline.reconstruction import Reconstruction
 from esn_client.imaging.quality import numbers
 from esn_client.imaging.quality.residuals import PlainTensor
+from esn_core.arrays import Floats
 
 
 def details_of(
@@ -84,13 +85,18 @@ def _scanned(files: ScanFiles, scan: Scan) -> dict[str, Any]:
         "VoxelMm": " x ".join(f"{size:.3g}" for size in scan.voxel_size_mm),
         "Volumes": f"{scan.stored_volumes or len(b)} in {len(files.runs)} series, {len(b)} used",
         "B0": f"{int((~weighted).sum())}, b up to {b[~weighted].max():g} s/mm2",
-        "Shell": f"{int(weighted.sum())} volumes, b {b[weighted].min():g} to {b[weighted].max():g} s/mm2",
+        "Shell": f"{int(weighted.sum())} volumes, b {_range(b[weighted])} s/mm2",
         "ShellsDropped": ", ".join(f"b {value:g}" for value in scan.dropped_s_per_mm2) or "none",
         "SliceAxis": "ijk"[scan.slice_axis],
         "PhaseEncoding": run.phase_encoding or "not said",
         "ReadoutSeconds": "not said" if run.readout_s is None else f"{run.readout_s:g}",
         "Regions": regions,
     }
+
+
+def _range(values: Floats) -> str:
+    low, high = f"{values.min():g}", f"{values.max():g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def measure_quality(scan: Scan, made: Reconstruction, plain: PlainTensor) -> dict[str, float]:

@@ -133,6 +133,14 @@ WORDINGS = {
         "the region overlay: do the labels follow the brain?",
         2,
     ),
+    "sides_margin_percent": Wording(
+        "Sides by the T1w image",
+        "%",
+        "by how much better the T1w image, by its own header, fits the scan as it is than mirrored; near 0 "
+        "it says nothing, below -2 the scan is refused",
+        "both headers: one of them may have left for right",
+        1,
+    ),
     "registration_rotation_deg": Wording(
         "Head turned by", "°", "rotation between head and template", "the region overlay: is it turned?", 0
     ),

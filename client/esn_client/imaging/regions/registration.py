@@ -123,7 +123,7 @@ def register_atlas(
     template, grid = read_image(SHIPPED / TEMPLATE)
     target, inside, padded_affine = _padded(np.where(core, fa, 0.0), affine)
     lost = None if lesion is None else _padded(lesion, affine)[0]
-    thin, thin_affine = _thinned(padded_affine)
+    thin, thin_affine = thinned(padded_affine)
     from dipy.align import affine_registration, syn_registration
 
     with quiet():
@@ -180,7 +180,7 @@ def _without_rim(brain: NDArray[np.bool_], affine: Floats) -> NDArray[np.bool_]:
     return np.asarray(to_air_mm - size_mm.mean() / 2 > RIM_MM)
 
 
-def _thinned(affine: Floats) -> tuple[tuple[slice, ...], Floats]:
+def thinned(affine: Floats) -> tuple[tuple[slice, ...], Floats]:
     """Choose voxels that are no further apart than `AFFINE_SPACING_MM`, and say where they lie."""
     steps = np.maximum(AFFINE_SPACING_MM // np.linalg.norm(affine[:3, :3], axis=0), 1).astype(int)
     return tuple(slice(None, None, step) for step in steps), affine @ np.diag([*steps, 1.0])

@@ -256,6 +256,9 @@ def test_a_page_says_what_the_header_says_of_the_sides_and_warns(anatomy):
     assert "Usable, but somebody should look." in warned
     assert "<li>a &lt;warning&gt;</li>" in warned
     assert "Left and right are the header's alone: stored LAS, by the header&#39;s sform (code 1)." in warned
+    assert "Nothing in a brain confirms them." in warned
+    agreed = draw(anatomy, Quality=good | {"sides_margin_percent": 6.7}, Sides="stored LAS")
+    assert "T1w image, by a header of its own, says the same." in agreed
     assert "<p>volume 33 was left out.</p>" in warned
 
 

@@ -1,5 +1,7 @@
 """Tests of labels in T1 space: they come to lie where the head was, and FreeSurfer's numbers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -62,9 +64,30 @@ def test_labels_come_to_lie_where_the_head_was(moved):
         assert 2 * (here & there).sum() / (here.sum() + there.sum()) > 0.85
     assert np.radians(found.rotation_deg) == pytest.approx(angle, abs=np.radians(1.5))
     assert found.overlap > 0.95
+    # A symmetric head says nothing of its sides.
+    assert abs(found.sides_margin_percent) < 2
     assert found.misplaced_fraction < 0.03
     # Nearest voxels: what is lost at one side of a shell is won at the other.
     assert found.volume_ratio == pytest.approx([1, 1], abs=0.06)
+
+
+@pytest.mark.parametrize(("mirror", "refused"), [(1, False), (-1, True)])
+def test_a_t1w_image_that_says_another_side_than_the_scan_is_refused(moved, mirror, refused):
+    """The head of the fixture is symmetric; a cavity on its right says which side is which."""
+    anatomy = moved[0]
+    x, y, z = points_of(T1_AFFINE, SHAPE)
+    cavity = ((x - 30) ** 2 + (y - 20) ** 2 + z**2 < 15**2) & anatomy.brain
+    one_sided = replace(anatomy, image=np.where(cavity, 20.0, anatomy.image))
+    # The scan: every second voxel of the same head, by a header that is right or mirrored.
+    thin = (slice(None, None, 2),) * 3
+    mask = anatomy.brain[thin]
+    scan = np.where(mask, 600.0 - 3.5 * one_sided.image[thin], 0.0)
+    affine = np.diag([mirror, 1, 1, 1.0]) @ T1_AFFINE @ np.diag([2.0, 2, 2, 1])
+    if refused:
+        with pytest.raises(DataError, match="better mirrored than as it is: one of the two headers has left"):
+            lay_t1_labels(one_sided, scan, mask, affine, atlas=PAIR)
+    else:
+        assert lay_t1_labels(one_sided, scan, mask, affine, atlas=PAIR).sides_margin_percent > 5
 
 
 def test_another_head_is_refused(moved):
