@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from esn_core.protocol.newer_settings import NewIn
+
 Verdict = Literal["pass", "warn", "fail", "not measured"]
 _WORST_FIRST: tuple[Verdict, ...] = ("fail", "warn", "pass")
 
@@ -85,6 +87,8 @@ class QualityLimits(BaseModel):
     ----------
     brain_ml_least, brain_ml_most : AtLeast, AtMost
         Volume of the brain mask.
+    labels_outside_percent : AtMost or None
+        Share of the labelled volume that lies outside of the brain mask; None judges nothing.
     cut_off_percent : AtMost
         Share of the grid's outermost voxels, where it is largest, that the brain touches on one face.
     signal_to_noise : AtLeast
@@ -120,6 +124,7 @@ class QualityLimits(BaseModel):
 
     brain_ml_least: AtLeast
     brain_ml_most: AtMost
+    labels_outside_percent: Annotated[AtMost | None, NewIn(2)] = None
     cut_off_percent: AtMost
     signal_to_noise: AtLeast
     displacement_mm: AtMost
@@ -136,7 +141,8 @@ class QualityLimits(BaseModel):
 
     def limits(self) -> dict[str, AtLeast | AtMost]:
         """Give each limit that judges something by its name, in order."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name not in _JUDGES_NOTHING}
+        own = {name: getattr(self, name) for name in type(self).model_fields if name not in _JUDGES_NOTHING}
+        return {name: limit for name, limit in own.items() if limit is not None}
 
     def judge(self, numbers: Mapping[str, float | None]) -> dict[str, Verdict]:
         """Judge a subject's numbers.

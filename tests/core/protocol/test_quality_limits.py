@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from esn_core.protocol.imaging_recipe import recipe_settings
+from esn_core.protocol.newer_settings import canonical_content
 from esn_core.protocol.quality_limits import AtLeast, AtMost, QualityLimits, overall, quantity
 
 SETTINGS = tomllib.loads(
@@ -86,3 +88,13 @@ def test_two_limits_bracket_one_number():
 )
 def test_the_worst_verdict_counts(verdicts, worst):
     assert overall(dict(enumerate(verdicts))) == worst
+
+
+def test_labels_outside_of_the_brain_are_judged_where_a_protocol_has_a_limit_for_them():
+    settings = recipe_settings("desikan-killiany-83")["quality"]
+    numbers = {"labels_outside_percent": 28.0}
+    assert QualityLimits(**settings).judge(numbers)["labels_outside_percent"] == "warn"
+    del settings["labels_outside_percent"]
+    older = QualityLimits(**settings)
+    assert "labels_outside_percent" not in older.judge(numbers)
+    assert "labels_outside_percent" not in canonical_content(older)
