@@ -134,7 +134,8 @@ class KindAudit:
         None where the site has too few children to leave some out, or the sum is too long to be formed
         often enough.
     influence : float or None
-        Of an exact sum: the longest part that an invented child had in it, over the bound; None with noise.
+        Of an exact sum: the longest part that an invented child had in it, over the bound; None with noise,
+        and of counts of GASE, whose rare levels the gate counts at others.
 
     """
 

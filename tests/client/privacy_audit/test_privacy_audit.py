@@ -51,10 +51,12 @@ def draw_split(rng, children, first):
 def protocol_of(protocol_content, more_sites):
     """A function that makes a protocol under certain rules of privacy."""
 
-    def make(*, sites=3, quorum=3, rounds=1, **privacy):
+    def make(*, sites=3, quorum=3, rounds=1, centre="mean", **privacy):
+        network = {**protocol_content["severity_network"], "centre": centre}
         return Protocol.model_validate(
             {
                 **protocol_content,
+                "severity_network": network,
                 "roster": more_sites[0][:sites],
                 "training": {**protocol_content["training"], "rounds": rounds},
                 "privacy": {**protocol_content["privacy"], **privacy},
@@ -227,6 +229,16 @@ def test_exact_sums_have_no_claim_to_test_and_their_members_are_shown(protocol_o
         assert kind.faults == ()
         assert kind.membership.area_bound == 1.0
         assert kind.membership.area == pytest.approx(kind.membership.area_exact, abs=0.02)
+
+
+@pytest.mark.parametrize("centre", ["levels", "adjusted"])
+def test_levels_that_few_children_share_are_no_fault_of_exact_counts(protocol_of, rehearse, centre):
+    """Twelve children at seven levels: the gate counts most of them at another level than their own."""
+    exact = protocol_of(noise="none", trust="local", centre=centre)
+    found = audited(rehearse(exact, exact_sums=True, trust="local"), "centre", "association")
+    assert found["centre"].faults == ()
+    assert found["centre"].influence is None
+    assert found["association"].influence == pytest.approx(1.0, abs=1e-6)
 
 
 def test_the_exact_network_can_be_audited_phase_by_phase(protocol_content, more_sites, rehearse):
