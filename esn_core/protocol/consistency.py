@@ -44,12 +44,12 @@ _OWN_NOISE = (
 )
 # Thousands of exact numbers about what the question says: who chooses that chooses what they are about.
 _STEERED_EXPLANATION = (
-    "an exact explanation is for simulated children; these are real, and a centre that lies would choose the "
+    "an exact explanation is for simulated children; these are real, and a site that lies could choose the "
     "model that is explained; take 'explanation' out of 'exact'"
 )
 _STEERED_BOOTSTRAP = (
-    "the bootstrap of the exact network is for simulated children; these are real, and a centre that lies "
-    "would choose how much each child counts in it; take bootstrap_draws = 0"
+    "the bootstrap of the exact network is for simulated children; these are real, and a site that lies "
+    "could choose how much each child counts in it; take bootstrap_draws = 0"
 )
 
 

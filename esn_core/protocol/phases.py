@@ -223,7 +223,8 @@ PHASES: Mapping[PhaseName, Phase] = {
         exact="explanation",
     ),
     "rerun-association": Phase(
-        leaves="the sums of 'association' without each site or part, and with random scores",
+        leaves="the sums of 'association' without each site or part (a difference is one site's), and with "
+        "random scores",
         children="training",
         releases=lambda asked: int(asked.reruns),
         arrays=frozenset({"mean_severity"}),
@@ -239,7 +240,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         share=0.10,
     ),
     "rerun-evaluation": Phase(
-        leaves="the sums of 'evaluation' for each of these reruns; a site is seen by itself in one",
+        leaves="the sums of 'evaluation' for each of these reruns; if exact, a site is seen by itself in one",
         children="held-out",
         releases=lambda asked: int(asked.tested),
         arrays=frozenset({"edge_weights", "calibration"}),

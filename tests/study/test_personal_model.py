@@ -10,6 +10,8 @@ import torch
 from cryptography.hazmat.primitives import serialization
 
 from esn_client.answers.study import Study
+from esn_client.gate.ledger import Ledger
+from esn_client.gate.patients import patient_hashes, salt_fingerprint
 from esn_client.prediction import personal, personal_command
 from esn_client.prediction.personal import fit_personal, judge, own_predictor, require_personal
 from esn_client.prediction.personal_command import personal_findings, write_personal
@@ -209,6 +211,15 @@ def test_another_cohort_than_that_of_the_study_is_refused(north, consortium, mon
     )
     use(monkeypatch, replace(cohort, training=fewer))
     with pytest.raises(GateError, match="1 of those who were there is missing"):
+        personal_findings(north, consortium.protocol)
+
+
+def test_who_withdrew_cannot_be_taken_off_the_sum(north, consortium, more_sites):
+    label = consortium.cohorts["north"].training.participants[0]
+    (patient,) = patient_hashes([label], salt=b"s" * 32, simulated=True)
+    with Ledger(north.ledger_path, more_sites[1]["north"][0]) as ledger:
+        ledger.withdraw(patient, scans=(), salt_sha256=salt_fingerprint(b"s" * 32))
+    with pytest.raises(ConfigError, match="has withdrawn consent"):
         personal_findings(north, consortium.protocol)
 
 

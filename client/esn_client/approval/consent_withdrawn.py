@@ -68,10 +68,11 @@ class Withdrawal:
             )
             said.append(f"The study {protocol.study}, which is under way, {then}.")
         said.append(
-            f"{self.label} is out of everything from now on, for good, and so are these scans under another "
-            "label."
+            f"{self.label} is out of every sum still to be made, for good, and so are these scans under "
+            "another label."
             if self.done
-            else f"Nothing is changed yet. With --yes, {self.label} is out of everything to come, for good."
+            else f"Nothing is changed yet. With --yes, {self.label} is out of every sum made after that, for "
+            "good."
         )
         return "\n".join(said)
 

@@ -6,7 +6,7 @@ nothing here says that what leaves is no personal data. The texts are in `govern
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from esn_core.errors import ConfigError
 from esn_core.identity.signing import fingerprint
 from esn_core.privacy.accounting import epsilon_of, odds_in_words
 from esn_core.privacy.release import CHILDREN, People
-from esn_core.protocol.phases import PHASES
+from esn_core.protocol.phases import PHASES, PhaseName
 from esn_core.protocol.price import PhasePrice, Price, price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import signer
 from esn_core.system.files import write_whole
 from esn_core.system.pages import templates_of
+from esn_core.transcript.course import steering
 
 Facts = Mapping[str, Any]
 """What 'esn-client audit --json' printed, or nothing."""
@@ -90,7 +91,7 @@ def _facts(protocol: Protocol, price: Price) -> dict[str, object]:
     return {
         "protocol": protocol,
         "signed": "not signed yet: a draft" if key is None else f"signed by the centre, {fingerprint(key)}",
-        "phases": [_phase(phase) for phase in price.phases],
+        "phases": [_phase(phase, steering(protocol)) for phase in price.phases],
         "noise": noise,
         "epsilon": epsilon,
         "delta": price.delta,
@@ -103,12 +104,13 @@ def _facts(protocol: Protocol, price: Price) -> dict[str, object]:
     }
 
 
-def _phase(phase: PhasePrice) -> dict[str, object]:
+def _phase(phase: PhasePrice, steers: Container[PhaseName]) -> dict[str, object]:
     multiplier = phase.noise_multiplier
     return {
         "name": phase.phase,
         "leaves": PHASES[phase.phase].leaves,
         "whose": _WHOSE[phase.children],
         "releases": phase.releases,
+        "to_whom": "the centre, which shows it to all sites" if phase.phase in steers else "the centre",
         "noise": f"{multiplier:.2f} times the largest part of one child" if multiplier else "none: exact",
     }

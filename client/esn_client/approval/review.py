@@ -78,8 +78,8 @@ def review(protocol: Protocol) -> str:
         lines += [f"    {PHASES[phase.phase].leaves}"]
         lines += [f"    {_noise(phase, price.epsilon_alone(phase))}"]
     lines += [
-        f"  No sum over fewer than {minimum} children leaves. No image, connectome or score of one child",
-        "  does.",
+        f"  Each sum asks {minimum} children or more. No image, connectome or score of one child leaves.",
+        *_few_in_models(price),
         *_network(protocol),
         *_models(protocol),
         *_summary(protocol, price),
@@ -98,9 +98,19 @@ def review(protocol: Protocol) -> str:
         "  The participation of the site itself, and the roll call above.",
         "",
         *_others(known),
-        "This approval is for one run of this protocol. The site's own cap on epsilon holds in any case.",
+        "This approval is for one run of this protocol. The site's own cap on epsilon holds for all sums",
+        "with noise; it does not count exact ones.",
     ]
     return "\n".join(lines)
+
+
+def _few_in_models(price: Price) -> list[str]:
+    """Say of whom exact models are."""
+    if not any(phase.phase == "newton" for phase in price.exact):
+        return []
+    return [
+        "  An exact model is of those whose values are known, who may be fewer; a bin may hold one child."
+    ]
 
 
 def _votes(protocol: Protocol) -> str:
@@ -294,10 +304,11 @@ def _who_sees(protocol: Protocol, known: Container[Fact]) -> list[str]:
     colluding = protocol.privacy.colluding_sites
     lines = [
         "Who sees it (trust 'secure-sum')",
-        "  The centre sees the sum of all sites only. This site's numbers leave under random masks that",
-        "  cancel in the sum of the sites and in nothing smaller; they are made from keys in this protocol,",
-        "  which the centre cannot exchange. Ask the other hospitals for their fingerprints, by telephone: a",
-        "  site that the centre had invented would hide nothing from it.",
+        "  The centre sees the sum of all sites only, and shows those that steer the study to all other",
+        "  sites. This site's numbers leave under random masks that cancel in the sum of the sites and in",
+        "  nothing smaller; they are made from keys in this protocol, which the centre cannot exchange. Ask",
+        "  the other hospitals for their fingerprints, by telephone: a site that the centre had invented",
+        "  would hide nothing from it.",
         f"  A sum is formed of {quorum} or more of the {sites} sites.",
     ]
     if Fact.NO_NOISE in known:
@@ -335,6 +346,7 @@ def _local(protocol: Protocol, known: Container[Fact]) -> tuple[str, ...]:
     bare = ", ".join(phase.phase for phase in price_of(protocol).exact)
     return (
         f"  Without noise, exactly as they are, the centre sees this site's own sums of: {bare}.",
+        "  So do all other sites, of the sums that steer the study, with noise or without.",
         *_BARE,
         "  To all other sums this site adds all of the noise itself: for them alone the figures below hold",
         "  whatever the centre and all other sites do.",
@@ -379,6 +391,12 @@ def _others(known: Mapping[Fact, str]) -> list[str]:
     return ["What is known not to work", *said, ""] if said else []
 
 
+_STEERED = (
+    "  All other sites are shown the sums of newton; one that answers falsely can choose whom they are",
+    "  about (docs/privacy.md).",
+)
+
+
 def _declared_exact(price: Price) -> list[str]:
     """Say for whom there is no differential privacy, in a protocol that has noise otherwise."""
     children = " and ".join(dict.fromkeys(phase.children for phase in price.exact))
@@ -387,6 +405,7 @@ def _declared_exact(price: Price) -> list[str]:
         f"  These sums leave without noise, and for the {children} children there is NO epsilon:",
         "  whoever knows all others can compute one child's part. The site must consent",
         "  (limits.exact_sums). The figures below are about the sums with noise only.",
+        *_STEERED * any(phase.phase == "newton" for phase in price.exact),
     ]
 
 

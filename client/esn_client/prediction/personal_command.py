@@ -60,7 +60,12 @@ def finished_study(settings: SiteSettings, protocol: Protocol) -> Iterator[tuple
         labels = [person.label for person in cohort.enrolled]
         hashes = patient_hashes(labels, salt=salt, simulated=protocol.simulated)
         now = FrozenCohort.of(cohort.enrolled, salt=salt, simulated=protocol.simulated)
-        require_same(before, now, dict(zip(hashes, labels, strict=True)), withdrawn=ledger.withdrawn)
+        if ledger.withdrawn.intersection(before.people):
+            raise ConfigError(
+                "somebody of this study's cohort has withdrawn consent: what they added to the released sums "
+                "cannot be taken off, so that there is no personal model of it"
+            )
+        require_same(before, now, dict(zip(hashes, labels, strict=True)))
         course = Transcripts(settings.transcripts_path, salt=salt).of(protocol, run).course
         study = Study(settings.site, protocol, cohort, device_for(settings.compute.device))
         yield study, course, run

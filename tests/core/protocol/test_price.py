@@ -85,7 +85,7 @@ def test_the_review_names_every_phase_and_what_it_costs(protocol_content, trust)
         assert f"epsilon {price.replace_one_epsilon(split):.2f}" in text
     assert f"who did not finds at most {100 * price.true_positives('training'):.0f}." in text
     assert "Nothing of this protocol is declared exact" in text
-    assert "No sum over fewer than 5 children leaves" in text
+    assert "Each sum asks 5 children or more." in text
     assert "the refusal itself tells that a split is below the minimum" in text
     assert "No noise protects these" in text
     assert "NO differential privacy" not in text
@@ -99,7 +99,8 @@ def test_the_review_says_whom_a_child_has_to_trust(protocol_content):
     assert "ALL other sites" not in local
     shared = review(secure(protocol_content))
     assert "The centre sees the sum of all sites only" in shared
-    assert "Ask the other hospitals for their fingerprints" in shared
+    assert "shows those that steer the study to all other" in shared
+    assert "the other hospitals for their fingerprints" in shared
     assert "each adds a part, and 2 parts are enough" in shared
     assert "even if one other site told the centre everything they know" in shared
     # Half of the variance is this site's own: mu is sqrt(2) times as large without the other's.
@@ -193,6 +194,13 @@ def test_the_review_names_the_columns_impairments_and_models(protocol_content):
     ):
         assert line in said.splitlines()
     assert "columns of participants.tsv" not in review(make(protocol_content))
+    steered = "All other sites are shown the sums of newton; one that answers falsely can choose"
+    few = "An exact model is of those whose values are known"
+    assert steered in said
+    assert few in said
+    noised = review(make(protocol_content))
+    assert steered not in noised
+    assert few not in noised
 
 
 def test_review_and_price_list_say_what_the_grid_adds_to_delta(protocol_content):
