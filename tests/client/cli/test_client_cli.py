@@ -395,7 +395,7 @@ def test_consent_is_withdrawn_for_good_when_asked_twice_and_what_was_released_is
     # Twice, and of somebody whose line has gone.
     for label in ("001", "sub-001", "sub-002"):
         status, out, _ = esn_client("withdraw-child", enrolled, label, "--yes")
-        assert (status, "is out of everything from now on" in out) == (0, True)
+        assert (status, "is out of every sum still to be made" in out) == (0, True)
     with Ledger(found.ledger_path, load_identity_key(found.identity_key_path)) as ledger:
         assert (ledger.withdrawn, ledger.mark.entries) == (frozenset(patients), 3)
     assert json.loads(esn_client("ledger", "show", enrolled, "--json")[1])["withdrawn"] == 2
