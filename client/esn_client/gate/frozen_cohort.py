@@ -96,6 +96,13 @@ class FrozenCohort:
         return {scan: frozenset(who) for scan, who in found.items()}
 
 
+def frozen(people: Sequence[Person], *, salt: bytes, simulated: bool) -> tuple[dict[str, str], FrozenCohort]:
+    """Return everybody's label by identifier, and what the ledger keeps of them."""
+    labels = [person.label for person in people]
+    names = patient_hashes(labels, salt=salt, simulated=simulated)
+    return dict(zip(names, labels, strict=True)), FrozenCohort.of(people, salt=salt, simulated=simulated)
+
+
 def keyed_scans(scans: Iterable[str], *, salt: bytes, simulated: bool) -> tuple[str, ...]:
     """Return what the ledger keeps of scans: digests that nobody without the site's secret can compare."""
     return tuple(sorted({_keyed(scan, salt, "simulated scan" if simulated else "scan") for scan in scans}))

@@ -42,6 +42,7 @@ from esn_client.gate.charge import Charge
 from esn_client.gate.frozen_cohort import (
     FrozenCohort,
     Person,
+    frozen,
     require_charged,
     require_known_scans,
     require_same,
@@ -422,11 +423,7 @@ class Gate:
         return len(self._ledger.withdrawn)
 
     def _frozen(self, cohort: Sequence[Person], protocol: Protocol) -> tuple[dict[str, str], FrozenCohort]:
-        """Return everybody's label by identifier, and what the ledger keeps of them."""
-        labels = [person.label for person in cohort]
-        hashes = patient_hashes(labels, salt=self._salt, simulated=protocol.simulated)
-        frozen = FrozenCohort.of(cohort, salt=self._salt, simulated=protocol.simulated)
-        return dict(zip(hashes, labels, strict=True)), frozen
+        return frozen(cohort, salt=self._salt, simulated=protocol.simulated)
 
     def note(self, question: Question, received: int) -> bytes:
         """Say how many bytes of the transcript are here; nothing of it is about a child."""
@@ -594,10 +591,7 @@ def check_cohort(ledger: Ledger, protocol: Protocol, *, salt: bytes, cohort: Seq
         The words name whom it is about, and what changed.
 
     """
-    labels = [person.label for person in cohort]
-    hashes = patient_hashes(labels, salt=salt, simulated=protocol.simulated)
-    names = dict(zip(hashes, labels, strict=True))
-    now = FrozenCohort.of(cohort, salt=salt, simulated=protocol.simulated)
+    names, now = frozen(cohort, salt=salt, simulated=protocol.simulated)
     scans = [scan for kept in now.people.values() for scan in kept.scans]
     require_known_scans(now, names, ledger.charged_for(scans))
     run = ledger.run_of(protocol.sha256)

@@ -10,9 +10,8 @@ from esn_client.cohort.cohort import load_cohort
 from esn_client.cohort.participants import read_participants
 from esn_client.cohort.withdrawn import remaining
 from esn_client.gate.audit_log import AuditLog, check_against_audit_log
-from esn_client.gate.frozen_cohort import FrozenCohort, require_same
+from esn_client.gate.frozen_cohort import frozen, require_same
 from esn_client.gate.ledger import Ledger
-from esn_client.gate.patients import patient_hashes
 from esn_client.prediction.findings import OwnPrediction
 from esn_client.prediction.page import personal_page
 from esn_client.prediction.personal import judge, own_predictor, require_personal
@@ -57,15 +56,13 @@ def finished_study(settings: SiteSettings, protocol: Protocol) -> Iterator[tuple
             derivatives=settings.derivatives,
             protocol=protocol,
         )
-        labels = [person.label for person in cohort.enrolled]
-        hashes = patient_hashes(labels, salt=salt, simulated=protocol.simulated)
-        now = FrozenCohort.of(cohort.enrolled, salt=salt, simulated=protocol.simulated)
+        names, now = frozen(cohort.enrolled, salt=salt, simulated=protocol.simulated)
         if ledger.withdrawn.intersection(before.people):
             raise ConfigError(
                 "somebody of this study's cohort has withdrawn consent: what they added to the released sums "
                 "cannot be taken off, so that there is no personal model of it"
             )
-        require_same(before, now, dict(zip(hashes, labels, strict=True)))
+        require_same(before, now, names)
         course = Transcripts(settings.transcripts_path, salt=salt).of(protocol, run).course
         study = Study(settings.site, protocol, cohort, device_for(settings.compute.device))
         yield study, course, run
