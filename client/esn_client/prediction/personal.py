@@ -17,6 +17,7 @@ from esn_core.arrays import Floats
 from esn_core.connectome.own_controls import ControlReference
 from esn_core.errors import ConfigError
 from esn_core.gase import GASE_LEVELS
+from esn_core.learning.baselines.predictors import correlation
 from esn_core.learning.personal_model import PersonalModel, Reader, fit
 from esn_core.learning.personal_network import OthersSum
 from esn_core.learning.severity_model import as_matrices, predict
@@ -185,9 +186,7 @@ def _others(study: Study, course: Course) -> OthersSum:
 
 
 def _figures(predicted: Floats, gase: Floats) -> Figures:
-    error, r = predicted - gase, None
-    if np.std(predicted) > 1e-9 and np.std(gase) > 1e-9:
-        r = float(np.corrcoef(predicted, gase)[0, 1])
+    error, r = predicted - gase, correlation(predicted, gase)
     return Figures(
         children=len(gase),
         r=r,

@@ -263,14 +263,19 @@ class Rated:
     rmse: float
 
 
+def correlation(predicted: Floats, gase: Floats) -> float | None:
+    """Return Pearson's r of (n,) predictions; None where either does not vary."""
+    if np.std(predicted) > 1e-9 and np.std(gase) > 1e-9:
+        return float(np.corrcoef(predicted, gase)[0, 1])
+    return None
+
+
 def rate(name: str, predicted: Floats, gase: Floats) -> Rated:
     """Compare (n,) predictions with clinical GASE."""
     if len(gase) < 4:
         raise DataError(f"a comparison needs 4 children or more, not {len(gase)}")
     errors = np.clip(predicted, 1, 7) - gase
-    r = None
-    if np.std(predicted) > 1e-9 and np.std(gase) > 1e-9:
-        r = float(np.corrcoef(predicted, gase)[0, 1])
+    r = correlation(predicted, gase)
     interval = None if r is None else fisher_interval(r, len(gase))
     return Rated(name, r, interval, float(np.abs(errors).mean()), float(np.sqrt((errors**2).mean())))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from esn_core.arrays import Floats
 from esn_core.gase import standardise_severity
-from esn_core.learning.baselines.predictors import Cpm, EdgeRidge, Fitted, Predictor
+from esn_core.learning.baselines.predictors import Cpm, EdgeRidge, Fitted, Predictor, correlation
 from esn_core.learning.personal_model import FEWEST_CHILDREN, Reader, fit, folds
 from esn_core.severity_network.candidates import Candidates
 
@@ -76,6 +76,5 @@ def _out_of_fold(way: Predictor, own: Floats, gase: Floats) -> Floats:
 
 def _r(said: Floats, gase: Floats) -> float:
     """Correlate; a prediction that does not vary is worth less than any other."""
-    if np.std(said) < 1e-9 or np.std(gase) < 1e-9:
-        return -np.inf
-    return float(np.corrcoef(said, gase)[0, 1])
+    r = correlation(said, gase)
+    return -np.inf if r is None else r
