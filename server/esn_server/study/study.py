@@ -135,7 +135,8 @@ class _Run:
             self.transcript.append(ReleasedSum(phase, round_, pooled.sites, pooled.total))
             self.relayed += pooled.relayed
             return self.course.sum_of(phase, round_)
-        return Released.of(self.protocol, kind, pooled.total, pooled.sites)
+        released = Released.of(self.protocol, kind, pooled.total, pooled.sites)
+        return self.course.take(phase, round_, released)
 
     def unless_impossible(self, name: str, compute: Callable[[], _T]) -> _T | None:
         """Compute an analysis; None, with its reason kept, where its sums do not allow it.
