@@ -3,6 +3,7 @@
 * EsnError (1)
   - ConfigError (10)         a site's or the centre's settings cannot be used
   - DataError (11)           a subject's images, tables or labels cannot be used
+    - ControlsError (11)     there are fewer healthy controls than children can be judged by
   - ProtocolError (12)       a message from the other side, or a protocol, cannot be used
   - PrivacyBudgetError (13)  the next step would spend more than was agreed
     - LedgerError (18)       the privacy ledger is not the one that was written
@@ -34,6 +35,13 @@ class DataError(EsnError):
     """A subject's images, tables or labels cannot be used."""
 
     exit_status = 11
+
+
+class ControlsError(DataError):
+    """There are fewer healthy controls than children can be judged by.
+
+    The centre is told this class: a site that needs the others' pooled reference cannot hide that.
+    """
 
 
 class ProtocolError(EsnError):

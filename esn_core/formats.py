@@ -106,7 +106,10 @@ CANDIDATES = Format(
     "candidates",
     version=1,
     oldest=1,
-    raised_when="a field of a list of candidates changes: a protocol takes all of it over",
+    raised_when=(
+        "a field of a list of candidates is removed, renamed or means something else: a protocol takes all "
+        "of it over. A field that may be absent can be added: an older reader refuses it by name"
+    ),
 )
 
 MESSAGE = Format(

@@ -34,6 +34,7 @@ from esn_core.severity_network.association import association_release
 from esn_core.severity_network.bootstrap import network_bootstrap
 from esn_core.severity_network.centring import centre_release
 from esn_core.severity_network.exact_releases import network, network_null
+from esn_core.severity_network.pooled_reference import reference_release
 from esn_core.severity_network.votes import votes_release
 from esn_core.statistics.agreement import EVALUATION
 from esn_core.statistics.combat import COVARIATE_NORM, COVARIATES, combat
@@ -50,6 +51,8 @@ def kind_of(phase: PhaseName, protocol: Protocol) -> ReleaseKind:
     """Return the kind of release that answers a phase which the protocol asks for."""
     if phase == "votes":  # on what the candidates are to be; there are none yet
         return votes_release(len(load_atlas(protocol.imaging.atlas).edges))
+    if phase == "reference":
+        return reference_release(len(load_atlas(protocol.imaging.atlas).edges))
     edges = len(protocol.candidates.edges)
     released = protocol.candidates.released
     clip = protocol.training.max_gradient_norm

@@ -18,6 +18,7 @@ from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.protocol.phases import Asked, planned_phases
 from esn_core.protocol.rules import CohortRules, PrivacyRules, RoundRules, SelectionRules, TrainingRules
 from esn_core.severity_network.candidates import listed_edges
+from esn_core.severity_network.pooled_reference import FEWEST_AT_A_SITE, FEWEST_SITES
 
 _COMBAT_UNDER_NOISE = (
     "ComBat is for studies without noise, as other children enter a child's harmonised scores "
@@ -190,6 +191,35 @@ def unfit_votes(privacy: PrivacyRules, analyses: Analyses, *, voting: bool) -> l
     return said
 
 
+def unfit_reference(cohort: CohortRules, rules: SelectionRules, roster: Sequence[RosterEntry]) -> list[str]:
+    """Name what a pooled reference, or a site that is judged by it, does not go with."""
+    said, voting = [], rules.candidates == "votes"
+    if cohort.pool_controls and not voting:
+        said.append("'pool_controls' belongs to a protocol by which the sites vote (candidates 'votes')")
+    if cohort.pool_controls and cohort.minimum_controls < FEWEST_AT_A_SITE:
+        said.append(
+            f"'pool_controls' needs a minimum_controls of {FEWEST_AT_A_SITE} or more, not "
+            f"{cohort.minimum_controls}: the sums are exact"
+        )
+    if cohort.reference is not None:
+        if rules.candidates != "list" or cohort.harmonisation != "site-controls":
+            said.append("a pooled 'reference' belongs to candidates 'list' and harmonisation 'site-controls'")
+        elif len(cohort.reference.mean) != len(rules.pairs):
+            said.append(
+                f"the reference is of {len(cohort.reference.mean)} edges, the list of {len(rules.pairs)}"
+            )
+    named = cohort.without_controls
+    if named and cohort.reference is None:
+        said.append(
+            f"'without_controls' names {', '.join(named)}, and there is no pooled 'reference' to judge by; "
+            "pool controls when the sites vote (pool_controls = true)"
+        )
+    unknown = [site for site in named if site not in {entry.site for entry in roster}]
+    if unknown or len(set(named)) < len(named):
+        said.append(f"'without_controls' names sites of the roster, each once, not {', '.join(named)}")
+    return said
+
+
 def unfit_shares(
     privacy: PrivacyRules, training: TrainingRules, analyses: Analyses, *, voting: bool
 ) -> list[str]:
@@ -218,7 +248,12 @@ def unfit_shares(
 
 
 def unfit_quorum(
-    rounds: RoundRules, *, sites: int, privacy: PrivacyRules | None, analyses: Analyses | None
+    rounds: RoundRules,
+    *,
+    sites: int,
+    privacy: PrivacyRules | None,
+    analyses: Analyses | None,
+    without_controls: int = 0,
 ) -> list[str]:
     """Compare the quorum with the roster, with the draws of the network, and with the sites that collude.
 
@@ -229,6 +264,8 @@ def unfit_quorum(
         On the roster; 0 where it cannot be read.
     privacy, analyses : PrivacyRules, Analyses or None
         None where the table cannot be read: what concerns it is not said.
+    without_controls : int
+        Sites that add nothing to sums over training children: they hide no other site in them.
 
     Returns
     -------
@@ -241,8 +278,12 @@ def unfit_quorum(
     if privacy is None:
         return []
     colluding = privacy.colluding_sites
+    training = rounds.quorum - without_controls
+    if without_controls and (training < FEWEST_SITES or training - colluding < 2):
+        said = f"a quorum of {rounds.quorum} may hold {training} sites that train, as {without_controls} have"
+        return [f"{said} no controls; {max(FEWEST_SITES, colluding + 2)} or more hide each other in a sum"]
     if analyses is not None and analyses.network is not None:
-        too_many = analyses.network.too_many_draws(rounds.quorum - colluding)
+        too_many = analyses.network.too_many_draws(training - colluding)
         if too_many is not None:
             return [too_many]
     if not sites or privacy.trust != "secure-sum":

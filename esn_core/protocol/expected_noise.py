@@ -166,7 +166,7 @@ def _slope_noise(protocol: Protocol, children: int, rng: np.random.Generator) ->
     raw = (prediction - GASE_MIDDLE) / GASE_UNIT
     sums = calibration_rows(raw, gase).sum(axis=0)
     noise = noise_of_sum(protocol, CALIBRATION)
-    fewest = float(protocol.rounds.quorum * protocol.cohort.minimum_children)
+    fewest = float(protocol.training_quorum * protocol.cohort.minimum_children)
     slopes = [
         affine(sums + rng.normal(0, noise, sums.shape), fewest_children=fewest, noise_sd=noise)[1]
         for _ in range(_DRAWS)

@@ -15,6 +15,7 @@ from esn_core.protocol.analyses import Analyses, Declarable
 PhaseName = Literal[
     "roll-call",
     "votes",
+    "reference",
     "cohort",
     "combat",
     "centre",
@@ -48,7 +49,9 @@ class Asked:
     combat : bool
     analyses : Analyses
     votes : bool
-        Whether the sites vote on candidates, and nothing else is asked.
+        Whether the sites vote on candidates, and nothing else is asked of anybody but controls.
+    reference : bool
+        Whether controls are pooled there, for sites without.
 
     """
 
@@ -57,6 +60,7 @@ class Asked:
     combat: bool
     analyses: Analyses
     votes: bool = False
+    reference: bool = False
 
     @property
     def tested(self) -> bool:
@@ -147,6 +151,16 @@ PHASES: Mapping[PhaseName, Phase] = {
         children="controls",
         releases=lambda asked: int(asked.votes),
         # One vote of a site hangs on all of its controls at once.
+        exact="always",
+        harmonised=False,
+    ),
+    "reference": Phase(
+        leaves="for each connection that was voted for: controls, their strengths, and the squares of these",
+        children="controls",
+        releases=lambda asked: int(asked.votes and asked.reference),
+        arrays=frozenset({"chosen"}),
+        needs=frozenset({"votes"}),
+        # It becomes public beside the candidates; noise that hides a control would hide the mean.
         exact="always",
         harmonised=False,
     ),
@@ -346,5 +360,7 @@ def planned_phases(asked: Asked) -> tuple[PlannedPhase, ...]:
             exact=phase.exact == "always" or phase.exact in asked.analyses.exact,
         )
         for name, phase in PHASES.items()
-        if phase.children is not None and phase.releases(asked) > 0 and (name == "votes") == asked.votes
+        if phase.children is not None
+        and phase.releases(asked) > 0
+        and (phase.children == "controls") == asked.votes
     )

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StrictBool, ValidationInfo, field_validator
 
 from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.own_controls import ControlReference
 from esn_core.connectome.template import Template, load_template
 from esn_core.errors import ProtocolError
 from esn_core.formats import PROTOCOL
@@ -105,6 +106,8 @@ class Protocol(Table):
         if {"imaging", "cohort", "simulated"} <= info.data.keys():
             simulated, imaging = info.data["simulated"], info.data["imaging"]
             _complain(consistency.missing_template(info.data["cohort"], rules, imaging, simulated=simulated))
+        if {"cohort", "roster"} <= info.data.keys():
+            _complain(consistency.unfit_reference(info.data["cohort"], rules, info.data["roster"]))
         return rules
 
     @field_validator("analyses")
@@ -138,6 +141,7 @@ class Protocol(Table):
                 sites=len(info.data.get("roster", ())),
                 privacy=info.data.get("privacy"),
                 analyses=info.data.get("analyses"),
+                without_controls=len(info.data["cohort"].without_controls) if "cohort" in info.data else 0,
             )
         )
         return rounds
@@ -171,6 +175,7 @@ class Protocol(Table):
                 combat=self.cohort.harmonisation == "combat",
                 analyses=self.analyses,
                 votes=self.voting,
+                reference=self.cohort.pool_controls,
             )
         )
 
@@ -201,6 +206,21 @@ class Protocol(Table):
         atlas = load_atlas(self.imaging.atlas)
         present = None if self.template is None else self.template.present
         return candidates_of(rules.candidates, atlas, present, pairs=rules.pairs)
+
+    @cached_property
+    def pooled_reference(self) -> ControlReference | None:
+        """By which children are judged where a hospital has no controls; None where nothing was pooled."""
+        pooled, pairs = self.cohort.reference, self.severity_network.pairs
+        return None if pooled is None else pooled.reference(load_atlas(self.imaging.atlas), pairs)
+
+    def trains(self, site: str) -> bool:
+        """Tell whether a site judges its children by its own controls, and so takes part in training."""
+        return site not in self.cohort.without_controls
+
+    @property
+    def training_quorum(self) -> int:
+        """How many sites that train are in any sum, at least."""
+        return self.rounds.quorum - len(self.cohort.without_controls)
 
     @property
     def template_sha256(self) -> str:

@@ -3,11 +3,12 @@
 import hashlib
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictBool, field_validator, model_validator
 
 from esn_core.connectome.control_offset import SHRINKAGE_CONTROLS, SHRINKAGE_CONTROLS_1
 from esn_core.connectome.own_controls import FEWEST_CONTROLS
 from esn_core.identity.public_keys import identity_key, readable
+from esn_core.identity.roster import SiteName
 from esn_core.privacy.fixed_point import LARGEST_SITES
 from esn_core.privacy.release import LARGEST_CHILDREN
 from esn_core.protocol.newer_settings import NewIn
@@ -15,6 +16,7 @@ from esn_core.protocol.phases import PhaseName
 from esn_core.severity_network.candidate_list import Origin
 from esn_core.severity_network.candidates import Source
 from esn_core.severity_network.centring import Centring
+from esn_core.severity_network.pooled_reference import PooledReference
 from esn_core.system.toml_file import Table
 
 Harmonisation = Literal["own-controls", "site-controls", "public-template", "combat"]
@@ -45,6 +47,14 @@ class CohortRules(Table):
     """Largest share of the candidates that may be missing in a person, after a resection for instance. A
     missing edge counts as unknown, with the score 0; who lacks more is left out."""
 
+    pool_controls: Annotated[StrictBool, NewIn(2)] = False
+    """In a protocol by which the sites vote: whether they also pool their controls into a reference for
+    hospitals without controls. Exact sums about controls, which become public."""
+    reference: Annotated[PooledReference | None, NewIn(2)] = None
+    """In the study's protocol: the pooled reference, one mean and spread for each of the listed `pairs`."""
+    without_controls: Annotated[tuple[SiteName, ...], NewIn(2)] = ()
+    """Sites whose children are judged by the pooled reference: they train nothing, their held-out children
+    are predicted, and their own controls, if any, take no part."""
     after_withdrawal: Annotated[Literal["go-on", "stop"], NewIn(2)] = "go-on"
     """What a site does when somebody's consent is withdrawn in mid-study: `go-on` without that person, or
     `stop` to answer. Where sums without noise have left already, it stops in any case: others, subtracted,

@@ -35,6 +35,7 @@ class Fact(StrEnum):
     PUBLISHED_LIST = "published-list"
     WHOLE_NOISE = "whole-noise"
     NO_COLLUSION = "no-collusion"
+    WITHOUT_CONTROLS = "without-controls"
     LARGE_DELTA = "large-delta"
     MANY_CANDIDATES = "many-candidates"
     NOISE_IN_R = "noise-in-r"
@@ -90,6 +91,13 @@ def _own(protocol: Protocol) -> Iterator[Caution]:
         yield Caution(
             Fact.WHOLE_NOISE,
             "Every site's whole noise at epsilon 1 or less is known to leave no usable result.",
+        )
+    named = protocol.cohort.without_controls
+    if named:
+        yield Caution(
+            Fact.WITHOUT_CONTROLS,
+            f"Judged by other sites' pooled controls: {', '.join(named)}. Nobody trains there; the ranking "
+            "of these predictions is usable, and the absolute score may be off by half a step.",
         )
     if privacy.noise != "none" and protocol.masked and privacy.colluding_sites == 0:
         yield Caution(

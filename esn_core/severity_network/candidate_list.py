@@ -6,15 +6,16 @@ prepared by the study's recipe, the sites' votes make it, or somebody published 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import tomli_w
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from esn_core.connectome.atlas import Atlas
 from esn_core.formats import CANDIDATES
+from esn_core.severity_network.pooled_reference import PooledReference
 from esn_core.system.files import write_whole
 from esn_core.system.toml_file import Table, read_toml
 
@@ -43,6 +44,14 @@ class CandidateList(Table):
     """Of the recipe that the connectomes were prepared by; None for a published list."""
     origin: Origin
     pairs: tuple[tuple[str, str], ...] = Field(min_length=1)
+    reference: PooledReference | None = None
+    """Mean and spread of each pair in the controls of all sites that voted, where they pooled them."""
+
+    @model_validator(mode="after")
+    def _reference_is_of_the_pairs(self) -> Self:
+        if self.reference is not None and len(self.reference.mean) != len(self.pairs):
+            raise ValueError(f"{len(self.pairs)} pairs have a reference of {len(self.reference.mean)}")
+        return self
 
     def write(self, path: Path) -> None:
         """Write the file."""

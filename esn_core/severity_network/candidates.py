@@ -170,9 +170,23 @@ def listed_edges(atlas: Atlas, pairs: Sequence[tuple[str, str]]) -> NDArray[np.b
         A pair names a region that the atlas does not have, or one region twice; a pair is listed twice.
 
     """
+    listed = np.zeros(len(atlas.edges), dtype=np.bool_)
+    listed[listed_positions(atlas, pairs)] = True
+    return listed
+
+
+def listed_positions(atlas: Atlas, pairs: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
+    """Return where each pair of a list of region names stands among the atlas's edges, in the list's order.
+
+    Raises
+    ------
+    ConfigError
+        As for `listed_edges`.
+
+    """
     at = {name: position for position, name in enumerate(atlas.names)}
     edge = {(a, b): e for e, (a, b) in enumerate(atlas.edges.tolist())}
-    listed = np.zeros(len(edge), dtype=np.bool_)
+    found: dict[int, None] = {}
     for first, second in pairs:
         unknown = [name for name in (first, second) if name not in at]
         if unknown:
@@ -180,7 +194,7 @@ def listed_edges(atlas: Atlas, pairs: Sequence[tuple[str, str]]) -> NDArray[np.b
         if first == second:
             raise ConfigError(f"a pair joins two regions, not {first!r} with itself")
         a, b = sorted((at[first], at[second]))
-        if listed[edge[a, b]]:
+        if edge[a, b] in found:
             raise ConfigError(f"the pair {first} and {second} is listed twice")
-        listed[edge[a, b]] = True
-    return listed
+        found[edge[a, b]] = None
+    return np.array([*found], dtype=np.int64)

@@ -82,7 +82,7 @@ def without_small_levels(rows: Floats, *, fewest: int) -> Floats:
         held = np.flatnonzero(counts)
         small = [int(k) for k in held if counts[k] < fewest]
         if not small or len(held) < 2:
-            rows[:, : numbers * len(GASE_LEVELS)] = levels.reshape(len(rows), -1)
+            rows[:, : numbers * len(GASE_LEVELS)] = levels.reshape(len(rows), numbers * len(GASE_LEVELS))
             return rows
         moved = max(small, key=lambda k: abs(k - median))
         goal = min((int(k) for k in held if k != moved), key=lambda k: (abs(k - moved), abs(k - median)))

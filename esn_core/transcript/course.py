@@ -24,6 +24,7 @@ from esn_core.severity_network.centring import centre_of
 from esn_core.severity_network.exact import ExactNetwork, Moments, exact_network
 from esn_core.severity_network.exact_releases import moments_of
 from esn_core.severity_network.selection import SeverityNetwork
+from esn_core.severity_network.votes import Votes
 from esn_core.statistics.combat import COVARIATES, combat_model
 from esn_core.statistics.recalibration import CALIBRATION, affine
 from esn_core.transcript.arguments import Arguments
@@ -97,6 +98,8 @@ class Course:
         needs = PHASES[phase].needs
         rerun = "rerun-association" in needs
         match name:
+            case "chosen":
+                return Votes.from_total(self.sum_of("votes").total).chosen.astype(np.float64)
             case "combat":
                 return self.combat
             case "mean_severity":
@@ -117,8 +120,8 @@ class Course:
 
     @property
     def fewest_children(self) -> float:
-        """A public lower bound on the children in any sum: every site refuses fewer."""
-        return float(self.protocol.rounds.quorum * self.protocol.cohort.minimum_children)
+        """A public lower bound on the children in any sum: every site that adds any refuses fewer."""
+        return float(self.protocol.training_quorum * self.protocol.cohort.minimum_children)
 
     @cached_property
     def combat(self) -> Floats:
@@ -199,7 +202,8 @@ class Course:
     def moments(self) -> Moments:
         """The exact network's moments."""
         sums = self.sum_of("network")
-        return moments_of(sums.total, edges=len(self.protocol.candidates.edges), sites=len(sums.sites))
+        training = sum(self.protocol.trains(site) for site in sums.sites)
+        return moments_of(sums.total, edges=len(self.protocol.candidates.edges), sites=training)
 
     @cached_property
     def exact_network(self) -> ExactNetwork:

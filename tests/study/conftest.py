@@ -26,6 +26,7 @@ from esn_core.messages.question import Question
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import SignedProtocol, signed_with
+from esn_core.severity_network.candidate_list import pairs_of
 from esn_server.run.checkpoints import RunStore
 from esn_server.run.memory import Memory
 from esn_server.study.link import Reply
@@ -137,6 +138,11 @@ def build_consortium(protocol_content, more_sites, centre_key):
         control_sums=True,
         controls=CONTROLS,
         after_withdrawal="go-on",
+        pool_controls=False,
+        control_reference=True,
+        severity_network=None,
+        reference=None,
+        without_controls=(),
         **privacy,
     ):
         def disk(whose):
@@ -146,9 +152,15 @@ def build_consortium(protocol_content, more_sites, centre_key):
         content["analyses"] = analyses or {}
         content["cohort"] = {**content["cohort"], "harmonisation": harmonisation}
         content["cohort"] |= {"after_withdrawal": after_withdrawal}
+        if pool_controls:
+            content["cohort"] |= {"pool_controls": True, "minimum_controls": 5}
+        if reference is not None:
+            content["cohort"] |= {"reference": reference, "without_controls": without_controls}
         content["training"] = {**content["training"], **(training or {})}
         content["phenotypes"] = phenotypes or {}
         content["severity_network"] = {**content["severity_network"], "centre": centre}
+        if severity_network is not None:
+            content["severity_network"] = {**severity_network, "centre": centre}
         if exact:
             content["privacy"]["noise"] = "none"
         if votes:
@@ -162,6 +174,7 @@ def build_consortium(protocol_content, more_sites, centre_key):
         cohorts = {s: draw_cohort(rng, controls=controls) for s in sites}
         if votes:
             cohorts = {s: of_controls(cohort) for s, cohort in cohorts.items()}
+        cohorts = {s: c if protocol.trains(s) else without_training(c) for s, c in cohorts.items()}
         limits = Limits(
             epsilon_cap=epsilon_cap,
             delta=1e-3,
@@ -171,6 +184,7 @@ def build_consortium(protocol_content, more_sites, centre_key):
             colluding_sites=1,
             exact_sums=consents or (exact and consent),
             control_sums=control_sums,
+            control_reference=control_reference,
         )
         ledgers, hospitals = {}, {}
         for node, site in enumerate(sites, start=1):
@@ -223,6 +237,19 @@ def build_consortium(protocol_content, more_sites, centre_key):
     return make
 
 
+@pytest.fixture(scope="session")
+def pooled_rules():
+    """What a study's protocol carries where its sites voted and pooled their controls, made up."""
+    template, atlas = load_template("phantom-28", simulated=True), load_atlas("phantom-28")
+    origin = {"kind": "votes", "people": 24, "note": "of a test"}
+    pairs = pairs_of(atlas, template.present)
+    numbers = {name: getattr(template, name)[template.present].tolist() for name in ("mean", "sd")}
+    return {
+        "severity_network": {"candidates": "list", "pairs": pairs, "origin": origin},
+        "reference": {"sites": 3, "controls": 24, **numbers},
+    }
+
+
 @pytest.fixture
 def make_consortium(tmp_path, build_consortium):
     """A function that builds a consortium under given privacy rules."""
@@ -243,6 +270,19 @@ def of_controls(cohort):
         sex=cohort.people.sex[chosen],
     )
     return replace(cohort, training=nobody, held_out=nobody, people=people)
+
+
+def without_training(cohort):
+    """Leave the training children and the controls out, as a site does that has too few controls."""
+    nobody = Split((), cohort.training.scores[:0], np.empty(0))
+    left_out = np.array([of not in ("child", "control") for of in cohort.people.standing])
+    people = People(
+        participants=tuple(p for p, of in zip(cohort.people.participants, left_out, strict=True) if of),
+        standing=tuple(s for s, of in zip(cohort.people.standing, left_out, strict=True) if of),
+        age_years=cohort.people.age_years[left_out],
+        sex=cohort.people.sex[left_out],
+    )
+    return replace(cohort, training=nobody, controls=0, people=people)
 
 
 def draw_cohort(rng, *, controls=CONTROLS):

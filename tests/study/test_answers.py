@@ -114,6 +114,8 @@ ANALYSES = {
 PHENOTYPES = {"verbal_score": {"kind": "number", "unit": "standard score", "range": (40, 160)}}
 # Those that a protocol has in the place of others, or that change all questions after them.
 OTHERWISE = {
+    "votes": {"votes": True},
+    "reference": {"votes": True, "pool_controls": True},
     "combat": {"harmonisation": "combat"},
     "local-update": {"training": {"strategy": "fedavg", "local_steps": 2}},
 }
@@ -125,7 +127,9 @@ def ask_for(make_consortium, more_sites, given_numbers):
 
     def prepare(phase):
         everything = {"exact": True, "analyses": ANALYSES, "phenotypes": PHENOTYPES}
-        asked = {"votes": True} if phase == "votes" else {**everything, **OTHERWISE.get(phase, {})}
+        asked = OTHERWISE.get(phase, {})
+        if "votes" not in asked:
+            asked = {**everything, **asked}
         consortium = make_consortium(trust="secure-sum", sites=SITES, **asked)
         study = Study("north", consortium.protocol, consortium.cohorts["north"], "cpu")
 

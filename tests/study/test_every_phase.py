@@ -62,7 +62,7 @@ PROTOCOLS = {
         "analyses": {"cross_site": True, "folds": 2, "random_scores": 1},
         "exact": True,
     },
-    "votes": {"votes": True},
+    "votes": {"votes": True, "pool_controls": True},
 }
 WITH_CHILDREN = [name for name, phase in PHASES.items() if phase.children is not None]
 
@@ -76,6 +76,7 @@ def planned(name):
             combat="harmonisation" in rules,
             analyses=Analyses.model_validate(rules.get("analyses", {})),
             votes=rules.get("votes", False),
+            reference=rules.get("pool_controls", False),
         )
     )
 
@@ -119,6 +120,7 @@ LIMITS = Limits(
     colluding_sites=1,
     exact_sums=True,
     control_sums=True,
+    control_reference=True,
 )
 ERROR = 1e-5
 # Of one release: so many coins tell half the noise and twice the noise from what is claimed.
@@ -296,7 +298,7 @@ def test_every_release_is_in_every_ledger_at_the_price_that_the_review_printed(h
 def _whose(cohort, phase):
     if phase == "cohort":
         return cohort.people.participants
-    if phase == "votes":
+    if PHASES[phase].children == "controls":
         return cohort.people.others["control"]
     return (cohort.training if PHASES[phase].children == "training" else cohort.held_out).participants
 
@@ -339,7 +341,7 @@ def audited(rehearsed, study, repeats=20):
 def test_the_audit_covers_every_phase_and_finds_no_fault_and_has_a_page(drawn, name):
     found = audited(*drawn(name))
     asked = {phase.phase for phase in planned(name)}
-    assert {kind.phase for kind in found.kinds} == asked - {"votes"}  # controls have no price
+    assert {kind.phase for kind in found.kinds} == asked - {"votes", "reference"}  # controls have no price
     assert {attempt.phase for attempt in found.attempts} == asked
     assert found.faults == ()
     for kind in found.kinds:

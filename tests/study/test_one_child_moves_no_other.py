@@ -229,8 +229,8 @@ def those_who_moved(study, phase, arrays, *, size, position, extreme):
 
 
 def test_every_phase_is_held_to_it_or_named():
-    # Votes are about controls, who are in no row of a child's, and are exact.
-    assert set(ROW_PHASES) == set(ROWS) - {"votes"}
+    # Votes and what is pooled are about controls, who are in no row of a child's, and are exact.
+    assert set(ROW_PHASES) == set(ROWS) - {"votes", "reference"}
     assert set(EXCEPTIONS) < set(ROW_PHASES)
     # An exception never has noise: nothing that is called a sensitivity rests on it.
     assert {PHASES[name].exact for name in EXCEPTIONS} == {"always"}

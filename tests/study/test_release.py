@@ -62,7 +62,7 @@ def centre(tmp_path_factory, centre_key):
 
 
 @pytest.fixture(scope="module")
-def run(build_consortium, tmp_path_factory):
+def run(build_consortium, tmp_path_factory, pooled_rules):
     """The directory of a finished run, of a study without noise that asks for what a release needs."""
     opened = []
     consortium = build_consortium(
@@ -72,6 +72,7 @@ def run(build_consortium, tmp_path_factory):
         trust="secure-sum",
         analyses=ANALYSES,
         phenotypes=PHENOTYPES,
+        **pooled_rules,
     )
     findings = consortium.study()
     for file in opened:
@@ -380,9 +381,24 @@ class TestPrediction:
     def test_two_controls_are_too_few_and_it_says_what_to_do(self, refused, own, model, tmp_path):
         for path in sorted((own / "derivatives").glob("sub-*"))[6:]:
             shutil.rmtree(path)
-        words = ("2 own healthy controls", "3 or more are needed", "esn-client prepare")
+        words = ("2 own healthy controls", "3 or more are needed", "esn-client prepare", "--pooled-reference")
         refused(11, words, *predict_words(own, model, tmp_path / "out"))
         assert not (tmp_path / "out").exists()
+
+    def test_without_own_controls_the_studys_pooled_ones_judge_and_it_is_marked(
+        self, esn_client, own, model, tmp_path
+    ):
+        for path in sorted((own / "derivatives").glob("sub-*"))[4:]:
+            shutil.rmtree(path)
+        words = predict_words(own, model, tmp_path / "out", "--pooled-reference")
+        status, _, err = esn_client(*words)
+        assert status == 0, err
+        found = [json.loads(p.read_text()) for p in sorted((tmp_path / "out").glob("*.json"))]
+        assert [(one["pooled_reference"], one["controls"]) for one in found] == [(True, 0)] * 4
+        assert all("off by half a step" in " ".join(one["notes"]) for one in found)
+        page = (tmp_path / "out" / "sub-001_prediction.html").read_text()
+        assert "judged by the pooled controls of other hospitals" in page
+        assert "off by half a step" in page
 
     def test_every_bad_child_is_named_and_nobody_is_predicted(self, refused, own, model, tmp_path):
         path = own / "bids" / "participants.tsv"

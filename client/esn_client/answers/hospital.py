@@ -17,6 +17,7 @@ from esn_client.gate.approved import ApprovedProtocol
 from esn_client.gate.gate import Gate, Rows
 from esn_client.site.cohort_bands import CohortBands
 from esn_client.site.transcripts import Transcripts
+from esn_core.analyses.planned_sums import kind_of
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import EsnError, ProtocolError
 from esn_core.gase import standardise_severity
@@ -35,7 +36,7 @@ from esn_core.learning.weights import from_vector
 from esn_core.messages.facts import LedgerMark, SiteFacts
 from esn_core.messages.question import Question
 from esn_core.privacy.release import Children
-from esn_core.protocol.phases import PhaseName
+from esn_core.protocol.phases import PHASES, PhaseName
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.association import association_release, rows_of_residuals
@@ -46,6 +47,7 @@ from esn_core.severity_network.centring import (
     residuals,
     rows_to_centre,
 )
+from esn_core.severity_network.pooled_reference import reference_release, reference_rows
 from esn_core.severity_network.selection import masked_input
 from esn_core.severity_network.votes import votes_release, votes_rows
 from esn_core.statistics.agreement import EVALUATION, evaluation_rows
@@ -202,6 +204,14 @@ def votes(_asked: Arguments, study: Study) -> Rows:
     return Rows(votes_release(strengths.shape[1]), votes_rows(strengths), labels)
 
 
+def reference(asked: Arguments, study: Study) -> Rows:
+    """Sum the strengths of this site's controls, and their squares, for the edges that were voted for."""
+    strengths = study.cohort.control_strengths
+    chosen = asked.array("chosen", strengths.shape[1]) > 0
+    labels = study.cohort.people.others.get("control", ())
+    return Rows(reference_release(strengths.shape[1]), reference_rows(strengths, chosen), labels)
+
+
 def cohort(_asked: Arguments, study: Study) -> Rows:
     """Sum age and sex of training children and controls, and count who was left out."""
     people = study.cohort.people
@@ -294,12 +304,19 @@ def _model_and_inputs(asked: Arguments, study: Study, split: Split) -> tuple[Sev
 
 
 def rows_of(asked: Arguments, study: Study) -> Rows:
-    """Compute the rows that answer a phase, at given numbers, for the gate to sum."""
+    """Compute the rows that answer a phase, at given numbers, for the gate to sum.
+
+    A site without controls of its own adds nobody to a sum over training children.
+    """
+    if not study.protocol.trains(study.site) and PHASES[asked.phase].children == "training":
+        kind = kind_of(asked.phase, study.protocol)
+        return Rows(kind, np.zeros((0, kind.dimension)), ())
     return ROWS[asked.phase](asked, study)
 
 
 ROWS: Mapping[PhaseName, Callable[[Arguments, Study], Rows]] = {
     "votes": votes,
+    "reference": reference,
     "cohort": cohort,
     "combat": combat.sums,
     "centre": centre,

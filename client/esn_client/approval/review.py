@@ -29,6 +29,7 @@ _SAID_IN_PLACE = {
     Fact.COMBAT,
     Fact.PUBLISHED_LIST,
     Fact.NO_COLLUSION,
+    Fact.WITHOUT_CONTROLS,
 }
 
 _ORIGINS = {
@@ -130,6 +131,7 @@ def _votes(protocol: Protocol) -> str:
         f"  votes, once, from {least} or more healthy controls:",
         f"    {PHASES['votes'].leaves}",
         "    exactly as it is, without noise",
+        *_pooled(protocol),
         "",
         "Who sees it (trust 'secure-sum')",
         "  The centre sees for each connection how many sites voted for it, and not which. The votes leave",
@@ -143,10 +145,53 @@ def _votes(protocol: Protocol) -> str:
         "  vote on it. Whoever knows the votes of all other sites, and all other controls of this one, can",
         "  tell whether a control has the connection. The site must consent to this in its own settings",
         "  (limits.control_sums); the ledger keeps who was counted.",
+        *_known_in_the_pool(protocol),
         "",
         "This approval is for one run of this protocol, and for no study. The study has one of its own.",
     ]
     return "\n".join(lines)
+
+
+def _pooled(protocol: Protocol) -> list[str]:
+    """Say what leaves of controls for a pooled reference."""
+    if not protocol.cohort.pool_controls:
+        return []
+    return [
+        f"  reference, once, from the same {protocol.cohort.minimum_controls} or more healthy controls:",
+        f"    {PHASES['reference'].leaves}",
+        "    exactly as it is, without noise",
+    ]
+
+
+def _known_in_the_pool(protocol: Protocol) -> list[str]:
+    """Say what a pooled reference tells of one control."""
+    if not protocol.cohort.pool_controls:
+        return []
+    return [
+        "  The pooled reference, mean and spread of connections in the controls of all sites together,",
+        "  becomes PUBLIC: it stands in the study's protocol and its model, and hospitals without controls",
+        "  judge their children by it. Whoever has a person's connectome can tell almost surely whether",
+        "  that person is one of these controls. It has a consent of its own (limits.control_reference).",
+    ]
+
+
+def _without_controls(protocol: Protocol) -> list[str]:
+    """Say who is judged by the other sites' controls, and what stands behind these."""
+    pooled, named = protocol.cohort.reference, protocol.cohort.without_controls
+    if pooled is None:
+        return []
+    carried = [
+        f"  The protocol carries a pooled reference: mean and spread of each candidate in {pooled.controls}",
+        f"  controls of {pooled.sites} sites. It is public, and stands in the study's model as well.",
+    ]
+    if not named:
+        return carried
+    return [
+        *carried,
+        f"  WITHOUT OWN CONTROLS, judged by it: {', '.join(named)}.",
+        "  Nobody trains there, and in sums over training children these sites add nothing. Their held-out",
+        "  children are predicted: the ranking is usable, and the absolute score may be off by half a step.",
+    ]
 
 
 def for_site(protocol: Protocol, *, limits: Limits, centre_key: Ed25519PublicKey) -> str:
@@ -256,6 +301,7 @@ def _controls(protocol: Protocol) -> list[str]:
             f"  Healthy controls: each child is judged by {protocol.cohort.minimum_controls} or more of this",
             "  site's own. Their mean and spread stay here, but every sum depends on them: the figures above",
             "  are about children, and bound nothing for a control.",
+            *_without_controls(protocol),
         ]
     return [
         "  Healthy controls: each site's offsets are estimated from its own controls, who take part in",

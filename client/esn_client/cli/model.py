@@ -61,6 +61,12 @@ def predict(
         Path | None, typer.Option(help="For one matrix: the BIDS dataset with this hospital's controls.")
     ] = None,
     age_years: Annotated[float | None, typer.Option(min=0, max=120, help="For one matrix.")] = None,
+    pooled_reference: Annotated[
+        bool,
+        typer.Option(
+            "--pooled-reference", help="Judge by the study's pooled controls; the absolute score may be off."
+        ),
+    ] = False,
     settings: Annotated[
         Path | None, typer.Option(help="The settings of a hospital that took part: its kit names the centre.")
     ] = None,
@@ -71,7 +77,8 @@ def predict(
 ) -> None:
     """Predict GASE of children whom the study never saw. Research use only, not a medical device.
 
-    Works offline, at any hospital with three or more own healthy controls of the model's recipe.
+    Works offline, at any hospital with three or more own healthy controls of the model's recipe; without
+    them by the pooled controls of the study's hospitals, where these pooled them.
     """
     from esn_client.prediction.command import Wanted, predictions, trusted_model, write_predictions
     from esn_client.prediction.findings import RESEARCH_USE
@@ -85,7 +92,7 @@ def predict(
     found = trusted_model(model, centre=centre_key(site) if site else None)
     if site is None:
         compare_by_telephone(f"the model {model}", found.fingerprint, heard=fingerprint)
-    wanted = Wanted(subject, derivatives, controls, participant_label or (), age_years)
+    wanted = Wanted(subject, derivatives, controls, participant_label or (), age_years, pooled_reference)
     own, name = None, None if site is None else site.site
     if site is not None and site.site in found.content.sites:
         try:

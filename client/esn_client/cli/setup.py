@@ -27,7 +27,10 @@ def init(
     ] = 1,
     exact_sums: Annotated[bool, typer.Option(help="Consent to releases without noise.")] = False,
     control_sums: Annotated[
-        bool, typer.Option(help="Consent to exact sums about healthy controls, under masks.")
+        bool, typer.Option(help="Consent to exact sums about healthy controls, under masks: votes.")
+    ] = False,
+    control_reference: Annotated[
+        bool, typer.Option(help="Consent to the controls' exact strengths in a pooled, public reference.")
     ] = False,
 ) -> None:
     """Write the site's settings, its keys and enrolment request, and an empty ledger."""
@@ -44,6 +47,7 @@ def init(
         colluding_sites=colluding_sites,
         exact_sums=exact_sums,
         control_sums=control_sums,
+        control_reference=control_reference,
     )
     typer.echo(str(settings.enrolment_path))
     _say_request(settings)

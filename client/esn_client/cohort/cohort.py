@@ -20,6 +20,12 @@ from esn_core.protocol.protocol import Protocol
 
 _log = logging.getLogger(__name__)
 
+POOLED = (
+    "its children are judged by the other sites' pooled controls, as the protocol says: they train nothing; "
+    "the ranking of their predictions is usable, and the absolute score may be off by half a step"
+)
+"""What the protocol's choice means at a site without controls."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -122,6 +128,9 @@ def load_cohort(
         _log.warning("site %s: %d participants are left out: %s", site, count, reason)
     if not members.of("dre"):
         raise DataError(f"site {site}: no child with DRE has a connectome; run 'esn-client prepare' first")
+    if not protocol.trains(site):
+        _log.warning("site %s: %s", site, POOLED)
+        members = members.untrained
     controls = members.of("control")
     score = scoring(controls, protocol, site=site)
     edges = len(load_atlas(protocol.imaging.atlas).edges)

@@ -111,6 +111,11 @@ class Members:
         ]
 
     @property
+    def untrained(self) -> Self:
+        """Those who count at a site that trains nothing: the held-out children, and who is left out."""
+        return type(self)(tuple(m for m in self.members if m.held_out or m.left_out is not None))
+
+    @property
     def left_out(self) -> Counter[Standing]:
         """How many are left out, by reason."""
         return Counter(m.left_out for m in self.members if m.left_out is not None)

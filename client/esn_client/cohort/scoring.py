@@ -1,4 +1,4 @@
-"""What a site's children are judged by: its own controls, or a public template; the protocol says which.
+"""What a site's children are judged by: its own controls, those of other sites, or a template, as agreed.
 
 A participant is the edge strengths of one visit or of several, and a score is the mean over visits: one
 patient counts once. Controls alone enter what all children are judged by, never another child.
@@ -14,7 +14,7 @@ from esn_core.arrays import Floats
 from esn_core.connectome.control_offset import control_offset
 from esn_core.connectome.own_controls import ControlReference
 from esn_core.connectome.template import edge_scores
-from esn_core.errors import DataError
+from esn_core.errors import ControlsError, DataError
 from esn_core.protocol.protocol import Protocol
 
 Visits: TypeAlias = tuple[Floats, ...]
@@ -36,17 +36,22 @@ def scoring(controls: People, protocol: Protocol, *, site: str) -> Score:
 
     Raises
     ------
-    DataError
+    ControlsError
         The protocol judges by the site's own controls, and there are fewer than it asks for.
 
     """
     if protocol.cohort.harmonisation != "site-controls":
         return _by_template(controls, protocol)
+    pooled = protocol.pooled_reference
+    if pooled is not None and not protocol.trains(site):
+        return by_controls(pooled)
     least = protocol.cohort.minimum_controls
     if len(controls) < least:
-        raise DataError(
+        raise ControlsError(
             f"site {site}: {len(controls)} healthy controls have a usable connectome; the protocol scores "
-            f"each child by the mean and spread of {least} or more of the site's own"
+            f"each child by the mean and spread of {least} or more of the site's own. Prepare more, or ask "
+            "the centre for a protocol that judges this site's children by the other sites' pooled controls "
+            "(cohort.without_controls)"
         )
     strengths = mean_over_visits([visits for _, visits in controls])
     return by_controls(ControlReference.of_controls(strengths))

@@ -346,13 +346,15 @@ class Gate:
         if unfit:
             raise GateError("; ".join(unfit))
         for split, participants in children.items():
+            if self._adds_nobody(split, protocol):
+                continue
             if any(phase.children == split for phase in price.phases):
                 what = f"the {split} children's releases"
                 self._check_minimum(participants, split, protocol, what=what)
         for phase in price.about_controls:
             controls = others.get("control", ())
             self._check_minimum(controls, "controls", protocol, what=f"release {phase.phase}")
-        if protocol.analyses.cohort:
+        if protocol.analyses.cohort and protocol.trains(self._site):
             self._check_controls(others.get("control", ()), protocol)
         check_budget(
             self._ledger,
@@ -518,6 +520,10 @@ class Gate:
             kind = "controls" if people == "controls" else "children"
             raise GateError(f"{what} would sum fewer than the minimum of {needed} {kind}")
 
+    def _adds_nobody(self, people: People, protocol: Protocol) -> bool:
+        """Tell whether this site answers for nobody: the protocol says that it trains nothing."""
+        return people == "training" and not protocol.trains(self._site)
+
     def _check_controls(self, controls: Collection[str], protocol: Protocol) -> None:
         """Refuse a few controls; of none at all there is nobody to tell of."""
         needed = self._fewest(protocol)
@@ -527,6 +533,12 @@ class Gate:
     def _check_groups(self, rows: Rows, protocol: Protocol) -> None:
         """Hold each group of a release to the minimum by itself; `_without_small_groups` sees to the rest."""
         children, what = rows.participants, f"release {rows.kind.name}"
+        if self._adds_nobody(rows.kind.children, protocol):
+            if children:
+                raise GateError(
+                    f"{what} would sum children whom the protocol judges by other sites' controls"
+                )
+            return
         if rows.standing:
             children = _standing_as("child", rows)
             self._check_controls(_standing_as("control", rows), protocol)
@@ -637,7 +649,8 @@ def check_budget(
     """
     price = price_of(protocol)
     planned = [(participants, price.mechanisms(split)) for split, participants in children.items()]
-    if protocol.analyses.cohort:
+    # A site that trains nothing adds nobody to the summary.
+    if protocol.analyses.cohort and children.get("training"):
         planned.append((others, price.of(COHORT.name).mechanisms))
     for phase in price.about_controls:
         planned.append((others, phase.mechanisms))

@@ -35,6 +35,9 @@ class Limits(Table):
     """Consent to releases about children without noise. They have no epsilon."""
     control_sums: StrictBool = False
     """Consent to exact sums over this site's healthy controls, under masks: votes on candidates."""
+    control_reference: StrictBool = False
+    """Consent to exact sums of this site's healthy controls' connections, under masks: what hospitals without
+    controls judge their children by. It becomes public in the study's protocol, and in its model."""
     exact_again: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     """Hashes of protocols whose exact sums may hold children whom another protocol's exact sums hold."""
 

@@ -70,6 +70,11 @@ def consent_violations(limits: Limits, price: Price) -> tuple[str, ...]:
             "the protocol asks for exact sums about healthy controls; this site has not consented "
             "(limits.control_sums)"
         )
+    if any(phase.phase == "reference" for phase in price.phases) and not limits.control_reference:
+        said.append(
+            "the protocol pools the strengths of healthy controls into a public reference; this site has not "
+            "consented (limits.control_reference)"
+        )
     return tuple(said)
 
 

@@ -64,18 +64,19 @@ def controls_of(participants: Sequence[Participant], derivatives: Path, model: R
             visits = strengths_in(derivatives, protocol.imaging, person.label, excluded)
             if visits:
                 found.append((person, visits))
-    needed = model.content.reference.fewest_controls
+    needed, pooled = model.content.reference.fewest_controls, protocol.cohort.reference is not None
     if len(found) < needed:
         raise DataError(
             f"{len(found)} own healthy controls have a connectome of the model's recipe; {needed} or more "
             "are needed, scanned as the child was: prepare them by the model's protocol, which "
             "'unzip -p MODEL protocol.toml' prints, with 'esn-client prepare'"
+            + ("; or take the study's pooled controls (--pooled-reference)" if pooled else "")
         )
     return found
 
 
 def children_in(
-    dataset: Path, derivatives: Path, model: ReleasedModel, *, labels: Sequence[str]
+    dataset: Path, derivatives: Path, model: ReleasedModel, *, labels: Sequence[str], pooled: bool = False
 ) -> tuple[list[Child], People]:
     """Read children of a BIDS dataset and the own controls of the same dataset.
 
@@ -85,6 +86,8 @@ def children_in(
     model : ReleasedModel
     labels : sequence of str
         With or without ``sub-``; all children with epilepsy where there are none.
+    pooled : bool
+        Whether no own controls are wanted.
 
     Raises
     ------
@@ -93,7 +96,7 @@ def children_in(
 
     """
     participants = read_participants(dataset)
-    controls = controls_of(participants, derivatives, model)
+    controls = [] if pooled else controls_of(participants, derivatives, model)
     known = {person.label: person for person in participants}
     wanted = [f"sub-{label.removeprefix('sub-')}" for label in labels] or [
         person.label for person in participants if person.group == "dre"

@@ -37,6 +37,8 @@ class Wanted:
     labels : sequence of str
     age_years : float or None
         For one matrix.
+    pooled : bool
+        Whether the study's pooled reference judges, in the place of own controls.
 
     """
 
@@ -45,6 +47,7 @@ class Wanted:
     controls: Path | None = None
     labels: Sequence[str] = ()
     age_years: float | None = None
+    pooled: bool = False
 
 
 def trusted_model(path: Path, *, centre: Ed25519PublicKey | None) -> ReleasedModel:
@@ -82,16 +85,19 @@ def predictions(
             raise ConfigError(
                 "--controls and --age-years belong to a single connectome; a dataset has its own"
             )
-        children, controls = children_in(wanted.subject, wanted.derivatives, model, labels=wanted.labels)
+        children, controls = children_in(
+            wanted.subject, wanted.derivatives, model, labels=wanted.labels, pooled=wanted.pooled
+        )
     else:
-        if wanted.controls is None or wanted.labels:
+        if (wanted.controls is None) != wanted.pooled or wanted.labels:
             raise ConfigError(
                 "a single connectome needs --controls, the BIDS dataset with this hospital's own controls, "
-                "and takes no --participant-label"
+                "or --pooled-reference, and takes no --participant-label"
             )
-        controls = controls_of(read_participants(wanted.controls), wanted.derivatives, model)
+        known = None if wanted.controls is None else read_participants(wanted.controls)
+        controls = [] if known is None else controls_of(known, wanted.derivatives, model)
         children = [child_in_file(wanted.subject, model, age_years=wanted.age_years)]
-    predictor = Predictor(model, controls, site=site, personal=personal)
+    predictor = Predictor(model, controls, site=site, personal=personal, pooled=wanted.pooled)
     return [predictor.prediction(child) for child in children]
 
 

@@ -37,7 +37,9 @@ class Unlike(Record):
     prediction_z: float | None = Field(description="Of the prediction among those of the study's children.")
     age_z: float | None = Field(description="Of the age; null: the study released no ages, or none is known.")
     spread: float = Field(description="Root mean square of the child's edge scores over the candidates.")
-    controls_spread: Interval = Field(description="Least and largest of the own controls, each left out.")
+    controls_spread: Interval | None = Field(
+        description="Least and largest of the own controls, each left out; null: judged by no own controls."
+    )
     missing_edges: float = Field(ge=0, le=1, description="Share of the candidates without tissue.")
     words: str
 
@@ -62,6 +64,9 @@ class Prediction(Record):
     study: str
     simulated_study: bool
     controls: int = Field(description="Own controls by which the child was scored.")
+    pooled_reference: bool = Field(
+        default=False, description="Whether it was scored by the study's pooled controls of other hospitals."
+    )
     predicted_gase: float = Field(ge=1, le=7)
     interval: Interval = Field(description="95 %, from the error in the study's held-out children.")
     personal: OwnPrediction | None = Field(

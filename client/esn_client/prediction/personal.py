@@ -45,6 +45,8 @@ def require_personal(study: Study) -> None:
     rules, faults = study.protocol, []
     if rules.cohort.harmonisation != "site-controls":
         faults.append("scores its children by a public template, not by own controls")
+    if not rules.trains(study.site):
+        faults.append("judges this site's children by other sites' controls")
     if study.candidates.grouped:
         faults.append("releases averages of modules, not of connections")
     if rules.severity_network.centre == "adjusted":

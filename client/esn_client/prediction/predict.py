@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 
 from esn_client.answers.study import calibrated
 from esn_client.cohort.participants import Participant
-from esn_client.cohort.scoring import People, Visits, mean_over_visits, scoring
+from esn_client.cohort.scoring import People, Visits, by_controls, mean_over_visits, scoring
 from esn_client.prediction.children import Child
 from esn_client.prediction.findings import Driver, OwnPrediction, Prediction, Risk, Unlike
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.own_controls import FEWEST_CONTROLS, ControlReference
+from esn_core.errors import ConfigError
 from esn_core.gase import GASE_LEVELS, GASE_UNIT
 from esn_core.learning.attribution import attributions
 from esn_core.learning.severity_model import as_matrices, predict
@@ -43,6 +44,8 @@ class Predictor:
         This hospital's name in the study, if it took part.
     personal : callable or None
         Its personal model, if it has one.
+    pooled : bool
+        Whether children are scored by the pooled reference that the model carries; there are no `controls`.
 
     """
 
@@ -53,11 +56,18 @@ class Predictor:
         *,
         site: str | None = None,
         personal: Personal | None = None,
+        pooled: bool = False,
     ) -> None:
         self._model, self._controls, self._site, self._personal = model, controls, site, personal
         self._protocol, self._atlas = model.protocol, load_atlas(model.content.atlas)
         self._network = model.numbers.network
-        self._score: Score = scoring(controls, self._protocol, site=site or "this hospital")
+        self._pooled = pooled_reference_of(model) if pooled else None
+        self._score: Score = (
+            # Named by no protocol: own controls, whatever the study judged this hospital's children by.
+            scoring(controls, self._protocol, site="this hospital")
+            if self._pooled is None
+            else by_controls(self._pooled)
+        )
         self._spread_of_controls = _left_out(controls, self._protocol, self._network.edges, self._score)
 
     def prediction(self, child: Child) -> Prediction:
@@ -80,6 +90,7 @@ class Predictor:
             study=content.study,
             simulated_study=content.simulated,
             controls=len(self._controls),
+            pooled_reference=self._pooled is not None,
             predicted_gase=predicted,
             interval=content.error.interval(predicted),
             personal=None if self._personal is None else self._personal(scores),
@@ -133,9 +144,9 @@ class Predictor:
             prediction_z=z,
             age_z=age_z,
             spread=spread,
-            controls_spread=(min(known), max(known)),
+            controls_spread=(min(known), max(known)) if known else None,
             missing_edges=missing,
-            words=_in_words(z, age_z, spread, max(known), missing),
+            words=_in_words(z, age_z, spread, max(known, default=np.inf), missing),
         )
 
     def _drivers(self, share: Floats, scores: Floats) -> tuple[Driver, ...]:
@@ -153,6 +164,12 @@ class Predictor:
 
     def _notes(self, child: Child) -> Sequence[str]:
         said = []
+        if self._pooled is not None:
+            said.append(
+                f"Judged by the pooled controls of other hospitals ({self._pooled.controls} people), not by "
+                "own ones: the ranking of such predictions is usable, and the absolute score may be off by "
+                "half a step beyond the interval."
+            )
         if self._model.content.simulated:
             said.append("The model was trained on simulated children; it knows no real child.")
         if self._site in self._model.content.sites:
@@ -165,6 +182,17 @@ class Predictor:
         if child.quality == "warn":
             said.append("The scan's quality asks for a look.")
         return said
+
+
+def pooled_reference_of(model: ReleasedModel) -> ControlReference:
+    """Return the pooled reference that a model carries; `ConfigError` where its study had none."""
+    found = model.protocol.pooled_reference
+    if found is None:
+        raise ConfigError(
+            f"the model of {model.content.study} carries no pooled reference: the study's sites did not pool "
+            "their controls; prepare three own controls or more"
+        )
+    return found
 
 
 def _shown(risks: Sequence[RiskModel]) -> list[RiskModel]:

@@ -33,6 +33,8 @@ def _of_phase(phase: PhaseName, study: Study) -> dict[str, Floats]:
         edges = len(study.candidates.edges)
         nothing = Partial(np.zeros(edges), np.ones(edges), np.zeros((2, edges)), 1.0, np.zeros(2))
         return {"partial": nothing.vector}
+    if "chosen" in wanted:
+        return {"chosen": np.ones(len(study.atlas.edges))}
     reruns = 1 if "weights" in wanted else len(reruns_of(study.protocol))
     given = {
         "weights": to_vector(pretrained(study.protocol.model.initial_weights)),

@@ -61,6 +61,7 @@ def initialise(
     colluding_sites: int,
     exact_sums: bool,
     control_sums: bool = False,
+    control_reference: bool = False,
 ) -> SiteSettings:
     """Write a site's settings, ``site.toml`` in `directory`, and make its state.
 
@@ -74,7 +75,7 @@ def initialise(
     trust : {'secure-sum', 'local'}
     epsilon_cap, delta : float
     colluding_sites : int
-    exact_sums, control_sums : bool
+    exact_sums, control_sums, control_reference : bool
 
     Returns
     -------
@@ -104,6 +105,7 @@ def initialise(
         colluding_sites=colluding_sites,
         exact_sums=str(exact_sums).lower(),
         control_sums=str(control_sums).lower(),
+        control_reference=str(control_reference).lower(),
     )
     directory.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from esn_client.cohort.cohort import Cohort
+from esn_client.cohort.cohort import POOLED, Cohort
 from esn_client.cohort.likeness import differences
 from esn_client.cohort.members import unlisted
 from esn_client.cohort.participants import listed_labels, read_phenotypes
@@ -130,6 +130,14 @@ def prepared(snapshot: Snapshot) -> str:
             continue
         training, held_out = len(cohort.training.participants), len(cohort.held_out.participants)
         least = {split: fewest(snapshot.settings.limits, protocol, split) for split in CHILDREN}
+        if not protocol.trains(snapshot.settings.site):
+            if held_out < least["held-out"]:
+                raise DataError(
+                    f"{protocol.study}: {held_out} held-out children can take part; {least['held-out']} are "
+                    f"needed: {_cure(cohort)}"
+                )
+            few.append(f"{protocol.study}: {held_out} held-out children take part; {POOLED}")
+            continue
         if training < least["training"] or held_out < least["held-out"]:
             raise DataError(
                 f"{protocol.study}: {training} training and {held_out} held-out children can take part; "
@@ -193,7 +201,11 @@ def _controls_for_votes(snapshot: Snapshot, protocol: Protocol, cohort: Cohort) 
 
 def likeness(snapshot: Snapshot) -> str:
     """Compare the controls by whom children are judged with these children: age, sex, scanner."""
-    judged = [p for p in snapshot.current if p.cohort.harmonisation == "site-controls" and not p.voting]
+    judged = [
+        p
+        for p in snapshot.current
+        if p.cohort.harmonisation == "site-controls" and not p.voting and p.trains(snapshot.settings.site)
+    ]
     if not judged:
         raise Doubt("no protocol is approved that judges children by this site's controls")
     said = []

@@ -39,6 +39,13 @@ def new(
     votes: Annotated[
         bool, typer.Option("--votes", help="Draft the step before: the sites vote on candidates.")
     ] = False,
+    pool_controls: Annotated[
+        bool, typer.Option("--pool-controls", help="With --votes: a reference for sites without controls.")
+    ] = False,
+    without_controls: Annotated[
+        list[str] | None,
+        typer.Option(help="A site with fewer than 3 controls; judged by the pooled reference."),
+    ] = None,
     valid_days: Annotated[int, typer.Option(min=1, help="Days until the protocol expires.")] = 365,
     held_out_fraction: Annotated[
         float,
@@ -91,6 +98,8 @@ def new(
         scan=scan,
         candidates=None if candidates is None else read_candidates(candidates),
         votes=votes,
+        pool_controls=pool_controls,
+        without_controls=without_controls or (),
         analyses=analyses_of(
             cohort=cohort_summary,
             cross_site=cross_site,

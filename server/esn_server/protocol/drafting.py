@@ -9,6 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from pydantic import ValidationError
 
 from esn_core.connectome.atlas import SIMULATED_HEADS
+from esn_core.connectome.own_controls import FEWEST_CONTROLS
 from esn_core.connectome.template import load_template
 from esn_core.errors import ConfigError
 from esn_core.identity.roster import RosterEntry
@@ -18,6 +19,7 @@ from esn_core.protocol.imaging_recipe import ImagingRecipe, recipe_settings
 from esn_core.protocol.phases import PHASES, Asked, PhaseName, planned_phases
 from esn_core.protocol.signature import today_utc
 from esn_core.severity_network.candidate_list import CandidateList
+from esn_core.severity_network.pooled_reference import FEWEST_AT_A_SITE
 from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS
 from esn_server.link.bundle import bundle_sha256
 
@@ -125,6 +127,8 @@ def draft(
     scan: str = "usual",
     candidates: CandidateList | None = None,
     votes: bool = False,
+    pool_controls: bool = False,
+    without_controls: Sequence[str] = (),
     held_out_fraction: float = HELD_OUT_FRACTION,
     analyses: Analyses,
     valid_days: int = VALID_DAYS,
@@ -159,6 +163,10 @@ def draft(
         which simulated children have alone.
     votes : bool
         Draft the step before the study, in which the sites vote on candidates.
+    pool_controls : bool
+        Let them pool their controls there, for hospitals without.
+    without_controls : sequence of str
+        Sites that have too few: they do not vote, and in the study they are judged by the pooled reference.
     held_out_fraction : float
         Of the children, by hash; they judge the prediction and train nothing.
     analyses : Analyses
@@ -174,7 +182,20 @@ def draft(
     """
     if not simulated:
         analyses = _without_bootstrap(analyses)
-    analyses = _enough_children(analyses, sites=max(len(roster), 3) - colluding_sites)
+    unknown = set(without_controls) - {entry.site for entry in roster}
+    if unknown:
+        raise ConfigError(f"without controls: {', '.join(sorted(unknown))}, which no enrolled site is called")
+    if votes:
+        roster = [entry for entry in roster if entry.site not in without_controls]
+    elif without_controls and (candidates is None or candidates.reference is None):
+        raise ConfigError(
+            f"without controls: {', '.join(without_controls)}; the candidates carry no pooled reference to "
+            "judge their children by: let the other sites vote with --pool-controls first"
+        )
+    elif pool_controls:
+        raise ConfigError("controls are pooled where the sites vote: say 'votes' as well")
+    training = max(len(roster), 3) - (0 if votes else len(without_controls))
+    analyses = _enough_children(analyses, sites=training - colluding_sites)
     imaging = recipe_settings(atlas, scan=scan)  # refuses an unknown name with the known ones
     if votes and (candidates is not None or analyses != Analyses()):
         raise ConfigError(
@@ -196,6 +217,9 @@ def draft(
         imaging=imaging,
         candidates=candidates,
         votes=votes,
+        pool_controls=pool_controls,
+        minimum_controls=FEWEST_AT_A_SITE if pool_controls else FEWEST_CONTROLS,
+        without_controls=[] if votes else list(without_controls),
         held_out_fraction=held_out_fraction,
         split_salt=split_salt,
         training_rounds=training_rounds,

@@ -53,6 +53,11 @@ HARMONISATION_NOTE = (
     "Edge scores are taken against each site's own healthy controls: their mean, and their spread moderated "
     "by that of the site's edges of like strength. Mean and spread stay at the site; no patient enters them."
 )
+_POOLED_NOTE = (
+    "Of {sites}, which have too few controls, children are judged by the pooled controls of other sites, and "
+    "train nothing: the ranking of these predictions is usable, and the absolute score may be off by half a "
+    "step."
+)
 _OFFSET_NOTE = (
     "Edge scores are taken against a public template, less each site's own offset: the mean of its controls, "
     "shrunk by n / (n + {shrinkage:g}). The offset stays at the site; no patient enters it."
@@ -158,7 +163,10 @@ def _harmonisation(protocol: Protocol) -> Harmonisation:
     if shrinkage is not None:
         note = _OFFSET_NOTE.format(shrinkage=shrinkage)
         return Harmonisation(method="public template", note=note, compared=None)
-    return Harmonisation(method="own controls", note=HARMONISATION_NOTE, compared=None)
+    note, named = HARMONISATION_NOTE, protocol.cohort.without_controls
+    if named:
+        note += f" {_POOLED_NOTE.format(sites=', '.join(named))}"
+    return Harmonisation(method="own controls", note=note, compared=None)
 
 
 def privacy_of(protocol: Protocol, price: Price) -> PrivacySummary:

@@ -1,5 +1,9 @@
-"""The step before a study in which its sites vote on candidates; knows no Flower."""
+"""The step before a study in which its sites vote on candidates, and may pool controls; knows no Flower."""
 
+import numpy as np
+from numpy.typing import NDArray
+
+from esn_core.analyses.planned_sums import kind_of
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError, StudyError
 from esn_core.messages.question import Question, QuestionId
@@ -7,8 +11,10 @@ from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import SignedProtocol
 from esn_core.severity_network.candidate_list import CandidateList, Origin, pairs_of
+from esn_core.severity_network.pooled_reference import PooledReference
 from esn_core.severity_network.votes import Votes, votes_release
-from esn_server.study.asking import Asking
+from esn_core.transcript.transcript import ReleasedSum, Transcript
+from esn_server.study.asking import Asking, Pooled
 from esn_server.study.observer import Observer, Unobserved
 from esn_server.study.roll_call import require_alike
 
@@ -30,7 +36,7 @@ def run_votes(
     Raises
     ------
     StudyError
-        A site is not fit to take part, or no edge has the votes of most sites.
+        A site is not fit to take part, no edge has the votes of most sites, or too few controls were pooled.
 
     """
     protocol, watched = signed.protocol, observer or Unobserved()
@@ -47,6 +53,10 @@ def run_votes(
         raise StudyError(f"{votes.sites} sites voted of {len(pooled.sites)} that answered")
     if not votes.chosen.any():
         raise StudyError(f"no edge has the votes of most of the {votes.sites} sites")
+    chosen, pooled_reference = votes.chosen, None
+    if protocol.cohort.pool_controls:
+        watched.began("reference", 0, 1)
+        pooled_reference, chosen = _pool(protocol, run, asking, pooled)
     return CandidateList(
         format=1,
         atlas=atlas.name,
@@ -59,8 +69,23 @@ def run_votes(
                 f"{protocol.sha256[:16]}, run {run}"
             ),
         ),
-        pairs=tuple(pairs_of(atlas, votes.chosen)),
+        pairs=tuple(pairs_of(atlas, chosen)),
+        reference=pooled_reference,
     )
+
+
+def _pool(
+    protocol: Protocol, run: str, asking: Asking, votes: Pooled
+) -> tuple[PooledReference, NDArray[np.bool_]]:
+    """Ask for the pooled controls, of the edges that were voted for; say of which edges there is enough."""
+    transcript = Transcript(protocol, run)
+    transcript.append(ReleasedSum("votes", 0, votes.sites, votes.total))
+    asked = Question(transcript.question("reference", 0), after=transcript.mark, relayed=votes.relayed)
+    pooled = asking.sum(asked, kind_of("reference", protocol))
+    try:
+        return PooledReference.from_total(pooled.total, sites=len(pooled.sites))
+    except DataError as error:
+        raise StudyError(str(error)) from error
 
 
 def _question(protocol: Protocol, run: str, phase: PhaseName) -> Question:

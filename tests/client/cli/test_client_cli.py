@@ -138,6 +138,7 @@ def test_a_site_is_made_whole_and_for_its_owner_only(site, settings):
         "minimum_children": 5,
         "trust": "secure-sum",
         "control_sums": False,
+        "control_reference": False,
         "colluding_sites": 1,
         "exact_sums": False,
         "exact_again": (),

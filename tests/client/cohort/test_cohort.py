@@ -19,6 +19,8 @@ from esn_core.connectome.template import edge_scores, edge_strengths, load_templ
 from esn_core.errors import DataError
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.rules import CohortRules
+from esn_core.severity_network.candidate_list import pairs_of
+from esn_core.severity_network.pooled_reference import PooledReference
 
 HEAD = "participant_id\tage\tsex\tgroup\tgase\n"
 RULES = CohortRules(held_out_fraction=0.333, split_salt="test", minimum_children=5)
@@ -114,6 +116,27 @@ def test_a_site_with_fewer_controls_than_the_protocol_asks_for_is_refused(datase
         DataError, match=r"site north: 3 healthy controls have a usable connectome; .* 4 or more"
     ):
         dataset.load()
+
+
+def test_a_site_without_controls_has_held_out_children_alone_judged_by_the_pooled_reference(dataset, caplog):
+    edges = len(dataset.atlas.edges)
+    pairs = pairs_of(dataset.atlas, np.ones(edges, dtype=np.bool_))[:40]
+    pooled = PooledReference(sites=3, controls=24, mean=(4.0,) * 40, sd=(0.5,) * 40)
+    rules = dataset.protocol.severity_network.model_copy(update={"candidates": "list", "pairs": pairs})
+    named = dataset.protocol.cohort.model_copy(update={"reference": pooled, "without_controls": ("north",)})
+    before = dataset.load()
+    dataset.protocol = dataset.protocol.model_copy(update={"severity_network": rules, "cohort": named})
+    for path in (dataset.root / "out").glob("sub-10*/**/*"):  # of two controls nothing is left
+        if path.is_file() and "sub-103" not in path.name:
+            path.unlink()
+    cohort = dataset.load()
+    assert (cohort.training.participants, cohort.controls) == ((), 0)
+    assert cohort.held_out.participants == before.held_out.participants
+    reference = pooled.reference(dataset.atlas, pairs)
+    for label, row in by_label(cohort).items():
+        assert row == pytest.approx(reference.scores(strengths_in(dataset, int(label[4:]))), abs=1e-12)
+    assert "control" not in cohort.people.standing
+    assert "they train nothing" in caplog.text
 
 
 def resect(monkeypatch, label, regions):

@@ -23,6 +23,7 @@ def test_the_example_is_what_init_writes():
         colluding_sites=1,
         exact_sums="false",
         control_sums="false",
+        control_reference="false",
     )
     assert EXAMPLE.read_text(encoding="utf-8") == written
 
@@ -32,6 +33,7 @@ def test_the_example_can_be_used_and_consents_to_nothing():
     assert settings.dataset == EXAMPLE.parent / "bids"
     assert not settings.limits.exact_sums
     assert not settings.limits.control_sums
+    assert not settings.limits.control_reference
 
 
 @pytest.mark.parametrize(("profile", "least"), [("counts-8", 8), ("counts-10", 10), ("counts-11", 11)])

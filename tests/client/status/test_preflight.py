@@ -32,6 +32,7 @@ from esn_core.errors import ConfigError, DataError, GateError, LinkError, Privac
 from esn_core.identity.roster import RosterEntry
 from esn_core.protocol.analyses import Analyses
 from esn_core.protocol.price import price_of
+from esn_core.protocol.protocol import Protocol
 from esn_server.enrolment.centre_keys import create_authority, load_centre_key
 from esn_server.enrolment.kits import write_kit
 from esn_server.protocol.drafting import draft
@@ -192,6 +193,20 @@ def test_a_column_that_an_approved_protocol_needs_is_missed(tmp_path, about, app
     with pytest.raises(DataError, match="missing column 'iq'"):
         preflight.phenotypes(about())
     assert asked == [approved.phenotypes]
+
+
+def test_a_site_that_others_controls_judge_is_told_what_that_means(tmp_path, about, approve, monkeypatch):
+    approve()
+    table(tmp_path, rows=18)
+    monkeypatch.setattr(Protocol, "trains", lambda *_: False)
+    monkeypatch.setattr(snapshot, "load_cohort", lambda *_, **__: cohort(training=0))
+    with pytest.raises(preflight.Doubt, match=r"6 held-out children take part; .* off by half a step"):
+        preflight.prepared(about())
+    with pytest.raises(preflight.Doubt, match="judges children by this site's controls"):
+        preflight.likeness(about())
+    monkeypatch.setattr(snapshot, "load_cohort", lambda *_, **__: cohort(training=0, held_out=4))
+    with pytest.raises(DataError, match="4 held-out children can take part; 5 are needed"):
+        preflight.prepared(about())
 
 
 def test_too_few_connectomes_fail_and_missing_ones_are_told(tmp_path, about, approve, monkeypatch):

@@ -25,13 +25,14 @@ ALL = {
 }
 
 
-def asked(analyses, *, training_rounds=3, local_steps=1, combat=False, votes=False):
+def asked(analyses, *, training_rounds=3, local_steps=1, combat=False, votes=False, reference=False):
     return Asked(
         training_rounds=training_rounds,
         local_steps=local_steps,
         combat=combat,
         analyses=Analyses.model_validate(analyses),
         votes=votes,
+        reference=reference,
     )
 
 
@@ -66,7 +67,7 @@ def test_a_plain_study_has_five_phases_and_one_of_everything_has_all():
     everything = {
         **planned(ALL, combat=True),
         **planned(ALL, local_steps=4),
-        **planned({}, votes=True),
+        **planned({}, votes=True, reference=True),
     }
     assert set(everything) == set(PHASES) - {"roll-call"}
     assert {name: n for name, n in everything.items() if n > 1} == {

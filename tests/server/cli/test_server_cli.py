@@ -14,6 +14,7 @@ from esn_core.identity.public_keys import identity_text, mask_text
 from esn_core.identity.roster import RosterEntry
 from esn_core.protocol.protocol import load_protocol
 from esn_core.severity_network.candidate_list import CandidateList, Origin
+from esn_core.severity_network.pooled_reference import PooledReference
 from esn_server.cli import main as cli
 from esn_server.enrolment.centre_keys import create_authority, load_centre_key
 from esn_server.enrolment.sites import keep_enrolment
@@ -101,6 +102,34 @@ def candidate_list(tmp_path, atlas, **changes):
     found = CandidateList(format=1, atlas=atlas, origin=origin, pairs=pairs)
     found.model_copy(update=changes).write(tmp_path / "candidates.toml")
     return tmp_path / "candidates.toml"
+
+
+def test_sites_pool_their_controls_for_one_that_has_none(centre, spare_entry, tmp_path, esn_server, fails):
+    keep_enrolment(centre, RosterEntry.model_validate(spare_entry))
+
+    def words(out, *more):
+        return (*protocol_words(centre, out, atlas="desikan-killiany-83")[:-1], "--no-simulated", *more)
+
+    votes = tmp_path / "votes.toml"
+    assert esn_server(*words(votes, "--votes", "--pool-controls", "--without-controls", "east"))[0] == 0
+    protocol = load_protocol(votes)
+    assert protocol.sites == ("north", "south", "west")  # who has no controls has no vote
+    assert [phase.phase for phase in protocol.phases] == ["votes", "reference"]
+    assert protocol.cohort.minimum_controls == 5
+    pooled = PooledReference(sites=3, controls=24, mean=(4.0,) * 3, sd=(0.5,) * 3)
+    listed = candidate_list(tmp_path, "desikan-killiany-83", reference=pooled)
+    out, given = tmp_path / "study.toml", ("--candidates", listed)
+    assert esn_server(*words(out, *given, "--without-controls", "east"))[0] == 0
+    study = load_protocol(out)
+    assert (study.sites, study.training_quorum) == (("east", "north", "south", "west"), 3)
+    assert (study.cohort.without_controls, study.cohort.reference) == (("east",), pooled)
+    assert "Judged by other sites' pooled controls: east." in esn_server("protocol", "validate", out)[1]
+    other = tmp_path / "other.toml"
+    fails(10, "say 'votes' as well", *words(other, *given, "--pool-controls"))
+    fails(10, "which no enrolled site is called", *words(other, *given, "--without-controls", "elsewhere"))
+    bare = candidate_list(tmp_path, "desikan-killiany-83")
+    fails(10, "carry no pooled reference", *words(other, "--candidates", bare, "--without-controls", "east"))
+    assert not other.exists()
 
 
 def test_real_children_are_not_offered_the_phantom_or_a_simulated_template(centre, tmp_path, fails):
