@@ -20,6 +20,7 @@ from esn_client.gate.noise import discrete_gaussian
 from esn_client.site.cohort_bands import CohortBands
 from esn_client.site.transcripts import Transcripts
 from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.own_controls import FEWEST_CONTROLS, ControlReference
 from esn_core.connectome.template import load_template
 from esn_core.errors import ProtocolError
 from esn_core.messages.question import Question
@@ -314,7 +315,18 @@ def draw_cohort(rng, *, controls=CONTROLS):
     # Of a generator of its own: what is drawn after this is the same with other controls.
     (own,) = rng.spawn(1)
     strengths = np.maximum(template.mean + template.sd * own.normal(size=(controls, len(template.mean))), 0.0)
-    return Cohort(training, held_out, controls=controls, people=people, control_strengths=strengths)
+    judged = np.empty((0, strengths.shape[1]))
+    if controls >= FEWEST_CONTROLS:
+        reference = ControlReference.of_controls(strengths)
+        judged = np.array([reference.scores(each) for each in strengths])
+    return Cohort(
+        training,
+        held_out,
+        controls=controls,
+        people=people,
+        control_strengths=strengths,
+        control_scores=judged,
+    )
 
 
 def draw_phenotypes(gase, rng):

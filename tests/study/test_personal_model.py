@@ -17,6 +17,7 @@ from esn_client.prediction.personal import fit_personal, judge, own_predictor, r
 from esn_client.prediction.personal_command import personal_findings, write_personal
 from esn_client.prediction.personal_findings import STAYS, PersonalFindings
 from esn_client.site.state import initialise
+from esn_core.connectome.own_controls import ControlReference
 from esn_core.errors import ConfigError, GateError, ProtocolError, StudyError
 from esn_core.learning.personal_model import fit
 from esn_core.learning.personal_network import OthersSum
@@ -76,7 +77,7 @@ def test_the_model_is_that_of_the_pooled_rows_and_the_released_weights(consortiu
     model, reader = fit_personal(study, course)
     split, edges = study.cohort.training, study.candidates.edges
     rest = np.concatenate([exact_rows(consortium, other, course.centre[1]) for other in SITES[1:]])
-    reference = personal.ControlReference.of_controls(study.cohort.control_strengths)
+    reference = ControlReference.of_controls(study.cohort.control_strengths)
     expected = fit(
         split.scores[:, edges],
         split.gase,

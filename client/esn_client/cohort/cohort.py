@@ -66,6 +66,8 @@ class Cohort:
     people : People
     control_strengths : (n, E) float64
         Edge strengths of the controls who have a connectome, in the order of `people`.
+    control_scores : (n, E) float64
+        Of the same, as a child of theirs is scored; none where nobody is scored.
     lines : dict of str to str
         Each participant's line of the table, as far as the study reads it.
     scans : dict of str to tuple of str
@@ -78,6 +80,7 @@ class Cohort:
     controls: int
     people: People = _NOBODY
     control_strengths: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    control_scores: Floats = field(default_factory=lambda: np.empty((0, 0)))
     lines: Mapping[str, str] = field(default_factory=dict)
     scans: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -134,12 +137,14 @@ def load_cohort(
     controls = members.of("control")
     score = scoring(controls, protocol, site=site)
     edges = len(load_atlas(protocol.imaging.atlas).edges)
+    strengths = mean_over_visits([visits for _, visits in controls])
     return Cohort(
         training=_split(members.of("dre", held_out=False), score, edges, phenotypes),
         held_out=_split(members.of("dre", held_out=True), score, edges, phenotypes),
         controls=len(controls),
         people=members.people,
-        control_strengths=mean_over_visits([visits for _, visits in controls]),
+        control_strengths=strengths,
+        control_scores=np.array([score(p, (own,)) for (p, _), own in zip(controls, strengths, strict=True)]),
         lines=members.lines(protocol.phenotypes),
         scans=members.scans,
     )

@@ -10,11 +10,10 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from esn_client.cohort.participants import Participant
+from esn_client.cohort.strata import in_words, stratum_of
 
 NOTABLE = 0.5
 """A standardised mean difference above this, in size, is told: half a standard deviation (Cohen's medium)."""
-STRATA = ("scanner", "session")
-"""Columns of participants.tsv by which people may have been scanned differently."""
 
 
 def differences(
@@ -50,14 +49,33 @@ def differences(
     if abs(sexes) > NOTABLE:
         shares = [100 * np.mean([p.sex for p in group]) for group in (ill, healthy)]
         said.append(f"{shares[0]:.0f} % of the children are male, and {shares[1]:.0f} % of the controls")
-    for column in STRATA:
-        scanned, beside = (Counter(p.row.get(column, "") for p in group) for group in (ill, healthy))
-        said += [
-            f"{scanned[name]} children have {column} {name}, and {beside[name]} controls"
-            for name in sorted(scanned)
-            if name and beside[name] < minimum_controls and len({*scanned, *beside}) > 1
-        ]
+    scanned, beside = (Counter(map(stratum_of, group)) for group in (ill, healthy))
+    said += [
+        f"{scanned[stratum]} children have {in_words(stratum)}, and {beside[stratum]} controls: they are "
+        "judged by all controls together"
+        for stratum in sorted(scanned)
+        if any(stratum) and beside[stratum] < minimum_controls and len({*scanned, *beside}) > 1
+    ]
     return tuple(said)
+
+
+def strata(
+    participants: Sequence[Participant],
+    *,
+    children: Collection[str],
+    controls: Collection[str],
+    minimum_controls: int,
+) -> tuple[str, ...]:
+    """Name the strata whose children have controls of their own, where there are several."""
+    ill = {stratum_of(p) for p in participants if p.label in children}
+    beside = Counter(stratum_of(p) for p in participants if p.label in controls)
+    if len(ill | set(beside)) < 2:
+        return ()
+    return tuple(
+        f"{in_words(stratum)} by {beside[stratum]}"
+        for stratum in sorted(ill)
+        if any(stratum) and beside[stratum] >= minimum_controls
+    )
 
 
 def standardised(one: Sequence[float], other: Sequence[float]) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 
 from esn_client.cohort.participants import STUDY_COLUMNS, Participant
 from esn_client.cohort.scoring import Visits
+from esn_client.cohort.strata import STRATA
 from esn_client.gate.frozen_cohort import canonical_line
 from esn_client.imaging.bids.derivatives import Derivative, prepared_visits, scans_of
 from esn_client.imaging.bids.visits import Visit
@@ -127,11 +128,13 @@ class Members:
 
     def lines(self, columns: Iterable[str]) -> dict[str, str]:
         """Return everybody's line of the table, by label: what each study reads, and some more columns."""
-        read = [*STUDY_COLUMNS, *columns]
-        return {
-            m.participant.label: canonical_line({name: m.participant.row.get(name, "") for name in read})
-            for m in self.members
-        }
+        found = {}
+        for member in self.members:
+            row = member.participant.row
+            # A column that decides by whom a child is judged, where the table has one.
+            read = [*STUDY_COLUMNS, *columns, *(name for name in STRATA if name in row)]
+            found[member.participant.label] = canonical_line({name: row.get(name, "") for name in read})
+        return found
 
     @property
     def people(self) -> People:

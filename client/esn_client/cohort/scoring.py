@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from esn_client.cohort.participants import Participant
+from esn_client.cohort.strata import judges
 from esn_core.arrays import Floats
 from esn_core.connectome.control_offset import control_offset
 from esn_core.connectome.own_controls import ControlReference
@@ -53,8 +54,7 @@ def scoring(controls: People, protocol: Protocol, *, site: str) -> Score:
             "the centre for a protocol that judges this site's children by the other sites' pooled controls "
             "(cohort.without_controls)"
         )
-    strengths = mean_over_visits([visits for _, visits in controls])
-    return by_controls(ControlReference.of_controls(strengths))
+    return _by_own_controls(controls, minimum=least)
 
 
 def mean_over_visits(people: Sequence[Visits]) -> Floats:
@@ -67,6 +67,22 @@ def _mean(visits: Floats) -> Floats:
     known = np.isfinite(visits)
     total = np.where(known, visits, 0.0).sum(axis=0)
     return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
+
+
+def _by_own_controls(controls: People, *, minimum: int) -> Score:
+    """Score by the controls of a participant's scanner or session, where these are enough, or by all."""
+    people = [person for person, _ in controls]
+    strengths = mean_over_visits([visits for _, visits in controls])
+    known: dict[bytes, Score] = {}
+
+    def score(participant: Participant, visits: Visits) -> Floats:
+        chosen = judges(participant, people, minimum=minimum)
+        key = chosen.tobytes()
+        if key not in known:
+            known[key] = by_controls(ControlReference.of_controls(strengths[chosen]))
+        return known[key](participant, visits)
+
+    return score
 
 
 def by_controls(reference: ControlReference) -> Score:

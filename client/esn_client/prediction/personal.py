@@ -14,7 +14,6 @@ from esn_client.answers.study import Study, calibrated
 from esn_client.prediction.findings import OwnPrediction
 from esn_client.prediction.personal_findings import Edge, Figures, PersonalFindings
 from esn_core.arrays import Floats
-from esn_core.connectome.own_controls import ControlReference
 from esn_core.errors import ConfigError
 from esn_core.gase import GASE_LEVELS
 from esn_core.learning.baselines.predictors import correlation
@@ -161,13 +160,10 @@ def own_predictor(study: Study, course: Course) -> Callable[[Floats], OwnPredict
 
 def _fitted(study: Study, reader: Reader, others: OthersSum | None) -> PersonalModel:
     split, edges = study.cohort.training, study.candidates.edges
-    strengths = study.cohort.control_strengths
-    reference = ControlReference.of_controls(strengths)
-    controls = np.array([reference.scores(each) for each in strengths])
     return fit(
         split.scores[:, edges],
         split.gase,
-        controls[:, edges],
+        study.cohort.control_scores[:, edges],
         blocks=study.candidates.blocks,
         others=others,
         reader=reader,

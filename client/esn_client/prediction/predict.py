@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from esn_client.answers.study import calibrated
 from esn_client.cohort.participants import Participant
 from esn_client.cohort.scoring import People, Visits, by_controls, mean_over_visits, scoring
+from esn_client.cohort.strata import judges
 from esn_client.prediction.children import Child
 from esn_client.prediction.findings import Driver, OwnPrediction, Prediction, Risk, Unlike
 from esn_core.arrays import Floats
@@ -204,11 +205,13 @@ def _left_out(controls: People, protocol: Protocol, edges: NDArray[np.int64], sc
     """Return how far each own control's scores spread, by the others where enough of them are left."""
     if protocol.cohort.harmonisation != "site-controls" or len(controls) <= FEWEST_CONTROLS:
         return [_spread(score(person, visits)[edges]) for person, visits in controls]
-    strengths = mean_over_visits([visits for _, visits in controls])
-    return [
-        _spread(ControlReference.of_controls(np.delete(strengths, i, axis=0)).scores(own)[edges])
-        for i, own in enumerate(strengths)
-    ]
+    strengths, people = mean_over_visits([visits for _, visits in controls]), [who for who, _ in controls]
+    found = []
+    for i, own in enumerate(strengths):
+        chosen = judges(people[i], people, minimum=protocol.cohort.minimum_controls)
+        chosen[i] = chosen.sum() <= FEWEST_CONTROLS
+        found.append(_spread(ControlReference.of_controls(strengths[chosen]).scores(own)[edges]))
+    return found
 
 
 def _spread(scores: Floats) -> float:

@@ -4,14 +4,14 @@ import datetime
 import os
 import shutil
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypedDict, TypeVar
 
 from esn_client.cohort.cohort import POOLED, Cohort
-from esn_client.cohort.likeness import differences
+from esn_client.cohort.likeness import differences, strata
 from esn_client.cohort.members import unlisted
 from esn_client.cohort.participants import listed_labels, read_phenotypes
 from esn_client.gate.audit_log import AuditLog, check_against_audit_log
@@ -199,6 +199,14 @@ def _controls_for_votes(snapshot: Snapshot, protocol: Protocol, cohort: Cohort) 
     return f"{protocol.study}: {controls} controls, who vote on candidates"
 
 
+class _Judged(TypedDict):
+    """Who is compared with whom."""
+
+    children: Collection[str]
+    controls: Collection[str]
+    minimum_controls: int
+
+
 def likeness(snapshot: Snapshot) -> str:
     """Compare the controls by whom children are judged with these children: age, sex, scanner."""
     judged = [
@@ -208,21 +216,24 @@ def likeness(snapshot: Snapshot) -> str:
     ]
     if not judged:
         raise Doubt("no protocol is approved that judges children by this site's controls")
-    said = []
+    said, apart = [], []
     for protocol in judged:
         cohort = snapshot.cohort(protocol)
-        found = differences(
-            snapshot.participants,
+        who = _Judged(
             children={*cohort.training.participants, *cohort.held_out.participants},
             controls=cohort.people.others.get("control", ()),
             minimum_controls=protocol.cohort.minimum_controls,
         )
-        said += [f"{protocol.study}: {words}" for words in found]
+        said += [f"{protocol.study}: {words}" for words in differences(snapshot.participants, **who)]
+        apart += [f"{protocol.study}: {words}" for words in strata(snapshot.participants, **who)]
     if said:
         raise Doubt(
             f"{'; '.join(said)}. What differs beside the illness may be taken for it: prepare more like them"
         )
-    return "children and controls are alike in age and sex, and were scanned alike as far as the table says"
+    alike = "children and controls are alike in age and sex"
+    if apart:
+        return f"{alike}; each is judged by the controls of the own scanner or session: {'; '.join(apart)}"
+    return f"{alike}, and were scanned alike as far as the table says"
 
 
 def same_cohort(snapshot: Snapshot) -> str:

@@ -109,6 +109,29 @@ def test_scores_are_against_the_sites_own_controls(dataset):
     assert (cohort.controls, len(by_label(cohort))) == (3, 10)
 
 
+def test_a_child_is_judged_by_the_controls_of_its_own_scanner_where_they_are_enough(dataset):
+    """Three controls of scanner A, three of B, and two of C, whose children all controls judge."""
+    head = HEAD.replace("\n", "\tscanner\n")
+    for number in range(104, 109):
+        dataset.add(f"sub-{number}", "control")
+    scanners = {1: "A", 2: "B", 3: "C", 4: "n/a"}
+    scanners |= (
+        dict.fromkeys((101, 102, 103), "A") | dict.fromkeys((104, 105, 106), "B") | {107: "C", 108: "C"}
+    )
+    dataset.lines = [
+        line.replace("\n", f"\t{scanners.get(int(line.split()[0][4:]), 'A')}\n") for line in dataset.lines
+    ]
+    cohort = dataset.load(head)
+    scores, everybody = by_label(cohort), tuple(range(101, 109))
+    judged_by = {1: (101, 102, 103), 2: (104, 105, 106), 3: everybody, 4: everybody}
+    for child, controls in judged_by.items():
+        reference = ControlReference.of_controls(np.array([strengths_in(dataset, n) for n in controls]))
+        expected = reference.scores(strengths_in(dataset, child))
+        assert scores[f"sub-{child:03d}"] == pytest.approx(expected, abs=1e-12), child
+    assert cohort.control_scores.shape == cohort.control_strengths.shape == (8, len(dataset.atlas.edges))
+    assert "A" in cohort.lines["sub-001"]  # another scanner in mid-study is another cohort
+
+
 def test_a_site_with_fewer_controls_than_the_protocol_asks_for_is_refused(dataset):
     rules = dataset.protocol.cohort.model_copy(update={"minimum_controls": 4})
     dataset.protocol = dataset.protocol.model_copy(update={"cohort": rules})

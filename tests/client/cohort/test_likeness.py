@@ -2,7 +2,7 @@
 
 import pytest
 
-from esn_client.cohort.likeness import differences, standardised
+from esn_client.cohort.likeness import differences, standardised, strata
 from esn_client.cohort.participants import Participant
 
 
@@ -44,8 +44,25 @@ def test_a_scanner_that_too_few_controls_were_in_is_named():
 
     children = [*people("dre", 6, age=9, scanner="A"), *people("dreb", 4, age=9, scanner="B")]
     alike = people("control", 10, age=9, scanner="A")
-    assert scanners(children, alike) == ["4 children have scanner B, and 0 controls"]
+    assert scanners(children, alike) == [
+        "4 children have scanner B, and 0 controls: they are judged by all controls together"
+    ]
     assert scanners(children, [*alike, *people("controlb", 3, age=9, scanner="B")]) == []
     # One scanner for all, or none said: there is nothing to compare.
     assert scanners(people("dre", 6, age=9, scanner="A"), people("control", 2, age=9, scanner="A")) == []
     assert scanners(people("dre", 6, age=9), people("control", 9, age=9)) == []
+
+
+def test_strata_with_controls_of_their_own_are_named_where_there_are_several():
+    def named(*controls):
+        children = [*people("dre", 6, age=9, scanner="A"), *people("dreb", 4, age=9, scanner="B")]
+        return strata(
+            [*children, *controls],
+            children={p.label for p in children},
+            controls={p.label for p in controls},
+            minimum_controls=3,
+        )
+
+    a, b = people("control", 10, age=9, scanner="A"), people("controlb", 3, age=9, scanner="B")
+    assert named(*a, *b) == ("scanner A by 10", "scanner B by 3")
+    assert named(*a, *b[:2]) == ("scanner A by 10",)
