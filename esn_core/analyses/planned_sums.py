@@ -40,6 +40,7 @@ from esn_core.statistics.agreement import EVALUATION
 from esn_core.statistics.combat import COVARIATE_NORM, COVARIATES, combat
 from esn_core.statistics.matching import COHORT
 from esn_core.statistics.recalibration import CALIBRATION
+from esn_core.statistics.subgroups import SUBGROUPS
 
 _BYTES_PER_NUMBER = 8
 
@@ -73,6 +74,8 @@ def kind_of(phase: PhaseName, protocol: Protocol) -> ReleaseKind:
             return CALIBRATION
         case "evaluation":
             return EVALUATION
+        case "subgroup-evaluation":
+            return SUBGROUPS
         case "attribution":
             return attribution_release(edges)
         case "rerun-association":

@@ -146,6 +146,8 @@ class Analyses(Table):
     random_scores: int = Field(default=0, ge=0, le=20)
     """So many runs with scores drawn at random, which show what r is worth by chance. A block each, as the
     parts are."""
+    subgroups: Annotated[StrictBool, NewIn(2)] = False
+    """How the prediction does by sex and by age. Never exact: a group may be a few children of one site."""
     explanation: StrictBool = False
     """What each edge contributes to the held-out children's predictions."""
     network: NetworkRules | None = None

@@ -24,6 +24,7 @@ PhaseName = Literal[
     "local-update",
     "calibration",
     "evaluation",
+    "subgroup-evaluation",
     "attribution",
     "rerun-association",
     "rerun-calibration",
@@ -226,6 +227,14 @@ PHASES: Mapping[PhaseName, Phase] = {
         arrays=_PREDICTION,
         needs=_CALIBRATED,
         share=1.0,
+    ),
+    "subgroup-evaluation": Phase(
+        leaves="the sums of 'evaluation' by sex, and once more by age: below 6 years, to 11, from 12 on",
+        children="held-out",
+        releases=lambda asked: int(asked.analyses.subgroups),
+        arrays=_PREDICTION,
+        needs=_CALIBRATED,
+        share=0.5,
     ),
     "attribution": Phase(
         leaves="for each candidate connection, what it adds to the held-out children's predictions",

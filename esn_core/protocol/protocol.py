@@ -223,6 +223,18 @@ class Protocol(Table):
         return self.rounds.quorum - len(self.cohort.without_controls)
 
     @property
+    def against_personal_models(self) -> tuple[str, ...]:
+        """Why hospitals have no personal model, in words after the study's name; nothing where they have."""
+        faults = []
+        if self.cohort.harmonisation != "site-controls":
+            faults.append("scores its children by a public template, not by own controls")
+        if self.candidates.grouped:
+            faults.append("releases averages of modules, not of connections")
+        if self.severity_network.centre == "adjusted":
+            faults.append("adjusts its network for age and sex")
+        return tuple(faults)
+
+    @property
     def template_sha256(self) -> str:
         """Hash of the public template, which is compared at roll call; zeros where there is none."""
         return "0" * 64 if self.template is None else self.template.sha256

@@ -143,6 +143,31 @@ def centre_of(
     return children, np.array([centre, *_adjustment(told, centre, children, noise_sd)])
 
 
+def weight_of_slope(total: NDArray[np.float64], centre: float) -> float | None:
+    """Return the weight of an edge whose score rises by one per unit of severity.
+
+    A weight is the mean of score times clipped residual: the slope times the mean of severity times clipped
+    residual, which the counts by level tell.
+
+    Parameters
+    ----------
+    total : (7,) float64
+        Sum of `level_rows`, noise included.
+    centre : float
+        Where the clipped residuals sum to zero.
+
+    Returns
+    -------
+    float or None
+        None where the counts, or what noise left of them, tell of no spread.
+
+    """
+    counts = [max(float(x), 0.0) for x in total]
+    away = [y - centre for y in _SEVERITIES]
+    product = sum(n * _clipped(y, RESIDUAL_CLIP) * y for n, y in zip(counts, away, strict=True))
+    return product / sum(counts) if product > 0 else None
+
+
 def _adjustment(told: Sequence[float], centre: float, children: float, noise_sd: float) -> list[float]:
     """Return intercept and slopes of the clipped residuals on both covariates, which sum to zero."""
     residual = [_clipped(y - centre, ADJUSTED_CLIP) for y in _SEVERITIES]

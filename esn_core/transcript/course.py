@@ -20,7 +20,7 @@ from esn_core.errors import StudyError
 from esn_core.protocol.phases import PHASES, PhaseName
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.bootstrap import Partial
-from esn_core.severity_network.centring import centre_of
+from esn_core.severity_network.centring import centre_of, weight_of_slope
 from esn_core.severity_network.exact import ExactNetwork, Moments, exact_network
 from esn_core.severity_network.exact_releases import moments_of
 from esn_core.severity_network.selection import SeverityNetwork
@@ -146,6 +146,13 @@ class Course:
         sums = self.sum_of("association")
         children, _ = self.centre
         return self.protocol.candidates.network(sums.total, children=children, noise_sd=sums.noise_sd)
+
+    @cached_property
+    def weight_of_slope(self) -> float | None:
+        """The weight of an edge whose score rises by one per unit of severity; None where no sum tells."""
+        if self.protocol.severity_network.centre != "levels" or self.protocol.candidates.grouped:
+            return None
+        return weight_of_slope(self.sum_of("centre").total, float(self.centre[1][0]))
 
     def trained(self, rounds: int) -> Training:
         """Return the model after so many rounds.

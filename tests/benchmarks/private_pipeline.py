@@ -92,6 +92,8 @@ class Summing:
     shares: dict[str, float]
     sites: int
     delta: float = DELTA
+    colluding: int = 0
+    """Sites that know their own share of the noise: the rest holds the bound without it."""
 
     def __call__(
         self, phase: str, kind: ReleaseKind, rows: Iterable[Floats], *, times: int = 1
@@ -101,7 +103,7 @@ class Summing:
         if self.epsilon is None:
             return add_up(totals, kind), 0.0
         # Secure sum: the noise of one mechanism, shared out; local: each site adds all of it.
-        share = 1 / self.sites if self.trust == "secure-sum" else 1.0
+        share = 1 / (self.sites - self.colluding) if self.trust == "secure-sum" else 1.0
         budget = mu_for(self.epsilon, self.delta)
         multiplier = noise_multiplier_for(budget, share=self.shares[phase], releases=times)
         noise = noise_units(kind, multiplier, share=share)

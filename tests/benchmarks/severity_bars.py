@@ -1,7 +1,8 @@
 """What the networks reach without privacy: unseen sites, random scores, other predictors, another world.
 
-    python tests/benchmarks/severity_bars.py [--json] [--worlds N] [--seed S] [--kind KIND ...]
+    python tests/benchmarks/severity_bars.py [--json] [--worlds N] [--seed S] [--kind KIND ...] [--write]
 
+`--write` puts the table into docs/benchmarks.md; `make test-science` fails where it says what this does not.
 Worlds of `esn_core.simulation.consortium`: the clinical one, the weak one, and the one that is not additive.
 """
 
@@ -13,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import page
 import torch
 from numpy.typing import NDArray
 from private_pipeline import ATLAS, SHARES, WEIGHTS, Study, Summing, pooled, r_and_mae
@@ -126,11 +128,24 @@ def table(worlds: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float
     return rows
 
 
+def as_markdown(said: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> str:
+    """Write one table, a column for each kind of world."""
+    rows = dict.fromkeys(label for of in said.values() for label in of)
+    lines = [f"| r on held-out children | {' | '.join(said)} |", "|---" * (1 + len(said)) + "|"]
+    lines += [f"| {row} | {' | '.join(_cell(of.get(row)) for of in said.values())} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(found: tuple[float, float, float] | None) -> str:
+    return "" if found is None else "{:.3f} ({:.3f} to {:.3f})".format(*found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worlds", type=int, default=8)
     parser.add_argument("--seed", type=int, default=8400)
+    parser.add_argument("--write", action="store_true", help="put the table on the page")
     parser.add_argument("--kind", action="append", choices=WORLDS, help="of world; all of them unless given")
     parser.add_argument(
         "--published", type=int, default=3, help="worlds for the published network, 50 s each"
@@ -146,6 +161,8 @@ def main() -> None:
             seconds = time.process_time() - started
             print(f"{name} world {index + 1} of {asked.worlds}: {seconds:.0f} CPU s", file=sys.stderr)
         said[name] = table(found)
+    if asked.write:
+        page.write("severity_bars.py", as_markdown(said))
     if asked.json:
         print(json.dumps({"worlds": asked.worlds, "seed": asked.seed, "r": said}, indent=1))
         return

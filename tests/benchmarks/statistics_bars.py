@@ -11,9 +11,9 @@ of a held-out child, at delta 1e-3 and six sites of which one may collude.
 import argparse
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
+import page
 from scipy.stats import norm
 
 from esn_core.errors import StudyError
@@ -30,8 +30,6 @@ from esn_core.statistics.roc import auc, delong_areas, delong_rows, histogram_ro
 Row = tuple[str, str, float]
 """Table, line and column are told by the first two: figure, setting; and the share."""
 SIZES = (36, 100, 300)
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- statistics_bars.py writes from here -->", "<!-- to here -->"
 DELTA, SITES, COLLUDING = 1e-3, 6, 1
 FEWEST = 4 * 5
 
@@ -237,9 +235,7 @@ def main() -> None:
     tables = tables_of(given.draws, given.seed)
     print(tables)
     if given.write:
-        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-        _, after = rest.split(END)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}", encoding="utf-8")
+        page.write("statistics_bars.py", tables)
 
 
 if __name__ == "__main__":

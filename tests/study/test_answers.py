@@ -102,6 +102,7 @@ ANALYSES = {
     "cross_site": True,
     "folds": 3,
     "random_scores": 1,
+    "subgroups": True,
     "explanation": True,
     "network": {"t_threshold": 2.5, "null_draws": 18, "bootstrap_draws": 15, "minimum_children": 16},
     "neurocognition": {

@@ -40,6 +40,7 @@ PRIVATE = {
     "cross_site": True,
     "folds": 2,
     "random_scores": 1,
+    "subgroups": True,
     "explanation": True,
     "neurocognition": {
         "rounds": 2,

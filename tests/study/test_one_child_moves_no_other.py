@@ -47,6 +47,7 @@ ANALYSES = {
     "cross_site": True,
     "folds": 2,
     "random_scores": 1,
+    "subgroups": True,
     "explanation": True,
     "neurocognition": {
         "rounds": 2,

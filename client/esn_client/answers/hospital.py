@@ -53,6 +53,7 @@ from esn_core.severity_network.votes import votes_release, votes_rows
 from esn_core.statistics.agreement import EVALUATION, evaluation_rows
 from esn_core.statistics.matching import COHORT, cohort_rows
 from esn_core.statistics.recalibration import CALIBRATION, calibration_rows
+from esn_core.statistics.subgroups import SUBGROUPS, subgroup_rows
 from esn_core.system.logs import said_of
 from esn_core.transcript.arguments import Arguments
 
@@ -282,6 +283,14 @@ def evaluation(asked: Arguments, study: Study) -> Rows:
     return Rows(EVALUATION, evaluation_rows(gase, split.gase), split.participants)
 
 
+def subgroup_evaluation(asked: Arguments, study: Study) -> Rows:
+    """Sum these moments by sex and by age."""
+    split = study.cohort.held_out
+    raw = predict(*_model_and_inputs(asked, study, split))
+    gase = calibrated(raw, asked.array("calibration", 2))
+    return Rows(SUBGROUPS, subgroup_rows(gase, split.gase, split.age_years, split.sex), split.participants)
+
+
 def attribution(asked: Arguments, study: Study) -> Rows:
     """Sum what each candidate edge contributes to the held-out children's calibrated predictions."""
     split, edges = study.cohort.held_out, study.candidates.edges
@@ -325,6 +334,7 @@ ROWS: Mapping[PhaseName, Callable[[Arguments, Study], Rows]] = {
     "local-update": local_update,
     "calibration": calibration,
     "evaluation": evaluation,
+    "subgroup-evaluation": subgroup_evaluation,
     "attribution": attribution,
     "rerun-association": reruns.association,
     "rerun-calibration": reruns.calibration,

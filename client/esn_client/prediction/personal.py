@@ -41,17 +41,13 @@ def require_personal(study: Study) -> None:
         They do not; it says why.
 
     """
-    rules, faults = study.protocol, []
-    if rules.cohort.harmonisation != "site-controls":
-        faults.append("scores its children by a public template, not by own controls")
-    if not rules.trains(study.site):
+    faults = list(study.protocol.against_personal_models)
+    if not study.protocol.trains(study.site):
         faults.append("judges this site's children by other sites' controls")
-    if study.candidates.grouped:
-        faults.append("releases averages of modules, not of connections")
-    if rules.severity_network.centre == "adjusted":
-        faults.append("adjusts its network for age and sex")
     if faults:
-        raise ConfigError(f"study {rules.study} {' and '.join(faults)}: there is no personal model of it")
+        raise ConfigError(
+            f"study {study.protocol.study} {' and '.join(faults)}: there is no personal model of it"
+        )
 
 
 def fit_personal(study: Study, course: Course) -> tuple[PersonalModel, Reader]:

@@ -58,6 +58,7 @@ def new(
     cross_site: Annotated[bool, typer.Option(help="Leave one site out, in turn.")] = False,
     folds: Annotated[int, typer.Option(help="Parts of a cross-validation; 0: none.")] = 0,
     random_scores: Annotated[int, typer.Option(min=0, help="Runs with scores drawn at random.")] = 0,
+    subgroups: Annotated[bool, typer.Option(help="Ask how the prediction does by sex and by age.")] = False,
     explanation: Annotated[bool, typer.Option(help="Ask what each edge contributes.")] = False,
     network: Annotated[
         bool, typer.Option(help="Ask for the exact network and its stability; needs --exact network.")
@@ -105,6 +106,7 @@ def new(
             cross_site=cross_site,
             folds=folds,
             random_scores=random_scores,
+            subgroups=subgroups,
             explanation=explanation,
             network=network,
             neurocognition=neurocognition,

@@ -1,9 +1,11 @@
 """The price list: what a protocol costs each child, and what its noise leaves of each result."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from esn_core.analyses.expected_r import ATLAS, LEAST_GAIN, Expected, expected_r
 from esn_core.analyses.planned_sums import grid_delta_of
 from esn_core.analyses.power import (
     SEVERITY_IN_GASE,
@@ -47,6 +49,7 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
         parameters=len(to_vector(pretrained(protocol.model.initial_weights))),
         rng=np.random.default_rng(int(protocol.sha256[:16], 16)),
     )
+    expected = expected_r(protocol, training_children=training_children)
     lines = [
         f"Study {protocol.study}, protocol {protocol.sha256}",
         f"{len(protocol.roster)} sites, about {training_children} training and {held_out_children} held-out",
@@ -58,12 +61,15 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
         f"What the noise will do (one standard deviation, all {len(protocol.roster)} sites answering)",
         *_results(noise, candidates),
         "",
+        *_reached(protocol, expected, training_children),
+        "",
         *_findable(protocol, held_out_children),
         "",
         "Warnings",
         *_warnings(
             protocol,
             noise,
+            expected,
             training_children=training_children,
             held_out_children=held_out_children,
             candidates=candidates,
@@ -89,6 +95,7 @@ def released_candidates(protocol: Protocol) -> int:
 def _warnings(
     protocol: Protocol,
     noise: ExpectedNoise,
+    expected: Sequence[Expected],
     *,
     training_children: int,
     held_out_children: int,
@@ -105,7 +112,14 @@ def _warnings(
             candidates=candidates,
         ),
     ]
-    return [f"  {caution.words}" for caution in known if caution.fact != Fact.SIMULATED] or ["  none"]
+    said = [caution.words for caution in known if caution.fact != Fact.SIMULATED]
+    little = [each.world for each in expected if each.gain < LEAST_GAIN]
+    if little:
+        said.append(
+            f"Worlds {' and '.join(little)}: a hospital has less than {LEAST_GAIN} of r more than the "
+            "strongest that it does alone."
+        )
+    return [f"  {words}" for words in said] or ["  none"]
 
 
 def _costs(protocol: Protocol, price: Price) -> list[str]:
@@ -142,6 +156,31 @@ def _results(noise: ExpectedNoise, candidates: int) -> list[str]:
     if noise.gradient is not None:
         rows.insert(2, ("a training step, over the longest mean gradient", f"{noise.gradient:.2f} in length"))
     return [f"  {what}: {sd}" for what, sd in rows]
+
+
+def _reached(protocol: Protocol, expected: Sequence[Expected], children: int) -> list[str]:
+    """Say what r simulated studies of this size had, and what federation added to the strongest alone."""
+    each = children / len(protocol.roster)
+    lines = [
+        f"What r to expect inside a hospital of {each:.0f} training children, in simulated worlds",
+        f"  {'':<10} {'alone':>7} {'consortium':>11} {'personal':>9} {'federation buys':>16}",
+    ]
+    for world in expected:
+        personal = "none" if world.personal is None else f"{world.personal:.3f}"
+        beyond = "" if world.measured else "  a guess: beyond what was measured"
+        lines.append(
+            f"  {world.world:<10} {world.alone:>7.3f} {world.consortium:>11.3f} {personal:>9} "
+            f"{world.gain:>+16.3f}{beyond}"
+        )
+    error = max(world.error for world in expected)
+    of_all = max(world.consortium_error for world in expected)
+    lines += [
+        f"  read off curves that what was measured lies {error:.2f} about, the consortium's {of_all:.2f}",
+        f"  (root mean square); one study's r differs more. Own controls, hospitals of one size, {ATLAS}"
+        + ("." if protocol.imaging.atlas == ATLAS else f", not {protocol.imaging.atlas}."),
+        "  Alone: the strongest of own network, ridge and CPM; personal: see esn-client personal-model",
+    ]
+    return lines
 
 
 def _findable(protocol: Protocol, children: int) -> list[str]:

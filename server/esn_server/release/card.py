@@ -96,7 +96,7 @@ def _controls(result: StudyResult) -> Iterator[tuple[str, float | None]]:
 
 
 def _subgroups(result: StudyResult) -> list[str]:
-    """Say how it does by level of GASE, the one division that the evaluation releases."""
+    """Say how it does by level of GASE, and by sex and age where the protocol asked."""
     levels = [level for level in result.evaluation.by_gase if level.mean_prediction is not None]
     table = ["| clinical GASE | children | mean prediction |", "|---|---|---|"]
     table += [
@@ -109,11 +109,18 @@ def _subgroups(result: StudyResult) -> list[str]:
             f" The training children are {fixed(own.mean_age_years, 1)} years old on average "
             f"(sd {fixed(own.sd_age_years, 1)}); the share of boys is {fixed(own.share_male, 2)}."
         )
-    return [
-        *table,
-        "",
-        "Performance by sex, age or site was not released: too few children would stand in each sum." + ages,
-    ]
+    if result.subgroups is None:
+        table += ["", "Performance by sex and age was not asked for, and by site not released." + ages]
+        return table
+    table += ["", "| held-out children | children | r (95 %) |", "|---|---|---|"]
+    for group in result.subgroups:
+        told = group.estimates
+        if told is None or told.r is None:
+            table.append(f"| {group.name} | too few | |")
+        else:
+            r = f"{fixed(told.r.value, 2)} ({interval(told.r.interval, 2)})"
+            table.append(f"| {group.name} | {fixed(told.children.value, 0)} | {r} |")
+    return [*table, "", "Performance by site was not released." + ages]
 
 
 def _privacy(protocol: Protocol, result: StudyResult) -> list[str]:
@@ -174,7 +181,7 @@ def _tripod(protocol: Protocol, result: StudyResult) -> list[str]:
         "10 sample size": "fixed by the protocol; 'esn-server protocol price' prints power",
         "11 missing data": "complete cases; a missing connection counts as unknown, with the score 0",
         "12 analysis": f"{protocol.training.in_words}; the plan is the protocol {protocol.sha256[:16]}",
-        "14 fairness": "by sex and age not released",
+        "14 fairness": "not asked for" if result.subgroups is None else "see Subgroups",
         "16 evaluation": f"{held_out:.0%} held out by a hash of the label, before anything was asked",
         "20 numbers": f"{fixed(result.evaluation.children, 0)} held-out children",
         "22 full model": "model.safetensors and model.json",

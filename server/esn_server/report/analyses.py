@@ -30,6 +30,16 @@ class AgreementEstimates(Record):
     calibration_intercept: Estimated | None = Field(description="Likewise, in steps of GASE; 0 is ideal.")
 
 
+class Subgroup(Record):
+    """How the prediction does in one group of the held-out children."""
+
+    name: str = Field(description="Girls, boys, or a band of ages.")
+    estimates: AgreementEstimates | None = Field(
+        description="What its sums tell; null where it has fewer children than the protocol's minimum, or "
+        "may have, as far as the noise allows to know."
+    )
+
+
 class Correlation(Record):
     """How well predictions follow scores in children that the prediction was not made from."""
 

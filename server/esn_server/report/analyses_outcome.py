@@ -24,6 +24,7 @@ from esn_server.report.analyses import (
     LeftOut,
     NetworkComponent,
     RandomScore,
+    Subgroup,
 )
 from esn_server.study.reruns import Tested
 from esn_server.study.study import Findings
@@ -32,6 +33,7 @@ _ABSENT = {
     "cross_site": "the protocol did not ask for it",
     "cross_validation": "the protocol did not ask for it",
     "random_score": "the protocol did not ask for it",
+    "subgroups": "the protocol did not ask for it",
     "explanation": "the protocol did not ask for it",
     "exact_network": "the protocol did not ask for it; it needs exact sums and the consent of all sites",
     "cohort": "the protocol did not ask for it",
@@ -45,6 +47,7 @@ _ABSENT = {
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "matching": ("cohort",),
     "reruns": ("cross_site", "cross_validation", "random_score"),
+    "subgroups": ("subgroups",),
     "attribution": ("explanation",),
     "exact_network": ("exact_network",),
     "neurocognition": ("neurocognition",),
@@ -107,6 +110,16 @@ def cohort_of(findings: Findings) -> CohortSummary | None:
         sex_difference=found.sex_difference,
         left_out=dict(found.left_out),
     )
+
+
+def subgroups_of(findings: Findings) -> list[Subgroup] | None:
+    """Return how the prediction does by sex and by age."""
+    if findings.subgroups is None:
+        return None
+    return [
+        Subgroup(name=name, estimates=None if found is None else estimates_of(found))
+        for name, found in findings.subgroups.items()
+    ]
 
 
 def explanation_of(protocol: Protocol, findings: Findings) -> Explanation | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from esn_core.connectome.atlas import load_atlas
+from esn_core.gase import GASE_UNIT
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.price import Price
 from esn_core.protocol.protocol import Protocol
@@ -23,6 +24,7 @@ from esn_server.report.analyses_outcome import (
     exact_network_of,
     explanation_of,
     random_score_of,
+    subgroups_of,
 )
 from esn_server.report.impairment_outcome import children_lost, neurocognition_of
 from esn_server.report.result import (
@@ -92,6 +94,7 @@ def result_of(
     random_score = random_score_of(findings)
     cross_site = cross_site_of(findings)
     cross_validation = cross_validation_of(findings)
+    subgroups = subgroups_of(findings)
     explanation = explanation_of(protocol, findings)
     exact_network = exact_network_of(protocol, findings)
     cohort = cohort_of(findings)
@@ -130,8 +133,9 @@ def result_of(
         random_score=random_score,
         cross_site=cross_site,
         cross_validation=cross_validation,
-        severity_network=_network(protocol, findings.network),
+        severity_network=_network(protocol, findings.network, findings.weight_of_slope),
         harmonisation=_harmonisation(protocol),
+        subgroups=subgroups,
         explanation=explanation,
         exact_network=exact_network,
         cohort=cohort,
@@ -141,6 +145,7 @@ def result_of(
                 "random_score": random_score,
                 "cross_site": cross_site,
                 "cross_validation": cross_validation,
+                "subgroups": subgroups,
                 "explanation": explanation,
                 "exact_network": exact_network,
                 "cohort": cohort,
@@ -222,7 +227,7 @@ def _source(rules: SelectionRules) -> str:
     return f"edges found in {whose[rules.origin.kind]} ({rules.origin.note})"
 
 
-def _network(protocol: Protocol, network: Network) -> SeverityNetwork:
+def _network(protocol: Protocol, network: Network, weight_of_slope: float | None) -> SeverityNetwork:
     atlas = load_atlas(protocol.imaging.atlas)
     private = protocol.privacy.noise != "none"
     order = np.argsort(-np.abs(network.weight), kind="stable")
@@ -235,6 +240,9 @@ def _network(protocol: Protocol, network: Network) -> SeverityNetwork:
             region_b=atlas.names[atlas.edges[network.edges[i], 1]],
             weight=float(network.weight[i]),
             posterior_sd=float(network.posterior_sd[i]),
+            score_per_gase=None
+            if weight_of_slope is None
+            else float(network.weight[i]) / weight_of_slope / GASE_UNIT,
         )
         for i in sorted(listed, key=lambda i: -abs(network.weight[i]))
     ]
@@ -251,7 +259,9 @@ def _network(protocol: Protocol, network: Network) -> SeverityNetwork:
             "severity; "
             + ("the known privacy noise is in its uncertainty. " if private else "no noise was added. ")
             + "No false-discovery rate holds for the number of retained connections: those that go together "
-            "are retained together, in up to a quarter of studies without any effect 5 to 8 of them."
+            "are retained together, in up to a quarter of studies without any effect 5 to 8 of them. Where "
+            "the controls themselves have few streamlines, a connection without any scores about −1: a "
+            "bundle that is lost there does not show."
         ),
     )
 

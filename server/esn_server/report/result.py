@@ -20,6 +20,7 @@ from esn_server.report.analyses import (
     LocalOnly,
     RandomScore,
     Record,
+    Subgroup,
 )
 from esn_server.report.impairment import NeurocognitionSummary
 
@@ -109,6 +110,11 @@ class NetworkEdge(Record):
     )
     posterior_sd: float = Field(
         ge=0, description="Posterior standard deviation of the weight; 0 without noise."
+    )
+    score_per_gase: float | None = Field(
+        default=None,
+        description="The weight as a slope: by how much the connection's score changes per step of GASE, in "
+        "standard deviations of the controls, shrunk as the weight is; null where no sum tells.",
     )
 
 
@@ -247,6 +253,9 @@ class StudyResult(Record):
     random_score: RandomScore | None = Field(default=None, description="Scores drawn at random.")
     cross_site: CrossSite | None = Field(default=None, description="Leave one site out.")
     cross_validation: Correlation | None = Field(default=None, description="Of the training children.")
+    subgroups: list[Subgroup] | None = Field(
+        default=None, description="The evaluation by sex and by age; a child is in one group of each."
+    )
     severity_network: SeverityNetwork = Field(description="The epilepsy severity network (ESN).")
     exact_network: ExactNetworkSummary | None = Field(
         default=None, description="The network by partial correlations, from exact sums."

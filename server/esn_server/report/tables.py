@@ -26,6 +26,7 @@ def tables_of(result: StudyResult) -> dict[str, str]:
         "agreement": [] if told is None else _estimates(told),
         "predictions_by_gase": _records(result.evaluation.by_gase),
         "correlations": list(_correlations(result)),
+        "subgroups": _subgroups(result),
         "severity_network": _records(result.severity_network.edges),
         "explanation": [] if explained is None else _records(explained.edges),
         "exact_network": [] if exact is None else _records(exact.edges),
@@ -75,6 +76,15 @@ def _estimates(told: BaseModel) -> Rows:
         {"figure": name, "value": one.value, **_ends("value", one.interval)}
         for name in type(told).model_fields
         if (one := getattr(told, name)) is not None
+    ]
+
+
+def _subgroups(result: StudyResult) -> Rows:
+    return [
+        {"group": group.name, **row}
+        for group in result.subgroups or ()
+        if group.estimates is not None
+        for row in _estimates(group.estimates)
     ]
 
 

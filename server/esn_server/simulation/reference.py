@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from esn_core.analyses.expected_r import ATLAS, expected_r
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.connectome.control_offset import SHRINKAGE_CONTROLS, control_offset
@@ -106,7 +107,7 @@ def with_sites_alone(
         update={
             "absent": _without(result.absent, "local_only"),
             "local_only": LocalOnly(
-                note=_NOTE,
+                note=f"{_NOTE} {_in_other_worlds(protocol, sites)}",
                 by_site=alone,
                 mean_r=float(np.mean([site.r or 0.0 for site in alone])),
                 pooled_r=pooled.r,
@@ -114,6 +115,20 @@ def with_sites_alone(
             ),
             "severity_network": network.model_copy(update={"truth": truth}),
         }
+    )
+
+
+def _in_other_worlds(protocol: Protocol, sites: Mapping[str, _Site]) -> str:
+    """Say what a study of this size reached where severity is harder to see."""
+    training = sum(int((~site.held_out).sum()) for site in sites.values())
+    worlds = [
+        f"{one.consortium:.2f} in the world '{one.world}', where a hospital alone has {one.alone:.2f}"
+        + ("" if one.personal is None else f" and its personal model {one.personal:.2f}")
+        for one in expected_r(protocol, training_children=training)
+    ]
+    return (
+        f"This is one draw of one world. Studies of this size, simulated on {ATLAS}, had by the consortium's "
+        f"model an r inside hospitals of about {'; '.join(worlds)}."
     )
 
 

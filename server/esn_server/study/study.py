@@ -23,6 +23,7 @@ from esn_core.severity_network.selection import SeverityNetwork
 from esn_core.statistics.agreement import Agreement, agreement, noise_sd_of_mae, noise_sd_of_r
 from esn_core.statistics.agreement_estimates import Estimates, estimates
 from esn_core.statistics.matching import Matching, matching
+from esn_core.statistics.subgroups import read_subgroups
 from esn_core.transcript.course import Course, steering
 from esn_core.transcript.released import Released
 from esn_core.transcript.training import Training
@@ -48,6 +49,8 @@ class Findings:
         What each site said at roll call.
     price : Price
     network : SeverityNetwork
+    weight_of_slope : float or None
+        Weight of an edge whose score rises by one per unit of severity; None where no sum tells.
     losses : tuple of float
         Mean clipped training loss before each round's step, noise included.
     weights : (P,) float64
@@ -63,6 +66,8 @@ class Findings:
     r_noise_sd : float or None
         What the noise does to r.
     reruns : Reruns or None
+    subgroups : dict of str to Estimates, or None
+        Of a group, None where it has too few children.
     attribution : Attribution or None
     matching : Matching or None
     exact_network : NetworkFound or None
@@ -78,6 +83,7 @@ class Findings:
     facts: Mapping[str, SiteFacts]
     price: Price
     network: SeverityNetwork
+    weight_of_slope: float | None
     losses: tuple[float, ...]
     weights: NDArray[np.float64]
     calibration: tuple[float, float]
@@ -86,6 +92,7 @@ class Findings:
     mae_noise_sd: float | None
     r_noise_sd: float | None
     reruns: Reruns | None
+    subgroups: Mapping[str, Estimates | None] | None
     attribution: Attribution | None
     matching: Matching | None
     exact_network: NetworkFound | None
@@ -199,6 +206,7 @@ def run_study(
     study.ask("calibration")
     found, estimated, mae_noise, r_noise = _evaluate(study, rng)
     reruns = study.unless_impossible("reruns", lambda: _rerun(study, rng))
+    grouped = study.unless_impossible("subgroups", lambda: _group(study, rng))
     explained = study.unless_impossible("attribution", lambda: _explain(study))
     exact_network = study.unless_impossible("exact_network", lambda: _exact_network(study))
     models = study.unless_impossible("neurocognition", lambda: _neurocognition(study))
@@ -206,6 +214,7 @@ def run_study(
         facts=facts,
         price=study.price,
         network=course.network,
+        weight_of_slope=course.weight_of_slope,
         losses=tuple(trained.losses),
         weights=trained.weights,
         calibration=course.calibration,
@@ -214,6 +223,7 @@ def run_study(
         mae_noise_sd=mae_noise,
         r_noise_sd=r_noise,
         reruns=reruns,
+        subgroups=grouped,
         attribution=explained,
         matching=matched,
         exact_network=exact_network,
@@ -254,6 +264,13 @@ def _match(study: _Run) -> Matching | None:
     if not study.protocol.analyses.cohort:
         return None
     return matching(study.ask("cohort").total, minimum=study.protocol.cohort.minimum_children)
+
+
+def _group(study: _Run, rng: np.random.Generator) -> Mapping[str, Estimates | None] | None:
+    if not study.protocol.analyses.subgroups:
+        return None
+    sums, minimum = study.ask("subgroup-evaluation"), study.protocol.cohort.minimum_children
+    return read_subgroups(sums.total, noise_sd=sums.noise_sd, minimum=minimum, rng=rng)
 
 
 def _explain(study: _Run) -> Attribution | None:

@@ -54,7 +54,7 @@ def world():
     ("atlas", "rules"),
     [
         (load_atlas("phantom-28"), {"severity_edges": 24}),
-        pytest.param(ATLAS, {}, marks=pytest.mark.long),
+        pytest.param(ATLAS, {}, marks=[pytest.mark.long, pytest.mark.science]),
     ],
     ids=["phantom", "human"],
 )
@@ -73,6 +73,7 @@ def test_every_predictor_but_the_mean_follows_gase_where_the_truth_is_clear(atla
 
 
 @pytest.mark.long
+@pytest.mark.science
 def test_the_published_network_learns_too(world):
     training, held_out, _ = world
     (rated,) = compare([PublishedDcnnRn(ATLAS)], training, held_out, rng=np.random.default_rng(0))

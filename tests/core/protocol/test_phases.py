@@ -18,6 +18,7 @@ ALL = {
     "cross_site": True,
     "folds": 3,
     "random_scores": 2,
+    "subgroups": True,
     "explanation": True,
     "network": NETWORK,
     "neurocognition": NEUROCOGNITION,

@@ -25,6 +25,8 @@ from esn_core.severity_network.centring import (
     covariates,
     level_rows,
     residuals,
+    rows_to_centre,
+    weight_of_slope,
     without_small_levels,
 )
 from esn_core.severity_network.selection import select
@@ -243,3 +245,20 @@ def test_age_that_alone_drives_edges_and_score_makes_no_network():
             false[centring].append(int(network.retained.sum()))
     assert np.mean(false["levels"]) > 100
     assert np.mean(false["adjusted"]) < 3
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_a_weight_over_the_weight_of_a_slope_is_the_slope(skewed):
+    rng = np.random.default_rng(4)
+    share = [0.45, 0.3, 0.1, 0.06, 0.04, 0.03, 0.02] if skewed else [0.05, 0.1, 0.2, 0.3, 0.2, 0.1, 0.05]
+    gase = rng.choice(np.arange(1.0, 8.0), 40_000, p=share)
+    severity = (gase - 4) / 1.5
+    scores = 1.0 - 0.4 * severity + rng.normal(size=len(gase))
+    total = rows_to_centre("levels", gase, np.zeros((len(gase), 2))).sum(axis=0)
+    _, centre = centre_of(total, centring="levels", fewest_children=5.0)
+    weight = (scores * residuals(gase, np.zeros((len(gase), 2)), centre)).mean()
+    # Of 40,000 children: a slope's standard error is .006, and .01 where few lie off the lowest step.
+    assert weight / weight_of_slope(total, centre[0]) == pytest.approx(-0.4, abs=0.03)
+    assert 0.2 < weight_of_slope(total, centre[0]) < 0.7
+    assert weight_of_slope(np.full(7, -3.0), 0.0) is None
+    assert weight_of_slope(np.array([9.0, 0, 0, 0, 0, 0, 0]), -2.0) is None

@@ -1,12 +1,26 @@
 """The price list as a coordinator reads it, and what it warns of."""
 
+import itertools
+import tomllib
+from importlib.resources import files
+
 import pytest
 
+from esn_core.analyses.expected_r import measured
+from esn_core.analyses.power import false_positives, power_of
+from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.template import load_template
 from esn_core.protocol.analyses import NetworkRules
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_server.protocol.price_list import price_list
+
+RECIPE = files("esn_core.connectome") / "atlases" / "phantom-28.recipe.toml"
+PHANTOM = {
+    "simulated": True,
+    "imaging": tomllib.loads(RECIPE.read_text()),
+    "severity_network": {"candidates": "template"},
+}
 
 
 def make(content, **privacy):
@@ -77,10 +91,67 @@ def test_the_list_has_local_updates_and_combat_and_says_what_they_mix(protocol_c
     assert "a training step, over" in plain
 
 
-def test_a_large_study_with_a_large_budget_has_no_warning(protocol_content, more_sites):
-    six = {"roster": more_sites[0], "rounds": {**protocol_content["rounds"], "quorum": 6}}
-    text = listed(make({**protocol_content, **six}, trust="secure-sum", epsilon=20.0), 450, 450)
+@pytest.fixture
+def of_six(patients_content, more_sites):
+    """A study of patients at six hospitals."""
+    names = load_atlas("desikan-killiany-83").names
+    pairs = [[a, b] for a, b in itertools.combinations(names[:45], 2)]  # about as many as were measured
+    return {
+        **patients_content,
+        "severity_network": {**patients_content["severity_network"], "pairs": pairs},
+        "roster": more_sites[0],
+        "rounds": {**patients_content["rounds"], "quorum": 6},
+    }
+
+
+def test_a_study_with_a_large_budget_has_no_warning(of_six):
+    text = listed(make(of_six, trust="secure-sum", epsilon=20.0), 120, 450)
     assert text.endswith("Warnings\n  none")
+
+
+def test_the_r_to_expect_is_said_in_each_world_and_so_is_a_federation_that_buys_little(of_six):
+    text = listed(make(of_six, trust="secure-sum", epsilon=8.0), 252, 450)
+    worlds = {}
+    for world in {each.world for each in measured()}:
+        (line,) = [row for row in text.splitlines() if row.startswith(f"  {world} ")]
+        worlds[world] = [float(number) for number in line.split()[1:5]]
+    for alone, consortium, personal, buys in worlds.values():
+        assert 0.3 < alone < personal < 0.95
+        assert buys == pytest.approx(max(consortium, personal) - alone, abs=0.0011)  # each is rounded
+    assert worlds["sober"][0] < worlds["clinical"][0]
+    assert "inside a hospital of 42 training children" in text
+    assert "of r more than the strongest that it does alone" not in text
+    little = listed(make(of_six, trust="secure-sum", epsilon=1.0), 360, 450)
+    assert "Worlds clinical" in little.split("Warnings")[1]
+    assert "less than 0.01 of r more than the strongest that it does alone" in little
+    assert "desikan-killiany-83, not phantom-28" in listed(make({**of_six, **PHANTOM}))
+
+
+def test_what_a_study_could_find_and_what_sites_do_to_p_are_said(of_six):
+    rules = {
+        "rounds": 6,
+        "models": [["gase"], ["predicted_gase"], ["gase", "age"], ["predicted_gase", "age"]],
+        "outcomes": [{"name": "verbal", "column": "verbal_score", "impaired_below": 85.0}],
+        "primary": {"outcome": "verbal"},
+    }
+    columns = {
+        "age": {"kind": "number", "unit": "years", "range": (0, 21)},
+        "verbal_score": {"kind": "number", "unit": "standard score", "range": (40, 160)},
+    }
+    analyses = {"neurocognition": rules, "exact": ["neurocognition"]}
+    protocol = make({**of_six, "phenotypes": columns, "analyses": analyses}, trust="secure-sum")
+    text = listed(protocol, 250, 100)
+    alone = 100 * power_of(100)
+    assert f"    verbal: {alone:.0f} % as the primary comparison" in text
+    assert (
+        f"    verbal beside age: {alone:.0f} % as held to the number of comparisons ({alone:.0f} % alone)"
+        in text
+    )
+    chances = [100 * false_positives(100, 6, between_sites=share) for share in (0.1, 0.25)]
+    assert "neither r nor a model of impairment is adjusted for sites" in text
+    assert (
+        f"p < 0.05 in {chances[0]:.0f} % where a tenth, {chances[1]:.0f} % where a quarter of the variance"
+    ) in text
 
 
 def test_the_list_counts_what_the_candidates_release(protocol_content):

@@ -26,6 +26,7 @@ from esn_server.report.analyses import (
     NetworkComponent,
     Permutations,
     RandomScore,
+    Subgroup,
 )
 from esn_server.report.impairment import Coefficient, Contest, ModelSummary, NeurocognitionSummary
 from esn_server.report.result import (
@@ -283,9 +284,14 @@ def full(result):
             ),
             "cross_site": CrossSite(by_site=[LeftOut(site="north", **found.model_dump())], together=found),
             "cross_validation": found,
+            "subgroups": [
+                Subgroup(name="girls", estimates=result.evaluation.estimates),
+                Subgroup(name="younger than 6 years", estimates=None),
+            ],
             "explanation": Explanation(
                 edges=[EdgeShare(region_a="left a", region_b="right a", mean=-0.12)],
                 noise_sd=0.03,
+                sampling_sd=0.02,
                 truth_r=0.5,
             ),
             "exact_network": ExactNetworkSummary(
