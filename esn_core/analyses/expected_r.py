@@ -220,8 +220,12 @@ def _fitted(hospitals: Floats, r: Floats, *, merges: bool) -> _Curve:
         found: Floats = _rising(each, top, log_half, steep).mean(axis=1)
         return found
 
+    def missed(curve: Floats) -> Floats:
+        left: Floats = said(curve) - r
+        return left
+
     ends = [0.1, -3.0, 0.1, 0.0], [1.0, 8.0, 5.0, 1.0]
-    found = least_squares(lambda x: said(x) - r, x0=[0.85, math.log(30.0), 1.0, 0.7], bounds=ends).x
+    found = least_squares(missed, x0=[0.85, math.log(30.0), 1.0, 0.7], bounds=ends).x
     top, log_half, steep, others = (float(x) for x in found)
     error = float(np.sqrt(np.mean((said(found) - r) ** 2)))
     worths = hospitals[:, 0] + (others if merges else 0.0) * hospitals[:, 1]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from esn_core.gase import GASE_UNIT
 from esn_core.privacy.accounting import NO_NOISE, compose
 from esn_core.severity_network.association import rows_of_residuals
 from esn_core.severity_network.centring import (
@@ -13,6 +14,7 @@ from esn_core.severity_network.centring import (
     residuals,
     without_small_levels,
 )
+from esn_server.report.outcome import result_of
 
 
 def asked_with(consortium, phase):
@@ -56,3 +58,19 @@ def test_a_private_study_counts_levels_within_its_budget(make_consortium, centri
     for ledger in consortium.ledgers.values():
         spent = max(compose(each.noisy) for each in ledger.spent().values())
         assert spent == pytest.approx(findings.price.mu("training"), rel=1e-12)
+
+
+def test_a_weight_is_told_as_a_slope_and_called_what_it_is(make_consortium):
+    consortium = make_consortium(exact=True, centre="levels")
+    findings = consortium.study()
+    network = result_of(consortium.protocol, findings, run="r1", timing_s={}).severity_network
+    slopes = [edge.score_per_gase for edge in network.edges]
+    assert slopes == pytest.approx(
+        [edge.weight / findings.weight_of_slope / GASE_UNIT for edge in network.edges]
+    )
+    # The cohorts' twenty edges fall by .8 for each unit of severity, by .53 for each step; those that are
+    # retained are the strongest of a sample, and shrunk.
+    assert np.median(slopes[: network.retained]) == pytest.approx(-0.8 / GASE_UNIT, abs=0.15)
+    assert "a covariance; the score changes by two to five times as much" in network.note
+    assert "No false-discovery rate holds" in network.note
+    assert "a bundle that is lost there does not show" in network.note

@@ -60,7 +60,7 @@ PROTOCOLS = {
     "combat": {"harmonisation": "combat", "exact": True},
     "local steps": {
         "training": {"strategy": "fedavg", "local_steps": 2},
-        "analyses": {"cross_site": True, "folds": 2, "random_scores": 1},
+        "analyses": {"cross_site": True, "folds": 2, "random_scores": 1, "subgroups": True},
         "exact": True,
     },
     "votes": {"votes": True, "pool_controls": True},

@@ -121,10 +121,12 @@ def test_intervals_of_areas_hold_the_true_area_near_one_too(shift):
 
 def test_an_area_that_noise_took_beyond_what_can_be_true_is_lost():
     rng = np.random.default_rng(0)
-    counts = np.concatenate([np.full(200, 0.12), np.full(200, 0.06)])
-    for _ in range(200):
-        found = auc(counts + rng.normal(0, 3.0, 400), noise_sd=3.0)
-        assert found is None or 0 <= found.value <= 1
+    # A score that tells all children apart: noise takes the area to either side of 1.
+    without, with_it = np.repeat([1.5, 0.0], [20, 180]), np.repeat([0.0, 1.5], [180, 20])
+    counts = np.concatenate([without, with_it])
+    found = [auc(counts + rng.normal(0, 0.4, 400), noise_sd=0.4) for _ in range(200)]
+    assert all(each is None or 0 <= each.value <= 1 for each in found)
+    assert 50 < sum(each is None for each in found) < 150
 
 
 def test_noise_widens_the_interval_by_what_it_does_to_the_area():
