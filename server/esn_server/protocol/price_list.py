@@ -160,7 +160,7 @@ def _results(noise: ExpectedNoise, candidates: int) -> list[str]:
 
 def _reached(protocol: Protocol, expected: Sequence[Expected], children: int) -> list[str]:
     """Say what r simulated studies of this size had, and what federation added to the strongest alone."""
-    each = children / len(protocol.roster)
+    each = children / sum(protocol.trains(site) for site in protocol.sites)
     lines = [
         f"What r to expect inside a hospital of {each:.0f} training children, in simulated worlds",
         f"  {'':<10} {'alone':>7} {'consortium':>11} {'personal':>9} {'federation buys':>16}",
