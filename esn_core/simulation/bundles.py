@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
+from esn_core.simulation.anatomy import anatomy
 
 BRAIN_SEMI_AXES_MM = np.array([62.0, 78.0, 55.0])
 """Of the ellipsoid that stands for a child's brain, in the atlas's space."""
@@ -19,6 +20,8 @@ MEAN_AREA_MM2 = 60.0
 REFERENCE_LOG_WEIGHT = 4.3
 FAINTEST_LOG_WEIGHT = 1.0
 """Bundles below this are not drawn: less than 4 % of the mean cross-section."""
+MOST_AREA_MM2 = 7000.0
+"""Cross-section of all bundles of a mean head together that there is room for; phantom-28 has 4,428."""
 STRANDS, STEPS = 48, 64
 """Each bundle is this many strands of this many pieces."""
 
@@ -67,6 +70,23 @@ def rotation_matrix(angles_rad: Floats) -> Floats:
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
     return np.asarray(about_z @ about_y @ about_x, dtype=np.float64)
+
+
+def excess_log_weight(atlas: Atlas) -> float:
+    """Return by how much an atlas's log weights are too large for its mean bundles to fit into a brain.
+
+    Weights of larger atlases are on the scale of a real scan's streamlines. What goes below the faintest when
+    it is taken off is not drawn, and leaves room for the others.
+    """
+    mean, excess = anatomy(atlas).mean, 0.0
+    while (area := _area_mm2(mean - excess)) > MOST_AREA_MM2 * (1 + 1e-6):
+        excess += float(np.log(area / MOST_AREA_MM2))
+    return excess
+
+
+def _area_mm2(log_weights: Floats) -> float:
+    drawn = log_weights[log_weights > FAINTEST_LOG_WEIGHT]
+    return float(MEAN_AREA_MM2 * np.exp(drawn - REFERENCE_LOG_WEIGHT).sum())
 
 
 def lay_bundles(

@@ -11,9 +11,11 @@ from esn_core.connectome.atlas import Atlas
 from esn_core.errors import DataError
 from esn_core.simulation.bundles import (
     BRAIN_SEMI_AXES_MM,
+    ENDS_AT,
     FAINTEST_LOG_WEIGHT,
     Fibres,
     Pose,
+    excess_log_weight,
     lay_bundles,
     rotation_matrix,
 )
@@ -95,7 +97,8 @@ def draw_phantom(
 ) -> Phantom:
     """Draw the raw scan of one subject.
 
-    Each bundle is a bent tube whose cross-section is proportional to its weight; a voxel holds fibres,
+    Each bundle is a bent tube whose cross-section is proportional to its weight; those of larger atlases
+    are all smaller alike (`excess_log_weight`), and the faintest are left out; a voxel holds fibres,
     tissue and free water (multi-tensor signal); the noise is Rician.
 
     Parameters
@@ -135,6 +138,7 @@ def draw_phantom(
     brain = (depth < 1).reshape(shape)
     labels = _draw_labels(atlas, at_atlas, depth).reshape(shape)
 
+    log_weights = log_weights - excess_log_weight(atlas)
     bundles = np.flatnonzero(log_weights > FAINTEST_LOG_WEIGHT)
     laid = lay_bundles(atlas, log_weights, bundles, pose=pose, affine=affine, shape=shape)
     fibres = _pack(laid, brain)
@@ -148,8 +152,14 @@ def draw_phantom(
 
 
 def _draw_labels(atlas: Atlas, at_atlas: Floats, depth: Floats) -> NDArray[np.int16]:
-    """Give each voxel of the cortical shell to the nearest centroid, if it is near."""
-    distance = np.linalg.norm(at_atlas[:, None] - atlas.centroids_mm, axis=2)
+    """Give each voxel of the cortical shell to the nearest region, if it is near.
+
+    A region whose centroid lies outside of the shell, as those of deep nuclei do, lies where its bundles end.
+    """
+    centroids = atlas.centroids_mm
+    at = np.linalg.norm(centroids / BRAIN_SEMI_AXES_MM, axis=1, keepdims=True)
+    places = np.where((at < CORTEX_FROM) | (at > 1), centroids / at * ENDS_AT, centroids)
+    distance = np.linalg.norm(at_atlas[:, None] - places, axis=2)
     nearest = distance.argmin(axis=1)
     cortex = (depth >= CORTEX_FROM) & (depth < 1) & (distance.min(axis=1) < REGION_RADIUS_MM)
     index = np.array([region.index for region in atlas.regions], dtype=np.int16)

@@ -21,7 +21,7 @@ def simulate(
     ] = None,
     protocol: Annotated[
         Path | None,
-        typer.Option(help="With --connectomes: for this study's recipe, atlas and columns."),
+        typer.Option(help="For this study's recipe, atlas and columns; not with --scans."),
     ] = None,
     connectomes: Annotated[
         Path | None,
@@ -54,9 +54,9 @@ def simulate(
 
     if connectomes is None and scans is not None:
         raise ConfigError("--scans is for --connectomes; without it every child has scans")
-    if protocol is not None and (connectomes is None or scans is not None):
+    if protocol is not None and scans is not None:
         raise ConfigError(
-            "--protocol is for --connectomes; scans are simulated for the phantom's recipe alone"
+            "--protocol is for scans alone or connectomes alone; --scans mixes them for the phantom's recipe"
         )
     if world != "clinical" and (connectomes is None or scans is not None):
         raise ConfigError("--world is for --connectomes; scans are simulated of one kind of world alone")
@@ -103,6 +103,7 @@ def simulate(
         truth=truth,
         n_procs=n_procs,
         world_seed=world_seed,
+        protocol=None if protocol is None else load_protocol(protocol),
     )
     typer.echo(str(directory))
 

@@ -19,6 +19,7 @@ from esn_client.simulation.presets import SITES, SitePreset, scanner_of
 from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.errors import ConfigError
 from esn_core.protocol.data_dictionary import MISSING, Phenotype, Phenotypes
+from esn_core.protocol.protocol import Protocol
 from esn_core.simulation.cohort import OUTCOMES, Subject, draw_site
 from esn_core.simulation.diffusion import draw_phantom
 from esn_core.simulation.world import World
@@ -37,6 +38,7 @@ def write_site(
     truth: Path | None,
     n_procs: int = 1,
     world_seed: int | None = None,
+    protocol: Protocol | None = None,
 ) -> None:
     """Write one simulated hospital's raw data.
 
@@ -57,6 +59,8 @@ def write_site(
     n_procs : int
     world_seed : int or None
         Of the world; None takes `seed`.
+    protocol : Protocol, optional
+        Whose atlas and columns are taken; phantom-28 without one.
 
     Raises
     ------
@@ -68,11 +72,20 @@ def write_site(
         raise ConfigError(f"{directory} is not empty; a simulated site needs a directory of its own")
     if truth is not None and truth.resolve().is_relative_to(directory.resolve()):
         raise ConfigError(f"{truth} lies inside the dataset; the truth must be kept outside of {directory}")
-    atlas = load_atlas(ATLAS)
+    atlas = load_atlas(ATLAS if protocol is None else protocol.imaging.atlas)
     world = World.draw(atlas, rng=generator(seed if world_seed is None else world_seed, "world"))
     subjects = draw_site(world, children=children, controls=controls, rng=generator(seed, site))
     preset = SITES[scanner_of(site)]
-    write_dataset(directory, subjects, atlas=atlas, preset=preset, name=site, seed=seed, n_procs=n_procs)
+    write_dataset(
+        directory,
+        subjects,
+        atlas=atlas,
+        preset=preset,
+        name=site,
+        seed=seed,
+        n_procs=n_procs,
+        phenotypes={} if protocol is None else protocol.phenotypes,
+    )
     if truth is not None:
         write_truth(truth, world, subjects)
 
@@ -87,6 +100,7 @@ def write_dataset(
     seed: int,
     n_procs: int,
     scanned: int | None = None,
+    phenotypes: Phenotypes = MappingProxyType({}),
 ) -> None:
     """Write given subjects as a BIDS dataset, scanned by a given scanner.
 
@@ -103,11 +117,13 @@ def write_dataset(
     n_procs : int
     scanned : int or None
         How many have scans, the first ones; the others are in the table alone. None: all.
+    phenotypes : dict of str to Phenotype
+        Further columns; see `write_table`.
 
     """
     labels = directory / "derivatives" / "labels"
     labels.mkdir(parents=True)
-    write_table(directory, subjects, name=name, seed=seed)
+    write_table(directory, subjects, name=name, seed=seed, phenotypes=phenotypes)
     _write_json(
         labels / "dataset_description.json",
         {
@@ -259,7 +275,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 _README = """Simulated hospital "{site}" (seed {seed}), written by esn-client simulate.
 
-No child stands behind these data. Raw diffusion phantoms: bundles between the regions of atlas phantom-28,
+No child stands behind these data. Raw diffusion phantoms: bundles between the regions of an atlas,
 multi-tensor signal, Rician noise. Label volumes on the scans' grids are in derivatives/labels.
 """
 

@@ -7,9 +7,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from esn_client.imaging.bids.derivatives import Derivative
+from esn_client.imaging.bids.visits import Visit
+from esn_client.imaging.pipeline.dataset_run import prepare
 from esn_client.simulation.presets import SITES, scanner_of
 from esn_client.simulation.scans import write_site
 from esn_core.errors import ConfigError
+from esn_core.protocol.imaging_recipe import recipe_settings
+from esn_core.protocol.protocol import Protocol
 
 
 def digests(directory):
@@ -121,6 +126,29 @@ def test_hospitals_of_any_name_share_a_world_by_its_seed_and_have_children_of_th
     assert len({str(child) for child in children}) == 3
     assert {scanner_of(f"site-{i}") for i in range(40)} == set(SITES)
     assert all(scanner_of(site) == site for site in SITES)
+
+
+def test_raw_scans_on_the_clinical_recipes_atlas_become_connectomes(tmp_path, protocol_content):
+    """As in a rehearsal of a consortium's own study: its recipe, its columns; fewer seeds, to be quick."""
+    settings = recipe_settings("desikan-killiany-83") | {"seeds": 40_000}
+    range_ = {"kind": "number", "unit": "mm", "range": (40.0, 60.0)}
+    protocol = Protocol.model_validate(
+        protocol_content | {"imaging": settings, "phenotypes": {"head_size": range_}}
+    )
+    about = {"site": "sankt-anna", "seed": 1, "world_seed": 7, "truth": None, "protocol": protocol}
+    write_site(tmp_path / "bids", children=1, controls=0, **about)
+    assert "head_size" in (tmp_path / "bids" / "participants.tsv").read_text()
+    assert (
+        prepare(
+            tmp_path / "bids", tmp_path / "out", protocol.imaging, participants=None, n_procs=1, pages=False
+        )
+        == []
+    )
+    derivative = Derivative(tmp_path / "out", Visit("sub-001", None), protocol.imaging)
+    record = derivative.read_record()
+    assert "fail" not in protocol.imaging.quality.judge(dict(record["Quality"])).values()
+    counts = derivative.read_connectome().counts
+    assert (counts.sum(axis=0) > 0).all()
 
 
 def test_a_directory_in_use_is_left_alone(sites):

@@ -5,7 +5,13 @@ import pytest
 
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
-from esn_core.simulation.bundles import REFERENCE_LOG_WEIGHT
+from esn_core.simulation.anatomy import anatomy
+from esn_core.simulation.bundles import (
+    MEAN_AREA_MM2,
+    MOST_AREA_MM2,
+    REFERENCE_LOG_WEIGHT,
+    excess_log_weight,
+)
 from esn_core.simulation.diffusion import (
     FIBRE_MM2_PER_S,
     PACKING,
@@ -46,6 +52,24 @@ def test_every_region_has_voxels_on_its_own_side():
         assert len(where) > 20
         assert np.sign(x_mm[where[:, 0]].mean()) == np.sign(region.x_mm)
     assert not drawn.labels[~drawn.brain].any()
+
+
+@pytest.mark.parametrize("name", ["desikan-killiany-83", "aal-116"])
+def test_an_atlas_of_real_brains_has_voxels_in_every_region_and_room_for_its_bundles(name):
+    atlas = load_atlas(name)
+    mean = anatomy(atlas).mean
+    drawn = draw_phantom(
+        atlas, mean, AXES, voxel_size_mm=5.0, signal_to_noise=20, rng=np.random.default_rng(0)
+    )
+    assert set(np.unique(drawn.labels)) == {0, *(region.index for region in atlas.regions)}
+    # Deep nuclei lie in the shell as all regions do, as their bundles end there.
+    laid = MEAN_AREA_MM2 * np.exp(mean[drawn.bundles] - excess_log_weight(atlas) - REFERENCE_LOG_WEIGHT)
+    assert 6000 < laid.sum() <= MOST_AREA_MM2 * 1.001
+    assert len(drawn.bundles) > 200
+
+
+def test_the_phantoms_own_atlas_is_drawn_as_it_ever_was():
+    assert excess_log_weight(ATLAS) == 0
 
 
 def test_the_volume_of_a_bundle_is_proportional_to_its_weight():
