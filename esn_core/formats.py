@@ -186,8 +186,8 @@ MODEL = Format(
     version=1,
     oldest=1,
     raised_when=(
-        "a field of model.json, a tensor of model.safetensors or the set of parts changes: the sites signed "
-        "all of it"
+        "a field of model.json, a tensor of model.safetensors or the set of parts changes, the protocol's "
+        "own inputs apart: the sites signed all of it"
     ),
 )
 

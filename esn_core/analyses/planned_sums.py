@@ -15,7 +15,6 @@ from esn_core.analyses.reruns import (
     reruns_of,
     tested_reruns,
 )
-from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import GateError
 from esn_core.learning.releases import (
     COMPACT_PARAMETERS,
@@ -51,9 +50,9 @@ _LARGEST_PART_OF_DELTA = 1e-3
 def kind_of(phase: PhaseName, protocol: Protocol) -> ReleaseKind:
     """Return the kind of release that answers a phase which the protocol asks for."""
     if phase == "votes":  # on what the candidates are to be; there are none yet
-        return votes_release(len(load_atlas(protocol.imaging.atlas).edges))
+        return votes_release(len(protocol.atlas.edges))
     if phase == "reference":
-        return reference_release(len(load_atlas(protocol.imaging.atlas).edges))
+        return reference_release(len(protocol.atlas.edges))
     edges = len(protocol.candidates.edges)
     released = protocol.candidates.released
     clip = protocol.training.max_gradient_norm

@@ -119,34 +119,23 @@ def module_pairs(atlas: Atlas) -> NDArray[np.int64]:
 
 
 def load_atlas(name: str) -> Atlas:
-    """Load an atlas that ships with this package, or one of a site's own.
+    """Load an atlas that ships with this package; `ImagingRecipe.parcellation` knows a study's own too.
 
     Parameters
     ----------
     name : str
-        For example ``phantom-28``, or the path of a table that ends with ``.tsv``.
+        For example ``phantom-28``.
 
     Returns
     -------
     Atlas
-        One of a site's own is named by its file.
 
     Raises
     ------
     ConfigError
-        No atlas of this name ships with the package, and the message lists those that do; or there is no
-        such file.
-    DataError
-        The table does not describe an atlas.
+        No atlas of this name ships with the package, and the message lists those that do.
 
     """
-    if name.endswith(TABLE):
-        path = Path(name)
-        try:
-            table = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the table of an atlas cannot be read: {error}") from None
-        return parse_atlas(path.name.removesuffix(TABLE), table)
     tables = {
         entry.name.removesuffix(TABLE): entry
         for entry in SHIPPED.iterdir()
@@ -154,24 +143,22 @@ def load_atlas(name: str) -> Atlas:
     }
     if name not in tables:
         raise ConfigError(
-            f"unknown atlas {name!r}; there are: {', '.join(sorted(tables))}; or name a table, "
-            "with its label volume beside it, that ends with .tsv"
+            f"unknown atlas {name!r}; there are: {', '.join(sorted(tables))}; one of your own is a public "
+            "input of the study's protocol"
         )
     return parse_atlas(name, tables[name].read_text(encoding="utf-8"))
 
 
 def label_volume(name: str) -> Path:
-    """Find the label volume, in MNI space, of an atlas.
+    """Find the label volume, in MNI space, of an atlas that ships.
 
     Parameters
     ----------
     name : str
-        As for `load_atlas`.
 
     Returns
     -------
     Path
-        A ``.nii.gz``: the table's name with another ending.
 
     Raises
     ------
@@ -179,7 +166,7 @@ def label_volume(name: str) -> Path:
         There is none: a subject needs a ready label volume then.
 
     """
-    path = Path(name.removesuffix(TABLE) + VOLUME) if name.endswith(TABLE) else SHIPPED / f"{name}{VOLUME}"
+    path = SHIPPED / f"{name}{VOLUME}"
     if not path.is_file():
         raise ConfigError(
             f"atlas {name!r} has no label volume in MNI space ({path.name}); "

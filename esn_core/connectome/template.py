@@ -26,7 +26,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.connectome.connectome import Connectome
 from esn_core.errors import ConfigError, DataError
 
@@ -208,11 +208,11 @@ def load_template(name: str, *, simulated: bool = False) -> Template:
     if not entry.is_file():
         of_whom = "" if simulated else " of real children"
         raise ConfigError(f"no public template{of_whom} for the atlas {name!r} ships with esn-federated")
-    return parse_template(name, entry.read_text(encoding="utf-8"))
+    return parse_template(load_atlas(name), entry.read_text(encoding="utf-8"))
 
 
-def parse_template(name: str, table: str) -> Template:
-    """Read a template from the text of its tab-separated table, one line for each edge in order.
+def parse_template(atlas: Atlas, table: str) -> Template:
+    """Read an atlas's template from the text of its tab-separated table, one line for each edge in order.
 
     Raises
     ------
@@ -220,7 +220,7 @@ def parse_template(name: str, table: str) -> Template:
         A column is missing, an edge is not where the atlas has it, or a number cannot be read.
 
     """
-    atlas = load_atlas(name)
+    name = atlas.name
     reader = csv.DictReader(table.splitlines(), delimiter="\t")
     if tuple(reader.fieldnames or ()) != TEMPLATE_COLUMNS:
         raise DataError(f"template {name!r} must have the columns {', '.join(TEMPLATE_COLUMNS)}")

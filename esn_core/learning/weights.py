@@ -47,20 +47,38 @@ def from_vector(vector: NDArray[np.float64], *, device: torch.device | None = No
     return model.to(device) if device is not None else model
 
 
-def pretrained(name: str) -> SeverityModel:
-    """Return the model with the shipped weights `name`.
+def pretrained(name: str, own: bytes | None = None) -> SeverityModel:
+    """Return the model with pre-trained weights.
+
+    Parameters
+    ----------
+    name : str
+    own : bytes, optional
+        The safetensors file that came with the protocol; without it, the weights of that name that ship.
 
     Raises
     ------
     ConfigError
-        This version ships no such weights.
+        This version ships no such weights, or the own ones are not this model's.
 
     """
+    model = SeverityModel()
+    if own is not None:
+        try:
+            state = load(own)
+        except SafetensorError as cause:
+            raise ConfigError(f"the weights '{name}' are no safetensors: {cause}") from None
+        found, needed = ({key: p.shape for key, p in s.items()} for s in (state, model.state_dict()))
+        if found != needed:
+            wrong = sorted(key for key in {*found, *needed} if found.get(key) != needed.get(key))
+            raise ConfigError(f"the weights '{name}' are another model's: {wrong[0]!r:.80} differs")
+        if not all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in state.values()):
+            raise ConfigError(f"the weights '{name}' must be finite numbers of 32 bits")
+        model.load_state_dict(state)
+        return model
     resource = files("esn_core.learning") / "pretrained" / f"{name}.safetensors"
     try:
-        state = load(resource.read_bytes())
+        model.load_state_dict(load(resource.read_bytes()))
     except (FileNotFoundError, SafetensorError) as cause:
         raise ConfigError(f"this version ships no weights named '{name}'") from cause
-    model = SeverityModel()
-    model.load_state_dict(state)
     return model

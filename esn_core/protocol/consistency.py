@@ -7,7 +7,7 @@ tables that it needs can be read, so that one reading of a file tells every faul
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from esn_core.connectome.atlas import SIMULATED_HEADS, load_atlas
+from esn_core.connectome.atlas import SIMULATED_HEADS
 from esn_core.connectome.template import load_template
 from esn_core.errors import ConfigError, DataError
 from esn_core.identity.roster import RosterEntry
@@ -16,7 +16,15 @@ from esn_core.protocol.analyses import SEVERITIES, Analyses
 from esn_core.protocol.data_dictionary import Phenotype
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.protocol.phases import Asked, planned_phases
-from esn_core.protocol.rules import CohortRules, PrivacyRules, RoundRules, SelectionRules, TrainingRules
+from esn_core.protocol.public_inputs import PublicInput, shipped
+from esn_core.protocol.rules import (
+    CohortRules,
+    ModelRules,
+    PrivacyRules,
+    RoundRules,
+    SelectionRules,
+    TrainingRules,
+)
 from esn_core.severity_network.candidates import listed_edges
 from esn_core.severity_network.pooled_reference import FEWEST_AT_A_SITE, FEWEST_SITES
 
@@ -74,7 +82,7 @@ def unknown_regions(rules: SelectionRules, imaging: ImagingRecipe) -> list[str]:
     if not rules.pairs:
         return []
     try:
-        listed = listed_edges(load_atlas(imaging.atlas), rules.pairs)
+        listed = listed_edges(imaging.parcellation, rules.pairs)
     except ConfigError as error:
         return [str(error)]
     if listed.all():
@@ -99,17 +107,57 @@ def outdated(rules: CohortRules, *, version: int) -> list[str]:
     return [f"{said} of the site's controls; say 'site-controls' (mean and spread) or 'public-template'"]
 
 
+def unused_inputs(inputs: Sequence[PublicInput], *, kind: str, name: str | None) -> list[str]:
+    """Name the own inputs of a kind that the study does not use, and those that are named twice.
+
+    Parameters
+    ----------
+    inputs : sequence of PublicInput
+    kind : str
+    name : str or None
+        Of the one that it uses; None where it may have any name.
+
+    """
+    found = [one for one in inputs if one.kind == kind and not one.ships]
+    said = [f"nothing uses the {one.title}" for one in found if name not in (None, one.name)]
+    if name is None and len(found) > 1:
+        said.append(f"a study has one {kind} of its own, not {len(found)}")
+    return said
+
+
+def unknown_weights(rules: ModelRules, inputs: Sequence[PublicInput]) -> list[str]:
+    """Refuse weights that neither ship nor come with the protocol."""
+    name = rules.initial_weights
+    if ("weights", name) in shipped() or any((one.kind, one.name) == ("weights", name) for one in inputs):
+        return []
+    ships = ", ".join(known for kind, known in shipped() if kind == "weights")
+    return [f"no weights {name} ship with this version ({ships}), and 'inputs' names none of its own"]
+
+
 def missing_template(
-    cohort: CohortRules, rules: SelectionRules, imaging: ImagingRecipe, *, simulated: bool
+    cohort: CohortRules,
+    rules: SelectionRules,
+    imaging: ImagingRecipe,
+    inputs: Sequence[PublicInput] = (),
+    *,
+    simulated: bool,
 ) -> list[str]:
-    """Say what asks for a public template where none ships for children like these."""
+    """Say what asks for a public template where neither one ships for children like these nor one came along.
+
+    One that came along is refused where nothing asks for it, and for real children where no people stand
+    behind it.
+    """
+    own = [one for one in inputs if one.kind == "template" and not one.ships]
     asks = []
     if cohort.harmonisation != "site-controls":
         asks.append(f"harmonisation '{cohort.harmonisation}' (take 'site-controls')")
     if rules.candidates in ("template", "modules"):
         asks.append(f"candidates '{rules.candidates}' (take 'list')")
     if not asks:
-        return []
+        return [f"nothing uses the {one.title}" for one in own]
+    if own:
+        unreal = not simulated and own[0].people == 0
+        return ["the children are real, and nobody stands behind the template"] * unreal
     try:
         load_template(imaging.atlas, simulated=simulated)
     except (ConfigError, DataError) as error:

@@ -6,12 +6,26 @@ import tomllib
 from importlib.resources import files
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StrictBool,
+    ValidationInfo,
+    model_validator,
+)
 
-from esn_core.connectome.atlas import load_atlas
-from esn_core.errors import ConfigError
+from esn_core.connectome.atlas import TABLE, VOLUME, Atlas, load_atlas
+from esn_core.connectome.own_atlas import check_volume, parse_own_atlas
+from esn_core.errors import ConfigError, DataError
 from esn_core.protocol.newer_settings import NewIn, canonical_content
+from esn_core.protocol.public_inputs import InputName, shipped
 from esn_core.protocol.quality_limits import QualityLimits
+
+CLINICAL = "desikan-killiany-83"
+"""Whose recipe an atlas of the study's own starts from."""
 
 
 def _even(value: int) -> int:
@@ -31,7 +45,7 @@ class ImagingRecipe(BaseModel):
     Attributes
     ----------
     atlas : str
-        Name of an atlas that ships with the package.
+        Name of an atlas that ships with the package, or of the protocol's own.
     shell_s_per_mm2 : float
         The b-value of the shell that is used, whatever else was scanned.
     shell_width : float
@@ -85,8 +99,7 @@ class ImagingRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    # Part of file names at every site: no path fits.
-    atlas: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+    atlas: InputName
     shell_s_per_mm2: Annotated[float, Field(ge=200, le=10_000)]
     shell_width: Annotated[float, Field(ge=0.02, le=0.25), NewIn(2)] = 0.1
     shells: Annotated[Literal["one", "all"], NewIn(2)] = "one"
@@ -114,6 +127,22 @@ class ImagingRecipe(BaseModel):
         str | None, Field(min_length=10, max_length=400, pattern=r"^[^\x00-\x1f\x7f]+$"), NewIn(2)
     ] = None
     quality: QualityLimits
+    _own_files: dict[str, bytes] = PrivateAttr(default={})
+
+    @model_validator(mode="after")
+    def _take_own_atlas(self, info: ValidationInfo) -> Self:
+        """Keep the files of an own atlas, of those that came with the protocol."""
+        given, names = info.context or {}, (self.atlas + TABLE, self.atlas + VOLUME)
+        if ("atlas", self.atlas) in shipped() or names[0] not in given:
+            return self
+        self._own_files = {name: given[name] for name in names if name in given}
+        try:
+            parse_own_atlas(self.atlas, given[names[0]])
+            if names[1] in given:
+                check_volume(names[1], given[names[1]])
+        except DataError as error:
+            raise ValueError(str(error)) from None
+        return self
 
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:
@@ -132,20 +161,45 @@ class ImagingRecipe(BaseModel):
         return self
 
     @property
+    def parcellation(self) -> Atlas:
+        """The atlas; `ConfigError` where none of this name ships, and the protocol brought none."""
+        table = self._own_files.get(self.atlas + TABLE)
+        return load_atlas(self.atlas) if table is None else parse_own_atlas(self.atlas, table)
+
+    @property
+    def own_volume(self) -> bytes | None:
+        """The label volume, in MNI space, that came with the protocol; None for an atlas that ships."""
+        return self._own_files.get(self.atlas + VOLUME)
+
+    @property
+    def has_own_atlas(self) -> bool:
+        """Whether the atlas came with the protocol."""
+        return bool(self._own_files)
+
+    @property
     def sha256(self) -> str:
-        """The hex digest of the recipe's canonical JSON, limits of quality left out: they make nothing."""
+        """The hex digest of the recipe's canonical JSON, limits of quality left out: they make nothing.
+
+        The files of an own atlas are part of it: another table or volume of the same name is another recipe.
+        """
         content = canonical_content(self)
         del content["quality"]
+        if self._own_files:
+            digests = {name: hashlib.sha256(part).hexdigest() for name, part in self._own_files.items()}
+            content["atlas_files"] = digests
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def recipe_settings(atlas: str, *, scan: str = "usual") -> dict[str, Any]:
+def recipe_settings(atlas: str, *, scan: str = "usual", own: bool = False) -> dict[str, Any]:
     """Give the settings of a recipe that ships with the package, for a draft to start from.
 
     Parameters
     ----------
     atlas : str
+    own : bool
+        Whether the atlas is the study's own: the clinical recipe is taken, which is the same for all atlases
+        that ship.
     scan : str
         What is scanned: a name in ``scans.toml``, whose settings go over the atlas's own.
 
@@ -160,10 +214,15 @@ def recipe_settings(atlas: str, *, scan: str = "usual") -> dict[str, Any]:
         No such atlas ships, or no such recipe.
 
     """
-    load_atlas(atlas)
+    if not own:
+        load_atlas(atlas)
     folder = files("esn_core.connectome") / "atlases"
     scans = tomllib.loads((folder / "scans.toml").read_text(encoding="utf-8"))
     if scan not in scans:
         raise ConfigError(f"unknown scan {scan!r}; there are recipes for: {', '.join(scans)}")
-    own = tomllib.loads((folder / f"{atlas}.recipe.toml").read_text(encoding="utf-8"))
-    return {**own, **scans[scan]}
+    usual = f"{CLINICAL if own else atlas}.recipe.toml"
+    return {
+        **tomllib.loads((folder / usual).read_text(encoding="utf-8")),
+        **scans[scan],
+        "atlas": atlas,
+    }

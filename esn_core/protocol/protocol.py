@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StrictBool, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr, StrictBool, ValidationInfo, field_validator, model_validator
 
-from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.atlas import Atlas
 from esn_core.connectome.own_controls import ControlReference
-from esn_core.connectome.template import Template, load_template
-from esn_core.errors import ProtocolError
+from esn_core.connectome.template import Template, load_template, parse_template
+from esn_core.errors import DataError, ProtocolError
 from esn_core.formats import PROTOCOL
 from esn_core.identity.roster import RosterEntry
 from esn_core.privacy.fixed_point import LARGEST_SITES
@@ -27,8 +27,9 @@ from esn_core.protocol import consistency
 from esn_core.protocol.analyses import Analyses
 from esn_core.protocol.data_dictionary import Column, Phenotype
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.protocol.newer_settings import canonical_content, newer_setting
+from esn_core.protocol.newer_settings import NewIn, canonical_content, newer_setting
 from esn_core.protocol.phases import Asked, PlannedPhase, planned_phases
+from esn_core.protocol.public_inputs import ENDINGS, Kind, PublicInput, faults_in, shipped_input
 from esn_core.protocol.rules import (
     CohortRules,
     ModelRules,
@@ -38,8 +39,9 @@ from esn_core.protocol.rules import (
     Signature,
     TrainingRules,
 )
+from esn_core.protocol.study_package import read_study
 from esn_core.severity_network.candidates import Candidates, candidates_of
-from esn_core.system.toml_file import Table, read_toml
+from esn_core.system.toml_file import Table, parse_toml
 
 
 class Protocol(Table):
@@ -56,6 +58,9 @@ class Protocol(Table):
     """The only Flower bundle that a site accepts in this study."""
     roster: tuple[RosterEntry, ...] = Field(min_length=3, max_length=LARGEST_SITES)
     """Who takes part. The grid holds the sums of so many sites, and no more."""
+    inputs: Annotated[tuple[PublicInput, ...], Field(max_length=10), NewIn(2)] = ()
+    """The public inputs by hash, origin, licence and people. An older draft names none: it takes those that
+    ship. The files of those that do not ship came with the protocol, or there is no protocol."""
     imaging: ImagingRecipe
     cohort: CohortRules
     severity_network: SelectionRules
@@ -68,6 +73,7 @@ class Protocol(Table):
     rounds: RoundRules
     signature: Signature | None = None
     """By the centre; a draft has none."""
+    _own_files: dict[str, bytes] = PrivateAttr(default={})
 
     # Validators of fields, not of the whole: they complain even where another field has a fault.
     @field_validator("*")
@@ -84,11 +90,32 @@ class Protocol(Table):
         _complain(consistency.listed_twice(roster))
         return roster
 
+    @field_validator("inputs")
+    @classmethod
+    def _inputs_are_here(
+        cls, inputs: tuple[PublicInput, ...], info: ValidationInfo
+    ) -> tuple[PublicInput, ...]:
+        twice = [one.title for at, one in enumerate(inputs) if one.title in {o.title for o in inputs[:at]}]
+        _complain([f"'inputs' names the {title} twice" for title in twice])
+        _complain(faults_in(inputs, info.context or {}))
+        return inputs
+
+    @field_validator("model")
+    @classmethod
+    def _weights_are_known(cls, rules: ModelRules, info: ValidationInfo) -> ModelRules:
+        if "inputs" in info.data:
+            inputs = info.data["inputs"]
+            _complain(consistency.unknown_weights(rules, inputs))
+            _complain(consistency.unused_inputs(inputs, kind="weights", name=rules.initial_weights))
+        return rules
+
     @field_validator("imaging")
     @classmethod
     def _heads_are_theirs(cls, imaging: ImagingRecipe, info: ValidationInfo) -> ImagingRecipe:
         if "simulated" in info.data:
             _complain(consistency.simulated_heads(imaging, simulated=info.data["simulated"]))
+        if "inputs" in info.data:
+            _complain(consistency.unused_inputs(info.data["inputs"], kind="atlas", name=imaging.atlas))
         return imaging
 
     @field_validator("cohort")
@@ -103,9 +130,11 @@ class Protocol(Table):
     def _public_numbers_exist(cls, rules: SelectionRules, info: ValidationInfo) -> SelectionRules:
         if "imaging" in info.data:
             _complain(consistency.unknown_regions(rules, info.data["imaging"]))
-        if {"imaging", "cohort", "simulated"} <= info.data.keys():
-            simulated, imaging = info.data["simulated"], info.data["imaging"]
-            _complain(consistency.missing_template(info.data["cohort"], rules, imaging, simulated=simulated))
+        if {"imaging", "cohort", "simulated", "inputs"} <= info.data.keys():
+            simulated, imaging, inputs = info.data["simulated"], info.data["imaging"], info.data["inputs"]
+            cohort = info.data["cohort"]
+            _complain(consistency.unused_inputs(inputs, kind="template", name=None))
+            _complain(consistency.missing_template(cohort, rules, imaging, inputs, simulated=simulated))
         if {"cohort", "roster"} <= info.data.keys():
             _complain(consistency.unfit_reference(info.data["cohort"], rules, info.data["roster"]))
         return rules
@@ -145,6 +174,16 @@ class Protocol(Table):
             )
         )
         return rounds
+
+    @model_validator(mode="after")
+    def _take_own_files(self, info: ValidationInfo) -> Self:
+        """Keep the files of the own inputs, whose hashes were compared, and read what can be read here."""
+        self._own_files = dict(info.context or {})
+        try:
+            _ = self._own_file("template") and self.template
+        except (DataError, UnicodeDecodeError) as error:
+            raise ValueError(f"the template cannot be used: {error}") from None
+        return self
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy, with some fields exchanged; what was computed of the old fields is no part of it."""
@@ -197,21 +236,61 @@ class Protocol(Table):
         asks = ("template", "modules")
         if self.cohort.harmonisation == "site-controls" and self.severity_network.candidates not in asks:
             return None
+        own = self._own_file("template")
+        if own is not None:
+            return parse_template(self.atlas, own.decode())
         return load_template(self.imaging.atlas, simulated=self.simulated)
+
+    @property
+    def atlas(self) -> Atlas:
+        """The atlas, one that ships or the protocol's own; `ConfigError` where there is none."""
+        return self.imaging.parcellation
+
+    @property
+    def own_weights(self) -> bytes | None:
+        """The pre-trained weights that came with the protocol; None for those that ship."""
+        return self._own_file("weights")
+
+    @property
+    def own_files(self) -> Mapping[str, bytes]:
+        """Every file that came with the protocol, by name: with them it is a study package."""
+        return self._own_files
+
+    @property
+    def public_inputs(self) -> tuple[PublicInput, ...]:
+        """The inputs that the study uses; where an older draft names none, as this version describes them."""
+        template = None if self.template is None else self.imaging.atlas
+        used: tuple[tuple[Kind, str | None], ...] = (
+            ("atlas", self.imaging.atlas),
+            ("weights", None if self.voting else self.model.initial_weights),
+            ("template", template),
+        )
+        found = []
+        for kind, name in used:
+            named = [
+                one for one in self.inputs if one.kind == kind and (kind == "template" or one.name == name)
+            ]
+            known = named[0] if named else shipped_input(kind, name) if name else None
+            found += [] if known is None or name is None else [known]
+        return tuple(found)
+
+    def _own_file(self, kind: Kind) -> bytes | None:
+        """Return the first file of the own input of a kind; None where there is none."""
+        own = [one for one in self.inputs if one.kind == kind and not one.ships]
+        return self._own_files[own[0].name + ENDINGS[kind][0]] if own else None
 
     @cached_property
     def candidates(self) -> Candidates:
         """The edges that may belong to the severity network: a question has so many weights."""
         rules = self.severity_network
-        atlas = load_atlas(self.imaging.atlas)
         present = None if self.template is None else self.template.present
-        return candidates_of(rules.candidates, atlas, present, pairs=rules.pairs)
+        return candidates_of(rules.candidates, self.atlas, present, pairs=rules.pairs)
 
     @cached_property
     def pooled_reference(self) -> ControlReference | None:
         """By which children are judged where a hospital has no controls; None where nothing was pooled."""
         pooled, pairs = self.cohort.reference, self.severity_network.pairs
-        return None if pooled is None else pooled.reference(load_atlas(self.imaging.atlas), pairs)
+        return None if pooled is None else pooled.reference(self.atlas, pairs)
 
     def trains(self, site: str) -> bool:
         """Tell whether a site judges its children by its own controls, and so takes part in training."""
@@ -274,13 +353,21 @@ def _complain(said: list[str]) -> None:
 
 
 def load_protocol(path: Path) -> Protocol:
-    """Read a protocol file, a draft or a signed one; `load_signed` looks at the signature.
+    """Read a protocol, a draft or a signed one, or a study package; `load_signed` looks at the signature.
 
     Raises
     ------
     ProtocolError
-        The file cannot be read, is not TOML, or says something impossible;
-        the message lists every fault with its place.
+        The file cannot be read, is not TOML, or says something impossible; a file of an own input is missing
+        or is another than the one that was named. The message lists every fault with its place.
 
     """
-    return read_toml(path, Protocol, error=ProtocolError, written_as=PROTOCOL)
+    text, given = read_study(path)
+    return parse_protocol(text, given, name=str(path))
+
+
+def parse_protocol(text: bytes, given: Mapping[str, bytes], *, name: str) -> Protocol:
+    """Read a protocol from its text and the files that came with it, by name; else as `load_protocol`."""
+    return parse_toml(
+        text, Protocol, name=name, error=ProtocolError, written_as=PROTOCOL, context=dict(given)
+    )

@@ -13,6 +13,7 @@ from esn_core.privacy.fixed_point import LARGEST_SITES
 from esn_core.privacy.release import LARGEST_CHILDREN
 from esn_core.protocol.newer_settings import NewIn
 from esn_core.protocol.phases import PhaseName
+from esn_core.protocol.public_inputs import InputName
 from esn_core.severity_network.candidate_list import Origin
 from esn_core.severity_network.candidates import Source
 from esn_core.severity_network.centring import Centring
@@ -120,8 +121,8 @@ class ModelRules(Table):
     """The network and where it starts from."""
 
     name: Literal["compact"]
-    initial_weights: Literal["compact-3"]
-    """Weights pre-trained on simulated children, shipped with this software."""
+    initial_weights: InputName
+    """Pre-trained weights: those that ship are of simulated children; or the protocol's own."""
 
 
 class TrainingRules(Table):

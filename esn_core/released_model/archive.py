@@ -5,6 +5,7 @@
 | `model.json` | what the model says of itself, and the hash of every other part |
 | `model.safetensors` | weights, severity network with uncertainty, models of impairment |
 | `protocol.toml` | the study, as the centre signed and the sites approved it |
+| `inputs/NAME` | the public inputs of its own that it names, if it has any |
 | `result.json` | what the study found |
 | `README.md` | the model card |
 | `signatures/centre.json` | the centre's signature |
@@ -14,8 +15,6 @@ A file is read whole or refused: what is read is written again in memory, and ha
 """
 
 import hashlib
-import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,25 +24,22 @@ from typing import Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import ValidationError
 
-from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ProtocolError
 from esn_core.formats import MODEL, version_in
 from esn_core.identity.public_keys import identity_key, identity_text, spoken
 from esn_core.identity.signing import fingerprint
-from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.protocol import Protocol, parse_protocol
 from esn_core.protocol.signature import signer
+from esn_core.protocol.study_package import INPUTS
 from esn_core.released_model.content import ModelContent
 from esn_core.released_model.numbers import ModelNumbers
 from esn_core.released_model.signatures import CentreSignature, Countersignature
-from esn_core.system.toml_file import parse_toml
+from esn_core.system.plain_zip import LARGEST_BYTES, unzipped, zipped
 
 PARTS = ("model.safetensors", "protocol.toml", "result.json", "README.md")
 _CONTENT, _CENTRE = "model.json", "signatures/centre.json"
 # In units of 1.5 steps of GASE: rounding of float32 differs between machines, and far less than this.
 _SAME_PROBE = 1e-3
-_LARGEST_BYTES = 64 * 2**20
-# A zip knows no date before it; a model has none of its own, so that equal contents are equal files.
-_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,10 @@ class ReleasedModel:
     @cached_property
     def protocol(self) -> Protocol:
         """The study, as the centre signed it."""
-        return parse_toml(self.parts["protocol.toml"], Protocol, name="protocol.toml", error=ProtocolError)
+        given = {
+            name.removeprefix(f"{INPUTS}/"): self.parts[name] for name in self.parts if name not in PARTS
+        }
+        return parse_protocol(self.parts["protocol.toml"], given, name="protocol.toml")
 
     @cached_property
     def numbers(self) -> ModelNumbers:
@@ -104,13 +103,10 @@ class ReleasedModel:
     def file(self) -> bytes:
         """The bytes of the file."""
         entries = {_CONTENT: self.content.canonical} | {name: self.parts[name] for name in PARTS}
+        entries |= {name: self.parts[name] for name in sorted(self.parts) if name not in PARTS}
         entries[_CENTRE] = self.centre.text
         entries |= {f"signatures/{one.site}.json": one.text for one in self.countersignatures}
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            for name, content in entries.items():
-                archive.writestr(zipfile.ZipInfo(name, _DATE), content)
-        return buffer.getvalue()
+        return zipped(entries)
 
     @classmethod
     def of(
@@ -139,10 +135,10 @@ class ReleasedModel:
 
     def check(self) -> None:
         """Do nothing where everything belongs together; `ProtocolError` says what does not."""
-        for name in PARTS:
+        for name in self.parts:
             if _sha256(self.parts[name]) != self.content.files.get(name):
                 raise ProtocolError(f"{name} is not the one that was signed; get the file again")
-        if set(self.content.files) != set(PARTS):
+        if set(self.content.files) != set(self.parts):
             raise ProtocolError("model.json names other parts than the file has")
         if self.protocol.sha256 != self.content.protocol_sha256:
             raise ProtocolError("the protocol in it is of another study")
@@ -173,7 +169,7 @@ class ReleasedModel:
             raise ProtocolError(f"not countersigned by {', '.join(missing)}")
 
     def _check_numbers(self) -> None:
-        atlas = load_atlas(self.content.atlas)
+        atlas = self.protocol.atlas
         if self.content.atlas != self.protocol.imaging.atlas or self.content.atlas_sha256 != atlas.sha256:
             raise ProtocolError(
                 f"its atlas {self.content.atlas} is not the one of that name in this version; install the "
@@ -208,11 +204,11 @@ def read_model(path: Path) -> ReleasedModel:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(_LARGEST_BYTES + 1)
+            content = file.read(LARGEST_BYTES + 1)
     except OSError as cause:
         raise ProtocolError(f"{path}: cannot be read: {cause.strerror}") from cause
-    if len(content) > _LARGEST_BYTES:
-        raise ProtocolError(f"{path}: is larger than {_LARGEST_BYTES // 2**20} MiB, and no model of ours")
+    if len(content) > LARGEST_BYTES:
+        raise ProtocolError(f"{path}: is larger than {LARGEST_BYTES // 2**20} MiB, and no model of ours")
     try:
         model = _parsed(content)
         model.check()
@@ -224,7 +220,9 @@ def read_model(path: Path) -> ReleasedModel:
 
 
 def _parsed(content: bytes) -> ReleasedModel:
-    entries = _entries(content)
+    entries = unzipped(content)
+    if entries is None:
+        raise ProtocolError("is no released model, or was damaged on its way; get it again")
     fault = MODEL.fault_in(version_in(entries.get(_CONTENT, b"")))
     if fault:
         raise ProtocolError(fault)
@@ -241,21 +239,8 @@ def _parsed(content: bytes) -> ReleasedModel:
         if name.startswith("signatures/") and name != _CENTRE
     )
     centre = CentreSignature.read(entries[_CENTRE], name=_CENTRE)
-    return ReleasedModel(said, {name: entries[name] for name in PARTS}, centre, countersignatures)
-
-
-def _entries(content: bytes) -> dict[str, bytes]:
-    """Read all entries of a zip that `ReleasedModel.file` could have written; nothing is unpacked to disk."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            found = archive.infolist()
-            if sum(entry.file_size for entry in found) > _LARGEST_BYTES or any(
-                entry.compress_type != zipfile.ZIP_STORED for entry in found
-            ):
-                raise ProtocolError("is no released model")
-            return {entry.filename: archive.read(entry) for entry in found}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as cause:
-        raise ProtocolError("is no released model, or was damaged on its way; get it again") from cause
+    own = [name for name in entries if name.startswith(f"{INPUTS}/")]
+    return ReleasedModel(said, {name: entries[name] for name in (*PARTS, *own)}, centre, countersignatures)
 
 
 def _sha256(content: bytes) -> str:

@@ -59,8 +59,12 @@ def parse_toml(
     name: str,
     error: type[EsnError] = ConfigError,
     written_as: Format | None = None,
+    context: object = None,
 ) -> _M:
-    """Read the bytes of a TOML file; `name` is what complaints call it, and the rest as in `read_toml`."""
+    """Read the bytes of a TOML file; `name` is what complaints call it, and the rest as in `read_toml`.
+
+    The model's validators are given the `context`.
+    """
     try:
         content: dict[str, Any] = tomllib.loads(text.decode())
     except UnicodeDecodeError as cause:
@@ -72,7 +76,7 @@ def parse_toml(
     if fault:
         raise error(f"{name}: {fault}")
     try:
-        return model.model_validate(content)
+        return model.model_validate(content, context=context)
     except ValidationError as cause:
         raise error(f"{name}: {_faults(cause)}") from cause
 

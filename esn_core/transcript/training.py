@@ -31,7 +31,7 @@ class Training:
         self.losses: list[float] = []
         self._bound = rules.max_gradient_norm
         self._optimiser = CentreOptimiser(
-            to_vector(pretrained(protocol.model.initial_weights)),
+            to_vector(pretrained(protocol.model.initial_weights, protocol.own_weights)),
             learning_rate=rules.learning_rate,
             strategy=rules.strategy,
         )

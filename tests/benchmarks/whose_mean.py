@@ -73,9 +73,15 @@ class Drawn:
     sites: tuple[Site, ...]
 
 
-def draw(seed: int, rules: ConsortiumRules = CLINICAL, *, children: Sequence[int] | None = None) -> Drawn:
+def draw(
+    seed: int,
+    rules: ConsortiumRules = CLINICAL,
+    *,
+    children: Sequence[int] | None = None,
+    on: str = ATLAS,
+) -> Drawn:
     """Draw a world and keep the strengths of everybody; so many `children` train at each site, if given."""
-    atlas, rng = load_atlas(ATLAS), np.random.default_rng(seed)
+    atlas, rng = load_atlas(on), np.random.default_rng(seed)
     shared = anatomy(atlas)
     template = public_template(atlas, shared, rng=rng)
     world = World.draw(atlas, rules.world, rng=rng, shared=shared)

@@ -18,7 +18,6 @@ from esn_client.gate.gate import Gate, Rows
 from esn_client.site.cohort_bands import CohortBands
 from esn_client.site.transcripts import Transcripts
 from esn_core.analyses.planned_sums import kind_of
-from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import EsnError, ProtocolError
 from esn_core.gase import standardise_severity
 from esn_core.learning.attribution import attributions
@@ -189,7 +188,7 @@ def roll_call(study: Study, band: str, ledger: LedgerMark, ledger_seen: LedgerMa
     return SiteFacts(
         software={name: version(name) for name in _REPORTED_SOFTWARE},
         recipe_sha256=imaging.sha256,
-        atlas_sha256=load_atlas(imaging.atlas).sha256,
+        atlas_sha256=imaging.parcellation.sha256,
         template_sha256=study.protocol.template_sha256,
         cohort_band=band,
         ledger=ledger,

@@ -93,7 +93,7 @@ def _predictions(
     asked: Arguments, study: Study, split: Split, reruns: Sequence[Rerun]
 ) -> Iterator[tuple[Rerun, NDArray[np.float64]]]:
     """Predict with the pre-trained model and the severity network of each rerun; the first are `reruns`."""
-    model = pretrained(study.protocol.model.initial_weights).to(study.device)
+    model = pretrained(study.protocol.model.initial_weights, study.protocol.own_weights).to(study.device)
     width = len(study.candidates.edges)
     weights = asked.array("edge_weights", width * len(reruns_of(study.protocol))).reshape(-1, width)
     for rerun, weight in zip(reruns, weights, strict=False):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from esn_client.answers.training import Device
 from esn_client.cohort.cohort import Cohort, Split
-from esn_core.connectome.atlas import Atlas, load_atlas
+from esn_core.connectome.atlas import Atlas
 from esn_core.gase import GASE_MIDDLE, GASE_UNIT
 from esn_core.learning.severity_model import Connectomes, as_matrices
 from esn_core.protocol.protocol import Protocol
@@ -39,7 +39,7 @@ class Study:
     @property
     def atlas(self) -> Atlas:
         """The atlas of the protocol."""
-        return load_atlas(self.protocol.imaging.atlas)
+        return self.protocol.atlas
 
     @cached_property
     def candidates(self) -> Candidates:

@@ -12,16 +12,17 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from esn_client.approval.own_inputs import check_inputs
 from esn_client.gate.approved import ApprovedProtocol, approved_as
 from esn_client.gate.audit_log import AuditLog
 from esn_client.gate.policy import violations
 from esn_client.imaging.bids.simulated_mark import is_simulated, misfit
 from esn_client.site.settings import SiteSettings
 from esn_client.site.state import own_entry
-from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ProtocolError
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import load_signed, require_current, today_utc
+from esn_core.protocol.study_package import file_of, kept_studies, kept_study, read_study
 from esn_core.system.files import write_whole
 
 
@@ -63,13 +64,15 @@ class Approvals:
             site allows, does not list the site with the keys it has, or is a rehearsal and the site's dataset
             is not, or the other way round.
         ConfigError
-            This version ships no such atlas.
+            This version ships no such atlas, or own weights are not those of the model.
+        DataError
+            An own label volume does not show the regions of its table.
 
         """
         signed = load_signed(path, self._key)
         protocol = signed.protocol
         require_current(protocol, self._today())
-        load_atlas(protocol.imaging.atlas)  # refuses one that this version does not have
+        check_inputs(protocol)
         _check_roster(self._settings, protocol)
         forbidden = violations(self._settings.limits, protocol)
         if forbidden:
@@ -79,7 +82,9 @@ class Approvals:
         if wrong_people:
             raise ProtocolError(wrong_people)
         self._audit.write("approved", protocol=protocol.sha256)
-        write_whole(self._path(protocol.sha256), path.read_bytes())
+        text, given = read_study(path)
+        ending, content = file_of(text, given)
+        write_whole(self._settings.approved_path / f"{protocol.sha256}{ending}", content)
         return approved_as(protocol.sha256, signed)
 
     def withdraw(self, beginning: str) -> str:
@@ -109,13 +114,14 @@ class Approvals:
             raise ProtocolError(f"{len(found)} approved protocols begin with {beginning}; approved: {known}")
         (digest,) = found
         self._settings.withdrawn_path.mkdir(parents=True, exist_ok=True)
-        self._path(digest).replace(self._settings.withdrawn_path / f"{digest}.toml")
+        kept = self._path(digest)
+        kept.replace(self._settings.withdrawn_path / kept.name)
         self._audit.write("withdrawn", protocol=digest)
         return digest
 
     def digests(self) -> tuple[str, ...]:
         """Return the hashes of the approved protocols, expired ones among them."""
-        return tuple(path.stem for path in sorted(self._settings.approved_path.glob("*.toml")))
+        return tuple(path.stem for path in kept_studies(self._settings.approved_path))
 
     def protocol(self, digest: str) -> ApprovedProtocol:
         """Return an approved protocol whose questions may be answered today.
@@ -158,7 +164,7 @@ class Approvals:
         return frozenset(named)
 
     def _path(self, digest: str) -> Path:
-        return self._settings.approved_path / f"{digest}.toml"
+        return kept_study(self._settings.approved_path, digest)
 
 
 def _check_roster(settings: SiteSettings, protocol: Protocol) -> None:

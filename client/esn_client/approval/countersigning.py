@@ -17,6 +17,7 @@ from esn_core.privacy.accounting import odds_in_words
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.study_package import kept_study
 from esn_core.released_model.archive import ReleasedModel, read_model
 from esn_core.released_model.signatures import AuditSaid, Countersignature
 
@@ -43,7 +44,7 @@ def proposal_for(settings: SiteSettings, path: Path) -> ReleasedModel:
         )
     digest = model.content.protocol_sha256
     approved = (settings.approved_path, settings.withdrawn_path)
-    if not any((where / f"{digest}.toml").is_file() for where in approved):
+    if not any(kept_study(where, digest).is_file() for where in approved):
         raise ProtocolError(f"{path}: this site never approved the protocol {digest[:16]}")
     return model
 

@@ -89,6 +89,7 @@ def review(protocol: Protocol) -> str:
         *_mixed(protocol, known),
         "",
         *_list(protocol, known),
+        *_inputs(protocol),
         *_who_sees(protocol, known),
         "",
         "What it costs one child",
@@ -133,6 +134,7 @@ def _votes(protocol: Protocol) -> str:
         "    exactly as it is, without noise",
         *_pooled(protocol),
         "",
+        *_inputs(protocol),
         "Who sees it (trust 'secure-sum')",
         "  The centre sees for each connection how many sites voted for it, and not which. The votes leave",
         "  under random masks that cancel in the sum of the sites and in nothing smaller; they are made from",
@@ -337,6 +339,25 @@ def _list(protocol: Protocol, known: Container[Fact]) -> list[str]:
         *(f"  {line}" for line in textwrap.wrap(rules.origin.note if rules.origin else "", 100)),
         "",
     ]
+
+
+def _inputs(protocol: Protocol) -> list[str]:
+    """Say what enters the study beside people's data, where it is from, and how many stand behind it."""
+    lines = ["What enters it beside people's data"]
+    for one in protocol.public_inputs:
+        whose = "ships with this software" if one.ships else "came with the protocol"
+        lines += textwrap.wrap(
+            f"{one.title}, {whose}. {one.in_words}", 100, initial_indent="  ", subsequent_indent="    "
+        )
+        for name, digest in one.files.items():
+            lines += [f"    {name}, SHA-256", f"      {digest}"]
+    unnamed = [one.title for one in protocol.public_inputs if one not in protocol.inputs]
+    if unnamed:
+        lines += ["  The protocol does not name by hash, and takes as this version has them:"]
+        lines += [f"    {title}" for title in unnamed]
+    else:
+        lines += ["  The hashes are part of the protocol, and were compared with the files just now."]
+    return [*lines, ""]
 
 
 def _who_sees(protocol: Protocol, known: Container[Fact]) -> list[str]:

@@ -120,6 +120,7 @@ def personal_model(
     from esn_client.site.settings import load_site
     from esn_core.protocol.protocol import load_protocol
 
-    for path in write_personal(personal_findings(load_site(settings), load_protocol(protocol)), out):
+    rules = load_protocol(protocol)
+    for path in write_personal(personal_findings(load_site(settings), rules), out, atlas=rules.atlas):
         typer.echo(str(path))
     typer.echo(f"{RESEARCH_USE}\n{STAYS}", err=True)

@@ -13,7 +13,6 @@ from esn_client.cohort.scoring import Score, Visits, mean_over_visits, scoring
 from esn_client.gate.frozen_cohort import Person
 from esn_client.imaging.bids.simulated_mark import misfit
 from esn_core.arrays import Floats
-from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
 from esn_core.privacy.release import Children
 from esn_core.protocol.protocol import Protocol
@@ -136,7 +135,7 @@ def load_cohort(
         members = members.untrained
     controls = members.of("control")
     score = scoring(controls, protocol, site=site)
-    edges = len(load_atlas(protocol.imaging.atlas).edges)
+    edges = len(protocol.atlas.edges)
     strengths = mean_over_visits([visits for _, visits in controls])
     return Cohort(
         training=_split(members.of("dre", held_out=False), score, edges, phenotypes),
@@ -157,7 +156,7 @@ def _of_controls(
     controls = tuple(person for person in participants if person.group == "control")
     members = Members.read(controls, site=site, derivatives=derivatives, protocol=protocol)
     found = members.of("control")
-    nobody = Split((), np.empty((0, len(load_atlas(protocol.imaging.atlas).edges))), np.empty(0))
+    nobody = Split((), np.empty((0, len(protocol.atlas.edges))), np.empty(0))
     return Cohort(
         training=nobody,
         held_out=nobody,

@@ -11,7 +11,6 @@ from esn_client.cohort.members import strengths_in
 from esn_client.cohort.participants import Participant
 from esn_client.cohort.scoring import mean_over_visits
 from esn_client.imaging.quality.site_table import read_exclusions
-from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.severity_network.candidate_list import CandidateList, Origin, pairs_of, present_in_most
@@ -52,7 +51,7 @@ def candidates_of_controls(
             f"{len(usable)} controls have a usable connectome by this recipe; {FEWEST_CONTROLS} or more make "
             "a list that does not hang on one of them"
         )
-    atlas = load_atlas(recipe.atlas)
+    atlas = recipe.parcellation
     chosen = present_in_most(mean_over_visits(usable))
     if not chosen.any():
         raise DataError(f"no edge has streamlines in nearly all of the {len(usable)} controls")

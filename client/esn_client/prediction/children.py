@@ -15,7 +15,6 @@ from esn_client.cohort.scoring import People, Visits
 from esn_client.imaging.bids.derivatives import Derivative, prepared_visits, strength_of
 from esn_client.imaging.quality.ratings import read_ratings
 from esn_client.imaging.quality.site_table import read_exclusions
-from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.connectome import Connectome
 from esn_core.connectome.template import edge_strengths
 from esn_core.errors import DataError
@@ -191,7 +190,7 @@ def child_in_file(path: Path, model: ReleasedModel, *, age_years: float | None) 
     """
     protocol = model.protocol
     content, record = _matrix_and_record(path)
-    names = load_atlas(protocol.imaging.atlas).names
+    names = protocol.atlas.names
     try:
         matrix = np.loadtxt(content.decode().splitlines(), dtype=np.float64, ndmin=2, delimiter="\t")
     except (ValueError, UnicodeDecodeError) as cause:

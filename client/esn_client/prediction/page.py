@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from esn_client.prediction.findings import RESEARCH_USE, Driver, Prediction, Risk
 from esn_client.prediction.personal_findings import Edge, PersonalFindings
-from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.atlas import Atlas
 from esn_core.figures.brain import Wording, glass_brain
 from esn_core.gase import GASE_LEVELS
 from esn_core.released_model.archive import ReleasedModel
@@ -33,7 +33,7 @@ class _Shown:
 
 def page_of(found: Prediction, model: ReleasedModel) -> str:
     """Return a child's page, HTML."""
-    atlas = load_atlas(model.content.atlas)
+    atlas = model.protocol.atlas
     drawn = _Shown([driver for driver in found.drivers[:DRAWN] if driver.weight])
     return _rendered(
         "child.html.j2",
@@ -53,7 +53,7 @@ def table_of(found: Sequence[Prediction], model: ReleasedModel) -> str:
     return _rendered("children.html.j2", rows=rows, outcomes=outcomes, content=model.content)
 
 
-def personal_page(found: PersonalFindings) -> str:
+def personal_page(found: PersonalFindings, atlas: Atlas) -> str:
     """Return the page of a hospital's personal model, HTML."""
     heaviest = _Shown([edge for edge in found.edges[:DRAWN] if edge.weight])
     held_out = "own held-out"
@@ -66,7 +66,7 @@ def personal_page(found: PersonalFindings) -> str:
             ("this model without partners", held_out, found.alone),
             ("this personal model", "cross-validated", found.cross_validated),
         ],
-        brain=glass_brain(heaviest, load_atlas(found.atlas), words=_OF_NETWORK),
+        brain=glass_brain(heaviest, atlas, words=_OF_NETWORK),
         listed=found.edges[:_LISTED],
     )
 

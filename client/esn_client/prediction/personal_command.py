@@ -21,6 +21,7 @@ from esn_client.site.settings import SiteSettings
 from esn_client.site.state import read_salt
 from esn_client.site.transcripts import Transcripts
 from esn_core.arrays import Floats
+from esn_core.connectome.atlas import Atlas
 from esn_core.errors import ConfigError, ProtocolError, StudyError
 from esn_core.protocol.protocol import Protocol
 from esn_core.system.files import write_new
@@ -99,7 +100,7 @@ def personal_for(settings: SiteSettings, protocol: Protocol) -> Callable[[Floats
         return own_predictor(study, course)
 
 
-def write_personal(found: PersonalFindings, out: Path) -> list[Path]:
+def write_personal(found: PersonalFindings, out: Path, *, atlas: Atlas) -> list[Path]:
     """Write a page and its JSON, for the hospital's own people alone.
 
     Raises
@@ -109,7 +110,7 @@ def write_personal(found: PersonalFindings, out: Path) -> list[Path]:
 
     """
     files = {
-        out / "personal-model.html": personal_page(found),
+        out / "personal-model.html": personal_page(found, atlas),
         out / "personal-model.json": found.model_dump_json(indent=2) + "\n",
     }
     present = [path.name for path in files if path.exists()]

@@ -13,7 +13,6 @@ from esn_client.cohort.strata import judges
 from esn_client.prediction.children import Child
 from esn_client.prediction.findings import Driver, OwnPrediction, Prediction, Risk, Unlike
 from esn_core.arrays import Floats
-from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.own_controls import FEWEST_CONTROLS, ControlReference
 from esn_core.errors import ConfigError
 from esn_core.gase import GASE_LEVELS, GASE_UNIT
@@ -60,7 +59,7 @@ class Predictor:
         pooled: bool = False,
     ) -> None:
         self._model, self._controls, self._site, self._personal = model, controls, site, personal
-        self._protocol, self._atlas = model.protocol, load_atlas(model.content.atlas)
+        self._protocol, self._atlas = model.protocol, model.protocol.atlas
         self._network = model.numbers.network
         self._pooled = pooled_reference_of(model) if pooled else None
         self._score: Score = (

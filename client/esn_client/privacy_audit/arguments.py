@@ -37,7 +37,7 @@ def _of_phase(phase: PhaseName, study: Study) -> dict[str, Floats]:
         return {"chosen": np.ones(len(study.atlas.edges))}
     reruns = 1 if "weights" in wanted else len(reruns_of(study.protocol))
     given = {
-        "weights": to_vector(pretrained(study.protocol.model.initial_weights)),
+        "weights": to_vector(pretrained(study.protocol.model.initial_weights, study.protocol.own_weights)),
         "edge_weights": np.ones(len(study.candidates.edges) * reruns),
         "calibration": np.tile([0.0, 1.0], reruns),
     }

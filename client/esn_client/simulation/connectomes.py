@@ -13,7 +13,7 @@ from esn_client.imaging.bids.derivatives import Derivative, write_description
 from esn_client.imaging.bids.visits import Visit
 from esn_client.simulation.presets import SITES, scanner_of
 from esn_client.simulation.scans import generator, write_dataset, write_table, write_truth
-from esn_core.connectome.atlas import SIMULATED_HEADS, Atlas, load_atlas
+from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.errors import ConfigError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.protocol.protocol import Protocol
@@ -24,6 +24,8 @@ from esn_core.simulation.world import World, WorldRules
 
 ATLAS = "desikan-killiany-83"
 
+# Fewer have fewer bundles than a clinical network has edges: they get the phantom's.
+_FEWEST_REGIONS = 60
 _ORIGIN = "simulated connectome; no scan stands behind it"
 _AS_TRACKED = (
     "simulated connectome, drawn as the pipeline was seen to read scans of this scanner; "
@@ -81,8 +83,8 @@ def write_connectomes(
     if world not in WORLDS:
         raise ConfigError(f"unknown world {world!r}; there are: {', '.join(WORLDS)}")
     rules = WORLDS[world]
-    atlas = load_atlas(ATLAS if protocol is None else protocol.imaging.atlas)
-    if atlas.name in SIMULATED_HEADS:  # which has fewer bundles than a clinical network has edges
+    atlas = load_atlas(ATLAS) if protocol is None else protocol.atlas
+    if len(atlas.regions) < _FEWEST_REGIONS:
         rules = replace(rules, world=WorldRules())
     drawn = World.draw(atlas, rules.world, rng=generator(seed if world_seed is None else world_seed, "world"))
     subjects = draw_site(

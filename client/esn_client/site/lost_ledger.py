@@ -24,6 +24,7 @@ from esn_core.privacy.accounting import GaussianRelease, compose
 from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol, load_protocol
+from esn_core.protocol.study_package import kept_studies
 from esn_core.system.chained_log import BrokenChainError, ChainedLog, read_chain
 
 
@@ -204,5 +205,5 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def _protocols(settings: SiteSettings, others: Sequence[Path]) -> dict[str, Protocol]:
     """Read every protocol that the site approved or was given, by hash."""
-    kept = [*settings.approved_path.glob("*.toml"), *settings.withdrawn_path.glob("*.toml")]
+    kept = [*kept_studies(settings.approved_path), *kept_studies(settings.withdrawn_path)]
     return {protocol.sha256: protocol for protocol in map(load_protocol, [*kept, *others])}

@@ -20,6 +20,7 @@ from esn_core.errors import ConfigError
 from esn_core.identity.enrolment import EnrolmentRequest
 from esn_core.identity.roster import RosterEntry
 from esn_core.identity.signing import create_signing_key
+from esn_core.protocol.study_package import kept_studies
 from esn_core.system.files import write_new, write_whole
 
 SALT_BYTES = 32
@@ -158,7 +159,7 @@ def rotate(settings: SiteSettings) -> None:
         A protocol is still approved, whose roster names the keys as they are; or the site has no state.
 
     """
-    approved = sorted(path.stem[:16] for path in settings.approved_path.glob("*.toml"))
+    approved = [path.stem[:16] for path in kept_studies(settings.approved_path)]
     if approved:
         raise ConfigError(
             f"the rosters of approved protocols name the present keys: {', '.join(approved)}; finish these "

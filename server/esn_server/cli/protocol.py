@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from esn_core.errors import ConfigError
+from esn_core.protocol.public_inputs import WEIGHTS
 from esn_server.cli.arguments import Centre
 
 
@@ -27,8 +28,18 @@ def new(
         int, typer.Option(min=0, help="Sites that may side with the centre without harm to the others.")
     ] = 1,
     atlas: Annotated[
-        str, typer.Option(help="phantom-28 for rehearsals; desikan-killiany-83 or aal-116 for real scans.")
+        str,
+        typer.Option(
+            help="phantom-28 for rehearsals; desikan-killiany-83, aal-116 or one of --inputs for real scans."
+        ),
     ] = "phantom-28",
+    inputs: Annotated[
+        Path | None,
+        typer.Option(help="TOML that describes public inputs of your own, whose files lie beside it."),
+    ] = None,
+    initial_weights: Annotated[
+        str, typer.Option(help="Pre-trained weights: those that ship, or of --inputs.")
+    ] = WEIGHTS,
     scan: Annotated[
         str, typer.Option(help="What is scanned: usual, few-directions, low-b or another name in scans.toml.")
     ] = "usual",
@@ -75,13 +86,16 @@ def new(
     deadline_s: Annotated[float, typer.Option(help="Longest that one question may take.")] = 600.0,
 ) -> None:
     """Draft a protocol with all enrolled sites on its roster; edit it, then sign it."""
-    from esn_core.protocol.protocol import load_protocol
+    from esn_core.protocol.protocol import parse_protocol
+    from esn_core.protocol.public_inputs import read_own_inputs
+    from esn_core.protocol.study_package import write_inputs
     from esn_core.severity_network.candidate_list import read_candidates
     from esn_server.enrolment.sites import enrolled
     from esn_server.protocol.drafting import analyses_of, draft
 
     if out.exists():
         raise ConfigError(f"{out} exists; a protocol is never overwritten")
+    own, given = read_own_inputs(inputs) if inputs else ((), {})
     text = draft(
         study=study,
         roster=enrolled(directory),
@@ -113,13 +127,14 @@ def new(
             exact=exact or (),
         ),
         valid_days=valid_days,
+        inputs=own,
+        given=given,
+        initial_weights=initial_weights,
     )
+    protocol = parse_protocol(text.encode(), given, name=str(out))
+    write_inputs(out.parent, given)
     out.write_text(text, encoding="utf-8")
-    try:
-        typer.echo(load_protocol(out).sha256)
-    except BaseException:
-        out.unlink()
-        raise
+    typer.echo(protocol.sha256)
 
 
 def validate(protocol_file: Annotated[Path, typer.Argument(help="The protocol, a draft or signed.")]) -> None:
@@ -133,9 +148,14 @@ def sign(
     directory: Centre, protocol_file: Annotated[Path, typer.Argument(help="The protocol, as it is to be.")]
 ) -> None:
     """Sign a protocol in its own file, for the sites to review and approve."""
-    from esn_server.protocol.signing import sign_protocol
+    from esn_server.protocol.signing import package_of, sign_protocol
 
-    typer.echo(sign_protocol(protocol_file, directory).protocol.sha256)
+    signed = sign_protocol(protocol_file, directory).protocol
+    typer.echo(signed.sha256)
+    if signed.own_files:
+        typer.echo(
+            f"send the sites {package_of(protocol_file)}: it holds the protocol and its inputs", err=True
+        )
 
 
 def price(

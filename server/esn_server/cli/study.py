@@ -91,13 +91,13 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a result again."""
-    from esn_core.connectome.atlas import load_atlas
     from esn_server.report.page import write_page
     from esn_server.report.result import read_result
+    from esn_server.run.directory import atlas_of
 
     found = read_result(result)
     beside = read_result(no_noise) if no_noise else None
-    write_page(found, load_atlas(found.severity_network.atlas), out, no_noise=beside)
+    write_page(found, atlas_of(found.severity_network.atlas, result.parent), out, no_noise=beside)
     typer.echo(str(out))
 
 
@@ -133,10 +133,10 @@ def export(
     out: Annotated[Path, typer.Option(help="Directory for tables, figures, the network and a summary.")],
 ) -> None:
     """Write a result as tidy CSV, its figures as SVG, the network in 3-D, and one page in short."""
-    from esn_core.connectome.atlas import load_atlas
     from esn_server.report.beside import write_beside
     from esn_server.report.result import read_result
+    from esn_server.run.directory import atlas_of
 
     found = read_result(result)
-    for path in write_beside(found, load_atlas(found.severity_network.atlas), out):
+    for path in write_beside(found, atlas_of(found.severity_network.atlas, result.parent), out):
         typer.echo(str(path))

@@ -1,8 +1,9 @@
 """Drafts of protocols: a commented file that a coordinator edits and every site reads."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Literal
 
 from jinja2 import Environment, StrictUndefined
@@ -17,6 +18,7 @@ from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.analyses import Analyses
 from esn_core.protocol.imaging_recipe import ImagingRecipe, recipe_settings
 from esn_core.protocol.phases import PHASES, Asked, PhaseName, planned_phases
+from esn_core.protocol.public_inputs import WEIGHTS, Kind, PublicInput, shipped_input
 from esn_core.protocol.signature import today_utc
 from esn_core.severity_network.candidate_list import CandidateList
 from esn_core.severity_network.pooled_reference import FEWEST_AT_A_SITE
@@ -132,10 +134,13 @@ def draft(
     held_out_fraction: float = HELD_OUT_FRACTION,
     analyses: Analyses,
     valid_days: int = VALID_DAYS,
+    inputs: Sequence[PublicInput] = (),
+    given: Mapping[str, bytes] = MappingProxyType({}),
+    initial_weights: str = WEIGHTS,
 ) -> str:
     """Return a protocol as commented TOML.
 
-    The imaging recipe is the one that ships with the atlas.
+    The imaging recipe is the one that ships with the atlas, or the clinical one for an atlas of its own.
 
     Parameters
     ----------
@@ -155,7 +160,7 @@ def draft(
     deadline_s : float
         Longest that one question may take.
     atlas : str
-        One that ships: its imaging recipe and its pre-trained weights are taken.
+        One that ships, or among the own inputs.
     scan : str
         What is scanned, for the recipe: see `recipe_settings`.
     candidates : CandidateList, optional
@@ -173,6 +178,12 @@ def draft(
         What is asked beyond the network and its prediction.
     valid_days : int
         The protocol expires so many days from today.
+    inputs : sequence of PublicInput
+        Public inputs of the study's own.
+    given : mapping of str to bytes
+        Their files, by name.
+    initial_weights : str
+        Those that ship, or among the own inputs.
 
     Raises
     ------
@@ -196,13 +207,20 @@ def draft(
         raise ConfigError("controls are pooled where the sites vote: say 'votes' as well")
     training = max(len(roster), 3) - (0 if votes else len(without_controls))
     analyses = _enough_children(analyses, sites=training - colluding_sites)
-    imaging = recipe_settings(atlas, scan=scan)  # refuses an unknown name with the known ones
+    own = {(one.kind, one.name) for one in inputs}
+    # Refuses an unknown name with the known ones.
+    imaging = recipe_settings(atlas, scan=scan, own=("atlas", atlas) in own)
     if votes and (candidates is not None or analyses != Analyses()):
         raise ConfigError(
             "a protocol by which the sites vote has no candidates yet, and asks for nothing else"
         )
     if not votes:
-        _require_candidates(candidates, ImagingRecipe.model_validate(imaging), simulated=simulated)
+        recipe = ImagingRecipe.model_validate(imaging, context=given)
+        _require_candidates(candidates, recipe, simulated=simulated)
+    used: list[tuple[Kind, str]] = [("atlas", atlas), ("weights", initial_weights)]
+    if not votes and candidates is None:
+        used.append(("template", atlas))
+    ships = [shipped_input(kind, name) for kind, name in used if (kind, name) not in own]
     template = (files("esn_server.protocol") / "protocol.toml.j2").read_text(encoding="utf-8")
     # TOML, not HTML: values pass through 'tojson', whose strings and numbers TOML shares.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
@@ -215,6 +233,8 @@ def draft(
         bundle_sha256=bundle_sha256(),
         roster=[entry.model_dump() for entry in roster],
         imaging=imaging,
+        inputs=[*(one for one in ships if one is not None), *inputs],
+        initial_weights=initial_weights,
         candidates=candidates,
         votes=votes,
         pool_controls=pool_controls,

@@ -46,7 +46,7 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
         training_children=training_children,
         held_out_children=held_out_children,
         candidates=candidates,
-        parameters=len(to_vector(pretrained(protocol.model.initial_weights))),
+        parameters=len(to_vector(pretrained(protocol.model.initial_weights, protocol.own_weights))),
         rng=np.random.default_rng(int(protocol.sha256[:16], 16)),
     )
     expected = expected_r(protocol, training_children=training_children)

@@ -18,6 +18,7 @@ from esn_core.protocol.signature import (
     signer,
     today_utc,
 )
+from esn_core.protocol.study_package import SUFFIX, file_of
 from esn_core.protocol.warnings import cautions
 from esn_core.system.files import write_whole
 from esn_server.enrolment.centre_keys import load_centre_key
@@ -28,7 +29,7 @@ _HEAD = "\n# By the centre, over all of the above; 'esn-server protocol sign' wr
 
 
 def validate(path: Path) -> str:
-    """Return what a protocol is, in three lines, and what is known not to work or not to protect in it.
+    """Return what a protocol is, in three lines, its inputs, and what is known not to work or not to protect.
 
     Raises
     ------
@@ -57,6 +58,7 @@ def validate(path: Path) -> str:
             f"protocol {protocol.sha256}, {by}",
             f"study {protocol.study}: {len(protocol.roster)} sites; {state}, last day {protocol.expires}",
             costs,
+            *(f"{one.title}: {one.in_words}" for one in protocol.public_inputs),
             *(f"warning: {caution.words}" for caution in cautions(protocol)),
         )
     )
@@ -64,6 +66,8 @@ def validate(path: Path) -> str:
 
 def sign_protocol(path: Path, centre: Path) -> SignedProtocol:
     """Sign a draft in its own file; a protocol that this centre has signed is left as it is.
+
+    Where it has public inputs of its own, the study package is written beside it.
 
     Parameters
     ----------
@@ -84,7 +88,7 @@ def sign_protocol(path: Path, centre: Path) -> SignedProtocol:
     protocol = load_protocol(path)
     if protocol.signature is not None:
         try:
-            return load_signed(path, key.public_key())
+            return _packed(load_signed(path, key.public_key()), path)
         except ProtocolError as fault:
             raise ProtocolError(f"{fault}; delete its table [signature] to sign it as it is now") from fault
     require_current(protocol, today_utc())
@@ -95,9 +99,24 @@ def sign_protocol(path: Path, centre: Path) -> SignedProtocol:
     for entry in protocol.roster:
         require_enrolled(centre, entry)
     signature = tomli_w.dumps({"signature": signature_of(protocol, key).model_dump()})
+    if path.suffix == SUFFIX:
+        raise ProtocolError(f"{path}: is a package; unpack it, and sign its protocol.toml")
     text = path.read_text(encoding="utf-8").rstrip("\n") + "\n" + _HEAD + signature
     write_whole(path, text.encode())
-    return load_signed(path, key.public_key())
+    return _packed(load_signed(path, key.public_key()), path)
+
+
+def package_of(path: Path) -> Path:
+    """Name the study package that `sign_protocol` writes beside a protocol with inputs of its own."""
+    return path.with_suffix(SUFFIX)
+
+
+def _packed(signed: SignedProtocol, path: Path) -> SignedProtocol:
+    """Write the study package of a signed protocol, where it needs one."""
+    if signed.protocol.own_files and path != package_of(path):
+        _, content = file_of(path.read_bytes(), signed.protocol.own_files)
+        write_whole(package_of(path), content)
+    return signed
 
 
 def require_own_bundle(protocol: Protocol, path: Path) -> None:

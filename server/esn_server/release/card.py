@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.public_inputs import PublicInput
 from esn_core.protocol.warnings import cautions
 from esn_server.release.contents import INTENDED_USE, NOT_INTENDED
 from esn_server.report.outcome import ADJACENCY, CONTROLS_NOTE, UNIT
@@ -41,6 +42,7 @@ def card_of(protocol: Protocol, result: StudyResult) -> str:
         ["**Research use only. Not a medical device.**", ""],
         _simulated(protocol),
         _section("Intended use", [INTENDED_USE, "", f"Not intended: {NOT_INTENDED}"]),
+        _section("What it was made of, beside the children", _inputs(protocol)),
         _section("Performance", _performance(protocol, result)),
         _section("Subgroups", _subgroups(result)),
         _section("Privacy, in the terms of NIST SP 800-226", _privacy(protocol, result)),
@@ -58,6 +60,16 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
 def _simulated(protocol: Protocol) -> list[str]:
     said = "**Every child of this study is simulated: the model knows no real child.**"
     return [said, ""] if protocol.simulated else []
+
+
+def _inputs(protocol: Protocol) -> list[str]:
+    """List the public inputs; the files of those that do not ship are in the model's file."""
+    rows = [f"| {one.title} | {one.in_words} | {_hashes(one)} |" for one in protocol.public_inputs]
+    return ["| public input | from | SHA-256 |", "|---|---|---|", *rows]
+
+
+def _hashes(one: PublicInput) -> str:
+    return ", ".join(f"{name}: `{digest}`" for name, digest in one.files.items())
 
 
 def _performance(protocol: Protocol, result: StudyResult) -> list[str]:

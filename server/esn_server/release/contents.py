@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from esn_core.analyses.neurocognition import Model, models_of
 from esn_core.arrays import Floats
-from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.own_controls import FEWEST_CONTROLS
 from esn_core.errors import StudyError
 from esn_core.protocol.protocol import Protocol
@@ -65,7 +64,7 @@ def content_of(
         sites=tuple(site.name for site in result.sites),
         software=_software(result),
         atlas=imaging.atlas,
-        atlas_sha256=load_atlas(imaging.atlas).sha256,
+        atlas_sha256=imaging.parcellation.sha256,
         recipe_sha256=imaging.sha256,
         reference=_reference(protocol, result),
         calibration=(intercept, slope),
@@ -77,7 +76,7 @@ def content_of(
             r_interval=found.r.interval,
         ),
         children=_children(result),
-        probe=numbers.probe(load_atlas(imaging.atlas)),
+        probe=numbers.probe(imaging.parcellation),
         random_r=tuple(draw.r for draw in result.random_score.draws) if result.random_score else (),
         risks=_risks(protocol, result, numbers),
         intended_use=INTENDED_USE,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from esn_core.errors import ConfigError, StudyError
 from esn_core.protocol.signature import load_signed
+from esn_core.protocol.study_package import INPUTS
 from esn_core.released_model.archive import ReleasedModel
 from esn_core.released_model.numbers import ModelNumbers
 from esn_core.released_model.signatures import Countersignature
@@ -69,6 +70,7 @@ def release(
         "result.json": (run / "result.json").read_bytes(),
         "README.md": card_of(protocol, result).encode(),
     }
+    parts |= {f"{INPUTS}/{name}": part for name, part in protocol.own_files.items()}
     content = content_of(protocol, result, ModelNumbers.from_bytes(learned), parts=parts)
     model = ReleasedModel.of(content, parts, countersignatures=() if propose else tuple(given), key=key)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from esn_core.connectome.atlas import load_atlas
 from esn_core.protocol.protocol import Protocol
 from esn_core.statistics.agreement_estimates import Estimate, Estimates
 from esn_core.statistics.matching import Group
@@ -127,7 +126,7 @@ def explanation_of(protocol: Protocol, findings: Findings) -> Explanation | None
     found = findings.attribution
     if found is None:
         return None
-    atlas = load_atlas(protocol.imaging.atlas)
+    atlas = protocol.atlas
     order = np.argsort(-np.abs(found.mean), kind="stable")
     ends = atlas.edges[findings.network.edges]
     return Explanation(
@@ -185,7 +184,7 @@ def exact_network_of(protocol: Protocol, findings: Findings) -> ExactNetworkSumm
     found = findings.exact_network
     if found is None:
         return None
-    atlas = load_atlas(protocol.imaging.atlas)
+    atlas = protocol.atlas
     ends = atlas.edges[found.edges]
     of_edge = {int(edge): k for k, part in enumerate(found.components, 1) for edge in part.edges}
     network, draws = found.network, len(found.largest)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from esn_core.connectome.atlas import load_atlas
 from esn_core.gase import GASE_UNIT
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.price import Price
@@ -33,6 +32,7 @@ from esn_server.report.result import (
     NetworkEdge,
     PhasePrice,
     PrivacySummary,
+    PublicInput,
     RoundLoss,
     SeverityNetwork,
     SiteSummary,
@@ -108,6 +108,7 @@ def result_of(
             SiteSummary(name=site, cohort_size_band=facts.cohort_band, software=facts.software)
             for site, facts in findings.facts.items()
         ],
+        inputs=[PublicInput(**one.model_dump(), ships=one.ships) for one in protocol.public_inputs],
         evaluation=Evaluation(
             children=found.children,
             r=found.r,
@@ -228,7 +229,7 @@ def _source(rules: SelectionRules) -> str:
 
 
 def _network(protocol: Protocol, network: Network, weight_of_slope: float | None) -> SeverityNetwork:
-    atlas = load_atlas(protocol.imaging.atlas)
+    atlas = protocol.atlas
     private = protocol.privacy.noise != "none"
     order = np.argsort(-np.abs(network.weight), kind="stable")
     others = [i for i in order if not network.retained[i]]

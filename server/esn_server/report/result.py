@@ -41,6 +41,18 @@ class SiteSummary(Record):
     software: dict[str, str] = Field(description="Version of each program that the site answered with.")
 
 
+class PublicInput(Record):
+    """What entered the study beside people's data."""
+
+    kind: Literal["atlas", "weights", "template"] = Field(description="What it is.")
+    name: str = Field(description="By which the protocol calls it.")
+    files: dict[str, str] = Field(description="SHA-256 of its files, by their names.")
+    origin: str = Field(description="Where it is from, and whom to cite.")
+    licence: str = Field(description="Its licence.")
+    people: int = Field(ge=0, description="Made of so many people; 0: of none, or unknown.")
+    ships: bool = Field(description="Whether it is part of the software; else it came with the protocol.")
+
+
 class GaseBin(Record):
     """The held-out children of one step of clinical GASE, as noisy sums."""
 
@@ -242,6 +254,9 @@ class StudyResult(Record):
     run: str = Field(min_length=1, description="Identifier of this run of the study.")
     simulated: bool = Field(description="Whether the children were simulated.")
     sites: list[SiteSummary] = Field(description="The hospitals that answered.")
+    inputs: list[PublicInput] = Field(
+        default_factory=list, description="The public inputs; the candidates' origin is with the network."
+    )
     evaluation: Evaluation = Field(description="Predicted against clinical GASE in held-out children.")
     local_only: LocalOnly | None = Field(
         default=None,

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+from esn_core.connectome.atlas import Atlas, load_atlas
 from esn_core.errors import ConfigError
 from esn_core.protocol.protocol import Protocol, load_protocol
+from esn_core.protocol.public_inputs import shipped
+from esn_core.protocol.study_package import read_study, write_inputs
 from esn_core.system.files import write_new
 
 PROTOCOL = "protocol.toml"
@@ -14,7 +17,7 @@ PROGRESS = "progress.json"
 def open_directory(directory: Path, protocol_path: Path, protocol: Protocol, *, resume: bool) -> None:
     """Take a directory for a new run, or accept one for a run that goes on.
 
-    The protocol's file is kept in it, so that a copy of the directory says what it belongs to.
+    The protocol and its own inputs are kept in it, so that a copy of the directory says what it belongs to.
 
     Parameters
     ----------
@@ -55,8 +58,32 @@ def open_directory(directory: Path, protocol_path: Path, protocol: Protocol, *, 
         )
     if any(directory.iterdir()):
         raise ConfigError(f"{directory}: is not empty; a run needs a directory of its own")
+    text, given = read_study(protocol_path)
     try:
         # Of two starts at once, one makes the file.
-        write_new(kept, protocol_path.read_bytes(), mode=0o644)
+        write_new(kept, text, mode=0o644)
+        write_inputs(directory, given)
     except FileExistsError as cause:
         raise ConfigError(f"{directory}: another process has just started a run there") from cause
+
+
+def atlas_of(name: str, directory: Path) -> Atlas:
+    """Return the atlas that a result names: one that ships, or that of the run's protocol.
+
+    Parameters
+    ----------
+    name : str
+    directory : Path
+        With the result; an own atlas is among the inputs of the protocol that is kept there.
+
+    Raises
+    ------
+    ConfigError
+        It does not ship, and the directory is none of a run that used it.
+
+    """
+    if ("atlas", name) in shipped():
+        return load_atlas(name)
+    if not (directory / PROTOCOL).is_file():
+        raise ConfigError(f"{directory}: the atlas {name} is the study's own; its {PROTOCOL} is not here")
+    return load_protocol(directory / PROTOCOL).atlas

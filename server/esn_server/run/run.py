@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from esn_core.connectome.atlas import load_atlas
 from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.signature import SignedProtocol, load_signed, require_current, today_utc
 from esn_core.severity_network.candidate_list import CandidateList
@@ -21,7 +20,7 @@ from esn_server.protocol.signing import require_own_bundle
 from esn_server.report.outcome import result_of
 from esn_server.report.result import StudyResult, write_result
 from esn_server.run.checkpoints import Checkpoints, RunStore
-from esn_server.run.directory import PROGRESS, STORE, open_directory
+from esn_server.run.directory import PROGRESS, STORE, atlas_of, open_directory
 from esn_server.run.learned import write_learned
 from esn_server.run.memory import Memory
 from esn_server.run.progress import ProgressFile
@@ -159,7 +158,7 @@ def write_outcome(
 
     if timing_s:
         result = result.model_copy(update={"timing_s": {**timing_s, **result.timing_s}})
-    atlas = load_atlas(result.severity_network.atlas)
+    atlas = atlas_of(result.severity_network.atlas, directory)
     write_result(result, directory / "result.json")
     write_page(result, atlas, directory / "report.html", no_noise=no_noise)
     write_beside(result, atlas, directory)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from esn_core.analyses.expected_r import ATLAS, expected_r
 from esn_core.arrays import Floats
-from esn_core.connectome.atlas import Atlas, load_atlas
+from esn_core.connectome.atlas import Atlas
 from esn_core.connectome.control_offset import SHRINKAGE_CONTROLS, control_offset
 from esn_core.connectome.own_controls import ControlReference
 from esn_core.connectome.template import edge_scores, load_template, strengths_of_counts
@@ -90,7 +90,7 @@ def with_sites_alone(
         Of the networks' first weights.
 
     """
-    atlas, rng = load_atlas(protocol.imaging.atlas), np.random.default_rng(seed)
+    atlas, rng = protocol.atlas, np.random.default_rng(seed)
     sites = {name: _read(path, name, protocol, atlas) for name, path in hospitals.items()}
     ours = CompactDcnnRn(atlas, protocol.candidates, protocol.model.initial_weights)
     scores, controls = _scored(sites, protocol), _controls_scored(sites, protocol)
@@ -142,9 +142,7 @@ def _alone(
 ) -> AloneAtSite:
     """Rate the best that a site can do by itself."""
     own, gase = scores[~site.held_out], site.gase[~site.held_out]
-    reader = reader_of(
-        load_atlas(protocol.imaging.atlas), protocol.candidates, protocol.model.initial_weights
-    )
+    reader = reader_of(protocol.atlas, protocol.candidates, protocol.model.initial_weights)
     best = strongest_alone(own, gase, controls, candidates=protocol.candidates, reader=reader)
     rated = rate(name, best.fitted(held_out[0]), held_out[1])
     return AloneAtSite(site=name, training=len(gase), by=best.name, r=rated.r, r_interval=rated.r_interval)
@@ -204,7 +202,7 @@ def with_references(
 
     """
     result = with_sites_alone(result, protocol, hospitals, seed=seed)
-    atlas, rng = load_atlas(protocol.imaging.atlas), np.random.default_rng(seed)
+    atlas, rng = protocol.atlas, np.random.default_rng(seed)
     sites = {name: _read(path, name, protocol, atlas) for name, path in hospitals.items()}
     candidates, true = protocol.candidates, true_effects(hospitals)
     ours = CompactDcnnRn(atlas, candidates, protocol.model.initial_weights)

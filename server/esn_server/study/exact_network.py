@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from esn_core.arrays import Floats
-from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import StudyError
 from esn_core.protocol.analyses import DRAWS_AT_ONCE, NetworkRules
 from esn_core.severity_network.bootstrap import bootstrap_r
@@ -59,7 +58,7 @@ def run_network(course: Course, ask: Ask, rules: NetworkRules) -> NetworkFound:
 
     """
     edges = course.protocol.candidates.edges
-    ends = load_atlas(course.protocol.imaging.atlas).edges[edges]
+    ends = course.protocol.atlas.edges[edges]
     base = ask("network")
     exact = course.exact_network
     null = _null(course, ask, base, rules.null_draws)

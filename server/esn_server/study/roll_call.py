@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import StudyError
 from esn_core.messages.facts import SiteFacts
 from esn_core.protocol.protocol import Protocol
@@ -19,7 +18,7 @@ def require_alike(protocol: Protocol, facts: Mapping[str, SiteFacts]) -> None:
     """
     ours = {
         "recipe": protocol.imaging.sha256,
-        "atlas": load_atlas(protocol.imaging.atlas).sha256,
+        "atlas": protocol.atlas.sha256,
         "template": protocol.template_sha256,
     }
     for site, said in facts.items():

@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esn_core.analyses.planned_sums import kind_of
-from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import DataError, StudyError
 from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.phases import PhaseName
@@ -40,7 +39,7 @@ def run_votes(
 
     """
     protocol, watched = signed.protocol, observer or Unobserved()
-    atlas = load_atlas(protocol.imaging.atlas)
+    atlas = protocol.atlas
     watched.began("roll-call", 0, 1)
     require_alike(protocol, asking.roll_call(_question(protocol, run, "roll-call")))
     watched.began("votes", 0, 1)

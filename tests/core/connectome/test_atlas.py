@@ -96,21 +96,6 @@ def test_a_table_that_is_no_atlas_is_refused(table, message):
         parse_atlas("tiny", table)
 
 
-def test_an_atlas_of_a_site_is_read_from_its_table(tmp_path):
-    (tmp_path / "mine.tsv").write_text(LINES)
-    name = str(tmp_path / "mine.tsv")
-    assert load_atlas(name) == parse_atlas("mine", LINES)
-    with pytest.raises(ConfigError, match=r"has no label volume in MNI space \(mine.nii.gz\); each subject"):
-        label_volume(name)
-    (tmp_path / "mine.nii.gz").touch()
-    assert label_volume(name) == tmp_path / "mine.nii.gz"
-
-
-def test_a_table_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"the table of an atlas cannot be read: .*No such file"):
-        load_atlas(str(tmp_path / "mine.tsv"))
-
-
 def test_the_anatomical_atlases_have_label_volumes_and_the_phantom_has_none():
     assert label_volume("aal-116").name == "aal-116.nii.gz"
     assert label_volume("desikan-killiany-83").is_file()

@@ -7,6 +7,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from esn_core.errors import ConfigError, DataError, ProtocolError
 from esn_core.learning.dilated_cnn import DilatedCnn
@@ -59,6 +60,22 @@ def test_the_shipped_weights_are_the_ones_on_their_card():
 def test_weights_that_do_not_ship_are_refused():
     with pytest.raises(ConfigError, match="ships no weights named 'large-9'"):
         pretrained("large-9")
+
+
+def test_own_weights_are_those_of_the_model_or_refused():
+    state = pretrained("compact-3").state_dict()
+    assert torch.equal(next(pretrained("ours", save(state)).parameters()), next(iter(state.values())))
+    first = next(iter(state))
+    for other, words in (
+        ({**state, first: state[first][:-1].contiguous()}, "are another model's: .* differs"),
+        ({**state, "more": torch.zeros(3)}, "are another model's: 'more' differs"),
+        ({**state, first: state[first] * torch.nan}, "must be finite numbers"),
+        ({**state, first: state[first].double()}, "must be finite numbers of 32 bits"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            pretrained("ours", save(other))
+    with pytest.raises(ConfigError, match="are no safetensors"):
+        pretrained("ours", b"PK" + save(state))
 
 
 @pytest.mark.parametrize("regions", [20, 28, 83])

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from esn_client.imaging.bids.visits import Visit, segmentation_of
 from esn_client.imaging.provenance import CODE_OF_VERSION_1, versions_of, versions_of_software
-from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.connectome import Connectome
 from esn_core.errors import DataError
 from esn_core.formats import DERIVATIVE
@@ -129,7 +128,7 @@ class Derivative:
             return bool(
                 record["Sources"] == dict(sources)
                 and record["RecipeSha256"] == self.recipe.sha256
-                and record["AtlasSha256"] == load_atlas(self.recipe.atlas).sha256
+                and record["AtlasSha256"] == self.recipe.parcellation.sha256
                 and _step_versions(record) == versions_of(_stages_in(record))
                 and record["MatricesSha256"] == matrices
             )
@@ -154,7 +153,7 @@ class Derivative:
             What else the record should say: stages, response, quality.
 
         """
-        atlas = load_atlas(self.recipe.atlas)
+        atlas = self.recipe.parcellation
         self.record.parent.mkdir(parents=True, exist_ok=True)
         self.record.unlink(missing_ok=True)
         digests = {}
@@ -253,7 +252,7 @@ class Derivative:
             raise DataError(f"{path.name} was changed after it was made; prepare it again")
         matrix, names = (
             np.loadtxt(io.BytesIO(content), dtype=np.float64, ndmin=2),
-            load_atlas(self.recipe.atlas).names,
+            self.recipe.parcellation.names,
         )
         # A record of format 2 or older knows of none.
         away = record.get("RegionsWithoutTissue", [])

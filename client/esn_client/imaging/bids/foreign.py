@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from esn_client.imaging.bids.derivatives import Derivative, write_description
 from esn_client.imaging.bids.visits import Visit
-from esn_core.connectome.atlas import Atlas, load_atlas
+from esn_core.connectome.atlas import Atlas
 from esn_core.connectome.connectome import Connectome
 from esn_core.errors import ConfigError, DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
@@ -140,7 +140,7 @@ def import_connectome(
             "the study's recipe is one of this software, and a connectome by another one cannot be told from "
             "it in a sum: prepare the scan, or agree on a protocol whose [imaging] says 'made_elsewhere'"
         )
-    derivative, atlas = Derivative(out, visit, recipe), load_atlas(recipe.atlas)
+    derivative, atlas = Derivative(out, visit, recipe), recipe.parcellation
     if derivative.record.exists():
         raise DataError(f"{visit.label}: has a connectome already; remove it first")
     names = nodes or source.with_name(source.name.removesuffix(".dense.tsv") + ".json")

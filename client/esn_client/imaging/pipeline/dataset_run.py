@@ -15,7 +15,6 @@ from esn_client.imaging.bids.scan_files import ScanFiles
 from esn_client.imaging.bids.visits import Visit, segmentation_of
 from esn_client.imaging.pipeline.subject import Making, prepare_subject
 from esn_client.imaging.pipeline.workers import undisturbed, worker_pool
-from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ConfigError, DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 
@@ -88,7 +87,7 @@ def prepare(
         )
     dataset = Dataset(bids)
     visits = dataset.visits(participants, sessions)
-    load_atlas(recipe.atlas)
+    _ = recipe.parcellation  # refuses one that this version does not have
     write_description(out, source=bids)
     making = Making(
         bids=dataset.bids,

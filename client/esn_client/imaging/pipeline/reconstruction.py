@@ -1,5 +1,6 @@
 """Reconstruction: every stage from a scan to its connectomes."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from esn_client.imaging.tracking.streamline_weights import Visits, record_visits
 from esn_client.imaging.tracking.tracking import TrackingRules, find_reach, find_seeds, least_amplitude, track
 from esn_client.imaging.tracking.tractogram import write_tractogram
 from esn_core.arrays import Floats
-from esn_core.connectome.atlas import Atlas, load_atlas
+from esn_core.connectome.atlas import Atlas
 from esn_core.connectome.edge_measures import EdgeMeasures
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
@@ -151,7 +152,7 @@ def reconstruct(
         The device is 'cuda' and there is none.
 
     """
-    atlas = load_atlas(recipe.atlas)
+    atlas = recipe.parcellation
     clean = _clean(scan, recipe, stages)
     key, shell = clean.key, scan.in_shell
     signal, gradients = clean.signal[..., shell] if not shell.all() else clean.signal, clean.gradients[shell]
@@ -175,7 +176,7 @@ def reconstruct(
     labelled = _find_labels(
         scan,
         maps,
-        atlas,
+        recipe,
         stages,
         inputs=[tensor.key, digest_of({"affine": scan.affine}), *_digest_of_lesion(scan)],
     )
@@ -347,8 +348,11 @@ def _check_gradients(
     }
 
 
-def _find_labels(scan: Scan, maps: TensorMaps, atlas: Atlas, stages: Stages, *, inputs: list[str]) -> Stage:
+def _find_labels(
+    scan: Scan, maps: TensorMaps, recipe: ImagingRecipe, stages: Stages, *, inputs: list[str]
+) -> Stage:
     """Take the ready labels, or lay the atlas over the subject's FA; registration has numbers of its own."""
+    atlas, volume = recipe.parcellation, recipe.own_volume
     if scan.labels is not None:
         ready = scan.labels
         return stages.run(
@@ -368,7 +372,9 @@ def _find_labels(scan: Scan, maps: TensorMaps, atlas: Atlas, stages: Stages, *, 
         )
 
     def make() -> Arrays:
-        found = register_atlas(maps.fa, maps.mask, scan.affine, atlas=atlas, lesion=scan.lesion)
+        found = register_atlas(
+            maps.fa, maps.mask, scan.affine, atlas=atlas, volume=volume, lesion=scan.lesion
+        )
         if found.missing:
             raise DataError(
                 f"{len(found.missing)} regions of atlas {atlas.name} lie outside of the scan, such as "
@@ -384,7 +390,10 @@ def _find_labels(scan: Scan, maps: TensorMaps, atlas: Atlas, stages: Stages, *, 
             "label_volume_ratio": np.array(ratio.max()),
         }
 
-    return stages.run("labels", make, inputs=inputs, parameters={"source": "atlas", "atlas": atlas.sha256})
+    laid = {"source": "atlas", "atlas": atlas.sha256}
+    if volume is not None:
+        laid["volume"] = hashlib.sha256(volume).hexdigest()
+    return stages.run("labels", make, inputs=inputs, parameters=laid)
 
 
 def _carry_labels(anatomy: Anatomy, scan: Scan, maps: TensorMaps, atlas: Atlas) -> Arrays:

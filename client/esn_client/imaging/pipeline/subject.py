@@ -15,7 +15,7 @@ from esn_client.imaging.quality.anatomy import Anatomy
 from esn_client.imaging.quality.residuals import PlainTensor, fit_plainly
 from esn_client.imaging.regions.parcellation import grow_regions
 from esn_client.imaging.stages import Stages
-from esn_core.connectome.atlas import Atlas, load_atlas
+from esn_core.connectome.atlas import Atlas
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.system.files import write_whole
 
@@ -78,7 +78,7 @@ def prepare_subject(files: ScanFiles, making: Making) -> bool:
     if current and all(path.is_file() for path in wanted):
         return False
     work = making.work / files.visit.label
-    atlas = load_atlas(recipe.atlas)
+    atlas = recipe.parcellation
     scan = load_scan(files, atlas=atlas, recipe=recipe)
     stages = Stages(work)
     made = reconstruct(

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from esn_core.connectome.atlas import Atlas
 from esn_core.errors import DataError
 
+_DAMAGED = (EOFError, OSError, ValueError, zlib.error, gzip.BadGzipFile, ImageFileError)
+
 
 def read_labels(path: Path, atlas: Atlas) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Read the label volume of an atlas.
@@ -36,11 +38,38 @@ def read_labels(path: Path, atlas: Atlas) -> tuple[NDArray[np.int64], NDArray[np
         The file is not a whole 3-D image, a label is not in the atlas, or a region has no voxel.
 
     """
-    values, affine = read_image(path)
-    labels = checked_labels(values, atlas, name=path.name)
+    return _whole_labels(*read_image(path), atlas, name=path.name)
+
+
+def unpacked_labels(
+    volume: bytes, atlas: Atlas, *, name: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Read the label volume that came with a protocol; otherwise as `read_labels`.
+
+    Parameters
+    ----------
+    volume : bytes
+        A gzipped NIfTI file, looked at by `check_volume`.
+    atlas : Atlas
+    name : str
+        Of the file, for words.
+
+    """
+    try:
+        image = nib.Nifti1Image.from_bytes(gzip.decompress(volume))
+        values, affine = _voxels(image)
+    except _DAMAGED as error:
+        raise DataError(f"{name}: not a whole NIfTI image: {error}") from None
+    return _whole_labels(values, affine, atlas, name=name)
+
+
+def _whole_labels(
+    values: NDArray[np.float64], affine: NDArray[np.float64], atlas: Atlas, *, name: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    labels = checked_labels(values, atlas, name=name)
     missing = {region.index for region in atlas.regions} - {int(value) for value in np.unique(labels)}
     if missing:
-        raise DataError(f"{path.name}: region {min(missing)} of atlas {atlas.name} has no voxel")
+        raise DataError(f"{name}: region {min(missing)} of atlas {atlas.name} has no voxel")
     return labels, affine
 
 
@@ -89,7 +118,10 @@ def read_image(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
     """
     try:
-        image = cast("SpatialImage", nib.load(path))
-        return np.asarray(image.get_fdata(caching="unchanged"), dtype=np.float64), np.asarray(image.affine)
-    except (EOFError, OSError, ValueError, zlib.error, gzip.BadGzipFile, ImageFileError) as error:
+        return _voxels(cast("SpatialImage", nib.load(path)))
+    except _DAMAGED as error:
         raise DataError(f"{path.name}: not a whole NIfTI image: {error}") from None
+
+
+def _voxels(image: SpatialImage) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.asarray(image.get_fdata(caching="unchanged"), dtype=np.float64), np.asarray(image.affine)

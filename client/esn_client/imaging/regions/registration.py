@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ from scipy.linalg import polar
 from scipy.ndimage import affine_transform, distance_transform_edt
 from scipy.spatial.transform import Rotation
 
-from esn_client.imaging.regions.atlas_volume import read_image, read_labels
+from esn_client.imaging.regions.atlas_volume import read_image, read_labels, unpacked_labels
 from esn_core.arrays import Floats
-from esn_core.connectome.atlas import SHIPPED, Atlas, label_volume
+from esn_core.connectome.atlas import SHIPPED, VOLUME, Atlas, label_volume
 from esn_core.errors import DataError
 
 TEMPLATE = "mni-fa-2mm.nii.gz"
@@ -74,7 +73,7 @@ def register_atlas(
     affine: Floats,
     *,
     atlas: Atlas,
-    volume: Path | None = None,
+    volume: bytes | None = None,
     lesion: NDArray[np.bool_] | None = None,
 ) -> Registration:
     """Lay an atlas over a subject through its FA.
@@ -93,8 +92,8 @@ def register_atlas(
     affine : (4, 4) float64
         Voxels to mm, RAS+.
     atlas : Atlas
-    volume : Path, optional
-        Label volume of an atlas that does not ship with this package, in MNI space.
+    volume : bytes, optional
+        Label volume that came with the protocol, in MNI space; without it, that of the atlas which ships.
     lesion : (X, Y, Z) bool, optional
         What is marked as lost.
 
@@ -119,7 +118,11 @@ def register_atlas(
             f"an atlas cannot be registered to {core.sum()} voxels of brain with FA of "
             f"{fa[core].min(initial=1):.2g} to {fa[core].max(initial=0):.2g}"
         )
-    labels, labels_affine = read_labels(volume or label_volume(atlas.name), atlas)
+    labels, labels_affine = (
+        read_labels(label_volume(atlas.name), atlas)
+        if volume is None
+        else unpacked_labels(volume, atlas, name=f"{atlas.name}{VOLUME}")
+    )
     template, grid = read_image(SHIPPED / TEMPLATE)
     target, inside, padded_affine = _padded(np.where(core, fa, 0.0), affine)
     lost = None if lesion is None else _padded(lesion, affine)[0]

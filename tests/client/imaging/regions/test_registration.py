@@ -170,7 +170,7 @@ def test_an_own_atlas_of_two_regions_is_laid_over_a_subject(subject, tmp_path):
     atlas = tiny_atlas(tmp_path, np.ones((2, 2, 2)))
     nib.save(nib.Nifti1Image(side.astype(np.int16), affine), tmp_path / "own.nii.gz")
     fa, mask, _ = subject
-    laid = register_atlas(fa, mask, GRID, atlas=atlas, volume=tmp_path / "own.nii.gz")
+    laid = register_atlas(fa, mask, GRID, atlas=atlas, volume=(tmp_path / "own.nii.gz").read_bytes())
     assert set(np.unique(laid.labels)) == {0, 1, 2}
     assert laid.volume_ratio == pytest.approx([1, 1], abs=0.15)
 
