@@ -1,6 +1,5 @@
 """A protocol's public inputs, tried before anybody approves it: what is no atlas or no model is refused."""
 
-from esn_client.imaging.regions.atlas_volume import unpacked_labels
 from esn_core.connectome.atlas import VOLUME
 from esn_core.protocol.protocol import Protocol
 
@@ -17,7 +16,10 @@ def check_inputs(protocol: Protocol) -> None:
 
     """
     atlas, volume = protocol.atlas, protocol.imaging.own_volume
+    # Who talks to Flower knows approvals, and loads nothing that reads images or trains.
     if volume is not None:
+        from esn_client.imaging.regions.atlas_volume import unpacked_labels
+
         unpacked_labels(volume, atlas, name=f"{atlas.name}{VOLUME}")
     if protocol.own_weights is not None:
         from esn_core.learning.weights import pretrained

@@ -72,7 +72,7 @@ def write_site(
         raise ConfigError(f"{directory} is not empty; a simulated site needs a directory of its own")
     if truth is not None and truth.resolve().is_relative_to(directory.resolve()):
         raise ConfigError(f"{truth} lies inside the dataset; the truth must be kept outside of {directory}")
-    atlas = load_atlas(ATLAS if protocol is None else protocol.imaging.atlas)
+    atlas = load_atlas(ATLAS) if protocol is None else protocol.atlas
     world = World.draw(atlas, rng=generator(seed if world_seed is None else world_seed, "world"))
     subjects = draw_site(world, children=children, controls=controls, rng=generator(seed, site))
     preset = SITES[scanner_of(site)]
