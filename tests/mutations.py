@@ -395,6 +395,14 @@ MUTATIONS = (
         _OF_TRANSCRIPT + "test_a_transcript_that_was_changed_on_disk_steers_nothing[a total]",
     ),
     Mutation(
+        "exact models take any children",
+        "esn_core/protocol/consistency.py",
+        "if PHASES[phase.phase].needs]",
+        "if PHASES[phase.phase].needs == {'network'}]",
+        "tests/core/protocol/test_protocol.py::"
+        "test_what_one_site_could_steer_is_not_exact_for_real_children[newton]",
+    ),
+    Mutation(
         "a band follows the cohort",
         "client/esn_client/site/cohort_bands.py",
         'return (self._directory / protocol_sha256).read_text(encoding="ascii")',

@@ -15,7 +15,7 @@ from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.analyses import SEVERITIES, Analyses
 from esn_core.protocol.data_dictionary import Phenotype
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.protocol.phases import Asked, planned_phases
+from esn_core.protocol.phases import PHASES, PhaseName, PlannedPhase
 from esn_core.protocol.public_inputs import PublicInput, shipped
 from esn_core.protocol.rules import (
     CohortRules,
@@ -51,15 +51,16 @@ _OWN_NOISE = (
     "colluding_sites must be 1 or more, as these children are real: a site that reads a result can subtract "
     "its own share of the noise"
 )
-# Thousands of exact numbers about what the question says: who chooses that chooses what they are about.
-_STEERED_EXPLANATION = (
-    "an exact explanation is for simulated children; these are real, and a site that lies could choose the "
-    "model that is explained; take 'explanation' out of 'exact'"
-)
-_STEERED_BOOTSTRAP = (
-    "the bootstrap of the exact network is for simulated children; these are real, and a site that lies "
-    "could choose how much each child counts in it; take bootstrap_draws = 0"
-)
+# Exact numbers about what the question says, which follows from the answers of all sites before.
+_NOISED_MODELS = "take 'neurocognition' out of 'exact', and the sums of its models have noise"
+_INSTEAD: Mapping[PhaseName, str] = {
+    "attribution": "take 'explanation' out of 'exact', and its sums have noise",
+    "network-bootstrap": "take bootstrap_draws = 0",
+    "linear": _NOISED_MODELS,
+    "newton": _NOISED_MODELS,
+    "comparison": _NOISED_MODELS,
+    "ranking": _NOISED_MODELS,
+}
 
 
 def listed_twice(roster: Sequence[RosterEntry]) -> list[str]:
@@ -207,18 +208,24 @@ def unprotected_sums(
     ]
 
 
-def bare_sums(privacy: PrivacyRules, analyses: Analyses, *, simulated: bool) -> list[str]:
-    """Name the sums of real children that would leave without noise: of all sites, or of one by itself."""
+def bare_sums(
+    privacy: PrivacyRules, analyses: Analyses, plan: Sequence[PlannedPhase], *, simulated: bool
+) -> list[str]:
+    """Name the sums of real children without noise that a site could steer, or that are of one site."""
     if simulated:
         return []
     if privacy.noise == "none":
         return [_NO_NOISE_FOR_PATIENTS]
     if privacy.trust == "secure-sum" and privacy.colluding_sites < 1:
         return [_OWN_NOISE]
-    if "explanation" in analyses.exact:
-        return [_STEERED_EXPLANATION]
-    if analyses.network is not None and analyses.network.bootstrap_draws:
-        return [_STEERED_BOOTSTRAP]
+    # Votes decide which edges of all controls are summed, and never whom.
+    about_children = [phase for phase in plan if phase.exact and phase.children != "controls"]
+    steered = [phase.phase for phase in about_children if PHASES[phase.phase].needs]
+    if steered:
+        instead = dict.fromkeys(_INSTEAD[phase] for phase in steered)
+        said = f"exact sums of {', '.join(steered)} are for simulated children; these are real, and one"
+        said += " hospital that answers falsely, with the centre or without it, could choose which child they"
+        return [f"{said} are about; {'; '.join(instead)}"]
     # The network is refused under 'local' whoever the children are, in words of its own.
     bare = [name for name in analyses.exact if name != "network"]
     if privacy.trust == "secure-sum" or not bare:
@@ -268,21 +275,10 @@ def unfit_reference(cohort: CohortRules, rules: SelectionRules, roster: Sequence
     return said
 
 
-def unfit_shares(
-    privacy: PrivacyRules, training: TrainingRules, analyses: Analyses, *, voting: bool
-) -> list[str]:
+def unfit_shares(privacy: PrivacyRules, plan: Sequence[PlannedPhase]) -> list[str]:
     """Compare the shares of the budget with the phases that have noise."""
     if privacy.noise == "none":
         return []
-    plan = planned_phases(
-        Asked(
-            training_rounds=training.rounds,
-            local_steps=training.local_steps,
-            combat=False,
-            analyses=analyses,
-            votes=voting,
-        )
-    )
     planned = {phase.phase for phase in plan if not phase.exact}
     given = set(privacy.shares)
     said = [f"no share of the budget for the phase {name}" for name in sorted(planned - given)]

@@ -51,6 +51,9 @@ class PhasePrice:
         return compose(self.mechanisms)
 
 
+STRICTER_DELTA = 1e-6
+
+
 @dataclass(frozen=True)
 class Price:
     """The price of a study.
@@ -110,6 +113,10 @@ class Price:
     def epsilon(self, children: Children) -> float:
         """Epsilon of one child of a split, add/remove adjacency; infinite without noise."""
         return epsilon_of(self.mu(children), self.delta)
+
+    def stricter_epsilon(self, children: Children) -> float:
+        """Epsilon of the same noise at `STRICTER_DELTA`, by which studies of other deltas can be compared."""
+        return epsilon_of(self.mu(children), STRICTER_DELTA)
 
     def epsilon_alone(self, phase: PhasePrice) -> float:
         """Epsilon of one phase, were it the only one."""

@@ -151,14 +151,15 @@ class Protocol(Table):
     def _shares_fit(cls, privacy: PrivacyRules, info: ValidationInfo) -> PrivacyRules:
         if {"training", "analyses"} <= info.data.keys():
             training, analyses = info.data["training"], info.data["analyses"]
-            combat = "cohort" in info.data and info.data["cohort"].harmonisation == "combat"
+            cohort = info.data.get("cohort")
+            combat = cohort is not None and cohort.harmonisation == "combat"
             _complain(consistency.unprotected_sums(privacy, training, analyses, combat=combat))
-            if "simulated" in info.data:
-                simulated = info.data["simulated"]
-                _complain(consistency.bare_sums(privacy, analyses, simulated=simulated))
             voting = "severity_network" in info.data and info.data["severity_network"].candidates == "votes"
+            plan = _planned(training, analyses, cohort, votes=voting)
+            if "simulated" in info.data:
+                _complain(consistency.bare_sums(privacy, analyses, plan, simulated=info.data["simulated"]))
             _complain(consistency.unfit_votes(privacy, analyses, voting=voting))
-            _complain(consistency.unfit_shares(privacy, training, analyses, voting=voting))
+            _complain(consistency.unfit_shares(privacy, plan))
         return privacy
 
     @field_validator("rounds")
@@ -207,16 +208,7 @@ class Protocol(Table):
     @cached_property
     def phases(self) -> tuple[PlannedPhase, ...]:
         """What is asked, in order, the roll call left out."""
-        return planned_phases(
-            Asked(
-                training_rounds=self.training.rounds,
-                local_steps=self.training.local_steps,
-                combat=self.cohort.harmonisation == "combat",
-                analyses=self.analyses,
-                votes=self.voting,
-                reference=self.cohort.pool_controls,
-            )
-        )
+        return _planned(self.training, self.analyses, self.cohort, votes=self.voting)
 
     @property
     def voting(self) -> bool:
@@ -344,6 +336,21 @@ class Protocol(Table):
 
 
 _COMPUTED = tuple(name for name, found in vars(Protocol).items() if isinstance(found, cached_property))
+
+
+def _planned(
+    training: TrainingRules, analyses: Analyses, cohort: CohortRules | None, *, votes: bool
+) -> tuple[PlannedPhase, ...]:
+    return planned_phases(
+        Asked(
+            training_rounds=training.rounds,
+            local_steps=training.local_steps,
+            combat=cohort is not None and cohort.harmonisation == "combat",
+            analyses=analyses,
+            votes=votes,
+            reference=cohort is not None and cohort.pool_controls,
+        )
+    )
 
 
 def _complain(said: list[str]) -> None:

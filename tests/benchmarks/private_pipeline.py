@@ -13,7 +13,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -94,6 +94,8 @@ class Summing:
     delta: float = DELTA
     colluding: int = 0
     """Sites that know their own share of the noise: the rest holds the bound without it."""
+    draw: Callable[[int, float], NDArray[np.int64]] = discrete_gaussian
+    """Noise of a site: so many numbers of this scale."""
 
     def __call__(
         self, phase: str, kind: ReleaseKind, rows: Iterable[Floats], *, times: int = 1
@@ -107,7 +109,7 @@ class Summing:
         budget = mu_for(self.epsilon, self.delta)
         multiplier = noise_multiplier_for(budget, share=self.shares[phase], releases=times)
         noise = noise_units(kind, multiplier, share=share)
-        totals = [add_noise(total, discrete_gaussian(kind.dimension, noise)) for total in totals]
+        totals = [add_noise(total, self.draw(kind.dimension, noise)) for total in totals]
         return add_up(totals, kind), noise_sd(kind, multiplier, share=share) * math.sqrt(self.sites)
 
 

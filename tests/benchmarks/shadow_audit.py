@@ -1,4 +1,4 @@
-"""Shadow studies: what a whole private study proves about one child that was in it or not.
+"""Shadow studies: what a whole private study proves about one child, or one control, that was in it or not.
 
     python tests/benchmarks/shadow_audit.py [--json] [--worlds N] [--seed S]
 
@@ -9,9 +9,11 @@ children, weighs each release by its likelihood with and without the child
 network, the model and its calibration, and learns from half of the studies
 what these look like with and without the child (Carlini et al. 2022). Their
 error rates bound the privacy of the study from below, to be held against its
-price. Rows, gate, noise, selection, training, calibration and evaluation are
-the product's own; one hospital answers, under trust 'local', so that the noise
-is exactly what is claimed. Ledgers are in memory.
+price. A control has no price: the same attacks ask whether the children were
+judged by one more control, whom the noise was not made for. Rows, gate, noise,
+selection, training, calibration and evaluation are the product's own; one
+hospital answers, under trust 'local', so that the noise is exactly what is
+claimed. Ledgers are in memory.
 """
 
 import argparse
@@ -32,11 +34,18 @@ from numpy.typing import NDArray
 from esn_client.answers.hospital import roll_call, rows_of
 from esn_client.answers.study import Study
 from esn_client.cohort.cohort import Cohort, Split
-from esn_client.gate.gate import Rows
 from esn_client.gate.limits import Limits
-from esn_client.privacy_audit.attacks import area, area_bound, guess, mu_interval, true_positive_rate
+from esn_client.privacy_audit.attacks import (
+    area,
+    area_bound,
+    area_error,
+    guess,
+    mu_interval,
+    true_positive_rate,
+)
 from esn_client.privacy_audit.rehearsal import Rehearsal, scratch_directory
 from esn_core.connectome.atlas import load_atlas
+from esn_core.connectome.own_controls import ControlReference
 from esn_core.connectome.template import load_template
 from esn_core.gase import standardise_severity
 from esn_core.identity.public_keys import identity_text, mask_text
@@ -55,9 +64,9 @@ from esn_server.study.asking import Pooled
 from esn_server.study.study import Findings, run_study
 
 ATLAS = "phantom-28"
-TARGETS = ("most influential", "typical")
+TARGETS = ("most influential", "typical", "a control")
 VIEWS = ("every release", "published model")
-CHILDREN, HELD_OUT = 16, 8
+CHILDREN, HELD_OUT, CONTROLS = 16, 8, 10
 EPSILON, DELTA = 8.0, 1e-3
 ERROR = 0.05  # of each bound
 FALSE_POSITIVES = 0.01
@@ -67,17 +76,18 @@ _NOWHERE = LedgerMark(entries=0, head="0" * 64)
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One line of the table; nothing is claimed of a control."""
 
     target: str
     view: str
     worlds: int
-    epsilon_claimed: float
+    epsilon_claimed: float | None
     epsilon_proven: float
     area: float
-    area_bound: float
+    area_error: float
+    area_bound: float | None
     found: float
-    found_bound: float
+    found_bound: float | None
 
 
 def draw_protocol() -> Protocol:
@@ -145,6 +155,44 @@ def draw_cohort(target: str, rng: np.random.Generator) -> Cohort:
     return Cohort(training, split(HELD_OUT, 101), controls=8)
 
 
+def without_the_target(cohort: Cohort) -> Cohort:
+    """Return the cohort without its last training child."""
+    everybody = cohort.training
+    rest = Split(everybody.participants[:-1], everybody.scores[:-1], everybody.gase[:-1])
+    return Cohort(rest, cohort.held_out, controls=cohort.controls)
+
+
+def judged_by(cohort: Cohort, strengths: NDArray[np.float64]) -> Cohort:
+    """Return a cohort whose scores were drawn, as some controls of given strengths judge it."""
+    reference = ControlReference.of_controls(strengths)
+    splits = [
+        Split(
+            split.participants,
+            np.array([reference.scores(_strengths(scores)) for scores in split.scores]),
+            split.gase,
+        )
+        for split in (cohort.training, cohort.held_out)
+    ]
+    return Cohort(*splits, controls=len(strengths))
+
+
+def _strengths(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Edge strengths of people whose scores against a public mean and spread are given."""
+    return np.where(load_template(ATLAS, simulated=True).present, 5.0 + 0.5 * scores, 0.0)
+
+
+def draw_target(target: str, rng: np.random.Generator) -> tuple[Cohort, Cohort, Split]:
+    """Draw the hospital with and without the target, and the target as a published model sees it, last."""
+    cohort = draw_cohort(target, rng)
+    if target != "a control":
+        return cohort, without_the_target(cohort), cohort.training
+    strengths = _strengths(rng.normal(size=(CONTROLS, cohort.training.scores.shape[1])))
+    cohort = without_the_target(cohort)
+    own = ControlReference.of_controls(strengths[:-1]).scores(strengths[-1])
+    seen = Split(("control",), own[None], np.array([7.0]))
+    return judged_by(cohort, strengths), judged_by(cohort, strengths[:-1]), seen
+
+
 @dataclass
 class World:
     """One study with or without the target; asks the hospital's gate, and weighs what it releases.
@@ -152,12 +200,13 @@ class World:
     Attributes
     ----------
     log_ratio : float
-        Log likelihood of all training releases so far with the target, less that without.
+        Log likelihood of all releases so far with the target, less that without.
 
     """
 
     rehearsal: Rehearsal
     study: Study
+    less: Study
     present: bool
     log_ratio: float = 0.0
     transcript: Transcript | None = None
@@ -171,24 +220,20 @@ class World:
         """Release the sum over the children, through the gate."""
         protocol, number = self.rehearsal.protocol, question.id
         self.transcript = self.transcript or Transcript(protocol, number.run)
-        given = rows_of(self.transcript.arguments(number.phase, number.round), self.study)
-        if kind.children == "training":
-            everybody = clip_rows(given.values, kind.l2_bound)
-            if not self.present:
-                given = Rows(kind, given.values[:-1], given.participants[:-1], given.standing[:-1])
-        total = self.rehearsal.view(question, given)
-        if kind.children == "training":
-            noise = price_of(self.study.protocol).of(question.id.phase).noise_multiplier * kind.l2_bound
-            target = everybody[-1] / noise
-            seen = (total - everybody[:-1].sum(axis=0)) / noise
-            self.log_ratio += float(target @ seen - target @ target / 2)
+        asked = self.transcript.arguments(number.phase, number.round)
+        given, less = rows_of(asked, self.study), rows_of(asked, self.less)
+        total = self.rehearsal.view(question, given if self.present else less)
+        noise = price_of(self.study.protocol).of(question.id.phase).noise_multiplier * kind.l2_bound
+        known = clip_rows(less.values, kind.l2_bound).sum(axis=0)
+        target = (clip_rows(given.values, kind.l2_bound).sum(axis=0) - known) / noise
+        self.log_ratio += float(target @ (total - known) / noise - target @ target / 2)
         if number.phase in steering(protocol):
             self.transcript.append(ReleasedSum(number.phase, number.round, ("north",), total))
         return Pooled(total, ("north",))
 
 
 def published(findings: Findings, target: Split) -> NDArray[np.float64]:
-    """Return what the published model says about the target (the last child), and its calibration."""
+    """Return what the published model says about the target (the last one), and its calibration."""
     edges, weight = findings.network.edges, findings.network.weight
     y = float(standardise_severity(target.gase)[-1])
     scores = target.scores[-1:, edges]
@@ -226,34 +271,38 @@ def shadow_table(*, worlds: int, seed: int) -> list[Row]:
     )
     rows = []
     for target in TARGETS:
-        cohort = draw_cohort(target, rng)
+        cohort, less, seen = draw_target(target, rng)
         present = np.arange(worlds) % 2 == 0
         log_ratio, features = np.empty(worlds), np.empty((worlds, 4))
         with scratch_directory() as scratch:
             rehearsal = Rehearsal(draw_protocol(), site="north", limits=limits, scratch=scratch)
-            study = Study("north", rehearsal.protocol, cohort, torch.device("cpu"))
+            study, rest = (
+                Study("north", rehearsal.protocol, of, torch.device("cpu")) for of in (cohort, less)
+            )
             for number in range(worlds):
-                world = World(rehearsal, study, bool(present[number]))
+                world = World(rehearsal, study, rest, bool(present[number]))
                 findings = run_study(rehearsal.signed, run="r1", asking=world, rng=rng)
                 log_ratio[number] = world.log_ratio
-                features[number] = published(findings, cohort.training)
+                features[number] = published(findings, seen)
         mu = price_of(rehearsal.protocol).mu("training")
         for view, scores in (
             ("every release", log_ratio),
             ("published model", learned_log_ratio(features, present)),
         ):
             low, _ = mu_interval(guess(scores, present, threshold=0.0), error=ERROR)
+            claimed = target != "a control"
             rows.append(
                 Row(
                     target=target,
                     view=view,
                     worlds=worlds,
-                    epsilon_claimed=epsilon_of(mu, DELTA),
+                    epsilon_claimed=epsilon_of(mu, DELTA) if claimed else None,
                     epsilon_proven=epsilon_of(low, DELTA),
                     area=area(scores, present),
-                    area_bound=area_bound(mu),
+                    area_error=area_error(scores[:, None], present[:, None]),
+                    area_bound=area_bound(mu) if claimed else None,
                     found=true_positive_rate(scores, present, false_positives=FALSE_POSITIVES),
-                    found_bound=true_positives(mu, false_positives=FALSE_POSITIVES),
+                    found_bound=true_positives(mu, false_positives=FALSE_POSITIVES) if claimed else None,
                 )
             )
     return rows
@@ -274,12 +323,16 @@ def main() -> None:
     if options.json:
         json.dump({"cpu_s": spent, "seed": options.seed, "rows": [asdict(row) for row in rows]}, sys.stdout)
         return
-    names = ("ε claimed", "ε proven", "area", "at most", "TPR", "at most")
+    names = ("ε claimed", "ε proven", "area", "± s.e.", "at most", "TPR", "at most")
     print(f"{'target':18}{'attacker has':18}" + "".join(f"{name:>10}" for name in names))
     for row in rows:
+        claimed, bound, most = (
+            "" if value is None else f"{value:.2f}"
+            for value in (row.epsilon_claimed, row.area_bound, row.found_bound)
+        )
         print(
-            f"{row.target:18}{row.view:18}{row.epsilon_claimed:10.2f}{row.epsilon_proven:10.2f}"
-            f"{row.area:10.3f}{row.area_bound:10.2f}{row.found:10.3f}{row.found_bound:10.2f}"
+            f"{row.target:18}{row.view:18}{claimed:>10}{row.epsilon_proven:10.2f}"
+            f"{row.area:10.3f}{row.area_error:10.3f}{bound:>10}{row.found:10.3f}{most:>10}"
         )
     print(f"{options.worlds} studies for each target, {spent:.0f} CPU s")
 

@@ -95,6 +95,7 @@ def _facts(protocol: Protocol, price: Price) -> dict[str, object]:
         "noise": noise,
         "epsilon": epsilon,
         "delta": price.delta,
+        "stricter": price.noised.stricter_epsilon(worst),
         "odds": odds_in_words(epsilon),
         "alone": alone,
         "exact": ", ".join(phase.phase for phase in price.exact),

@@ -15,7 +15,7 @@ from esn_core.privacy.accounting import epsilon_of, odds_in_words
 from esn_core.privacy.release import CHILDREN, Children
 from esn_core.protocol.analyses import SEVERITIES
 from esn_core.protocol.phases import PHASES
-from esn_core.protocol.price import PhasePrice, Price, price_of
+from esn_core.protocol.price import STRICTER_DELTA, PhasePrice, Price, price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.signature import signer
 from esn_core.protocol.warnings import Fact, cautions
@@ -434,6 +434,7 @@ def _cost(whole: Price, protocol: Protocol, known: Container[Fact]) -> list[str]
     worst: Children = "training" if training >= held_out else "held-out"
     replaced = [price.replace_one_epsilon(split) for split in ("training", "held-out")]
     odds = odds_in_words(price.epsilon(worst))
+    stricter = [price.stricter_epsilon(split) for split in CHILDREN]
     exact = Fact.DECLARED_EXACT in known
     nothing = "  Nothing of this protocol is declared exact: every sum carries noise."
     return [
@@ -441,6 +442,9 @@ def _cost(whole: Price, protocol: Protocol, known: Container[Fact]) -> list[str]
         f"  A training child: epsilon {training:.2f}; a held-out child: epsilon {held_out:.2f};",
         f"  at delta {price.delta:g}, adding or removing one child (all its scans). The grid on which the",
         f"  noise is drawn, and its parts being added up, make delta larger by {_grid(protocol)} at most.",
+        f"  The same noise at delta {STRICTER_DELTA:g}: epsilon {stricter[0]:.2f} and {stricter[1]:.2f}.",
+        "  There is no event of probability delta in which a child is shown: delta says where the curve of",
+        "  this noise is read.",
         f"  Exchanging one child for another: epsilon {replaced[0]:.2f} in training, {replaced[1]:.2f} held",
         "  out.",
         "  An attacker who watches everything raises the odds of a right guess about one child's",
@@ -460,7 +464,7 @@ def _others(known: Mapping[Fact, str]) -> list[str]:
 
 _STEERED = (
     "  All other sites are shown the sums of newton; one that answers falsely can choose whom they are",
-    "  about (docs/privacy.md).",
+    "  about. For that reason no protocol of patients may have exact models (docs/privacy.md).",
 )
 
 

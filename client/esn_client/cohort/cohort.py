@@ -118,13 +118,18 @@ def load_cohort(
         ones in a rehearsal.
 
     """
-    for simulated in {person.simulated for person in participants}:
-        words = misfit(simulated, protocol.simulated)
-        if words:
-            raise DataError(f"site {site}: {words}")
     if protocol.voting:
+        _require_own_people(participants, site=site, protocol=protocol)
         return _of_controls(participants, site=site, derivatives=derivatives, protocol=protocol)
-    phenotypes = read_phenotypes(participants, protocol.phenotypes)
+    members = read_members(participants, site=site, derivatives=derivatives, protocol=protocol)
+    return cohort_of(members, scoring(members.of("control"), protocol, site=site), protocol)
+
+
+def read_members(
+    participants: tuple[Participant, ...], *, site: str, derivatives: Path, protocol: Protocol
+) -> Members:
+    """Read the connectomes of everybody whom a study of children is about; `DataError` as `load_cohort`."""
+    _require_own_people(participants, site=site, protocol=protocol)
     members = Members.read(participants, site=site, derivatives=derivatives, protocol=protocol)
     for reason, count in members.left_out.items():
         _log.warning("site %s: %d participants are left out: %s", site, count, reason)
@@ -132,9 +137,22 @@ def load_cohort(
         raise DataError(f"site {site}: no child with DRE has a connectome; run 'esn-client prepare' first")
     if not protocol.trains(site):
         _log.warning("site %s: %s", site, POOLED)
-        members = members.untrained
+        return members.untrained
+    return members
+
+
+def _require_own_people(participants: tuple[Participant, ...], *, site: str, protocol: Protocol) -> None:
+    """Refuse simulated people in a study of real ones, and real ones in a rehearsal."""
+    for simulated in {person.simulated for person in participants}:
+        words = misfit(simulated, protocol.simulated)
+        if words:
+            raise DataError(f"site {site}: {words}")
+
+
+def cohort_of(members: Members, score: Score, protocol: Protocol) -> Cohort:
+    """Return the cohort whose children are scored in a given way."""
+    phenotypes = read_phenotypes(members.participants, protocol.phenotypes)
     controls = members.of("control")
-    score = scoring(controls, protocol, site=site)
     edges = len(protocol.atlas.edges)
     strengths = mean_over_visits([visits for _, visits in controls])
     return Cohort(

@@ -117,6 +117,11 @@ class Members:
         return type(self)(tuple(m for m in self.members if m.held_out or m.left_out is not None))
 
     @property
+    def participants(self) -> tuple[Participant, ...]:
+        """Everybody, whether they take part or not."""
+        return tuple(member.participant for member in self.members)
+
+    @property
     def left_out(self) -> Counter[Standing]:
         """How many are left out, by reason."""
         return Counter(m.left_out for m in self.members if m.left_out is not None)

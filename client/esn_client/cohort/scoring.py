@@ -42,7 +42,7 @@ def scoring(controls: People, protocol: Protocol, *, site: str) -> Score:
 
     """
     if protocol.cohort.harmonisation != "site-controls":
-        return _by_template(controls, protocol)
+        return judged_by(controls, protocol)
     pooled = protocol.pooled_reference
     if pooled is not None and not protocol.trains(site):
         return by_controls(pooled)
@@ -54,7 +54,21 @@ def scoring(controls: People, protocol: Protocol, *, site: str) -> Score:
             "the centre for a protocol that judges this site's children by the other sites' pooled controls "
             "(cohort.without_controls)"
         )
-    return _by_own_controls(controls, minimum=least)
+    return judged_by(controls, protocol)
+
+
+def judged_by(controls: People, protocol: Protocol) -> Score:
+    """Return how children are scored by so many controls, fewer than the protocol asks for or not.
+
+    Raises
+    ------
+    DataError
+        There are too few controls for a mean and a spread.
+
+    """
+    if protocol.cohort.harmonisation != "site-controls":
+        return _by_template(controls, protocol)
+    return _by_own_controls(controls, minimum=protocol.cohort.minimum_controls)
 
 
 def mean_over_visits(people: Sequence[Visits]) -> Floats:

@@ -6,7 +6,7 @@ nothing is charged, kept or sent.
 
 import datetime
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 import numpy as np
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from esn_client.answers.hospital import rows_of
 from esn_client.answers.study import Study
 from esn_client.answers.training import device_for
-from esn_client.cohort.cohort import load_cohort
-from esn_client.cohort.participants import read_participants
+from esn_client.cohort.cohort import Cohort, cohort_of, load_cohort, read_members
+from esn_client.cohort.participants import Participant, read_participants
+from esn_client.cohort.scoring import judged_by, scoring
 from esn_client.cohort.withdrawn import remaining
 from esn_client.gate.gate import Rows
 from esn_client.privacy_audit.arguments import arguments_of
@@ -34,6 +35,7 @@ from esn_client.privacy_audit.attacks import (
     true_positive_rate,
 )
 from esn_client.privacy_audit.cheats import cheats
+from esn_client.privacy_audit.controls import FEWEST_CONTROLS, attack_on_controls
 from esn_client.privacy_audit.findings import (
     CANARY_DELTA,
     FALSE_POSITIVES,
@@ -59,6 +61,8 @@ FEWEST_REPEATS = 20
 # Of each child, or its scores without it say nothing.
 FEWEST_LEFT_OUT = 3
 _MOST_DRAWS = 200
+# Each costs the rows of every phase once more.
+_MOST_CONTROLS = 12
 
 _CANARIES_PER_REPEAT = 20
 _CANARIES_AT_ONCE = 400
@@ -97,12 +101,7 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
     """
     with open_ledger(settings) as ledger:
         people = remaining(read_participants(settings.dataset), ledger, salt=read_salt(settings))
-    cohort = load_cohort(
-        people,
-        site=settings.site,
-        derivatives=settings.derivatives,
-        protocol=protocol,
-    )
+    cohort, without_each = _cohorts(settings, protocol, people)
     with scratch_directory() as scratch:
         rehearsal = Rehearsal(
             protocol,
@@ -110,10 +109,12 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
             limits=settings.limits,
             scratch=scratch,
         )
-        study = Study(settings.site, rehearsal.protocol, cohort, device_for(settings.compute.device))
+        device = device_for(settings.compute.device)
+        study = Study(settings.site, rehearsal.protocol, cohort, device)
+        without = [Study(settings.site, rehearsal.protocol, one, device) for one in without_each]
         rng = np.random.default_rng()
         kinds = tuple(
-            audit_kind(rehearsal, study, price, repeats=repeats, rng=rng, progress=progress)
+            audit_kind(rehearsal, study, price, repeats=repeats, rng=rng, progress=progress, without=without)
             for price in price_of(rehearsal.protocol).phases
             if price.children != "controls"
         )
@@ -133,6 +134,22 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
     )
 
 
+def _cohorts(
+    settings: SiteSettings, protocol: Protocol, people: tuple[Participant, ...]
+) -> tuple[Cohort, list[Cohort]]:
+    """Return the site's cohort, and the same without each of its controls in turn."""
+    site, derivatives = settings.site, settings.derivatives
+    if protocol.voting:
+        return load_cohort(people, site=site, derivatives=derivatives, protocol=protocol), []
+    members = read_members(people, site=site, derivatives=derivatives, protocol=protocol)
+    controls = members.of("control")
+    cohort = cohort_of(members, scoring(controls, protocol, site=site), protocol)
+    if len(controls) < FEWEST_CONTROLS:
+        return cohort, []
+    others = [controls[:k] + controls[k + 1 :] for k in range(min(len(controls), _MOST_CONTROLS))]
+    return cohort, [cohort_of(members, judged_by(left, protocol), protocol) for left in others]
+
+
 def audit_kind(
     rehearsal: Rehearsal,
     study: Study,
@@ -141,6 +158,7 @@ def audit_kind(
     repeats: int,
     rng: np.random.Generator,
     progress: Progress,
+    without: Sequence[Study] = (),
 ) -> KindAudit:
     """Audit one kind of release.
 
@@ -155,6 +173,8 @@ def audit_kind(
     rng : numpy Generator
         For coins and directions; the noise is the gate's own.
     progress : Progress
+    without : sequence of Study
+        The study without each of the site's controls in turn; nothing is asked about controls without.
 
     Raises
     ------
@@ -219,6 +239,16 @@ def audit_kind(
         products[number] = seen - kind.l2_bound * directions[present].sum(axis=0)
         progress(price.phase, number + 1, sums)
     mu = math.inf if price.noise_multiplier == NO_NOISE else 1 / price.noise_multiplier
+    on_controls = None
+    if without and not exact:
+        on_controls = attack_on_controls(
+            price.phase,
+            study,
+            without,
+            noise=products - members @ rows,
+            noise_sd=price.noise_multiplier * kind.l2_bound,
+            rng=rng,
+        )
     # Where the gate counts rare levels at others, one child more or less may move all of a level.
     judged = exact and kind not in (LEVELS, ADJUSTED)
     return KindAudit(
@@ -230,6 +260,7 @@ def audit_kind(
         canaries=None if exact else _canaries(scores.ravel(), coins.ravel(), mu),
         membership=_membership(rows, products, members, mu),
         influence=float(np.abs(scores).max()) if judged else None,
+        controls=on_controls,
     )
 
 

@@ -4,6 +4,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
+from esn_client.privacy_audit.attacks import area_bound
 from esn_core.privacy.release import Children
 from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.price import Price
@@ -15,6 +18,8 @@ FALSE_POSITIVES = 0.01
 _ROUNDING = 1e-6
 # An area must exceed its bound by so many standard errors to count as a fault.
 STANDARD_ERRORS = 4.0
+# By how much an area may exceed that of a blind guess, before a control counts as found.
+_A_COIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,54 @@ class Membership:
 
 
 @dataclass(frozen=True)
+class ControlExposure:
+    """How well one of the site's controls is found in a release by who knows everything else.
+
+    Attributes
+    ----------
+    controls : int
+        Attacked, each in turn.
+    sums : int
+    area, area_error : float
+        Area under the ROC curve over all of them, and its standard error.
+    mu : tuple of float
+        Of each control: how far it moves the sum, in standard deviations of the noise.
+    area_of_most : float
+        Of the control who moves it most, by its mu.
+    reconstruction : (float, float) or None
+        r of the control's scores with what the release tells of them, and its standard error; None where the
+        release has no number for each connection.
+
+    """
+
+    controls: int
+    sums: int
+    area: float
+    area_error: float
+    mu: tuple[float, ...]
+    area_of_most: float
+    reconstruction: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class ControlsFound:
+    """What all noised releases of a protocol together tell of the site's controls.
+
+    Attributes
+    ----------
+    area, area_of_most : float
+        Area under the ROC curve of who knows everything else: the mean over the controls, and the largest.
+    exposed : bool
+        Whether a control is found better than by a coin, in one release or in all.
+
+    """
+
+    area: float
+    area_of_most: float
+    exposed: bool
+
+
+@dataclass(frozen=True)
 class Attempt:
     """What a centre that does not keep to the study tried at this site.
 
@@ -136,6 +189,8 @@ class KindAudit:
     influence : float or None
         Of an exact sum: the longest part that an invented child had in it, over the bound; None with noise,
         and of counts of GASE, whose rare levels the gate counts at others.
+    controls : ControlExposure or None
+        None without noise, where the site has too few controls, and where no number depends on one.
 
     """
 
@@ -147,6 +202,7 @@ class KindAudit:
     canaries: Canaries | None
     membership: Membership | None
     influence: float | None = None
+    controls: ControlExposure | None = None
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -219,6 +275,19 @@ class Audit:
         )
 
     @property
+    def controls(self) -> ControlsFound | None:
+        """What is told of the site's controls; None where no release of them was attacked."""
+        found = [(kind, kind.controls) for kind in self.kinds if kind.controls is not None]
+        if not found:
+            return None
+        # Releases add up as those of a child do: by the squares of their mu.
+        mu = np.sqrt(sum(kind.releases * np.square(one.mu) for kind, one in found))
+        areas = [area_bound(each) for each in mu.tolist()]
+        whole = float(np.mean(areas))
+        surely = any(one.area - 0.5 > max(_A_COIN, 2 * one.area_error) for _, one in found)
+        return ControlsFound(whole, max(areas), exposed=surely or whole - 0.5 > _A_COIN)
+
+    @property
     def facts(self) -> dict[str, Any]:
         """Everything, as JSON can hold it: null stands for what is infinite or was not found."""
         training, held_out = self.price.epsilon("training"), self.price.epsilon("held-out")
@@ -234,6 +303,7 @@ class Audit:
                 "epsilon_held_out_child": held_out,
                 "canary_delta": CANARY_DELTA,
                 "false_positives": FALSE_POSITIVES,
+                "controls": None if self.controls is None else asdict(self.controls),
                 "kinds": kinds,
                 "attempts": [{**asdict(attempt), "broken": attempt.broken} for attempt in self.attempts],
             }

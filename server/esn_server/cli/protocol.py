@@ -80,7 +80,8 @@ def new(
     exact: Annotated[
         list[str] | None,
         typer.Option(
-            help="cohort, explanation, network or neurocognition without noise, so without epsilon."
+            help="cohort or network without noise, so without epsilon; of simulated children also "
+            "explanation or neurocognition."
         ),
     ] = None,
     deadline_s: Annotated[float, typer.Option(help="Longest that one question may take.")] = 600.0,

@@ -17,7 +17,7 @@ from esn_core.errors import ConfigError
 from esn_core.learning.weights import pretrained, to_vector
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.expected_noise import ExpectedNoise, expected_noise
-from esn_core.protocol.price import Price, price_of
+from esn_core.protocol.price import STRICTER_DELTA, Price, price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.warnings import Fact, cautions, expected_cautions
 
@@ -135,6 +135,8 @@ def _costs(protocol: Protocol, price: Price) -> list[str]:
             f"  in all, a {children} child: epsilon {_epsilon(price.epsilon(children))} when one is added or "
             f"removed, {_epsilon(price.replace_one_epsilon(children))} when one is replaced;"
         )
+        stricter = _epsilon(price.stricter_epsilon(children))
+        lines.append(f"    the same noise at delta {STRICTER_DELTA:g}: epsilon {stricter};")
         found = 100 * price.true_positives(children)
         lines.append(f"    an attacker finds at most {found:.0f} % of them at one false alarm in a hundred")
     if price.noised.phases:

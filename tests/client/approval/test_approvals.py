@@ -31,7 +31,7 @@ from esn_core.protocol.signature import load_signed
 from esn_core.system.toml_file import read_toml
 from esn_server.enrolment.centre_keys import create_authority, load_centre_key
 from esn_server.enrolment.kits import write_kit
-from esn_server.protocol.drafting import draft
+from esn_server.protocol.drafting import analyses_of, draft
 
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"x" * 32)
 
@@ -359,6 +359,21 @@ def test_only_what_the_pinned_key_signed_is_approved(enrolled, site, make_protoc
 def test_nothing_is_approved_before_the_centre_is_known(settings, make_protocol, fails):
     fails(10, "has no kit of the centre yet", "approve", settings, make_protocol())
     fails(10, "has no kit of the centre yet", "withdraw", settings, "0" * 64)
+
+
+def test_no_site_approves_exact_models_of_real_children(site, enrolled, make_protocol, fails):
+    analyses = analyses_of(network=False, neurocognition=True, exact=("neurocognition",))
+    path = make_protocol(analyses=analyses)
+    text = enrolled.read_text(encoding="utf-8")
+    enrolled.write_text(text.replace("exact_sums = false", "exact_sums = true"), encoding="utf-8")
+    path.write_text(path.read_text().replace("simulated = true", "simulated = false"))
+    words = (
+        "exact sums of linear, newton, comparison, ranking are for simulated children; these are real",
+        "could choose which child they are about; take 'neurocognition' out of 'exact'",
+    )
+    for command in ("approve", "review"):
+        fails(12, words, command, *([enrolled] if command == "approve" else []), path)
+    assert not list(site.approved_path.glob("*"))
 
 
 # One phase without noise in a study with noise.

@@ -19,6 +19,7 @@ from esn_core.errors import ConfigError, ProtocolError
 from esn_core.identity.public_keys import identity_text, mask_text
 from esn_core.identity.roster import RosterEntry
 from esn_core.protocol.analyses import Analyses
+from esn_core.protocol.phases import PHASES
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.system.toml_file import read_toml
@@ -303,33 +304,62 @@ def test_exact_sums_of_real_children_need_masks(patients_content):
 
 
 NETWORK = {"t_threshold": 3.0, "null_draws": 20, "bootstrap_draws": 20, "minimum_children": 30}
+MODELS = {
+    "rounds": 2,
+    "models": [["gase"]],
+    "outcomes": [{"name": "verbal", "column": "verbal_score", "impaired_below": 85.0}],
+}
+SCORES = {"verbal_score": {"kind": "number", "unit": "standard score", "range": [40, 160]}}
+STEERED = {
+    "attribution": {"explanation": True, "exact": ["explanation"]},
+    "network-bootstrap": {"network": NETWORK, "exact": ["network"]},
+    **{
+        phase: {"neurocognition": MODELS, "exact": ["neurocognition"]}
+        for phase in ("linear", "newton", "comparison", "ranking")
+    },
+}
 
 
-@pytest.mark.parametrize(
-    ("analyses", "privacy", "words"),
-    [
-        ({}, {"colluding_sites": 0}, "colluding_sites must be 1 or more, as these children are real"),
-        (
-            {"explanation": True, "exact": ["explanation"]},
-            {},
-            "exact explanation is for simulated children",
-        ),
-        ({"network": NETWORK, "exact": ["network"]}, {}, "take bootstrap_draws = 0"),
-    ],
-)
-def test_what_a_centre_could_steer_or_a_site_undo_is_for_simulated_children(
-    patients_content, analyses, privacy, words
-):
-    """The centre chooses what such questions say, and a site can subtract its own share of the noise."""
-    rules = {**patients_content["privacy"], "trust": "secure-sum", **privacy}
-    content = {**patients_content, "analyses": analyses, "privacy": rules}
+def test_a_site_can_undo_no_noise_of_real_children(patients_content):
+    rules = {**patients_content["privacy"], "trust": "secure-sum", "colluding_sites": 0}
+    content = {**patients_content, "privacy": rules}
     assert Protocol.model_validate({**content, "simulated": True}).simulated
-    with pytest.raises(ValidationError, match=words):
+    with pytest.raises(ValidationError, match="colluding_sites must be 1 or more, as these children are"):
         Protocol.model_validate(content)
-    calm = (
-        {"network": {**NETWORK, "bootstrap_draws": 0}, "exact": ["network"]} if "network" in analyses else {}
-    )
-    content |= {"analyses": calm, "privacy": {**rules, "colluding_sites": 1}}
+    content["privacy"] = {**rules, "colluding_sites": 1}
+    assert not Protocol.model_validate(content).simulated
+
+
+def test_every_exact_phase_whose_numbers_follow_from_answers_is_looked_at():
+    """But local steps, which need noise = 'none', and a reference, whose votes never choose whom it is about."""
+    may_be_exact = {name for name, phase in PHASES.items() if phase.needs and phase.exact is not None}
+    assert may_be_exact - {"local-update", "reference"} == set(STEERED)
+
+
+@pytest.mark.parametrize("phase", STEERED)
+def test_what_one_site_could_steer_is_not_exact_for_real_children(patients_content, phase):
+    """A site's answer can be any vector, and a later question's numbers follow from it."""
+    analyses = STEERED[phase]
+    rules = {**patients_content["privacy"], "trust": "secure-sum", "colluding_sites": 1}
+    content = {**patients_content, "analyses": analyses, "phenotypes": SCORES, "privacy": rules}
+    simulated = Protocol.model_validate({**content, "simulated": True})
+    assert phase in {planned.phase for planned in simulated.phases if planned.exact}
+    with pytest.raises(ValidationError) as caught:
+        Protocol.model_validate(content)
+    (fault,) = caught.value.errors()
+    assert f"{phase}" in fault["msg"].partition(" are for simulated children; these are real")[0]
+    assert "one hospital that answers falsely" in fault["msg"]
+    calm = {**analyses, "exact": []}
+    shares = dict(rules["shares"])
+    if phase == "network-bootstrap":
+        assert fault["msg"].endswith("take bootstrap_draws = 0")
+        calm = {"network": {**NETWORK, "bootstrap_draws": 0}, "exact": ["network"]}
+    else:
+        (name,) = analyses["exact"]
+        assert f"take '{name}' out of 'exact'" in fault["msg"]
+        asked = ["attribution"] if name == "explanation" else ["linear", "newton", "comparison"]
+        shares |= {"evaluation": 0.4, **dict.fromkeys(asked, 0.6 / len(asked))}
+    content |= {"analyses": calm, "privacy": {**rules, "shares": shares}}
     assert not Protocol.model_validate(content).simulated
 
 

@@ -154,6 +154,15 @@ def test_candidates_of_another_atlas_or_recipe_are_refused(centre, tmp_path, fai
     fails(10, "found with another imaging recipe, 0000000000000000", *words, "--candidates", other)
 
 
+def test_exact_models_of_real_children_are_not_drafted(centre, tmp_path, fails):
+    out, atlas = tmp_path / "protocol.toml", "desikan-killiany-83"
+    listed = candidate_list(tmp_path, atlas)
+    words = protocol_words(centre, out, atlas=atlas, candidates=listed)[:-1]
+    asked = ("--no-simulated", "--neurocognition", "--exact", "neurocognition")
+    fails(12, "ranking are for simulated children; these are real", *words, *asked)
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("atlas", ["desikan-killiany-83", "aal-116"])
 def test_a_protocol_for_real_scans_has_the_clinical_recipe_of_its_atlas(centre, tmp_path, esn_server, atlas):
     out = tmp_path / "protocol.toml"

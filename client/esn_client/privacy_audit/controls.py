@@ -1,0 +1,113 @@
+"""What the sums over children tell of the site's own controls, by whom every child is judged: an attack.
+
+No noise is sized for a control. The attacker knows all but one thing: every child, every other control and
+what colluding sites know; not whether one control was among those by whom the children are judged. What hides
+that is the noise which a release has for its children. The odds of that noise with and without the control
+are the strongest test there is, so that no attack on one release does better.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from esn_client.answers.hospital import rows_of
+from esn_client.answers.study import Study
+from esn_client.privacy_audit.arguments import arguments_of
+from esn_client.privacy_audit.attacks import area, area_bound, area_error
+from esn_client.privacy_audit.findings import ControlExposure
+from esn_core.arrays import Floats
+from esn_core.connectome.own_controls import ControlReference
+from esn_core.privacy.release import clip_rows
+from esn_core.protocol.phases import PhaseName
+
+FEWEST_CONTROLS = 4
+"""One is left out, and of fewer than three a spread says nothing."""
+
+
+def attack_on_controls(
+    phase: PhaseName,
+    study: Study,
+    without: Sequence[Study],
+    *,
+    noise: Floats,
+    noise_sd: float,
+    rng: np.random.Generator,
+) -> ControlExposure | None:
+    """Ask of each control whether the children of a release were judged by it too.
+
+    Parameters
+    ----------
+    phase : str
+    study : Study
+        Of all controls.
+    without : sequence of k Study
+        The same, without each of the controls in turn.
+    noise : (R, d) float64
+        What R releases of the phase had beside their rows.
+    noise_sd : float
+        Of each number, as the price says.
+    rng : numpy Generator
+        For the coins that decide whether the control is there.
+
+    Returns
+    -------
+    ControlExposure or None
+        None where no number of the release depends on a control.
+
+    """
+    shifts = _sum_of(phase, study) - np.array([_sum_of(phase, one) for one in without])
+    sizes = np.linalg.norm(shifts, axis=1)
+    if not sizes.any():
+        return None
+    present = rng.random((len(noise), len(without))) < 0.5
+    # Of the (R, k) releases: what lies along the shift, in its own size, and the odds that this gives.
+    along = noise @ shifts.T + present * sizes**2
+    odds = (along - sizes**2 / 2) / noise_sd**2
+    mu = sizes / noise_sd
+    reconstruction = _reconstruction(study, shifts, noise) if phase == "association" else None
+    return ControlExposure(
+        controls=len(without),
+        sums=len(noise),
+        area=area(odds, present),
+        area_error=area_error(odds, present),
+        mu=tuple(mu.tolist()),
+        area_of_most=area_bound(float(mu.max())),
+        reconstruction=reconstruction,
+    )
+
+
+def _sum_of(phase: PhaseName, study: Study) -> Floats:
+    rows = rows_of(arguments_of(phase, study), study)
+    total: Floats = clip_rows(rows.values, rows.kind.l2_bound).sum(axis=0)
+    return total
+
+
+def _reconstruction(study: Study, shifts: Floats, noise: Floats) -> tuple[float, float] | None:
+    """Return r of a control's scores with what the release tells of them, and its standard error.
+
+    Each edge's sum moves nearly in proportion to the control's own score there, by a factor that all edges
+    and controls of the site share: the attacker takes it from the controls whom it knows.
+    """
+    strengths, edges = study.cohort.control_strengths, study.candidates.edges
+    if study.protocol.cohort.harmonisation != "site-controls" or study.candidates.grouped:
+        return None
+    own = np.array(
+        [
+            ControlReference.of_controls(np.delete(strengths, k, axis=0)).scores(strengths[k])[edges]
+            for k in range(len(shifts))
+        ]
+    )
+    own = _standardised(own)
+    # Of the shifts alone, and of each release of them: (k,) and (R, k).
+    alike = (own * shifts).sum(axis=1)
+    towards = np.sign(alike.sum() - alike)
+    seen = [towards * (own * _standardised(shifts + one)).mean(axis=1) for one in noise]
+    each = np.array(seen).mean(axis=1)  # of one release: its noise is the same for all controls
+    return float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each)))
+
+
+def _standardised(values: Floats) -> Floats:
+    """Return (k, d) rows with mean 0 and standard deviation 1; one that does not vary stays 0."""
+    values = values - values.mean(axis=1, keepdims=True)
+    spread = values.std(axis=1, keepdims=True)
+    return np.asarray(values / np.where(spread > 0, spread, 1.0))
