@@ -331,7 +331,7 @@ def test_a_site_can_undo_no_noise_of_real_children(patients_content):
 
 
 def test_every_exact_phase_whose_numbers_follow_from_answers_is_looked_at():
-    """But local steps, which need noise = 'none', and a reference, whose votes never choose whom it is about."""
+    """But local steps, which need noise = 'none', and a reference: votes never choose whom it is about."""
     may_be_exact = {name for name, phase in PHASES.items() if phase.needs and phase.exact is not None}
     assert may_be_exact - {"local-update", "reference"} == set(STEERED)
 
