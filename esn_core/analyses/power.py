@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from esn_core.analyses.neurocognition import kinds_of, models_of, rivals, rules_of
 from esn_core.arrays import Floats
@@ -147,4 +147,4 @@ def false_positives(children: int, sites: int, *, between_sites: float) -> float
 
     """
     larger = 1 + max(children / sites - 1, 0.0) * between_sites**2
-    return float(2 * norm.sf(Z_95 / math.sqrt(larger)))
+    return float(2 * ndtr(-Z_95 / math.sqrt(larger)))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from esn_core.arrays import Floats
 from esn_core.gase import GASE_LEVELS
@@ -40,7 +40,7 @@ def half_width(children: float, rmse: float) -> float:
         Root mean squared error, in steps of GASE.
 
     """
-    quantile = float(student.ppf(0.975, max(children - 1, 1.0)))
+    quantile = float(stdtrit(max(children - 1, 1.0), 0.975))
     return quantile * rmse * math.sqrt(1 + 1 / children)
 
 

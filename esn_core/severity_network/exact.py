@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtr
 
 from esn_core.arrays import Floats
 from esn_core.errors import DataError, StudyError
@@ -125,7 +125,7 @@ def exact_network(sums: Moments, *, false_discovery_rate: float = 0.05) -> Exact
     r[varies] = np.clip(product[varies] / np.sqrt(left[varies] * gase_left), -1, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = r * np.sqrt(freedom / (1 - r**2))
-    p = 2 * student.sf(np.abs(t), freedom)
+    p = 2 * stdtr(freedom, -np.abs(t))
     return ExactNetwork(r, t, p, discovered(p, false_discovery_rate), freedom)
 
 

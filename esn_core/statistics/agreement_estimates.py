@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
-from scipy.stats import chi2
-from scipy.stats import t as student
+from scipy.special import chdtri, ndtr, ndtri, stdtrit
 
 from esn_core.arrays import Floats
 from esn_core.gase import GASE_LEVELS, GASE_MIDDLE, HALF_RANGE
@@ -248,7 +246,7 @@ def _of_exact(total: Floats) -> Estimates:
     error = Z_95 * math.sqrt(max(found.rmse**2 - found.mae**2, 0.0) / n)
     mae = Estimate(found.mae, (max(found.mae - error, 0.0), found.mae + error))
     # Of normal errors; the root of n times the mean square over chi-squared.
-    low, high = (found.rmse * math.sqrt(n / float(chi2.ppf(p, n))) for p in (0.975, 0.025))
+    low, high = (found.rmse * math.sqrt(n / float(chdtri(n, 1 - p))) for p in (0.975, 0.025))
     rmse = Estimate(found.rmse, (low, high))
     if found.r is None or found.slope is None or found.intercept is None or found.r_interval is None:
         return Estimates(children, None, mae, rmse, None, None)
@@ -259,7 +257,7 @@ def _of_exact(total: Floats) -> Estimates:
     leave = math.sqrt(max(around_score * (1 - found.r**2), 0.0) / (n - 2))
     slope_error = leave / math.sqrt(around)
     intercept_error = leave * math.sqrt(1 / n + mean**2 / around)
-    quantile = float(student.ppf(0.975, n - 2))
+    quantile = float(stdtrit(n - 2, 0.975))
     return Estimates(
         children,
         Estimate(found.r, found.r_interval),

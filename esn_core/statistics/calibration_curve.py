@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from esn_core.arrays import Floats
 from esn_core.errors import DataError
@@ -253,7 +253,7 @@ def _hosmer_lemeshow(rows: Floats) -> tuple[float | None, float | None]:
     if len(count) < 3 or (expected <= 0).any():
         return None, None
     statistic = float(np.sum((observed - predicted) ** 2 / expected))
-    return statistic, float(chi2.sf(statistic, len(count) - 2))
+    return statistic, float(chdtrc(len(count) - 2, statistic))
 
 
 def _group(children: float, predicted: float, observed: float, *, noise_sd: float) -> Group:

@@ -3,14 +3,14 @@
 import math
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from esn_core.errors import DataError
 
-Z_95 = float(norm.ppf(0.975))
+Z_95 = float(ndtri(0.975))
 """Standard errors from the middle of a normal interval of 95 % to its ends."""
 
-DETECTED = Z_95 + float(norm.ppf(0.8))
+DETECTED = Z_95 + float(ndtri(0.8))
 """Standard errors that a difference has to measure for a test at 5 % to find it in four of five studies."""
 
 

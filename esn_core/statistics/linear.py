@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit
 
 from esn_core.arrays import Floats
 from esn_core.errors import DataError, StudyError
@@ -149,7 +149,7 @@ def linear_fit(total: Floats, names: tuple[str, ...], *, noise_sd: float = 0.0) 
     covariance = inverse * (residual / freedom)
     standard_errors = np.sqrt(np.diag(covariance))
     both = np.hypot(standard_errors, noise)
-    quantile = float(student.ppf(0.975, freedom))
+    quantile = float(stdtrit(freedom, 0.975))
     log_likelihood = -n / 2 * (math.log(2 * math.pi * residual / n) + 1)
     r_squared = 1 - residual / around_mean
     return LinearFit(
@@ -159,7 +159,7 @@ def linear_fit(total: Floats, names: tuple[str, ...], *, noise_sd: float = 0.0) 
         noise_sd_of_coefficients=noise,
         intervals=beta[:, None] + np.array([-quantile, quantile]) * both[:, None],
         t=beta / both,
-        p_values=2 * student.sf(np.abs(beta / both), freedom),
+        p_values=2 * stdtr(freedom, -np.abs(beta / both)),
         r_squared=r_squared,
         r_squared_adjusted=1 - (1 - r_squared) * (n - 1) / freedom,
         residual_sd=math.sqrt(residual / freedom),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from esn_core.arrays import Floats
 from esn_core.errors import StudyError
@@ -267,7 +267,7 @@ class ExactLogistic:
         p = np.full(len(self._names), np.nan)
         for k, track in enumerate(self._without, start=1):
             if track.at is not None and track.converged:
-                p[k] = chi2.sf(max(2 * (full.objective - track.at.objective), 0.0), 1)
+                p[k] = chdtrc(1, max(2 * (full.objective - track.at.objective), 0.0))
         return p
 
 

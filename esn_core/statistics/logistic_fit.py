@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from esn_core.arrays import Floats
 from esn_core.errors import StudyError
@@ -147,7 +147,7 @@ class LogisticFit:
     @property
     def p_values(self) -> Floats:
         """(p,) float64, two-sided: of `z`, or of the penalised likelihood ratio where that is known."""
-        wald = np.asarray(2 * norm.sf(np.abs(self.z)))
+        wald = np.asarray(2 * ndtr(-np.abs(self.z)))
         return wald if self.ratio_p is None else np.where(np.isfinite(self.ratio_p), self.ratio_p, wald)
 
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2, norm
+from scipy.special import chdtrc, ndtr
 
 from esn_core.arrays import Floats
 from esn_core.errors import DataError
@@ -57,7 +57,7 @@ def likelihood_ratio(smaller: LogisticFit, larger: LogisticFit) -> LikelihoodRat
             )
     freedom = len(larger.names) - len(smaller.names)
     statistic = 2 * (larger.log_likelihood - smaller.log_likelihood)
-    return LikelihoodRatio(statistic, freedom, float(chi2.sf(max(statistic, 0.0), freedom)))
+    return LikelihoodRatio(statistic, freedom, float(chdtrc(freedom, max(statistic, 0.0))))
 
 
 # --- Vuong's test of two models, neither of which holds the other -----------------------------------
@@ -180,7 +180,7 @@ def vuong_test(
     scale = math.sqrt(sampling + noise**2)
     more = (first_features - second_features) / largest
     plain, aic, bic = ((sum_t - correction) / scale for correction in (0.0, more, more * math.log(n) / 2))
-    p, p_aic, p_bic = (float(2 * norm.sf(abs(z))) for z in (plain, aic, bic))
+    p, p_aic, p_bic = (float(2 * ndtr(-abs(z))) for z in (plain, aic, bic))
     return Vuong(plain, p, aic, p_aic, bic, p_bic, n, noise / scale, detectable=DETECTED * scale * largest)
 
 

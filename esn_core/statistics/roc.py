@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from esn_core.arrays import Floats
 from esn_core.errors import DataError
@@ -235,7 +235,7 @@ class DeLong:
         error = math.sqrt(max(float(contrast @ self.covariance @ contrast), 0.0))
         z = apart / error if error > 0 else 0.0
         return AucDifference(
-            apart, error, (apart - Z_95 * error, apart + Z_95 * error), z, float(2 * norm.sf(abs(z)))
+            apart, error, (apart - Z_95 * error, apart + Z_95 * error), z, float(2 * ndtr(-abs(z)))
         )
 
 

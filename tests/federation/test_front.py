@@ -331,6 +331,7 @@ def test_health_is_ok_for_load_balancers_and_for_orchestrators(centre, client):
                 time.sleep(0.1)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("which", ["flower_superlink", "esn_server.front.server"])
 def test_a_killed_superlink_or_front_comes_back_and_sites_go_on(centre, three_sites, ask, which):
     supervisor = psutil.Process(centre.process.pid)

@@ -245,6 +245,7 @@ def test_a_centre_serves_until_it_is_asked_to_stop(tmp_path, free_tcp_port, numb
         read_address(directory)
 
 
+@pytest.mark.faults
 def test_a_supernode_that_ends_is_started_again(centre, three_sites, ask):
     site = three_sites[1]
     with open_flower_run(centre.directory, centre.address) as transport:
@@ -268,6 +269,7 @@ def test_a_site_that_is_asked_to_stop_answers_first(centre, enrolled_site):
     assert site.process.wait(timeout=120) == 0
 
 
+@pytest.mark.faults
 def test_no_process_of_a_site_stays_behind_however_it_ends(enrolled_site):
     sites = {number: enrolled_site() for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)}
     for number, site in sites.items():

@@ -43,8 +43,8 @@ from esn_core.system.loopback import bypass_proxy
 logger = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every poll
 
-# While questions come, and after a while without one.
-_POLL_S, _IDLE_POLL_S, _IDLE_AFTER_S = 0.1, 0.5, 30.0
+# A question is looked for the later, the longer none has come: after a tenth of that time, in these limits.
+_SHARE_OF_WAIT, _SHORTEST_POLL_S, _LONGEST_POLL_S = 0.1, 0.05, 0.5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 # After a connection that held for so long, the next attempt is made at once.
 _STEADY_S = 60.0
@@ -185,7 +185,8 @@ def _answer_questions(supernode: SuperNode, settings: GuardSettings, stop: threa
     answered, asked_s = 0, time.monotonic()
     with _runtime_client(supernode, proof) as client:
         while not stop.is_set() and supernode.running:
-            pause_s = _POLL_S if time.monotonic() - asked_s < _IDLE_AFTER_S else _IDLE_POLL_S
+            waited_s = time.monotonic() - asked_s
+            pause_s = min(max(_SHARE_OF_WAIT * waited_s, _SHORTEST_POLL_S), _LONGEST_POLL_S)
             try:
                 response = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
             except httpx.HTTPStatusError as error:

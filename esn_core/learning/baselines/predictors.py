@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtr
 from torch import nn
 
 from esn_core.arrays import Floats
@@ -72,7 +72,7 @@ class Cpm:
         """Select edges, and fit the line."""
         r, n = _correlations(scores, gase), len(gase)
         with np.errstate(divide="ignore"):
-            p = 2 * student.sf(np.abs(r) * np.sqrt((n - 2) / np.maximum(1 - r**2, 1e-300)), n - 2)
+            p = 2 * stdtr(n - 2, -(np.abs(r) * np.sqrt((n - 2) / np.maximum(1 - r**2, 1e-300))))
         sign = np.where(p < _CPM_P, np.sign(r), 0.0)
         return _line(lambda rows: rows @ sign, scores, gase)
 

@@ -2,19 +2,20 @@
 
 A SuperNode asks for questions, is told at once that there are none, and sleeps
 for three seconds. Nearly all that the link costs a study is that sleep. The
-front therefore keeps such a poll and repeats it towards the SuperLink, where
-all polls together take turns: the load there depends on the rate, and not on
-how many sites there are.
+front therefore keeps such a poll and repeats it towards the SuperLink: the
+later, the longer the poll has waited, so that a long wait costs few calls and
+a short one is over soon. All polls together take turns: the load there depends
+on the rate, and not on how many sites there are.
 """
 
 import asyncio
-from collections import deque
+import heapq
 from collections.abc import Callable
 
-# With three sites each poll is repeated every 0.12 s while a study runs.
 _STUDY_POLLS_PER_S = 40.0
 _IDLE_POLLS_PER_S = 5.0
-_SHORTEST_S = 0.12
+# A poll comes round after a tenth of what it has waited for, in these limits.
+_SHARE_OF_WAIT, _SHORTEST_S, _LONGEST_S = 0.1, 0.06, 0.5
 _TICK_S = 0.03
 
 
@@ -30,13 +31,23 @@ class Turns:
 
     def __init__(self, study_open: Callable[[], bool]) -> None:
         self._study_open = study_open
-        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._taken = 0
 
-    async def take(self) -> None:
-        """Return when it is this poll's turn."""
+    async def take(self, held_s: float) -> None:
+        """Return when it is this poll's turn.
+
+        Parameters
+        ----------
+        held_s : float
+            How long the poll has been held, seconds.
+
+        """
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
-        self._waiting.append((loop.time() + _SHORTEST_S, turn))
+        due_s = loop.time() + min(max(_SHARE_OF_WAIT * held_s, _SHORTEST_S), _LONGEST_S)
+        self._taken += 1
+        heapq.heappush(self._waiting, (due_s, self._taken, turn))
         await turn
 
     async def run(self) -> None:
@@ -47,11 +58,11 @@ class Turns:
             await asyncio.sleep(_TICK_S)
             now_s = loop.time()
             rate = _STUDY_POLLS_PER_S if self._study_open() else _IDLE_POLLS_PER_S
-            # Of the time in which nobody waited, nothing is saved up.
+            # Of the time in which nobody waited, nothing is saved up but what a shortest pause earns.
             earned = min(earned + rate * (now_s - at_s), max(1.0, rate * _SHORTEST_S))
             at_s = now_s
             while self._waiting and earned >= 1.0 and self._waiting[0][0] <= now_s:
-                _, turn = self._waiting.popleft()
+                turn = heapq.heappop(self._waiting)[2]
                 if not turn.done():  # its client may have gone
                     turn.set_result(None)
                     earned -= 1.0

@@ -212,15 +212,16 @@ class Front:
         """Keep a site's poll until there is a question, or long enough, or the site polls anew."""
         body = await connection.whole_body()
         poll = self._polling[site] = object()
-        until_s = time.monotonic() + _HOLD_S
+        since_s = time.monotonic()
         while True:
             status, headers, content = await self._ask(request, site, body)
             # An empty message of Flower's is an empty body: there is no question.
-            over = time.monotonic() > until_s or self._polling[site] is not poll
+            held_s = time.monotonic() - since_s
+            over = held_s > _HOLD_S or self._polling[site] is not poll
             if status != 200 or content or over:
                 await connection.reply(status, content, headers=headers)
                 return
-            await self._turns.take()
+            await self._turns.take(held_s)
             if connection.gone:
                 return  # a question that is fetched for nobody would be lost
 

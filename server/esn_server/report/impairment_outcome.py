@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from esn_core.analyses.neurocognition import rules_of
 from esn_core.protocol.protocol import Protocol
@@ -130,7 +130,7 @@ def _chi_squared(fit: LogisticFit) -> float | None:
 
 def _model_p(fit: LogisticFit) -> float | None:
     gain = _chi_squared(fit)
-    return None if gain is None else float(chi2.sf(max(gain, 0.0), len(fit.names) - 1))
+    return None if gain is None else float(chdtrc(len(fit.names) - 1, max(gain, 0.0)))
 
 
 def _expected_slope(fit: LogisticFit) -> Estimated | None:

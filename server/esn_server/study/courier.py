@@ -20,7 +20,8 @@ from esn_server.study.relay import Relay
 
 _log = logging.getLogger(__name__)
 
-_POLL_S = 0.2
+# Answers are looked for after a tenth of the time that the question has been out, in these limits.
+_SHARE_OF_WAIT, _SHORTEST_POLL_S, _LONGEST_POLL_S = 0.1, 0.05, 0.5
 
 
 class _NotItsWordError(ProtocolError):
@@ -86,7 +87,8 @@ class Courier:
             self._tell(exchange, online, began=began, until=until)
             if exchange.hopeless:
                 break
-            self._sleep(_POLL_S)
+            waited_s = self._clock() - began
+            self._sleep(min(max(_SHARE_OF_WAIT * waited_s, _SHORTEST_POLL_S), _LONGEST_POLL_S))
 
     def _ask_due(self, exchange: Exchange, online: Collection[int]) -> None:
         """Ask the sites that are connected and whose time has come."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtr
 
 from esn_core.arrays import Floats
 from esn_core.errors import StudyError
@@ -98,7 +98,7 @@ def _retained(r: Floats, exact: ExactNetwork) -> NDArray[np.bool_]:
     """Return which edges the false discovery rate retains at other correlations."""
     with np.errstate(divide="ignore"):
         t = r * np.sqrt(exact.freedom / (1 - r**2))
-    return discovered(np.where(np.isfinite(exact.r), 2 * student.sf(np.abs(t), exact.freedom), np.nan))
+    return discovered(np.where(np.isfinite(exact.r), 2 * stdtr(exact.freedom, -np.abs(t)), np.nan))
 
 
 def _of_the_same(sums: Released, base: Released) -> Floats:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtr
 
 from esn_core.analyses.neurocognition import (
     CLINICAL,
@@ -183,7 +183,7 @@ def _linear(
             noise_sd_of_coefficients=fit.noise_sd_of_coefficients * grown,
             intervals=coefficients[:, None] + np.array([-1.0, 1.0]) * (ends * grown)[:, None],
             t=t,
-            p_values=2 * student.sf(np.abs(t), fit.children - len(fit.names)),
+            p_values=np.asarray(2 * stdtr(fit.children - len(fit.names), -np.abs(t))),
             residual_sd=fit.residual_sd * half,
             log_likelihood=fit.log_likelihood - fit.children * np.log(half),
             aic=fit.aic + 2 * fit.children * np.log(half),

@@ -530,7 +530,7 @@ for number in range(int(sys.argv[3]), 10**6):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_kill_at_any_instant_loses_no_charge_and_gives_no_second_answer(path, tmp_path):
     program = VICTIM.format(here=str(Path(__file__).parent))
     left, first = {}, 0

@@ -190,6 +190,28 @@ def test_a_newer_poll_of_a_site_ends_the_one_before(front):
     assert ended == [200, 200]
 
 
+def test_a_poll_comes_round_the_later_the_longer_it_was_held():
+    order = []
+
+    async def held():
+        turns = Turns(lambda: True)
+
+        async def poll(name, held_s):
+            await turns.take(held_s)
+            order.append(name)
+
+        async with asyncio.TaskGroup() as tasks:
+            for name, held_s in (("long", 60.0), ("some", 2.0), ("new", 0.0)):
+                tasks.create_task(poll(name, held_s))
+            giving = asyncio.ensure_future(turns.run())
+            while len(order) < 3:
+                await asyncio.sleep(0.01)
+            giving.cancel()
+
+    asyncio.run(held())
+    assert order == ["new", "some", "long"]
+
+
 def test_a_large_body_is_read_only_where_an_answer_is_expected(front):
     with front.client() as client:
         large = bytes(2**17)

@@ -47,8 +47,11 @@ def test_variants_are_all_signed_permutations_up_to_a_sign():
     assert np.array_equal(variants()[0], np.eye(3))
 
 
-@pytest.mark.parametrize("storage", ["RAS", "LAS"])
-@pytest.mark.parametrize("number", range(1, 24))
+# How the image is stored and how the rows are wrong are apart in the code: of the second storage, one of each
+# order of the axes is enough.
+@pytest.mark.parametrize(
+    ("number", "storage"), [(n, "RAS") for n in range(1, 24)] + [(n, "LAS") for n in range(1, 24, 4)]
+)
 def test_a_wrong_table_is_refused_with_the_change_that_heals_it(phantom, number, storage):
     drawn, gradients = phantom
     signal, brain, affine = drawn.signal.astype(np.float32), drawn.brain, drawn.affine

@@ -230,9 +230,8 @@ def test_a_kill_between_matrix_and_record_leaves_nothing_valid(bids, out, monkey
 def test_a_failed_subject_leaves_the_others_unharmed(bids, tmp_path):
     (bids / "sub-001" / "dwi" / "sub-001_dwi.bvec").unlink()
     seen = []
-    failures = prepare(
-        bids, tmp_path / "out", RECIPE, participants=None, n_procs=2, progress=lambda *step: seen.append(step)
-    )
+    out, note = tmp_path / "out", lambda *step: seen.append(step)
+    failures = prepare(bids, out, RECIPE, participants=None, n_procs=2, pages=False, progress=note)
     words = "sub-001_dwi.bvec is missing beside sub-001_dwi.nii.gz"
     assert failures == [Failure(FIRST, "DataError", words)]
     assert sorted(name for name, _, _ in seen) == [FIRST, SECOND]
@@ -288,7 +287,7 @@ class Killer(threading.Thread):
 def prepare_under(killer, bids, out):
     killer.start()
     try:
-        return prepare(bids, out, RECIPE, participants=None, n_procs=2)
+        return prepare(bids, out, RECIPE, participants=None, n_procs=2, pages=False)
     finally:
         killer.stopped.set()
         killer.join()
@@ -330,7 +329,7 @@ if __name__ == "__main__":
             write_site(Path(out), site="north", seed=8, children=99, controls=0, truth=None, n_procs=2)
         else:
             settings = ImagingRecipe.model_validate_json(recipe)
-            prepare(Path(bids), Path(out), settings, participants=None, n_procs=2)
+            prepare(Path(bids), Path(out), settings, participants=None, n_procs=2, pages=False)
     except KeyboardInterrupt:
         sys.exit(130)
 """
