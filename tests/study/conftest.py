@@ -144,6 +144,8 @@ def build_consortium(protocol_content, more_sites, centre_key):
         severity_network=None,
         reference=None,
         without_controls=(),
+        tables=None,
+        read=None,
         **privacy,
     ):
         def disk(whose):
@@ -157,6 +159,8 @@ def build_consortium(protocol_content, more_sites, centre_key):
             content["cohort"] |= {"pool_controls": True, "minimum_controls": 5}
         if reference is not None:
             content["cohort"] |= {"reference": reference, "without_controls": without_controls}
+        for name, changes in (tables or {}).items():
+            content[name] = {**content[name], **changes}
         content["training"] = {**content["training"], **(training or {})}
         content["phenotypes"] = phenotypes or {}
         content["severity_network"] = {**content["severity_network"], "centre": centre}
@@ -173,6 +177,7 @@ def build_consortium(protocol_content, more_sites, centre_key):
         protocol = signed.protocol
         rng = np.random.default_rng(seed)
         cohorts = {s: draw_cohort(rng, controls=controls) for s in sites}
+        cohorts |= {site: load(protocol) for site, load in (read or {}).items()}
         if votes:
             cohorts = {s: of_controls(cohort) for s, cohort in cohorts.items()}
         cohorts = {s: c if protocol.trains(s) else without_training(c) for s, c in cohorts.items()}

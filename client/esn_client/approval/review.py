@@ -458,7 +458,12 @@ def _cost(whole: Price, protocol: Protocol, known: Container[Fact]) -> list[str]
 
 def _others(known: Mapping[Fact, str]) -> list[str]:
     """Say what else is known not to work, or not to protect."""
-    said = [f"  {words}" for fact, words in known.items() if fact not in _SAID_IN_PLACE]
+    said = [
+        f"  {line}"
+        for fact, words in known.items()
+        if fact not in _SAID_IN_PLACE
+        for line in textwrap.wrap(words, 100)
+    ]
     return ["What is known not to work", *said, ""] if said else []
 
 

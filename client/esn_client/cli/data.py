@@ -142,7 +142,7 @@ def prepare(
 ) -> None:
     """Make each subject's connectome from its raw diffusion MRI, and judge it."""
     from esn_client.imaging.pipeline.dataset_run import prepare as prepare_dataset
-    from esn_client.imaging.quality.site_table import site_files, write_site
+    from esn_client.imaging.quality.site_table import site_files, ways_scanned, write_site
     from esn_core.protocol.protocol import load_protocol
 
     recipe = load_protocol(protocol).imaging
@@ -159,6 +159,9 @@ def prepare(
             f"{len(rows)} visits: {unprepared} not prepared, {failed} fail, studies leave {left_out} out",
             err=True,
         )
+        if len(ways := ways_scanned(rows)) > 1:
+            said = "; ".join(f"{visits} with {words}" for words, visits in ways)
+            typer.echo(f"not all were scanned alike, which changes connectomes: {said}", err=True)
         return
     if exclude_failed:
         raise ConfigError("--exclude-failed belongs to the group level, which judges all visits")

@@ -5,12 +5,12 @@ illness is taken for illness where it changes connectomes: above all the scanner
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from esn_client.cohort.participants import Participant
-from esn_client.cohort.strata import in_words, stratum_of
+from esn_client.cohort.strata import in_words, judges, stratum_of
 
 NOTABLE = 0.5
 """A standardised mean difference above this, in size, is told: half a standard deviation (Cohen's medium)."""
@@ -76,6 +76,48 @@ def strata(
         for stratum in sorted(ill)
         if any(stratum) and beside[stratum] >= minimum_controls
     )
+
+
+def scanned_in_ways(
+    participants: Sequence[Participant],
+    scans: Mapping[str, Collection[str]],
+    *,
+    children: Collection[str],
+    controls: Collection[str],
+    minimum_controls: int,
+) -> tuple[str, ...]:
+    """Say where children, and the controls who judge them, were not all scanned alike.
+
+    Parameters
+    ----------
+    participants : sequence of Participant
+    scans : mapping of str to collection of str
+        The kinds of each participant's scans, by label; nothing where that is not known.
+    children, controls : collection of str
+        Labels of those who take part.
+    minimum_controls : int
+        So many of one stratum judge by themselves.
+
+    """
+    healthy = [p for p in participants if p.label in controls]
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for child in (p for p in participants if p.label in children):
+        own = judges(child, healthy, minimum=minimum_controls)
+        by = tuple(p.label for p, chosen in zip(healthy, own, strict=True) if chosen)
+        groups.setdefault(by, []).append(child.label)
+    said = []
+    for by, judged in groups.items():
+        ill, beside = (
+            Counter(kind for label in group for kind in scans.get(label, ())) for group in (judged, by)
+        )
+        ways = sorted({*ill, *beside}, key=lambda kind: (-ill[kind] - beside[kind], kind))
+        if len(ways) > 1:
+            told = "; ".join(f"{ill[kind]} children and {beside[kind]} controls with {kind}" for kind in ways)
+            said.append(
+                f"{len(judged)} children and the {len(by)} controls who judge them were scanned in "
+                f"{len(ways)} ways, which a column 'scanner' in participants.tsv would part: {told}"
+            )
+    return tuple(said)
 
 
 def standardised(one: Sequence[float], other: Sequence[float]) -> float:

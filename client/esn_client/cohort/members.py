@@ -16,6 +16,7 @@ from esn_client.cohort.strata import STRATA
 from esn_client.gate.frozen_cohort import canonical_line
 from esn_client.imaging.bids.derivatives import Derivative, prepared_visits, scans_of
 from esn_client.imaging.bids.visits import Visit
+from esn_client.imaging.quality.scan_kinds import ScanKind, kinds_of
 from esn_client.imaging.quality.site_table import read_exclusions
 from esn_core.arrays import Floats
 from esn_core.connectome.template import edge_strengths
@@ -210,6 +211,24 @@ def strengths_in(
 def unlisted(listed: Collection[str], derivatives: Path, recipe: ImagingRecipe) -> tuple[str, ...]:
     """Return the participants who have a connectome and no line in the table: nobody reads them."""
     return tuple(sorted({v.participant for v in prepared_visits(derivatives, recipe)} - set(listed)))
+
+
+def kinds_of_scans(
+    derivatives: Path, recipe: ImagingRecipe, participants: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return how each participant's usable visits were scanned, in words that those scanned alike share.
+
+    Participants of whom no record says so are left out.
+    """
+    excluded, scans = read_exclusions(derivatives, recipe), {}
+    for visit in prepared_visits(derivatives, recipe):
+        if visit.participant in participants and visit not in excluded:
+            with suppress(DataError):
+                scans[visit] = ScanKind.of_record(Derivative(derivatives, visit, recipe).read_record())
+    found: dict[str, set[str]] = {}
+    for visit, words in kinds_of(scans).items():
+        found.setdefault(visit.participant, set()).add(words)
+    return {label: tuple(sorted(kinds)) for label, kinds in found.items()}
 
 
 def scans_behind(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal, TypedDict, TypeVar
 
 from esn_client.cohort.cohort import POOLED, Cohort
-from esn_client.cohort.likeness import differences, strata
-from esn_client.cohort.members import unlisted
+from esn_client.cohort.likeness import differences, scanned_in_ways, strata
+from esn_client.cohort.members import kinds_of_scans, unlisted
 from esn_client.cohort.participants import listed_labels, read_phenotypes
 from esn_client.gate.audit_log import AuditLog, check_against_audit_log
 from esn_client.gate.gate import check_budget, check_cohort
@@ -226,6 +226,11 @@ def likeness(snapshot: Snapshot) -> str:
         )
         said += [f"{protocol.study}: {words}" for words in differences(snapshot.participants, **who)]
         apart += [f"{protocol.study}: {words}" for words in strata(snapshot.participants, **who)]
+        scans = kinds_of_scans(
+            snapshot.settings.derivatives, protocol.imaging, {*who["children"], *who["controls"]}
+        )
+        ways = scanned_in_ways(snapshot.participants, scans, **who)
+        said += [f"{protocol.study}: {words}" for words in ways]
     if said:
         raise Doubt(
             f"{'; '.join(said)}. What differs beside the illness may be taken for it: prepare more like them"
@@ -233,7 +238,7 @@ def likeness(snapshot: Snapshot) -> str:
     alike = "children and controls are alike in age and sex"
     if apart:
         return f"{alike}; each is judged by the controls of the own scanner or session: {'; '.join(apart)}"
-    return f"{alike}, and were scanned alike as far as the table says"
+    return f"{alike}, and were scanned alike as far as is known"
 
 
 def same_cohort(snapshot: Snapshot) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from esn_client.cohort.likeness import differences, standardised, strata
+from esn_client.cohort.likeness import differences, scanned_in_ways, standardised, strata
 from esn_client.cohort.participants import Participant
 
 
@@ -66,3 +66,28 @@ def test_strata_with_controls_of_their_own_are_named_where_there_are_several():
     a, b = people("control", 10, age=9, scanner="A"), people("controlb", 3, age=9, scanner="B")
     assert named(*a, *b) == ("scanner A by 10", "scanner B by 3")
     assert named(*a, *b[:2]) == ("scanner A by 10",)
+
+
+def test_people_who_are_judged_by_controls_that_were_scanned_otherwise_are_counted():
+    def ways(few_in, controls_in=("A",) * 4):
+        children = [*people("dre", 3, age=9, scanner="A"), *people("dreb", 2, age=9, scanner=few_in)]
+        controls = [people(f"c{i}", 1, age=9, scanner=scanner)[0] for i, scanner in enumerate(controls_in)]
+        scans = {p.label: ("64",) for p in (*children, *controls) if p.row["scanner"] == "A"}
+        scans |= {p.label: ("15",) for p in children[3:]}
+        scans |= {p.label: ("15",) for p in controls if p.row["scanner"] == "B"}
+        return scanned_in_ways(
+            [*children, *controls],
+            scans,
+            children={p.label for p in children},
+            controls={p.label for p in controls},
+            minimum_controls=3,
+        )
+
+    mixed = "3 children and 4 controls with 64; 2 children and 0 controls with 15"
+    (words,) = ways("A")
+    assert words.startswith("5 children and the 4 controls who judge them were scanned in 2 ways")
+    assert words.endswith(mixed)
+    # Too few controls of their own: all judge them.
+    assert ways("B") == ways("A")
+    # Enough: each is judged by people who were scanned alike.
+    assert ways("B", ("A", "A", "A", "B", "B", "B")) == ()

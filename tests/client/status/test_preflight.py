@@ -20,6 +20,8 @@ from esn_client.gate.charge import Charge
 from esn_client.gate.frozen_cohort import FrozenCohort
 from esn_client.gate.ledger import Ledger
 from esn_client.gate.patients import patient_hashes, salt_fingerprint
+from esn_client.imaging.bids.derivatives import Derivative
+from esn_client.imaging.bids.visits import Visit
 from esn_client.link.centre_probe import probe
 from esn_client.site.centre_kit import centre_key, read_kit, take_in
 from esn_client.site.keys import load_identity_key
@@ -464,6 +466,31 @@ def test_children_and_controls_are_compared_where_controls_judge(tmp_path, about
         preflight.Doubt, match=r"test: children are 9\.0 years old and controls 16\.3, .*more like"
     ):
         preflight.likeness(about())
+
+
+def test_a_child_who_was_scanned_otherwise_than_the_controls_is_told(tmp_path, about, approve, monkeypatch):
+    recipe = approve().imaging
+    table(tmp_path)
+    monkeypatch.setattr(snapshot, "load_cohort", lambda *_, **__: cohort(left_out=["control"] * 3))
+    with (tmp_path / "bids" / "participants.tsv").open("a") as file:
+        file.writelines(f"sub-x{i}\t9\tF\tcontrol\tn/a\n" for i in range(3))
+    for label, directions in {"sub-001": 64, "sub-002": 64, "sub-x0": 64, "sub-x1": 64}.items():
+        scanned(tmp_path / "derivatives", label, recipe, directions)
+    assert preflight.likeness(about()).startswith("children and controls are alike")
+    scanned(tmp_path / "derivatives", "sub-002", recipe, 15)
+    with pytest.raises(
+        preflight.Doubt,
+        match=r"2 controls with 64 directions, .*; 1 children and 0 controls with 15 directions",
+    ):
+        preflight.likeness(about())
+
+
+def scanned(derivatives, label, recipe, directions):
+    """A connectome of a scan of so many directions."""
+    derivative = Derivative(derivatives, Visit(label, None), recipe)
+    kind = {"Directions": directions, "BValue": 1000.0, "VoxelMm": [2.0, 2.0, 2.0]}
+    matrices = dict.fromkeys(derivative.measures, np.ones((28, 28)))
+    derivative.write(matrices, sources={}, details={"ScanKind": kind})
 
 
 def test_what_changed_in_the_cohort_of_a_study_under_way_is_said(tmp_path, site, about, approve, monkeypatch):

@@ -22,6 +22,7 @@ SAID_BY_REVIEW = {
     Fact.PUBLISHED_LIST: "do NOT approve",
     Fact.WHOLE_NOISE: "is known to leave no usable result",
     Fact.NO_COLLUSION: "only while NO site tells what noise it added",
+    Fact.FEW_DIRECTIONS: "The recipe takes scans of 15 directions.",
 }
 
 
@@ -41,6 +42,7 @@ ALONE = {
     Fact.PUBLISHED_LIST: {"severity_network": {"candidates": "list", "pairs": PAIRS}},
     Fact.WHOLE_NOISE: {"privacy": {"epsilon": 1.0}},
     Fact.NO_COLLUSION: {"privacy": {"trust": "secure-sum", "colluding_sites": 0}},
+    Fact.FEW_DIRECTIONS: {"imaging": {"sh_order_max": 4}},
 }
 WITHOUT_NOISE = {
     Fact.LOCAL_STEPS: {"training": LOCAL, "privacy": EXACT_MASKED},

@@ -14,7 +14,6 @@ from esn_client.imaging.fibres.tensor import dipy_table
 from esn_client.imaging.preprocessing.gradient_table import Gradients, coefficients_of_order
 from esn_core.errors import DataError
 
-"""Above it the fODF of a clinical scan sharpens noise (Tournier et al. 2013, NMR Biomed 26:1775)."""
 BATCH_VOXELS = 4096
 """Bounds the memory of the batch's equations: 35 MB at order 8."""
 

@@ -29,8 +29,8 @@ from esn_client.imaging.regions.registration import register_atlas
 from esn_client.imaging.regions.t1_labels import T1Anatomy, brain_of, lay_t1_labels
 from esn_client.imaging.regions.tissue import RegionTissue, Tissue, find_tissue, keep_tissue, measure_tissue
 from esn_client.imaging.stages import Arrays, Stage, Stages, digest_of
-from esn_client.imaging.tracking.cuda import choose_device
 from esn_client.imaging.tracking.density import count_visits
+from esn_client.imaging.tracking.device import choose_device
 from esn_client.imaging.tracking.streamline_weights import Visits, record_visits, weigh_streamlines
 from esn_client.imaging.tracking.tracking import TrackingRules, find_reach, find_seeds, least_amplitude, track
 from esn_client.imaging.tracking.tractogram import write_tractogram

@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from esn_client.imaging.bids.scan_files import ScanFiles
 from esn_client.imaging.bids.scans import Scan
 from esn_client.imaging.pipeline.reconstruction import Reconstruction
+from esn_client.imaging.preprocessing.gradient_table import count_distinct
 from esn_client.imaging.quality import numbers
 from esn_client.imaging.quality.residuals import PlainTensor
 from esn_core.arrays import Floats
@@ -53,6 +56,7 @@ def details_of(
         "Warnings": warnings,
         "Remarks": [*scan.remarks, *([warp.words] if warp else [])],
         "Scanned": _scanned(files, scan),
+        "ScanKind": _kind(made, scan),
         "Susceptibility": warp.state if warp else "not said",
         "ReversePhaseUnused": [_inside(path, bids) for path in warp.unused] if warp else [],
         "LesionMask": _inside(files.lesion, bids) if files.lesion else None,
@@ -91,6 +95,17 @@ def _scanned(files: ScanFiles, scan: Scan) -> dict[str, Any]:
         "PhaseEncoding": run.phase_encoding or "not said",
         "ReadoutSeconds": "not said" if run.readout_s is None else f"{run.readout_s:g}",
         "Regions": regions,
+    }
+
+
+def _kind(made: Reconstruction, scan: Scan) -> dict[str, Any]:
+    """Say by what scans are compared."""
+    shell = scan.gradients[made.in_shell]
+    weighted = ~shell.is_b0
+    return {
+        "Directions": count_distinct(shell.directions[weighted]),
+        "BValue": float(np.median(shell.b_values_s_per_mm2[weighted])),
+        "VoxelMm": [round(float(size), 3) for size in scan.voxel_size_mm],
     }
 
 

@@ -219,7 +219,7 @@ def read_gradients(
             f"{lengths[bad[0]]:.3g}; 1 is needed"
         )
     directions = np.where(used[:, None], vectors / np.where(lengths > 0, lengths, 1)[:, None], 0.0)
-    unique = _count_distinct(directions[chosen])
+    unique = count_distinct(directions[chosen])
     needed = coefficients_of_order(sh_order_max)
     if unique < needed:
         raise DataError(
@@ -283,7 +283,7 @@ def _choose_shell(
     return chosen, tuple(m for k, m in enumerate(medians) if k != place)
 
 
-def _count_distinct(directions: NDArray[np.float64]) -> int:
+def count_distinct(directions: NDArray[np.float64]) -> int:
     """Count directions that differ by more than two degrees; opposite ones are the same."""
     cosine = np.abs(directions @ directions.T)
     same = np.triu(cosine > np.cos(np.radians(2.0)), k=1)

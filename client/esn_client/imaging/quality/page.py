@@ -137,8 +137,20 @@ def _draw(anatomy: Anatomy, atlas: Atlas, recipe: ImagingRecipe) -> dict[str, Dr
     if anatomy.transforms is not None:
         drawn["path"] = draw_path(anatomy.transforms, anatomy.mask, anatomy.affine, anatomy.is_b0)
         drawn["before"], drawn["after"] = _aligned(planes, anatomy)
+    more = Planes.through(anatomy.mask, anatomy.affine, counts=MORE)
+    drawn["unweighted"] = figures.draw_planes(
+        more,
+        more.image(b0, order=1),
+        outline=anatomy.mask,
+        alternative="More planes of the mean unweighted volume with the outline of the brain mask.",
+    )
+    drawn["labels"] = figures.draw_planes(
+        more,
+        figures.overlay_regions(more, b0, anatomy.regions, atlas),
+        outline=anatomy.mask,
+        alternative=f"The same planes with the {len(atlas.regions)} regions of atlas {atlas.name}.",
+    )
     if anatomy.template is not None:
-        more = Planes.through(anatomy.mask, anatomy.affine, counts=MORE)
         both = {
             "subject": (anatomy.fa, "the subject's FA"),
             "template": (anatomy.template, "the bent template's FA"),

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from esn_client.imaging.bids.visits import Visit, segmentation_of
 from esn_client.imaging.quality.distributions import Strip, lay_out
 from esn_client.imaging.quality.ratings import Rating, read_ratings
 from esn_client.imaging.quality.rendering import environment
+from esn_client.imaging.quality.scan_kinds import ScanKind, kinds_of
 from esn_client.imaging.quality.wording import WORDINGS
 from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
@@ -30,7 +32,7 @@ LEAST_VISITS = 8
 """With fewer, nobody is called an outlier."""
 COLUMNS = (
     *("participant_id", "session_id", "verdict", "excluded", "rating", "outlying", "connectome_sha256"),
-    *("susceptibility", "regions_lost", "failure"),
+    *("scan", "susceptibility", "regions_lost", "failure"),
 )
 
 
@@ -60,6 +62,8 @@ class SiteRow:
         of an earlier time, and studies leave it out.
     ratings : tuple of Rating
         Of this connectome.
+    scan : str
+        How the visit was scanned: what is alike has the same words; empty where its record does not say.
     susceptibility : str
         Whether it was corrected, as the record says.
     regions_lost : tuple of str
@@ -76,6 +80,7 @@ class SiteRow:
     connectome_sha256: str | None
     failure: str | None = None
     ratings: tuple[Rating, ...] = ()
+    scan: str = ""
     susceptibility: str = "not said"
     regions_lost: tuple[str, ...] = ()
 
@@ -146,6 +151,7 @@ def judge_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
     numbers: list[dict[str, float | None]] = [dict(record.get("Quality", {})) for record in records]
     away = {name: robust_z([row.get(name) for row in numbers]) for name in WORDINGS}
     ratings = read_ratings(out, recipe)
+    kinds = kinds_of({place: ScanKind.of_record(record) for place, record in enumerate(records)})
     rows = []
     for place, (visit, record) in enumerate(zip(visits, records, strict=True)):
         verdicts = recipe.quality.judge(numbers[place])
@@ -168,6 +174,7 @@ def judge_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
                 numbers=numbers[place],
                 connectome_sha256=digest,
                 ratings=said,
+                scan=kinds.get(place, ""),
                 susceptibility=record.get("Susceptibility", "not said"),
                 regions_lost=tuple(record.get("RegionsWithoutTissue", ())),
             )
@@ -211,6 +218,7 @@ def write_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
             row.rated or "n/a",
             ",".join(row.outlying) or "n/a",
             row.connectome_sha256 or "n/a",
+            row.scan or "n/a",
             row.susceptibility,
             ",".join(row.regions_lost) or "n/a",
             row.failure or "n/a",
@@ -222,6 +230,9 @@ def write_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
         "outlying": {"Description": f"Numbers with a robust z beyond {OUTLIER_Z:g} among this site's visits"},
         "connectome_sha256": {"Description": "Digest of the counts that were judged"},
         "rating": {"Description": "What those who looked at this connectome's page say, with their initials"},
+        "scan": {
+            "Description": "How the visit was scanned; visits that were scanned alike have the same words"
+        },
         "susceptibility": {"Description": "Whether the warp by air beside the brain was corrected"},
         "regions_lost": {"Description": "Regions without tissue, whose edges are missing"},
         "failure": {"Description": "Why the visit could not be prepared, the last time that it was tried"},
@@ -234,6 +245,14 @@ def write_site(out: Path, recipe: ImagingRecipe, *, exclude_failed: bool) -> lis
     write_whole(page, _draw(rows, recipe, out=out).encode())
     write_whole(table, text.getvalue().encode())
     return rows
+
+
+def ways_scanned(rows: Sequence[SiteRow]) -> tuple[tuple[str, int], ...]:
+    """Count the visits of each kind of scan, the most frequent first.
+
+    Only of those that studies do not leave out, and of which it is known.
+    """
+    return tuple(Counter(row.scan for row in rows if row.scan and not row.excluded).most_common())
 
 
 def read_exclusions(out: Path, recipe: ImagingRecipe) -> frozenset[Visit]:
@@ -326,6 +345,7 @@ def _draw(rows: Sequence[SiteRow], recipe: ImagingRecipe, *, out: Path) -> str:
             count=count,
             excluded=sum(row.excluded for row in rows),
             words=WORDINGS,
+            scans=ways_scanned(rows),
             shown={n: w for n, w in WORDINGS.items() if any(n in row.numbers for row in rows)},
             limits=limits,
             pages=pages,

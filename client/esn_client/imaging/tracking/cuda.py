@@ -11,7 +11,6 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from esn_client.imaging.tracking.propagation import follow, times
-from esn_core.errors import ConfigError
 
 BATCH_BYTES = 2**28
 """Bounds the memory that the points of a batch take; there are two batches, on the card and again on the
@@ -25,38 +24,6 @@ def _times_on_card(a, b):  # type: ignore[no-untyped-def]
     if a == types.float32 and b == types.float32:
         return lambda a, b: libdevice.fmul_rn(a, b)
     return lambda a, b: libdevice.dmul_rn(a, b)
-
-
-def choose_device(device: str) -> str:
-    """Decide where to track.
-
-    Parameters
-    ----------
-    device : 'auto', 'cpu' or 'cuda'
-        'auto' takes a card where there is one that numba can use.
-
-    Returns
-    -------
-    'cpu' or 'cuda'
-
-    Raises
-    ------
-    ConfigError
-        'cuda' is asked for, and there is no card or no CUDA toolkit.
-
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device must be 'auto', 'cpu' or 'cuda', not {device!r}")
-    if device == "cpu":
-        return "cpu"
-    usable = cuda.is_available()
-    if not usable and device == "cuda":
-        raise ConfigError(
-            "device 'cuda' cannot be used: numba finds no NVIDIA card with its driver and a CUDA toolkit of "
-            "11.2 or later. Install the toolkit (NVVM, libdevice and cudart) under /usr/local/cuda or name "
-            "its place in CUDA_HOME; `python -m numba -s` lists what is found"
-        )
-    return "cuda" if usable else "cpu"
 
 
 def propagate_on_card(

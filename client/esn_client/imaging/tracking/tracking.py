@@ -11,7 +11,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from esn_client.imaging.compilation import compiled
 from esn_client.imaging.fibres.directions import spread_directions
 from esn_client.imaging.fibres.fodf import Fodf
-from esn_client.imaging.tracking.cuda import choose_device, propagate_on_card
+from esn_client.imaging.tracking.device import choose_device
 from esn_client.imaging.tracking.propagation import propagate
 from esn_client.imaging.tracking.streamlines import Streamlines
 from esn_core.errors import DataError
@@ -154,7 +154,11 @@ def track(
     start = np.argwhere(seed_mask & fodf.where)
     if not len(start):
         raise DataError(f"none of {int(seed_mask.sum())} voxels to start in has a fibre orientation")
-    on_card = choose_device(device) == "cuda"
+    propagate_there = _propagate_here
+    if choose_device(device) == "cuda":
+        from esn_client.imaging.tracking.cuda import propagate_on_card
+
+        propagate_there = propagate_on_card
     directions = spread_directions(rules.sphere, max_angle_deg=rules.max_angle_deg)
     amplitudes = fodf.amplitudes(directions.vectors)
     row_of = fodf.row_of
@@ -177,7 +181,6 @@ def track(
         random_seed,
     )
     steps = int(rules.max_length_mm / rules.step_size_mm) + 1
-    propagate_there = propagate_on_card if on_card else _propagate_here
     for points, bounds in propagate_there(inputs, seeds=seeds, steps=steps):
         yield _pack(points, bounds, rules)
 

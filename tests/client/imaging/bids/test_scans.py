@@ -243,3 +243,8 @@ def test_what_was_healed_is_said(site):
 def test_the_sidecar_names_the_axis_of_the_slices(site):
     (site / "dwi.json").write_text('{"SliceEncodingDirection": "j-"}')
     assert load(site).slice_axis == 1
+
+
+def test_without_a_sidecar_slices_lie_along_the_axis_nearest_to_upright(site):
+    preprocess(site, generator="QSIPrep", rows="image", orient="PSR")
+    assert load(site).slice_axis == 1

@@ -66,7 +66,7 @@ def test_a_real_brain_ends_in_a_connectome_and_a_page(prepared, atlas, regions):
     assert quality["registration_rotation_deg"] < 25
     assert quality["assigned_percent"] > 60
     assert overall(recipe.quality.judge(quality)) != "fail"
-    assert derivative.page.read_text().count("data:image/png;base64,") == 14
+    assert derivative.page.read_text().count("data:image/png;base64,") == 16
     rows = write_site(derivative.out, recipe, exclude_failed=True)
     assert [row.excluded for row in rows] == [False]
 

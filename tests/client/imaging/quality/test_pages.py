@@ -27,7 +27,7 @@ from esn_client.imaging.quality.page import draw_page, judge_rows
 from esn_client.imaging.quality.planes import Planes
 from esn_client.imaging.quality.ratings import rate
 from esn_client.imaging.quality.residuals import fit_plainly
-from esn_client.imaging.quality.site_table import read_exclusions, robust_z, write_site
+from esn_client.imaging.quality.site_table import read_exclusions, robust_z, ways_scanned, write_site
 from esn_client.imaging.quality.wording import WORDINGS
 from esn_client.simulation.presets import SITES
 from esn_core.connectome.atlas import load_atlas
@@ -221,7 +221,7 @@ class Page(HTMLParser):
 def test_a_page_is_complete_in_itself_and_says_what_it_shows(page):
     read = Page(page)
     assert (read.fetched, read.unsaid, read.scripts) == ([], [], 0)
-    assert read.images == 14
+    assert read.images == 16
     assert '<html lang="en">' in page
     assert "default-src 'none'" in page
 
@@ -266,7 +266,7 @@ def test_a_scan_that_came_preprocessed_says_so(anatomy):
     page = draw(replace(anatomy, displacement=None, transforms=None), PreprocessedBy="QSIPrep <1.0>")
     assert "preprocessed by <strong>QSIPrep &lt;1.0&gt;</strong>" in page
     assert "there is no motion trace" in page
-    assert Page(page).images == 10
+    assert Page(page).images == 12
 
 
 def test_every_limit_has_words():
@@ -377,6 +377,35 @@ def test_visits_that_could_not_be_prepared_come_first_with_their_reason(site):
     assert len([row for row in write_site(site, RECIPE, exclude_failed=False) if row.failure]) == 1
 
 
+def scanned(site, number, *, directions):
+    kind = {"Directions": directions, "BValue": 1000.0, "VoxelMm": [2.0, 2.0, 2.0]}
+    Derivative(site, Visit(f"sub-{number:03d}", None), RECIPE).write(
+        dict.fromkeys(MEASURES, np.ones((28, 28))),
+        sources={},
+        details={"Quality": NUMBERS, "ScanKind": kind},
+    )
+
+
+def test_visits_that_were_scanned_otherwise_are_named_on_page_and_table(site):
+    for number in (5, 6, 7):
+        scanned(site, number, directions=64)
+    page = site / "seg-phantom28_quality.html"
+    write_site(site, RECIPE, exclude_failed=False)
+    assert "not all scanned alike" not in page.read_text()
+    scanned(site, 7, directions=15)
+    rows = write_site(site, RECIPE, exclude_failed=False)
+    whole, few = (f"{n} directions, b 1000, 2 x 2 x 2 mm" for n in (64, 15))
+    assert ways_scanned(rows) == ((whole, 2), (few, 1))
+    assert "These visits were not all scanned alike." in page.read_text()
+    assert f"<li>1 visit: {few}</li>" in page.read_text()
+    with (site / "seg-phantom28_quality.tsv").open(encoding="utf-8") as file:
+        table = {row["participant_id"]: row["scan"] for row in csv.DictReader(file, delimiter="\t")}
+    assert (table["sub-005"], table["sub-007"], table["sub-008"]) == (whole, few, "n/a")
+    # Who is left out mixes nothing.
+    rate(site, RECIPE, Visit("sub-007", None), rating="fail", initials="AB")
+    assert len(ways_scanned(write_site(site, RECIPE, exclude_failed=True))) == 1
+
+
 def test_a_site_where_everybody_failed_has_a_page(tmp_path):
     keep_failure(tmp_path, RECIPE, "sub-001", Failure("sub-001", "DataError", "no b0"))
     (tmp_path / "sub-002_seg-phantom28_failure.json").write_text("{")
@@ -424,7 +453,7 @@ def test_in_a_browser_nothing_is_clipped_or_missing(page, tmp_path, width):
     ]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     found = json.loads(re.search(r"<title>(.*?)</title>", dom).group(1))
-    assert found == {"wide": [], "wider": 0, "broken": 0, "images": 14}
+    assert found == {"wide": [], "wider": 0, "broken": 0, "images": 16}
 
 
 def test_a_rater_who_says_fail_is_believed_and_one_who_says_pass_changes_no_limit(site):

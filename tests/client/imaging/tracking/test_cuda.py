@@ -12,6 +12,7 @@ from numba import cuda, types
 
 from esn_client.imaging.fibres.fodf import Fodf
 from esn_client.imaging.tracking import cuda as cuda_tracking
+from esn_client.imaging.tracking.device import choose_device
 from esn_client.imaging.tracking.propagation import propagate
 from esn_client.imaging.tracking.tracking import TrackingRules, track
 from esn_core.errors import ConfigError
@@ -122,9 +123,9 @@ def test_the_card_works_on_a_batch_while_the_one_before_is_looked_at(monkeypatch
         device_array=Away,
         pinned_array=np.empty,
         to_device=lambda a: a,
-        is_available=lambda: True,
     )
     monkeypatch.setattr(cuda_tracking, "cuda", card)
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
     monkeypatch.setattr(cuda_tracking, "build_kernel", lambda axes: Kernel())
     monkeypatch.setattr(cuda_tracking, "BATCH_BYTES", batch * 53 * 3 * 4)
     inner, busy = cuda_tracking.propagate_on_card, []
@@ -134,7 +135,7 @@ def test_the_card_works_on_a_batch_while_the_one_before_is_looked_at(monkeypatch
             busy.append(sum(bool(stream.waiting) for stream in streams))
             yield found
 
-    monkeypatch.setattr("esn_client.imaging.tracking.tracking.propagate_on_card", watched)
+    monkeypatch.setattr(cuda_tracking, "propagate_on_card", watched)
     points, sizes = (np.concatenate(part) for part in follow("cuda"))
     right = [np.concatenate(part) for part in follow("cpu")]
     assert np.array_equal(sizes, right[1])
@@ -168,21 +169,21 @@ def test_the_loop_compiles_for_cards_and_rounds_each_product(monkeypatch, capabi
 
 def test_a_graphics_card_that_is_not_there_is_refused_with_the_cure(monkeypatch):
     monkeypatch.setattr(cuda, "is_available", lambda: False)
-    assert cuda_tracking.choose_device("auto") == "cpu"
-    assert cuda_tracking.choose_device("cpu") == "cpu"
+    assert choose_device("auto") == "cpu"
+    assert choose_device("cpu") == "cpu"
     with pytest.raises(
         ConfigError, match="finds no NVIDIA card with its driver and a CUDA toolkit"
     ) as refused:
-        cuda_tracking.choose_device("cuda")
+        choose_device("cuda")
     assert "CUDA_HOME" in str(refused.value)
     with pytest.raises(ConfigError, match="device must be 'auto', 'cpu' or 'cuda', not 'tpu'"):
-        cuda_tracking.choose_device("tpu")
+        choose_device("tpu")
 
 
 def test_a_graphics_card_that_is_there_is_chosen(monkeypatch):
     monkeypatch.setattr(cuda, "is_available", lambda: True)
-    assert cuda_tracking.choose_device("auto") == cuda_tracking.choose_device("cuda") == "cuda"
-    assert cuda_tracking.choose_device("cpu") == "cpu"
+    assert choose_device("auto") == choose_device("cuda") == "cuda"
+    assert choose_device("cpu") == "cpu"
 
 
 if __name__ == "__main__":
