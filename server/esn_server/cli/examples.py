@@ -8,8 +8,8 @@ EXAMPLES = {
     "accept-ledger": "esn-server accept-ledger centre north --entries 12 --head 19e37cf3e207a29b",
     "renew": "esn-server renew centre --name centre.example.org",
     "protocol new": (
-        "esn-server protocol new centre --study first --epsilon 3 --delta 1e-3 --no-simulated "
-        "--split-salt 'agreed by all' --out draft.toml"
+        "esn-server protocol new centre --study first --epsilon 8 --delta 1e-3 --no-simulated --votes "
+        "--atlas bonn-40 --inputs ours/inputs.toml --split-salt 'agreed by all' --out first/votes.toml"
     ),
     "protocol validate": "esn-server protocol validate draft.toml",
     "protocol sign": "esn-server protocol sign centre draft.toml",
