@@ -122,18 +122,3 @@ def test_a_changed_wheel_is_not_installed(house, tmp_path):
     done = install(out, tmp_path / "here", "client", sys.executable)
     assert (done.returncode, "a file was changed" in done.stderr) == (1, True)
     assert not (tmp_path / "here").exists()
-
-
-@pytest.mark.long
-@pytest.mark.timeout(3000)
-def test_the_real_house_is_made_and_installed_in_a_clean_environment(tmp_path):
-    """Half a gigabyte: both sides, with the index off; then a hospital and a centre are made."""
-    maker = [sys.executable, ROOT / "deploy" / "wheelhouse" / "make.py", "--out", tmp_path / "house"]
-    subprocess.run(maker, check=True)
-    done = install(tmp_path / "house", tmp_path / "here", "client,server", sys.executable)
-    assert done.returncode == 0, done.stderr
-    programs, clean = tmp_path / "here" / "bin", {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    simulate = "simulate bids --site elm --seed 1 --children 3 --controls 3 --connectomes derivatives"
-    for words in (["esn-client", *simulate.split()], ["esn-server", "init", "centre", "--name", "localhost"]):
-        subprocess.run([programs / words[0], *words[1:]], check=True, cwd=tmp_path, env=clean)
-    assert (tmp_path / "bids" / "participants.tsv").is_file()

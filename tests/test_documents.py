@@ -107,6 +107,16 @@ def test_the_citation_has_the_version_of_the_package():
     assert f"\nversion: {project['version']}\n" in citation
 
 
+def test_the_picture_of_a_study_is_the_one_that_is_drawn_now():
+    checked = subprocess.run(
+        [sys.executable, ROOT / "docs" / "make_picture.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
 def test_the_reference_is_compared_with_the_source(tmp_path):
     """A copy of the script and of one package: its pages are made, found equal, and found stale."""
     (tmp_path / "docs").mkdir()

@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 import typer
 from rich.text import Text
@@ -13,6 +14,8 @@ from esn_client.cli.main import app as client
 from esn_core import errors
 from esn_server.cli import main as server_main
 from esn_server.cli.main import app as server
+
+ROOT = Path(__file__).parents[1]
 
 
 def texts(command, path):
@@ -49,18 +52,53 @@ def commands(command, path):
         yield from commands(found, f"{path} {name}")
 
 
+def parse(top, words):
+    """Let a command line be parsed as far as its last command; return the command's path."""
+    context, command = top.make_context(words[0], list(words[1:])), top
+    while below := getattr(command, "commands", {}):
+        name, *left = [*context._protected_args, *context.args]
+        assert name in below, f"{context.command_path} has no command {name}"
+        command = below[name]
+        context = command.make_context(name, left, parent=context)
+    return context.command_path
+
+
 @pytest.mark.parametrize(("app", "program"), [(client, "esn-client"), (server, "esn-server")])
 def test_every_command_has_an_example_that_it_would_take(app, program):
     """Words of the example are parsed by the command itself: each option exists, and nothing needed lacks."""
     top = typer.main.get_command(app)
     for path, command in commands(top, program):
         assert command.epilog, f"{path}: no example in cli/examples.py"
-        words = shlex.split(command.epilog.removeprefix("Example: "))
-        context = top.make_context(program, words[1:], resilient_parsing=False)
-        left = [*context._protected_args, *context.args] if context._protected_args else context.args
-        own = left[len(path.split()) - 1 :]
-        assert left[: len(path.split()) - 1] == path.split()[1:], path
-        command.make_context(path, list(own))
+        assert parse(top, shlex.split(command.epilog.removeprefix("Example: "))) == path
+
+
+def in_blocks(text):
+    """Every command of ours in the code blocks of a document, a line each."""
+    for block in re.findall(r"^ *```\w+\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            words = line.split("#")[0].replace("…", "").strip()
+            found = re.match(r"(?:env -i .*?)?[\w./]*(esn-(?:client|server) [^|>&;]*)", words)
+            if found:
+                yield found[1]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda path: path.name,
+)
+def test_every_command_in_a_document_is_one_that_there_is(path):
+    tops = {
+        name: typer.main.get_command(app) for name, app in (("esn-client", client), ("esn-server", server))
+    }
+    for line in in_blocks(path.read_text(encoding="utf-8")):
+        words = shlex.split(line)
+        try:
+            parse(tops[words[0]], words)
+        except SystemExit:  # --version, --help
+            continue
+        except click.ClickException as error:
+            pytest.fail(f"{path.name}: {line}: {error.format_message()}")
 
 
 def test_the_table_of_exit_statuses_is_that_of_the_code():

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, NoReturn
 
+import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeElapsedColumn
@@ -44,6 +45,9 @@ def _say_version(wanted: bool) -> None:
 def _common(
     log_format: Annotated[Form | None, typer.Option(help="Of what is logged; text by itself.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info or warning; info by itself.")] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Results, errors and warnings; nothing else is said.")
+    ] = False,
     _: Annotated[
         bool,
         typer.Option("--version", callback=_say_version, is_eager=True, help="Versions, libraries' too."),
@@ -51,7 +55,19 @@ def _common(
 ) -> None:
     if log_level is not None and log_level not in LEVELS:
         raise ConfigError(f"--log-level is {', '.join(LEVELS)}, not '{log_level}'")
-    set_up(form=log_format, level=log_level)
+    set_up(form=log_format, level=log_level, quiet=quiet)
+
+
+def say(words: str, *, end: str = "\n") -> None:
+    """Tell whoever is at the terminal, on stderr, unless ``--quiet`` was said."""
+    if not is_quiet():
+        typer.echo(words, err=True, nl=end == "\n")
+
+
+def is_quiet() -> bool:
+    """Tell whether ``--quiet`` was said; a command's own thread knows."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.find_root().params.get("quiet"))
 
 
 def with_examples(app: typer.Typer, examples: Mapping[str, str], *, group: str = "") -> None:
@@ -147,11 +163,14 @@ def compare_by_telephone(what: str, fingerprint: str, *, heard: str | None) -> N
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far a long piece of work is, on stderr.
+    """Show how far a long piece of work is, on stderr, unless ``--quiet`` was said.
 
     Yields a function that is told what was done last, how many are done, and
     of how many. Where stderr is no terminal, it writes a line now and then.
     """
+    if is_quiet():
+        yield lambda _what, _done, _total: None
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _sparse_lines(title)

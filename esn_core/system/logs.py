@@ -100,7 +100,7 @@ class _AtStderr(logging.StreamHandler["TextIO"]):
         """Leave it."""
 
 
-def set_up(*, form: Form | None = None, level: str | None = None) -> None:
+def set_up(*, form: Form | None = None, level: str | None = None, quiet: bool = False) -> None:
     """Begin logging in this process, and in those that it starts.
 
     Parameters
@@ -109,6 +109,8 @@ def set_up(*, form: Form | None = None, level: str | None = None) -> None:
         As the parent process has it where it is left out; text in the first.
     level : str, optional
         Of our own loggers; a library's news are warnings. As the parent process has it, or 'info'.
+    quiet : bool
+        Whether stderr gets warnings alone; files get what they always get.
 
     """
     os.environ[_FORM] = form or os.environ.get(_FORM, "text")
@@ -118,6 +120,7 @@ def set_up(*, form: Form | None = None, level: str | None = None) -> None:
         root.removeHandler(handler)
     handler = _AtStderr()
     handler.setFormatter(_formatter())
+    handler.setLevel(logging.WARNING if quiet else logging.NOTSET)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     for ours in OURS:

@@ -6,6 +6,7 @@ import re
 import select
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -74,6 +75,37 @@ class Relay:
                         piece = ready.recv(65536)
                         if not piece:
                             return
+                        other[ready].sendall(piece)
+
+
+class Inspector(Relay):
+    """A proxy that ends TLS, reads everything, and shows a certificate of its own authority."""
+
+    def __init__(self, target, *, authority, ca_certificate):
+        self._shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._shown.load_cert_chain(authority / "server.crt", authority / "server.key")
+        self._asked = ssl.create_default_context(cafile=ca_certificate)
+        super().__init__(target)
+
+    def _serve(self, client):
+        host, _, port = self.target.rpartition(":")
+        with (
+            contextlib.suppress(OSError),
+            self._shown.wrap_socket(client, server_side=True) as near,
+            socket.create_connection((host, int(port))) as plain,
+            self._asked.wrap_socket(plain, server_hostname=host) as far,
+        ):
+            other = {near: far, far: near}
+            while True:
+                waiting = [one for one in other if one.pending()]
+                for ready in waiting or select.select([near, far], [], [], 0.2)[0]:
+                    ready.settimeout(0.2)  # a part of a record may be all that is there
+                    with contextlib.suppress(TimeoutError):
+                        piece = ready.recv(65536)
+                        if not piece:
+                            return
+                        self.seen.append(piece)
+                        other[ready].settimeout(60)
                         other[ready].sendall(piece)
 
 
@@ -152,6 +184,32 @@ def test_a_site_behind_a_proxy_that_allows_connect_alone_answers(let_in, tmp_pat
     proxy.close()
     assert set(proxy.seen) == {(b"CONNECT", f"127.0.0.2:{port}")}
     assert len(proxy.seen) >= 2  # our own look, and the SuperNode
+
+
+@pytest.mark.faults
+def test_a_site_behind_a_proxy_that_inspects_tls_answers_once_it_names_the_proxys_authority(
+    centre, let_in, tmp_path
+):
+    create_authority(tmp_path / "proxy", names=["127.0.0.1"])
+    proxy = Inspector(centre.public, authority=tmp_path / "proxy", ca_certificate=centre.ca_certificate)
+    both = tmp_path / "authorities.crt"
+    both.write_bytes(centre.ca_certificate.read_bytes() + (tmp_path / "proxy" / "ca.crt").read_bytes())
+    own = tmp_path / "site"
+    create_node_key(own / "node_key")
+    node = let_in(centre, own)
+    process = start(own, proxy.address, centre.ca_certificate)
+    assert process.wait(120) == LinkError.exit_status
+    assert "is not who it should be" in (own / "log").read_text()
+    process = start(own, proxy.address, both)
+    try:
+        with open_flower_run(centre.directory, centre.address) as transport:
+            wait_for(lambda: node in transport.online())
+            echo(transport, node, b"read on the way")
+    finally:
+        process.terminate()
+        process.wait(120)
+    proxy.close()
+    assert b"read on the way" in b"".join(proxy.seen)
 
 
 @pytest.mark.faults

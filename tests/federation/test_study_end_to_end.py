@@ -294,7 +294,7 @@ def test_an_unapproved_protocol_is_refused_and_approval_counts_for_a_site_that_i
 
 def test_a_revoked_site_is_neither_run_with_nor_enrolled_again(federation):
     centre = federation.directory / "centre"
-    esn("server", "revoke", str(centre), "west")
+    esn("server", "revoke", str(centre), "west", "--yes")
     done = federation.run(federation.directory / "without-west")
     assert done.returncode == ProtocolError.exit_status
     assert "the node key of west was revoked on" in done.stderr
@@ -304,7 +304,39 @@ def test_a_revoked_site_is_neither_run_with_nor_enrolled_again(federation):
     assert "the node key of west was revoked on" in again.stderr
 
 
-def test_no_log_holds_a_label_a_directory_or_an_age(federation):
+def scores_in(text, scores):
+    """What in a text may be the GASE of children of one table.
+
+    One digit stands in every log: it is looked for beside its name, standardised, and with its neighbours.
+    """
+    found = re.findall(
+        r"(?i)\b(?:gase|severity|scores?)\b[\W_]{0,4}(?:of |is |was )?-?[1-7](?![\d.]\d)\b", text
+    )
+    found += re.findall(r"(?<![\d.])-?(?:0\.66[67]\d*|1\.33\d+)", text)  # (GASE - 4) / 1.5
+    for place in range(len(scores) - 4):
+        run = r"\D{1,4}".join(scores[place : place + 5])
+        found += re.findall(rf"(?<![\d.]){run}(?!\d)", text)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("left out a child with GASE 5", True),
+        ("{'gase': 5}", True),
+        ("severity of -0.6666666666666666", True),
+        ("scores [7, 5, 3, 2, 6, 1] of the training children", True),
+        ("array([5., 3., 2., 6., 1.])", True),
+        ("Fleet.PullMessages in 0.667012 ms on 127.0.0.1, attempt 5 of 3", True),
+        ("12:03:05 attempt 5, 3 sites of 2, round 6", False),
+        ("gase of 1..7; score.py:52 severity", False),
+    ],
+)
+def test_a_score_in_a_log_would_be_seen(text, seen):
+    assert bool(scores_in(text, ["7", "5", "3", "2", "6", "1", "4"])) == seen
+
+
+def test_no_log_holds_a_label_a_directory_an_age_or_a_score(federation):
     """At debug level, whoever wrote it: ours, Flower's, and what a service manager would keep of stderr."""
     files = [p for p in federation.directory.rglob("*.log*") if p.is_file()]
     assert {p.name for p in files} >= {"answers.log", "supernode.log", "superlink.log", "join.log"}
@@ -317,7 +349,7 @@ def test_no_log_holds_a_label_a_directory_or_an_age(federation):
         head, *lines = (data / "bids" / "participants.tsv").read_text().splitlines()
         columns = head.split("\t")
         rows = [dict(zip(columns, line.split("\t"), strict=True)) for line in lines]
-        # A score is one digit, which stands in every log; an age stands for what the table says of a child.
+        assert scores_in(text, [row["gase"] for row in rows if row["group"] == "dre"]) == []
         forbidden |= {row["participant_id"] for row in rows} | {
             row["age"] for row in rows if "." in row["age"]
         }

@@ -12,12 +12,18 @@ from cryptography.hazmat.primitives import serialization
 
 from esn_client.approval.countersigning import in_words
 from esn_client.cli import main as client
+from esn_client.cohort.members import scans_behind
+from esn_client.cohort.withdrawn import name_of
+from esn_client.gate.frozen_cohort import keyed_scans
+from esn_client.gate.ledger import Ledger
+from esn_client.gate.patients import salt_fingerprint
 from esn_client.imaging.bids.derivatives import Derivative
 from esn_client.imaging.bids.visits import Visit
 from esn_client.simulation.connectomes import _shipped_recipe, _write_derivatives
 from esn_client.simulation.scans import write_table
 from esn_client.site.centre_kit import take_in
-from esn_client.site.state import initialise, own_entry
+from esn_client.site.keys import load_identity_key
+from esn_client.site.state import initialise, own_entry, read_salt
 from esn_core.connectome.atlas import load_atlas
 from esn_core.errors import ProtocolError
 from esn_core.released_model.archive import read_model
@@ -369,6 +375,50 @@ class TestPrediction:
         a, b = (json.loads((tmp_path / d / "sub-001_prediction.json").read_text()) for d in "ab")
         assert a["predicted_gase"] == b["predicted_gase"]
         assert a["drivers"] == b["drivers"]
+
+    def test_who_withdrew_consent_is_not_predicted_and_judges_nobody(
+        self, esn_client, refused, own, model, centre, tmp_path
+    ):
+        """By this hospital's own ledger: a child by its label, and by a scan that came back under another."""
+        site = initialise(
+            own / "site",
+            site="north",  # the name of a hospital of the study, of another centre's kit
+            dataset=own / "bids",
+            derivatives=own / "derivatives",
+            trust="secure-sum",
+            epsilon_cap=8.0,
+            delta=1e-3,
+            colluding_sites=1,
+            exact_sums=False,
+        )
+        other = tmp_path / "other-centre"
+        create_authority(other, names=["other.example.org"])
+        take_in(site, write_kit(other, own_entry(site), public_address=None, port=9092)[1], replace=False)
+        asked = partial(predict_words, own, model)
+        settings = ("--settings", own / "site" / "site.toml")
+        salt = read_salt(site)
+        scans = scans_behind(own / "derivatives", read_model(model).protocol.imaging, "sub-002", frozenset())
+        with Ledger(site.ledger_path, load_identity_key(site.identity_key_path)) as ledger:
+            for label, of_it in (("sub-001", ()), ("sub-gone", scans), ("sub-005", ())):
+                ledger.withdraw(
+                    name_of(label, salt, simulated=True),
+                    scans=keyed_scans(of_it, salt=salt, simulated=True),
+                    salt_sha256=salt_fingerprint(salt),
+                )
+        for label in ("001", "002"):
+            words = asked(tmp_path / "no", "--participant-label", label, *settings)
+            refused(11, f"sub-{label}: consent was withdrawn", *words)
+        matrix = [*asked(tmp_path / "no", "--controls", own / "bids", *settings)]
+        matrix[2] = matrix_of(own, model, "sub-001").matrix("count")
+        refused(11, "consent was withdrawn", *matrix)
+        assert not (tmp_path / "no").exists()
+        status, _, err = esn_client(*asked(tmp_path / "yes", "--participant-label", "003", *settings))
+        assert status == 0, err
+        (one,) = (json.loads(p.read_text()) for p in (tmp_path / "yes").glob("*.json"))
+        assert one["controls"] == 7
+        assert not any("took part" in note for note in one["notes"])
+        without_fingerprint = asked(tmp_path / "no")[:-2]
+        refused(12, "not by this hospital's centre", *without_fingerprint, *settings)
 
     @pytest.mark.parametrize("heard", ["0123", "dead beef " * 4])
     def test_a_model_that_nobody_vouches_for_is_not_used(self, refused, clinic, model, tmp_path, heard):

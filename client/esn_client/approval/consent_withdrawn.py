@@ -1,6 +1,7 @@
 """Consent withdrawn: a participant is out of all that is still to come; what was released stays released."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from rich.table import Table
 
@@ -41,6 +42,28 @@ class Withdrawal:
     released: tuple[Entry, ...]
     under_way: tuple[Protocol, ...]
     done: bool
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON can hold it; it names the participant, and stays here."""
+        return {
+            "participant": self.label,
+            "withdrawn": self.done,
+            "released": [
+                {
+                    "sequence": entry.sequence,
+                    "at": entry.at,
+                    "protocol": entry.charge.protocol_sha256,
+                    "release": entry.charge.release,
+                    "noise_multiplier": entry.charge.noise_multiplier,
+                }
+                for entry in self.released
+            ],
+            "under_way": [
+                {"study": protocol.study, "after_withdrawal": protocol.cohort.after_withdrawal}
+                for protocol in self.under_way
+            ],
+        }
 
     @property
     def table(self) -> Table:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from esn_core.errors import ConfigError, SubjectsFailedError
-from esn_core.system.command_line import progress_bar
+from esn_core.system.command_line import progress_bar, say
 
 
 def simulate(
@@ -61,9 +61,7 @@ def simulate(
     if world != "clinical" and (connectomes is None or scans is not None):
         raise ConfigError("--world is for --connectomes; scans are simulated of one kind of world alone")
     if world_seed is None:
-        typer.echo(
-            f"the disease is of seed {seed}: hospitals that rehearse together need one --world-seed", err=True
-        )
+        say(f"the disease is of seed {seed}: hospitals that rehearse together need one --world-seed")
     if connectomes is not None and scans is not None:
         write_partly_scanned(
             directory,
@@ -155,10 +153,7 @@ def prepare(
                 typer.echo(f"not prepared: {row.visit.label}: {row.failure}", err=True)
         unprepared, left_out = sum(r.failure is not None for r in rows), sum(r.excluded for r in rows)
         failed = sum(r.verdict == "fail" for r in rows) - unprepared
-        typer.echo(
-            f"{len(rows)} visits: {unprepared} not prepared, {failed} fail, studies leave {left_out} out",
-            err=True,
-        )
+        say(f"{len(rows)} visits: {unprepared} not prepared, {failed} fail, studies leave {left_out} out")
         if len(ways := ways_scanned(rows)) > 1:
             said = "; ".join(f"{visits} with {words}" for words, visits in ways)
             typer.echo(f"not all were scanned alike, which changes connectomes: {said}", err=True)
@@ -238,7 +233,7 @@ def candidates(
             people = remaining(people, ledger, salt=read_salt(site))
     found = candidates_of_controls(people, derivatives, recipe, note=note)
     found.write(out)
-    typer.echo(f"{len(found.pairs)} edges of {found.origin.people} controls", err=True)
+    say(f"{len(found.pairs)} edges of {found.origin.people} controls")
     typer.echo(str(out))
 
 

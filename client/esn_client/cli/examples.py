@@ -6,7 +6,7 @@ EXAMPLES = {
         "--derivatives derivatives"
     ),
     "kit": "esn-client kit hospital/site.toml north.kit.toml",
-    "rotate": "esn-client rotate hospital/site.toml",
+    "rotate": "esn-client rotate hospital/site.toml --yes",
     "simulate": "esn-client simulate bids --site north --seed 1 --connectomes derivatives",
     "prepare": "esn-client prepare bids derivatives participant --protocol protocol.toml --n-procs 2",
     "import": (

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from esn_client.cli.arguments import ProtocolFile, SettingsFile
+from esn_core.system.command_line import say
 
 ModelFile = Annotated[Path, typer.Argument(help="The model's file, from the centre.")]
 
@@ -68,11 +69,18 @@ def predict(
         ),
     ] = False,
     settings: Annotated[
-        Path | None, typer.Option(help="The settings of a hospital that took part: its kit names the centre.")
+        Path | None,
+        typer.Option(
+            help="This hospital's: its ledger tells who withdrew consent and, where it took part, its kit "
+            "names the centre."
+        ),
     ] = None,
     fingerprint: Annotated[
         str | None,
-        typer.Option(help="Of the model, as its centre published it; without it, a terminal is asked."),
+        typer.Option(
+            help="Of the model, as its centre published it; without it, the kit's key counts, or a terminal "
+            "is asked."
+        ),
     ] = None,
 ) -> None:
     """Predict GASE of children whom the study never saw. Research use only, not a medical device.
@@ -82,26 +90,27 @@ def predict(
     """
     from esn_client.prediction.command import Wanted, predictions, trusted_model, write_predictions
     from esn_client.prediction.findings import RESEARCH_USE
-    from esn_client.prediction.personal_command import personal_for
+    from esn_client.prediction.personal_command import predictions_at
     from esn_client.site.centre_kit import centre_key
     from esn_client.site.settings import load_site
-    from esn_core.errors import EsnError
     from esn_core.system.command_line import compare_by_telephone
 
     site = load_site(settings) if settings else None
-    found = trusted_model(model, centre=centre_key(site) if site else None)
-    if site is None:
+    vouched = site is not None and fingerprint is None
+    found = trusted_model(model, centre=centre_key(site) if site and vouched else None)
+    if not vouched:
         compare_by_telephone(f"the model {model}", found.fingerprint, heard=fingerprint)
     wanted = Wanted(subject, derivatives, controls, participant_label or (), age_years, pooled_reference)
-    own, name = None, None if site is None else site.site
-    if site is not None and site.site in found.content.sites:
-        try:
-            own = personal_for(site, found.protocol)
-        except EsnError as cause:
-            typer.echo(f"without this hospital's personal model: {cause}", err=True)
-    files = write_predictions(predictions(found, wanted, site=name, personal=own), found, out)
+    predicted = (
+        predictions(found, wanted, site=None)
+        if site is None
+        else predictions_at(site, found, wanted, say=say)
+    )
+    files = write_predictions(predicted, found, out)
     for path in files:
         typer.echo(str(path))
+    if site is None:
+        say("without --settings it is not known who withdrew consent at this hospital")
     typer.echo(RESEARCH_USE, err=True)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from esn_client.cli.arguments import ProtocolFile, SettingsFile
-from esn_core.system.command_line import progress_bar
+from esn_core.system.command_line import progress_bar, say
 
 if TYPE_CHECKING:
     from esn_client.approval.approvals import Approvals
@@ -39,7 +39,7 @@ def review(
     if documents:
         facts = read_audit(audit, found) if audit else {}
         for path in write_documents(found, documents, audit=facts):
-            typer.echo(str(path), err=True)
+            say(str(path))
     if settings:
         site = load_site(settings)
         typer.echo(for_site(found, limits=site.limits, centre_key=centre_key(site)))

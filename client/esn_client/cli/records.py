@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from esn_client.cli.arguments import SettingsFile
+from esn_client.cli.arguments import AsJson, SettingsFile, Yes
+from esn_core.system.command_line import say
 
 
 def show(
     settings: SettingsFile,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show every release, and what the patients have spent."""
     from esn_client.gate.ledger_report import LedgerReport
@@ -30,7 +31,7 @@ def show(
     console.print(found.in_words)
 
 
-def verify(settings: SettingsFile) -> None:
+def verify(settings: SettingsFile, as_json: AsJson = False) -> None:
     """Walk the ledger's chain and signatures; compare its end with the audit log. A change is an error."""
     from esn_client.gate.audit_log import AuditLog, check_against_audit_log
     from esn_client.site.settings import load_site
@@ -39,7 +40,10 @@ def verify(settings: SettingsFile) -> None:
     site = load_site(settings)
     with open_ledger(site) as ledger:
         check_against_audit_log(ledger, AuditLog(site.audit_path, site=site.site))
-        typer.echo(f"{ledger.verify()} entries, head {ledger.mark.head}")
+        entries, head = ledger.verify(), ledger.mark.head
+    typer.echo(
+        json.dumps({"entries": entries, "head": head}) if as_json else f"{entries} entries, head {head}"
+    )
 
 
 def export(settings: SettingsFile) -> None:
@@ -76,9 +80,8 @@ def rebuild(
     protocol: Annotated[
         list[Path] | None, typer.Option(help="A protocol that the site has not kept; may be repeated.")
     ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do it; without this, it is only said what is missing.")
-    ] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Count again what the logs know of and the ledger lacks, after it was lost or came from a backup."""
     from esn_client.site.lost_ledger import find_lost, open_to_rebuild, read_labels
@@ -89,18 +92,21 @@ def rebuild(
     labels = None if people is None else read_labels(people)
     with open_to_rebuild(site) as ledger:
         lost = find_lost(site, ledger, centre_log=centre_log, protocols=protocol or ())
+        mark = count_again(site, lost, ledger, people=labels) if yes and lost.anything else ledger.mark
+        if as_json:
+            facts = {"lacks": lost.facts, "counted": yes and lost.anything, **mark.model_dump()}
+            typer.echo(json.dumps(facts, indent=2))
+            return
         if not lost.anything:
             typer.echo("the ledger lacks nothing that the logs know of")
             return
         typer.echo(lost.in_words)
         if not yes:
             whose = "everybody" if labels is None else f"{len(labels)} people"
-            typer.echo(
+            say(
                 f"With --yes, this is counted for {whose}, "
-                "and these protocols are answered no more. Look for a newer copy of the ledger before.",
-                err=True,
+                "and these protocols are answered no more. Look for a newer copy of the ledger before."
             )
             return
-        mark = count_again(site, lost, ledger, people=labels)
     typer.echo(f"{mark.entries} entries, head {mark.head}")
-    typer.echo("Read this to the centre, for 'esn-server accept-ledger'.", err=True)
+    say("Read this to the centre, for 'esn-server accept-ledger'.")

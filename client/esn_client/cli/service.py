@@ -1,18 +1,18 @@
 """Commands of a site's days: checked, shown, joined."""
 
 import json
-from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from esn_client.cli.arguments import SettingsFile
+from esn_client.cli.arguments import AsJson, SettingsFile
+from esn_core.system.command_line import is_quiet
 
 
 def check(
     settings: SettingsFile,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look at everything that must be right before joining; each point is one line, with its cure."""
     from dataclasses import asdict
@@ -30,7 +30,7 @@ def check(
 
 def status(
     settings: SettingsFile,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show how the site stands: the centre, the approvals, the last question, the budget."""
     from esn_client.site.settings import load_site
@@ -50,4 +50,5 @@ def join(settings: SettingsFile) -> None:
     """Answer the centre's questions until stopped; a centre that is away is waited for."""
     from esn_client.worker.join import join as join_centre
 
-    join_centre(settings, warn=lambda words: typer.echo(f"esn-client: {words}", err=True))
+    quiet = is_quiet()  # what is answered is told by another thread
+    join_centre(settings, warn=lambda words: None if quiet else typer.echo(f"esn-client: {words}", err=True))

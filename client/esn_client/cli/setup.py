@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from esn_client.cli.arguments import SettingsFile
+from esn_client.cli.arguments import SettingsFile, Yes
+from esn_core.system.command_line import say
 
 if TYPE_CHECKING:
     from esn_client.site.settings import SiteSettings
@@ -74,12 +75,24 @@ def kit(
     typer.echo(found.address)
 
 
-def rotate(settings: SettingsFile) -> None:
+def rotate(
+    settings: SettingsFile,
+    yes: Yes = False,
+) -> None:
     """Make new node and mask keys, and a request for the centre to exchange them; the ledger's key stays."""
     from esn_client.site.settings import load_site
+    from esn_client.site.state import require_no_approval
     from esn_client.site.state import rotate as make_new_keys
 
     site = load_site(settings)
+    if not yes:
+        require_no_approval(site)
+        typer.echo(
+            f"With --yes, {site.node_key_path} and {site.mask_key_path} are replaced, and the present ones "
+            "are gone: the centre knows this site again once it has enrolled the new request. Nothing is "
+            "changed yet."
+        )
+        return
     make_new_keys(site)
     typer.echo(str(site.enrolment_path))
     _say_request(site)
@@ -89,9 +102,8 @@ def _say_request(site: "SiteSettings") -> None:
     """Say what becomes of an enrolment request."""
     from esn_client.site.state import own_entry
 
-    typer.echo(
+    say(
         "Send this request to the centre; there is no secret in it. When they call, read out:\n"
         f"  {own_entry(site).fingerprint}\n"
-        "Everything else in the state directory stays here.",
-        err=True,
+        "Everything else in the state directory stays here."
     )

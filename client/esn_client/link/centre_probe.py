@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import NameOID
 
 from esn_core.errors import AwayError, LinkError
 
@@ -42,6 +45,10 @@ class Probe:
         Of the answer; 200 where the centre is ready.
     certificate_ends : datetime
         Last moment of the server's certificate.
+    issuer : str
+        Who issued it, by its own words.
+    inspected : bool
+        Whether the authority that the settings name besides vouches for it, and not the centre's.
     clock_offset_s : (float, float) or None
         Bounds of this machine's clock minus the centre's; None when the centre told no time.
 
@@ -52,6 +59,8 @@ class Probe:
     seconds: float
     status: int
     certificate_ends: datetime.datetime
+    issuer: str
+    inspected: bool
     clock_offset_s: tuple[float, float] | None
 
     @property
@@ -66,7 +75,7 @@ class Probe:
         return "ahead of" if self.clock_offset_s is not None and self.clock_offset_s[0] > 0 else "behind"
 
 
-def probe(address: str, *, ca_certificate: Path, timeout_s: float) -> Probe:
+def probe(address: str, *, ca_certificate: Path, timeout_s: float, extra_ca: Path | None = None) -> Probe:
     """Ask the centre once whether it is well.
 
     Parameters
@@ -76,19 +85,18 @@ def probe(address: str, *, ca_certificate: Path, timeout_s: float) -> Probe:
     ca_certificate : Path
         The authority that it has to prove itself against, PEM.
     timeout_s : float
+    extra_ca : Path, optional
+        The authority of a proxy on the way that inspects TLS, PEM.
 
     Raises
     ------
     AwayError
         It cannot be reached.
     LinkError
-        Its certificate is not from that authority or not for that name.
+        Its certificate is not from one of these authorities or not for that name.
 
     """
-    try:
-        context = ssl.create_default_context(cafile=str(ca_certificate))
-    except OSError as error:
-        raise LinkError(f"{ca_certificate} cannot be used as the centre's certificate: {error}") from error
+    context = _context(ca_certificate, *([extra_ca] if extra_ca else []))
     proxy = _proxy_to(address)
     way = f" through the proxy {proxy}" if proxy else ""
     began, sent = time.monotonic(), time.time()
@@ -99,14 +107,16 @@ def probe(address: str, *, ca_certificate: Path, timeout_s: float) -> Probe:
             client.stream("GET", f"https://{address}/health") as response,
         ):
             came = time.time()
-            certificate: Any = response.extensions["network_stream"].get_extra_info("ssl_object")
-            ends = ssl.cert_time_to_seconds(certificate.getpeercert()["notAfter"])
+            certificate = _certificate_of(response)
             date = response.headers.get("date")
     except httpx.HTTPError as error:
         why = _distrust(error)
         if why:
             raise LinkError(
-                f"the centre at {address} is not who it should be: {why} (compared with {ca_certificate})"
+                f"the centre at {address} is not who it should be: {why} (compared with {ca_certificate}); "
+                f"the certificate that came is of '{_issuer_met(address, timeout_s)}'. If that is a proxy of "
+                "your own hospital, which inspects TLS, have this address excepted; where that cannot be, "
+                "name its authority in the settings: extra_ca in [centre]"
             ) from error
         raise AwayError(
             f"the centre at {address} cannot be reached{way}: {_words(error)}; is it started, and may this "
@@ -117,9 +127,56 @@ def probe(address: str, *, ca_certificate: Path, timeout_s: float) -> Probe:
         proxy=proxy,
         seconds=time.monotonic() - began,
         status=response.status_code,
-        certificate_ends=datetime.datetime.fromtimestamp(ends, datetime.UTC),
+        certificate_ends=certificate.not_valid_after_utc,
+        issuer=_name(certificate.issuer),
+        inspected=extra_ca is not None and not _issued_by(certificate, ca_certificate),
         clock_offset_s=_offset(date, sent=sent, came=came),
     )
+
+
+def _context(*authorities: Path) -> ssl.SSLContext:
+    """Trust some authorities and nobody else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for path in authorities:
+        try:
+            context.load_verify_locations(cafile=str(path))
+        except OSError as error:
+            raise LinkError(f"{path} cannot be used as an authority's certificate: {error}") from error
+    return context
+
+
+def _certificate_of(response: httpx.Response) -> x509.Certificate:
+    connection: Any = response.extensions["network_stream"].get_extra_info("ssl_object")
+    return x509.load_der_x509_certificate(connection.getpeercert(True))
+
+
+def _issued_by(certificate: x509.Certificate, authority: Path) -> bool:
+    try:
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.read_bytes()))
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _issuer_met(address: str, timeout_s: float) -> str:
+    """Ask once more, whoever answers, for the name under which a certificate that is not trusted came."""
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            httpx.Client(verify=anybody, timeout=timeout_s) as client,
+            client.stream("GET", f"https://{address}/health") as response,
+        ):
+            return _name(_certificate_of(response).issuer)
+    except (httpx.HTTPError, ValueError):
+        return "somebody who does not say"
+
+
+def _name(of: x509.Name) -> str:
+    """Return a name as people know it: what it is called, and whose it is."""
+    wanted = (NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME)
+    said = [str(part.value) for oid in wanted for part in of.get_attributes_for_oid(oid)]
+    return ", ".join(dict.fromkeys(said)) or of.rfc4514_string()
 
 
 def require_centre(

@@ -2,17 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from esn_client.cohort.members import lacks_too_much, strengths_in
+from esn_client.cohort.members import lacks_too_much, scans_behind, strengths_in
 from esn_client.cohort.participants import Participant, read_participants, read_phenotypes
 from esn_client.cohort.scoring import People, Visits
-from esn_client.imaging.bids.derivatives import Derivative, prepared_visits, strength_of
+from esn_client.cohort.withdrawn import Withdrew
+from esn_client.imaging.bids.derivatives import Derivative, prepared_visits, scans_of, strength_of
 from esn_client.imaging.quality.ratings import read_ratings
 from esn_client.imaging.quality.site_table import read_exclusions
 from esn_core.connectome.connectome import Connectome
@@ -23,6 +24,12 @@ from esn_core.protocol.quality_limits import Verdict, overall
 from esn_core.released_model.archive import ReleasedModel
 
 _MOST_AGE_SDS = 3.0
+_WITHDREW = "consent was withdrawn at this hospital: nothing more is computed of this child"
+
+
+def nobody_known(_: Participant, __: Iterable[str]) -> bool:
+    """Stand for the ledger of a hospital that has none."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,14 @@ class Child:
     quality: Verdict = "not measured"
 
 
-def controls_of(participants: Sequence[Participant], derivatives: Path, model: ReleasedModel) -> People:
-    """Return the hospital's own controls who have a usable connectome.
+def controls_of(
+    participants: Sequence[Participant],
+    derivatives: Path,
+    model: ReleasedModel,
+    *,
+    withdrew: Withdrew = nobody_known,
+) -> People:
+    """Return the hospital's own controls who have a usable connectome, and whose consent stands.
 
     Raises
     ------
@@ -61,7 +74,8 @@ def controls_of(participants: Sequence[Participant], derivatives: Path, model: R
     for person in participants:
         if person.group == "control":
             visits = strengths_in(derivatives, protocol.imaging, person.label, excluded)
-            if visits:
+            scans = scans_behind(derivatives, protocol.imaging, person.label, excluded)
+            if visits and not withdrew(person, scans):
                 found.append((person, visits))
     needed, pooled = model.content.reference.fewest_controls, protocol.cohort.reference is not None
     if len(found) < needed:
@@ -75,7 +89,13 @@ def controls_of(participants: Sequence[Participant], derivatives: Path, model: R
 
 
 def children_in(
-    dataset: Path, derivatives: Path, model: ReleasedModel, *, labels: Sequence[str], pooled: bool = False
+    dataset: Path,
+    derivatives: Path,
+    model: ReleasedModel,
+    *,
+    labels: Sequence[str],
+    pooled: bool = False,
+    withdrew: Withdrew = nobody_known,
 ) -> tuple[list[Child], People]:
     """Read children of a BIDS dataset and the own controls of the same dataset.
 
@@ -84,9 +104,11 @@ def children_in(
     dataset, derivatives : Path
     model : ReleasedModel
     labels : sequence of str
-        With or without ``sub-``; all children with epilepsy where there are none.
+        With or without ``sub-``; where there are none, all children with epilepsy whose consent stands.
     pooled : bool
         Whether no own controls are wanted.
+    withdrew : callable
+        Tells whose consent was withdrawn.
 
     Raises
     ------
@@ -95,16 +117,16 @@ def children_in(
 
     """
     participants = read_participants(dataset)
-    controls = [] if pooled else controls_of(participants, derivatives, model)
+    controls = [] if pooled else controls_of(participants, derivatives, model, withdrew=withdrew)
     known = {person.label: person for person in participants}
     wanted = [f"sub-{label.removeprefix('sub-')}" for label in labels] or [
-        person.label for person in participants if person.group == "dre"
+        person.label for person in participants if person.group == "dre" and not withdrew(person, ())
     ]
     faults: list[str] = []
     found = []
     for label in dict.fromkeys(wanted):
         try:
-            found.append(_child(label, known, derivatives, model))
+            found.append(_child(label, known, derivatives, model, withdrew))
         except DataError as fault:
             faults.append(f"{label}: {fault}")
     if faults:
@@ -119,11 +141,14 @@ def _child(
     known: Mapping[str, Participant],
     derivatives: Path,
     model: ReleasedModel,
+    withdrew: Withdrew,
 ) -> Child:
     protocol = model.protocol
     if label not in known:
         raise DataError("is not in participants.tsv with age and sex")
     person = known[label]
+    if withdrew(person, scans_behind(derivatives, protocol.imaging, label, frozenset())):
+        raise DataError(_WITHDREW)
     if person.group == "control":
         raise DataError("is a healthy control; the model is about children with epilepsy")
     for visit in prepared_visits(derivatives, protocol.imaging, participant=label):
@@ -178,18 +203,38 @@ def _quality(label: str, derivatives: Path, protocol: Protocol) -> Verdict:
     return overall({str(place): verdict for place, verdict in enumerate(found)})
 
 
-def child_in_file(path: Path, model: ReleasedModel, *, age_years: float | None) -> Child:
+def child_in_file(
+    path: Path,
+    model: ReleasedModel,
+    *,
+    age_years: float | None,
+    simulated: bool = False,
+    withdrew: Withdrew = nobody_known,
+) -> Child:
     """Read a child from one matrix that 'esn-client prepare' or 'import' wrote, and its record.
+
+    Parameters
+    ----------
+    path : Path
+    model : ReleasedModel
+    age_years : float or None
+    simulated : bool
+        Whether the dataset of the controls says that its people do not exist.
+    withdrew : callable
+        Tells whose consent was withdrawn.
 
     Raises
     ------
     DataError
-        It cannot be read, has other regions, negative or asymmetric counts, was changed after it was made, or
-        another recipe made it.
+        Consent was withdrawn, or the matrix cannot be read, has other regions, negative or asymmetric counts,
+        was changed after it was made, or another recipe made it.
 
     """
     protocol = model.protocol
     content, record = _matrix_and_record(path)
+    label = str(record.get("Participant", "sub-unknown"))
+    age = np.nan if age_years is None else age_years
+    person = Participant(label, age, np.nan, "dre", None, simulated=simulated)
     names = protocol.atlas.names
     try:
         matrix = np.loadtxt(content.decode().splitlines(), dtype=np.float64, ndmin=2, delimiter="\t")
@@ -205,6 +250,8 @@ def child_in_file(path: Path, model: ReleasedModel, *, age_years: float | None) 
     except DataError as fault:
         raise DataError(f"{path.name}: {fault}") from fault
     _check_record(path, content, record, protocol)
+    if withdrew(person, scans_of(record)):
+        raise DataError(f"{path.name}: {_WITHDREW}")
     verdicts = protocol.imaging.quality.judge(dict(record.get("Quality", {})))
     if "fail" in verdicts.values():
         said = ", ".join(name for name, verdict in verdicts.items() if verdict == "fail")
@@ -215,8 +262,6 @@ def child_in_file(path: Path, model: ReleasedModel, *, age_years: float | None) 
     except DataError as fault:
         raise DataError(f"{path.name}: {fault}") from fault
     quality: Verdict = "warn" if "warn" in verdicts.values() else "pass"
-    label = str(record.get("Participant", "sub-unknown"))
-    person = Participant(label, np.nan if age_years is None else age_years, np.nan, "dre", None)
     return Child(person, visits, {}, quality if "pass" in verdicts.values() else "not measured")
 
 

@@ -9,10 +9,14 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from esn_client.cohort.participants import read_participants
-from esn_client.prediction.children import child_in_file, children_in, controls_of
+from esn_client.cohort.withdrawn import Withdrew
+from esn_client.imaging.bids.simulated_mark import is_simulated
+from esn_client.prediction.children import child_in_file, children_in, controls_of, nobody_known
 from esn_client.prediction.findings import Prediction
 from esn_client.prediction.page import page_of, table_of
 from esn_client.prediction.predict import Personal, Predictor
+from esn_client.site.centre_kit import centre_key
+from esn_client.site.settings import SiteSettings
 from esn_core.errors import ConfigError, ProtocolError
 from esn_core.identity.public_keys import identity_text
 from esn_core.identity.signing import fingerprint
@@ -76,8 +80,20 @@ def trusted_model(path: Path, *, centre: Ed25519PublicKey | None) -> ReleasedMod
     return model
 
 
+def took_part(settings: SiteSettings, model: ReleasedModel) -> bool:
+    """Tell whether a site is one of the study's: its name alone may be another consortium's, too."""
+    if not settings.kit_path.exists() or settings.site not in model.content.sites:
+        return False
+    return identity_text(centre_key(settings)) == identity_text(model.centre_key)
+
+
 def predictions(
-    model: ReleasedModel, wanted: Wanted, *, site: str | None, personal: Personal | None = None
+    model: ReleasedModel,
+    wanted: Wanted,
+    *,
+    site: str | None,
+    personal: Personal | None = None,
+    withdrew: Withdrew = nobody_known,
 ) -> list[Prediction]:
     """Predict everybody who is wanted, or nobody; `DataError` names every fault."""
     if wanted.subject.is_dir():
@@ -86,7 +102,12 @@ def predictions(
                 "--controls and --age-years belong to a single connectome; a dataset has its own"
             )
         children, controls = children_in(
-            wanted.subject, wanted.derivatives, model, labels=wanted.labels, pooled=wanted.pooled
+            wanted.subject,
+            wanted.derivatives,
+            model,
+            labels=wanted.labels,
+            pooled=wanted.pooled,
+            withdrew=withdrew,
         )
     else:
         if (wanted.controls is None) != wanted.pooled or wanted.labels:
@@ -94,9 +115,16 @@ def predictions(
                 "a single connectome needs --controls, the BIDS dataset with this hospital's own controls, "
                 "or --pooled-reference, and takes no --participant-label"
             )
-        known = None if wanted.controls is None else read_participants(wanted.controls)
-        controls = [] if known is None else controls_of(known, wanted.derivatives, model)
-        children = [child_in_file(wanted.subject, model, age_years=wanted.age_years)]
+        listed = None if wanted.controls is None else read_participants(wanted.controls)
+        controls = [] if listed is None else controls_of(listed, wanted.derivatives, model, withdrew=withdrew)
+        child = child_in_file(
+            wanted.subject,
+            model,
+            age_years=wanted.age_years,
+            simulated=is_simulated(wanted.controls or wanted.derivatives),
+            withdrew=withdrew,
+        )
+        children = [child]
     predictor = Predictor(model, controls, site=site, personal=personal, pooled=wanted.pooled)
     return [predictor.prediction(child) for child in children]
 

@@ -1,4 +1,4 @@
-"""The command 'personal-model': reads what the site keeps of a study, and writes a page for the hospital."""
+"""What a hospital keeps of a study, for its own patients: its personal model, and predictions beside it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,22 +8,24 @@ from esn_client.answers.study import Study
 from esn_client.answers.training import device_for
 from esn_client.cohort.cohort import load_cohort
 from esn_client.cohort.participants import read_participants
-from esn_client.cohort.withdrawn import remaining
+from esn_client.cohort.withdrawn import by_ledger, remaining
 from esn_client.gate.audit_log import AuditLog, check_against_audit_log
 from esn_client.gate.frozen_cohort import frozen, require_same
 from esn_client.gate.ledger import Ledger
-from esn_client.prediction.findings import OwnPrediction
+from esn_client.prediction.command import Wanted, predictions, took_part
+from esn_client.prediction.findings import OwnPrediction, Prediction
 from esn_client.prediction.page import personal_page
 from esn_client.prediction.personal import judge, own_predictor, require_personal
 from esn_client.prediction.personal_findings import PersonalFindings
 from esn_client.site.keys import load_identity_key
 from esn_client.site.settings import SiteSettings
-from esn_client.site.state import read_salt
+from esn_client.site.state import open_ledger, read_salt
 from esn_client.site.transcripts import Transcripts
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
-from esn_core.errors import ConfigError, ProtocolError, StudyError
+from esn_core.errors import ConfigError, EsnError, ProtocolError, StudyError
 from esn_core.protocol.protocol import Protocol
+from esn_core.released_model.archive import ReleasedModel
 from esn_core.system.files import write_new
 from esn_core.transcript.course import Course
 
@@ -98,6 +100,36 @@ def personal_for(settings: SiteSettings, protocol: Protocol) -> Callable[[Floats
     with finished_study(settings, protocol) as (study, course, _):
         require_personal(study)
         return own_predictor(study, course)
+
+
+def predictions_at(
+    settings: SiteSettings, model: ReleasedModel, wanted: Wanted, *, say: Callable[[str], None]
+) -> list[Prediction]:
+    """Predict children at a hospital that has a site: by its ledger of who withdrew, and its personal model.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+    model : ReleasedModel
+    wanted : Wanted
+    say : callable
+        Told why there is no personal model, where there is none.
+
+    """
+    own, member = None, took_part(settings, model)
+    if member:
+        try:
+            own = personal_for(settings, model.protocol)
+        except EsnError as cause:
+            say(f"without this hospital's personal model: {cause}")
+    with open_ledger(settings) as ledger:
+        return predictions(
+            model,
+            wanted,
+            site=settings.site if member else None,
+            personal=own,
+            withdrew=by_ledger(ledger, salt=read_salt(settings)),
+        )
 
 
 def write_personal(found: PersonalFindings, out: Path, *, atlas: Atlas) -> list[Path]:

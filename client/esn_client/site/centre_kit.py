@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from esn_client.gate.audit_log import AuditLog
 from esn_client.site.settings import SiteSettings
@@ -80,3 +82,26 @@ def load_kit(settings: SiteSettings) -> SiteKit:
 def centre_key(settings: SiteSettings) -> Ed25519PublicKey:
     """Return the key by which the centre signs; `ConfigError` before a kit was taken in."""
     return identity_key(load_kit(settings).signing_key)
+
+
+def authorities(settings: SiteSettings) -> Path:
+    """Return a file of the authorities that may prove the connection: the kit's, and one of the settings.
+
+    Raises
+    ------
+    ConfigError
+        The one that the settings name is no certificate.
+
+    """
+    extra = settings.centre.extra_ca
+    if extra is None:
+        return settings.ca_certificate_path
+    try:
+        found = x509.load_pem_x509_certificates(extra.read_bytes())
+    except OSError as cause:
+        raise ConfigError(f"centre.extra_ca: {extra}: cannot be read: {cause.strerror}") from cause
+    except ValueError as cause:
+        raise ConfigError(f"centre.extra_ca: {extra}: is no certificate in PEM") from cause
+    both = [settings.ca_certificate_path.read_bytes(), *(one.public_bytes(Encoding.PEM) for one in found)]
+    write_whole(settings.authorities_path, b"".join(both))
+    return settings.authorities_path

@@ -53,6 +53,11 @@ class Lost:
         return bool(self.releases) or self.withdrawals > 0
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What is missing, as JSON can hold it."""
+        return {"releases": {d: dict(c) for d, c in self.releases.items()}, "withdrawals": self.withdrawals}
+
+    @property
     def in_words(self) -> str:
         """What is missing, a line for each protocol."""
         said = [

@@ -15,6 +15,12 @@ class CentreSettings(Table):
 
     connect_timeout_s: float = Field(gt=0)
     """How long one attempt to connect may take; `join` goes on with the next."""
+    extra_ca: Path | None = None
+    """The authority, PEM, of a proxy on the way that inspects TLS: it may prove the connection instead."""
+
+    def under(self, directory: Path) -> Self:
+        """Return the same settings with relative paths taken from `directory`."""
+        return self.model_copy(update={"extra_ca": self.extra_ca and directory / self.extra_ca})
 
 
 class ComputeSettings(Table):
@@ -48,6 +54,7 @@ class SiteSettings(Table):
                 "dataset": directory / self.dataset,
                 "derivatives": directory / self.derivatives,
                 "state": directory / self.state,
+                "centre": self.centre.under(directory),
             }
         )
 
@@ -95,6 +102,11 @@ class SiteSettings(Table):
     def ca_certificate_path(self) -> Path:
         """The kit's certificate authority, PEM."""
         return self.state / "centre" / "ca.crt"
+
+    @property
+    def authorities_path(self) -> Path:
+        """The kit's authority and the one that the settings name besides, for `join`, PEM."""
+        return self.state / "centre" / "authorities.crt"
 
     @property
     def signing_key_path(self) -> Path:

@@ -159,18 +159,23 @@ def rotate(settings: SiteSettings) -> None:
         A protocol is still approved, whose roster names the keys as they are; or the site has no state.
 
     """
-    approved = [path.stem[:16] for path in kept_studies(settings.approved_path)]
-    if approved:
-        raise ConfigError(
-            f"the rosters of approved protocols name the present keys: {', '.join(approved)}; finish these "
-            "studies and run 'esn-client withdraw' first"
-        )
+    require_no_approval(settings)
     identity = load_identity_key(settings.identity_key_path)
     with _new_names(settings.node_key_path, settings.mask_key_path) as (node_key, mask_key):
         create_node_key(node_key)
         create_mask_key(mask_key)
     entry = own_entry(settings)
     write_whole(settings.enrolment_path, EnrolmentRequest.of(entry, identity).text.encode())
+
+
+def require_no_approval(settings: SiteSettings) -> None:
+    """Refuse to exchange keys while an approved protocol's roster names the present ones."""
+    approved = [path.stem[:16] for path in kept_studies(settings.approved_path)]
+    if approved:
+        raise ConfigError(
+            f"the rosters of approved protocols name the present keys: {', '.join(approved)}; finish these "
+            "studies and run 'esn-client withdraw' first"
+        )
 
 
 @contextmanager

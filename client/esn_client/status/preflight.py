@@ -315,11 +315,25 @@ def centre(snapshot: Snapshot) -> str:
 
 def certificate(snapshot: Snapshot) -> str:
     """Look at the centre's certificate: whose it is was shown by the connection itself."""
-    left = (snapshot.centre.certificate_ends - datetime.datetime.now(datetime.UTC)).days
-    text = f"it is from the kit's authority and for this address, for {left} more days"
+    seen = snapshot.centre
+    left = (seen.certificate_ends - datetime.datetime.now(datetime.UTC)).days
+    if seen.inspected:
+        raise Doubt(_inspected(seen.issuer))
+    text = f"it is from the kit's authority, {seen.issuer}, and for this address, for {left} more days"
     if left < _GOOD_DAYS:
         raise Doubt(f"{text}; ask the centre to run 'esn-server renew'")
     return text
+
+
+def _inspected(issuer: str) -> str:
+    """Say what a proxy that inspects TLS takes from a site, and what it cannot take."""
+    return (
+        f"it is of '{issuer}', whom the settings name (centre.extra_ca), and not from the kit's authority: a "
+        "proxy reads what passes, and can stop it. These pins keep holding: questions and protocols are "
+        "signed by the centre's key in the kit, answers by this site's; a site's sums are under masks or "
+        "carry all of their noise. What no longer holds: that nobody on the way reads questions, the "
+        "cohort's band, and the sums that sites are shown. Better: have the centre's address excepted"
+    )
 
 
 def clock(snapshot: Snapshot) -> str:

@@ -95,7 +95,12 @@ class Snapshot:
     def centre(self) -> Probe:
         """One look at the centre."""
         kit = load_kit(self.settings)
-        return probe(kit.address, ca_certificate=self.settings.ca_certificate_path, timeout_s=10.0)
+        return probe(
+            kit.address,
+            ca_certificate=self.settings.ca_certificate_path,
+            extra_ca=self.settings.centre.extra_ca,
+            timeout_s=10.0,
+        )
 
     def cohort(self, protocol: Protocol) -> Cohort:
         """Return the site's children for a protocol."""

@@ -8,7 +8,7 @@ from esn_client.approval.approvals import Approvals
 from esn_client.gate.audit_log import AuditLog
 from esn_client.link.guard import GuardSettings
 from esn_client.link.guard import join as answer_questions
-from esn_client.site.centre_kit import centre_key, load_kit
+from esn_client.site.centre_kit import authorities, centre_key, load_kit
 from esn_client.site.settings import load_site
 from esn_client.worker.executor import Executor
 from esn_client.worker.following import followed
@@ -50,7 +50,7 @@ def join(path: Path, *, warn: Callable[[str], None]) -> None:
             warn(warning)
         guard = GuardSettings(
             server_address=load_kit(site).address,
-            ca_certificate=site.ca_certificate_path,
+            ca_certificate=authorities(site),
             node_key=site.node_key_path,
             state_directory=site.state,
             allowed_bundles=approvals.bundles,

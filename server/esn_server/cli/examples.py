@@ -4,8 +4,8 @@ EXAMPLES = {
     "init": "esn-server init centre --name centre.example.org",
     "start": "esn-server --log-format json start centre --host 0.0.0.0 --port 9092",
     "enrol": "esn-server enrol centre north.enrolment.toml --public-address centre.example.org:9092",
-    "revoke": "esn-server revoke centre north",
-    "accept-ledger": "esn-server accept-ledger centre north --entries 12 --head 19e37cf3e207a29b",
+    "revoke": "esn-server revoke centre north --yes",
+    "accept-ledger": "esn-server accept-ledger centre north --entries 12 --head 19e37cf3e207a29b --yes",
     "renew": "esn-server renew centre --name centre.example.org",
     "protocol new": (
         "esn-server protocol new centre --study first --epsilon 8 --delta 1e-3 --no-simulated --votes "

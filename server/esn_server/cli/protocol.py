@@ -1,5 +1,6 @@
 """Commands about protocols: drafted, checked, signed, priced."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,7 +8,7 @@ import typer
 
 from esn_core.errors import ConfigError
 from esn_core.protocol.public_inputs import WEIGHTS
-from esn_server.cli.arguments import Centre
+from esn_server.cli.arguments import AsJson, Centre
 
 
 def new(
@@ -163,15 +164,15 @@ def price(
     protocol_file: Annotated[Path, typer.Argument(help="The protocol.")],
     training_children: Annotated[int, typer.Option(min=1, help="Expected at all sites together.")],
     held_out_children: Annotated[int, typer.Option(min=4, help="Expected at all sites together.")],
+    as_json: AsJson = False,
 ) -> None:
     """Say what a protocol costs each child, and what its noise will leave of each result."""
     from esn_core.protocol.protocol import load_protocol
     from esn_server.protocol.price_list import price_list
 
-    typer.echo(
-        price_list(
-            load_protocol(protocol_file),
-            training_children=training_children,
-            held_out_children=held_out_children,
-        )
+    found = price_list(
+        load_protocol(protocol_file),
+        training_children=training_children,
+        held_out_children=held_out_children,
     )
+    typer.echo(json.dumps(found.facts, indent=2) if as_json else found.in_words)

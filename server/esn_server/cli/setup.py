@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from esn_server.cli.arguments import Centre
+from esn_core.system.command_line import say
+from esn_server.cli.arguments import Centre, Yes
 
 
 def init(
@@ -21,11 +22,10 @@ def init(
     create_authority(directory, names=name)
     write_whole(directory / "protocol.example.toml", example().encode())
     typer.echo(str(directory))
-    typer.echo(
+    say(
         f"The centre signs with {fingerprint(load_centre_key(directory).public_key())}. Sites get what they "
         "need in their kits, from 'esn-server enrol'; the directory itself stays here. protocol.example.toml "
-        "in it is for you to read.",
-        err=True,
+        "in it is for you to read."
     )
 
 
@@ -74,21 +74,30 @@ def enrol(
         replace=replace,
     )
     typer.echo(str(path))
-    typer.echo(
+    say(
         f"Send this kit to {kit.entry.site}; there is no secret in it. When they call, read out:\n"
-        f"  {kit.fingerprint}",
-        err=True,
+        f"  {kit.fingerprint}"
     )
 
 
 def revoke(
     directory: Centre,
     site: Annotated[str, typer.Argument(help="The site's name.")],
+    yes: Yes = False,
 ) -> None:
     """Take a site's enrolment back, for good. The centre must be started."""
+    from esn_server.enrolment.sites import enrolled_as
     from esn_server.link.admission import revoke as take_back
 
-    take_back(directory, site, tell=lambda words: typer.echo(words, err=True))
+    if not yes:
+        entry = enrolled_as(directory, site)
+        keys = "which were revoked before, " if entry is None else f"{entry.fingerprint}, "
+        typer.echo(
+            f"With --yes, the keys of {site}, {keys}are taken back for good: no protocol that names them is "
+            "signed or run any more. Nothing is changed yet."
+        )
+        return
+    take_back(directory, site, tell=say)
     typer.echo(site)
 
 
@@ -97,6 +106,7 @@ def accept_ledger(
     site: Annotated[str, typer.Argument(help="The site's name.")],
     entries: Annotated[int, typer.Option(min=0, help="How many entries the rebuilt ledger has.")],
     head: Annotated[str, typer.Option(help="The hash of the last one, as the site read it out.")],
+    yes: Yes = False,
 ) -> None:
     """Take a ledger that a site had to rebuild for its own; ask the site on the telephone why."""
     from pydantic import ValidationError
@@ -109,7 +119,14 @@ def accept_ledger(
         mark = LedgerMark(entries=entries, head=head.strip().lower())
     except ValidationError as cause:
         raise ConfigError(f"the head of a ledger is 64 digits, not {head!r}") from cause
-    accept(directory, site, mark)
+    before = accept(directory, site, mark, yes=yes)
+    if not yes:
+        typer.echo(
+            f"This centre saw {before.entries} entries of {site} last, head {before.head}. With --yes it "
+            f"forgets them, and takes {mark.entries} entries, head {mark.head}, for the ledger of {site} "
+            "from now on. Nothing is changed yet."
+        )
+        return
     typer.echo(site)
 
 
@@ -124,7 +141,7 @@ def renew(
 
     names = renew_server(directory, names=name or ())
     typer.echo(str(directory / "server.crt"))
-    typer.echo(f"good for {', '.join(names) or 'the loopback'}; stop the centre and start it again", err=True)
+    say(f"good for {', '.join(names) or 'the loopback'}; stop the centre and start it again")
 
 
 def _warn_of_expiry(directory: Path) -> None:

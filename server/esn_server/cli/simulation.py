@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from esn_core.system.command_line import progress_bar
+from esn_core.system.command_line import progress_bar, say
 
 
 def pretrain(
@@ -22,7 +22,7 @@ def pretrain(
     with progress_bar("pretraining") as tell:
         card = train(out, name=name, atlases=atlas, seed=seed, worlds=worlds, steps=steps, progress=tell)
     typer.echo(str(out / f"{name}.safetensors"))
-    typer.echo(f"on worlds that training never saw: {card['validation']}", err=True)
+    say(f"on worlds that training never saw: {card['validation']}")
 
 
 def demo(

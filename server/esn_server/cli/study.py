@@ -1,12 +1,13 @@
 """Commands about studies: run, watched, reported, compared with the sites' logs."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from esn_core.system.command_line import progress_bar
-from esn_server.cli.arguments import Centre
+from esn_core.system.command_line import progress_bar, say
+from esn_server.cli.arguments import AsJson, Centre
 from esn_server.cli.setup import _warn_of_expiry
 
 
@@ -34,13 +35,11 @@ def run_study(
         )
     if isinstance(result, CandidateList):
         typer.echo(str(out / CANDIDATES))
-        typer.echo(f"{len(result.pairs)} edges have the votes of most sites", err=True)
+        say(f"{len(result.pairs)} edges have the votes of most sites")
         return
     typer.echo(str(out / "result.json"))
     found = result.evaluation
-    typer.echo(
-        f"r {found.r:.2f}" if found.r is not None else f"r undefined: {found.undefined_because}", err=True
-    )
+    say(f"r {found.r:.2f}" if found.r is not None else f"r undefined: {found.undefined_because}")
 
 
 def status(
@@ -49,7 +48,7 @@ def status(
         list[Path] | None, typer.Argument(help="Runs' directories; those under way are shown anyway.")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until interrupted.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: AsJson = False,
     web: Annotated[bool, typer.Option("--web", help="Show it as a page at this machine's loopback.")] = False,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the page.")] = 9095,
 ) -> None:
@@ -72,11 +71,18 @@ def status(
 def verify_audit(
     directory: Centre,
     site_logs: Annotated[list[Path], typer.Argument(help="From each site's 'esn-client audit-log export'.")],
+    as_json: AsJson = False,
 ) -> None:
     """Compare the centre's log of messages with those of sites; the first difference is an error."""
+    from dataclasses import asdict
+
     from esn_server.link.log_comparison import compare_with_exports
 
-    for found in compare_with_exports(directory, site_logs):
+    compared = compare_with_exports(directory, site_logs)
+    if as_json:
+        typer.echo(json.dumps([asdict(found) for found in compared], indent=2))
+        return
+    for found in compared:
         typer.echo(
             f"{found.site}: {found.questions} questions and {found.answers} answers agree; lost under way: "
             f"{found.lost_questions} questions and {found.lost_answers} answers"
@@ -124,8 +130,8 @@ def release(
     )
     typer.echo(str(out))
     what = "released" if model.released else "proposed: send it to every site, to be countersigned"
-    typer.echo(f"model {model.content.sha256[:16]}, {what}", err=True)
-    typer.echo(f"Publish its fingerprint beside it:\n  {model.fingerprint}", err=True)
+    say(f"model {model.content.sha256[:16]}, {what}")
+    say(f"Publish its fingerprint beside it:\n  {model.fingerprint}")
 
 
 def export(

@@ -68,14 +68,29 @@ def revoke(directory: Path, site: str) -> None:
         There is no such site, nor was there.
 
     """
-    kept = _entry_of(directory, site)
-    if not kept.exists():
-        if revoked_node_keys(directory, site):
-            return
-        raise ConfigError(f"site {site} is not enrolled at this centre, and never was")
-    keep_revocation(directory, read_toml(kept, RosterEntry), reason="revoked")
-    kept.unlink()
+    entry = enrolled_as(directory, site)
+    if entry is None:
+        return
+    keep_revocation(directory, entry, reason="revoked")
+    _entry_of(directory, site).unlink()
     node_key_of(directory, site).unlink(missing_ok=True)
+
+
+def enrolled_as(directory: Path, site: str) -> RosterEntry | None:
+    """Return what a site is enrolled with; None where that was taken back before.
+
+    Raises
+    ------
+    ConfigError
+        There is no such site, nor was there.
+
+    """
+    kept = _entry_of(directory, site)
+    if kept.exists():
+        return read_toml(kept, RosterEntry)
+    if revoked_node_keys(directory, site):
+        return None
+    raise ConfigError(f"site {site} is not enrolled at this centre, and never was")
 
 
 def node_key_of(directory: Path, site: str) -> Path:

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +24,80 @@ from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.warnings import Fact, cautions, expected_cautions
 
 
-def price_list(protocol: Protocol, *, training_children: int, held_out_children: int) -> str:
-    """Return the price of a protocol as text, for the coordinator who drafts it.
+@dataclass(frozen=True)
+class PriceList:
+    """The price of a protocol, for the coordinator who drafts it.
+
+    Attributes
+    ----------
+    protocol : Protocol
+    training_children, held_out_children : int
+        Expected at all sites together.
+    price : Price
+    noise : ExpectedNoise
+    expected : tuple of Expected
+        In simulated worlds.
+    warnings : tuple of str
+
+    """
+
+    protocol: Protocol
+    training_children: int
+    held_out_children: int
+    price: Price
+    noise: ExpectedNoise
+    expected: tuple[Expected, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON can hold it; where something is exact there is no epsilon."""
+        protocol, price = self.protocol, self.price
+        return {
+            "study": protocol.study,
+            "protocol_sha256": protocol.sha256,
+            "sites": len(protocol.roster),
+            "training_children": self.training_children,
+            "held_out_children": self.held_out_children,
+            "delta": price.delta,
+            "epsilon": {children: _finite(price.epsilon(children)) for children in CHILDREN},
+            "phases": [
+                asdict(phase) | {"epsilon_alone": _finite(price.epsilon_alone(phase))}
+                for phase in price.phases
+            ],
+            "expected_noise_sd": asdict(self.noise),
+            "expected_r": [asdict(each) for each in self.expected],
+            "warnings": list(self.warnings),
+        }
+
+    @property
+    def in_words(self) -> str:
+        """The same for people."""
+        protocol, candidates = self.protocol, released_candidates(self.protocol)
+        training, held_out = self.training_children, self.held_out_children
+        lines = [
+            f"Study {protocol.study}, protocol {protocol.sha256}",
+            f"{len(protocol.roster)} sites, about {training} training and {held_out} held-out",
+            f"children; trust '{protocol.privacy.trust}', delta {self.price.delta:g}",
+            _needed(protocol, training, held_out),
+            "",
+            *_costs(protocol, self.price),
+            "",
+            f"What the noise will do (one standard deviation, all {len(protocol.roster)} sites answering)",
+            *_results(self.noise, candidates),
+            "",
+            *_reached(protocol, self.expected, training),
+            "",
+            *_findable(protocol, held_out),
+            "",
+            "Warnings",
+            *(f"  {words}" for words in self.warnings or ("none",)),
+        ]
+        return "\n".join(lines)
+
+
+def price_list(protocol: Protocol, *, training_children: int, held_out_children: int) -> PriceList:
+    """Work out the price of a protocol, and what its noise will leave of each result.
 
     Parameters
     ----------
@@ -39,7 +113,6 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
     """
     if protocol.voting:
         raise ConfigError("by this protocol sites vote on candidates: no child pays, and nothing has noise")
-    price = price_of(protocol)
     candidates = released_candidates(protocol)
     noise = expected_noise(
         protocol,
@@ -50,23 +123,14 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
         rng=np.random.default_rng(int(protocol.sha256[:16], 16)),
     )
     expected = expected_r(protocol, training_children=training_children)
-    lines = [
-        f"Study {protocol.study}, protocol {protocol.sha256}",
-        f"{len(protocol.roster)} sites, about {training_children} training and {held_out_children} held-out",
-        f"children; trust '{protocol.privacy.trust}', delta {price.delta:g}",
-        _needed(protocol, training_children, held_out_children),
-        "",
-        *_costs(protocol, price),
-        "",
-        f"What the noise will do (one standard deviation, all {len(protocol.roster)} sites answering)",
-        *_results(noise, candidates),
-        "",
-        *_reached(protocol, expected, training_children),
-        "",
-        *_findable(protocol, held_out_children),
-        "",
-        "Warnings",
-        *_warnings(
+    return PriceList(
+        protocol,
+        training_children,
+        held_out_children,
+        price_of(protocol),
+        noise,
+        expected,
+        _warnings(
             protocol,
             noise,
             expected,
@@ -74,8 +138,7 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
             held_out_children=held_out_children,
             candidates=candidates,
         ),
-    ]
-    return "\n".join(lines)
+    )
 
 
 def _needed(protocol: Protocol, training_children: int, held_out_children: int) -> str:
@@ -100,7 +163,7 @@ def _warnings(
     training_children: int,
     held_out_children: int,
     candidates: int,
-) -> list[str]:
+) -> tuple[str, ...]:
     """Say what is known not to work, or not to protect; simulated children are no fault of a price."""
     known = [
         *cautions(protocol),
@@ -119,7 +182,7 @@ def _warnings(
             f"Worlds {' and '.join(little)}: a hospital has less than {LEAST_GAIN} of r more than the "
             "strongest that it does alone."
         )
-    return [f"  {words}" for words in said] or ["  none"]
+    return tuple(said)
 
 
 def _costs(protocol: Protocol, price: Price) -> list[str]:
@@ -210,6 +273,10 @@ def _findable(protocol: Protocol, children: int) -> list[str]:
         f"    p < 0.05 in {', '.join(chances)} of the variance of score and outcome lies between hospitals",
     ]
     return lines
+
+
+def _finite(epsilon: float) -> float | None:
+    return epsilon if math.isfinite(epsilon) else None
 
 
 def _epsilon(epsilon: float) -> str:

@@ -1,5 +1,6 @@
 """The page: report.html, one self-contained file for a methods reviewer and a coordinator."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from esn_core.connectome.atlas import Atlas
@@ -9,6 +10,7 @@ from esn_core.protocol.phases import PHASES
 from esn_core.system.files import write_whole
 from esn_core.system.pages import templates_of
 from esn_server.report.figures.correlations import correlations
+from esn_server.report.figures.forest import forest
 from esn_server.report.figures.scores import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.figures.stability import stability, stable_edges
 from esn_server.report.paragraphs import REFERENCES, headline, methods, results
@@ -51,8 +53,12 @@ def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None
     templates.filters["interval"] = interval
     templates.filters["chance"] = chance
     templates.filters["likely_r"] = likely_r
+    templates.filters["ordered"] = ordered
+    templates.filters["ranked"] = lambda rows: list(enumerate(rows, start=1))
     exact = result.exact_network or (no_noise.exact_network if no_noise is not None else None)
     edges = sorted(result.severity_network.edges, key=lambda edge: -abs(edge.weight))
+    crossed = (study.cross_site for study in (result, no_noise) if study is not None)
+    alone = next((found for found in crossed if found is not None and found.by_site), None)
     return templates.get_template("page.html.j2").render(
         result=result,
         no_noise=no_noise,
@@ -71,6 +77,7 @@ def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None
         brain=glass_brain(result.severity_network, atlas),
         circle=connectogram(result.severity_network, atlas),
         correlations=_beside(result, no_noise),
+        forest=None if alone is None else forest(alone),
         exact_network=exact,
         stability=None if exact is None else stability(exact),
         stable=0 if exact is None else stable_edges(exact),
@@ -79,6 +86,25 @@ def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None
         exact_prediction=predicted_against_clinical(no_noise.evaluation, name="exact") if no_noise else None,
         shared=_shared(result.severity_network.edges, no_noise.severity_network.edges) if no_noise else 0,
     )
+
+
+def ordered(rows: Sequence[tuple[int, object]], fields: str, *, descending: bool) -> list[tuple[int, object]]:
+    """Return ranked rows by fields of theirs, first to last or last to first; what has no value comes last.
+
+    Parameters
+    ----------
+    rows : sequence of (int, object)
+    fields : str
+        Names, parted by spaces; without any, the rank.
+    descending : bool
+
+    """
+
+    def key(row: tuple[int, object]) -> tuple[object, ...]:
+        return tuple(getattr(row[1], name) for name in fields.split()) or (row[0],)
+
+    known = [row for row in rows if None not in key(row)]
+    return [*sorted(known, key=key, reverse=descending), *(row for row in rows if None in key(row))]
 
 
 def _beside(result: StudyResult, no_noise: StudyResult | None) -> Drawing | None:

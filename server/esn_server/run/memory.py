@@ -36,23 +36,13 @@ class Memory:
             The file that holds it is damaged, or contradicts the run's directory.
 
         """
-        kept, here = self._kept(site), self._store.ledger_seen(site)
+        kept, here = kept_ledger(self._centre, site), self._store.ledger_seen(site)
         if kept.entries == here.entries and kept.head != here.head:
             raise ConfigError(
-                f"{self._path(site)}: entry {kept.entries} of the ledger of {site} is another one in "
-                "the run's directory: the two belong to different centres"
+                f"{_path(self._centre, site)}: entry {kept.entries} of the ledger of {site} is another one "
+                "in the run's directory: the two belong to different centres"
             )
         return max(kept, here, key=lambda mark: mark.entries)
-
-    def _kept(self, site: str) -> LedgerMark:
-        """Return what stands in the centre's own file."""
-        path = self._path(site)
-        try:
-            return LedgerMark.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return EMPTY_LEDGER
-        except (OSError, ValidationError) as cause:
-            raise ConfigError(f"{path}: cannot be read; it holds what was last seen of a ledger") from cause
 
     def see_ledger(self, site: str, mark: LedgerMark) -> None:
         """Keep the newest entry.
@@ -65,14 +55,14 @@ class Memory:
             It cannot be kept; without it, a ledger that is put back would go unseen.
 
         """
-        seen, kept = self.ledger_seen(site), self._kept(site)
+        seen, kept = self.ledger_seen(site), kept_ledger(self._centre, site)
         if mark.entries == seen.entries and mark.head != seen.head:
             raise ProtocolError(
                 f"entry {mark.entries} of its ledger is not the one that this centre saw: the ledger was "
                 "replaced or restored from a backup"
             )
         if mark.entries > kept.entries:
-            path = self._path(site)
+            path = _path(self._centre, site)
             try:
                 write_whole(path, json.dumps(mark.model_dump()).encode())
             except OSError as cause:
@@ -87,11 +77,23 @@ class Memory:
         """Keep, durably, that seeds are asked for the sum of these sites."""
         self._store.finalise(question, sites)
 
-    def _path(self, site: str) -> Path:
-        return self._centre / "sites" / f"{site}.ledger.json"
+
+def _path(centre: Path, site: str) -> Path:
+    return centre / "sites" / f"{site}.ledger.json"
 
 
-def accept_ledger(centre: Path, site: str, mark: LedgerMark) -> None:
+def kept_ledger(centre: Path, site: str) -> LedgerMark:
+    """Return the newest end of a site's ledger that the centre's own file holds; `ConfigError` if damaged."""
+    path = _path(centre, site)
+    try:
+        return LedgerMark.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return EMPTY_LEDGER
+    except (OSError, ValidationError) as cause:
+        raise ConfigError(f"{path}: cannot be read; it holds what was last seen of a ledger") from cause
+
+
+def accept_ledger(centre: Path, site: str, mark: LedgerMark, *, yes: bool) -> LedgerMark:
     """Take another ledger for a site's from now on: the site lost it, and counted again what had left.
 
     Parameters
@@ -101,6 +103,13 @@ def accept_ledger(centre: Path, site: str, mark: LedgerMark) -> None:
     site : str
     mark : LedgerMark
         The end of the rebuilt ledger, as the site read it out.
+    yes : bool
+        Without it nothing is written.
+
+    Returns
+    -------
+    LedgerMark
+        What the centre saw last.
 
     Raises
     ------
@@ -108,7 +117,10 @@ def accept_ledger(centre: Path, site: str, mark: LedgerMark) -> None:
         The centre has not enrolled such a site.
 
     """
-    path = centre / "sites" / f"{site}.ledger.json"
+    path = _path(centre, site)
     if not (centre / "sites" / f"{site}.toml").exists():
         raise ConfigError(f"{centre}: no site {site} is enrolled")
-    write_whole(path, json.dumps(mark.model_dump()).encode())
+    before = kept_ledger(centre, site)
+    if yes:
+        write_whole(path, json.dumps(mark.model_dump()).encode())
+    return before

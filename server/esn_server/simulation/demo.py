@@ -18,6 +18,7 @@ from esn_core.errors import ConfigError, StudyError
 from esn_core.identity.enrolment import SiteKit
 from esn_core.protocol.protocol import load_protocol
 from esn_core.system.child_process import ChildProcess
+from esn_core.system.command_line import say
 from esn_core.system.loopback import free_port
 from esn_core.system.toml_file import read_toml
 from esn_server.enrolment.sites import read_request
@@ -144,15 +145,15 @@ class _Study:
         """Say in one line what happens now, how long it may take, and then how long it took."""
         about = self.plan.about_s.get(name)
         expected = f" (about {about} s)" if about else ""
-        _say(f"{words}{expected} ... ", end="")
+        say(f"{words}{expected} ... ", end="")
         started = time.monotonic()
         try:
             yield
         except BaseException:
-            _say("")
+            say("")
             raise
         self.timing_s[name] = time.monotonic() - started
-        _say(f"{self.timing_s[name]:.0f} s")
+        say(f"{self.timing_s[name]:.0f} s")
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def run_demo(out: Path, plan: Plan, *, seed: int, epsilon: float) -> Shown:
     with private.step("simulate", f"Simulating {_hospitals(plan)}"):
         _simulate(private, seed=seed)
     result = _run(private)
-    _say("Once more without noise, to see what privacy costs (simulated children only):")
+    say("Once more without noise, to see what privacy costs (simulated children only):")
     beside = write_outcome(_run(exact), exact.directory, timing_s=exact.timing_s)
     with private.step("reference", "What each hospital would find alone"):
         result = _with_references(private, result, seed=seed)
@@ -233,11 +234,6 @@ def _hospitals(plan: Plan) -> str:
     everybody = sum(plan.children.values())
     scans = f", {plan.scans * len(plan.children)} as raw MRI" if plan.scans else ""
     return f"{len(plan.children)} hospitals: {everybody} children{scans}"
-
-
-def _say(words: str, *, end: str = "\n") -> None:
-    sys.stderr.write(words + end)
-    sys.stderr.flush()
 
 
 def _simulate(study: _Study, *, seed: int) -> None:

@@ -455,6 +455,9 @@ def test_a_review_says_who_signed_and_until_when(enrolled, make_protocol, centre
 def test_a_rotation_exchanges_node_and_mask_key_and_keeps_the_ledgers_key(settings, site, esn_client):
     before, secrets = own_entry(site), [p.read_bytes() for p in (site.node_key_path, site.mask_key_path)]
     status, out, _ = esn_client("rotate", settings)
+    assert (status, "Nothing is changed yet" in out) == (0, True)
+    assert own_entry(site) == before
+    status, out, _ = esn_client("rotate", settings, "--yes")
     assert (status, out.strip()) == (0, str(site.enrolment_path))
     after = own_entry(site)
     assert after.identity_key == before.identity_key
@@ -474,7 +477,7 @@ def test_a_rotation_exchanges_node_and_mask_key_and_keeps_the_ledgers_key(settin
 def test_a_rotation_that_was_interrupted_is_made_good_by_another(settings, site, esn_client):
     for name in ("new-node_key", "new-node_key.pub", "new-mask_key.pem"):
         (site.state / name).write_text("half")
-    assert esn_client("rotate", settings)[0] == 0
+    assert esn_client("rotate", settings, "--yes")[0] == 0
     assert not list(site.state.glob("new-*"))
 
 
@@ -483,9 +486,9 @@ def test_keys_that_an_approved_protocol_names_are_not_exchanged(
 ):
     digest = approvals.approve(make_protocol()).protocol.sha256
     before = own_entry(site)
-    fails(
-        10, (f"name the present keys: {digest[:16]}", "run 'esn-client withdraw' first"), "rotate", enrolled
-    )
+    words = (f"name the present keys: {digest[:16]}", "run 'esn-client withdraw' first")
+    fails(10, words, "rotate", enrolled)
+    fails(10, words, "rotate", enrolled, "--yes")
     assert own_entry(site) == before
 
 
@@ -493,5 +496,5 @@ def test_a_protocol_with_the_keys_before_a_rotation_is_not_approved(
     enrolled, make_protocol, esn_client, fails
 ):
     path = make_protocol()
-    assert esn_client("rotate", enrolled)[0] == 0
+    assert esn_client("rotate", enrolled, "--yes")[0] == 0
     fails(12, "the roster lists another node key and mask key for north", "approve", enrolled, path)

@@ -202,6 +202,9 @@ def test_a_centre_takes_the_rebuilt_ledger_when_it_is_told(tmp_path, run_command
     words = ("accept-ledger", tmp_path / "centre", "north", "--entries", 1, "--head", "A" * 64)
     command_fails("esn-server", centre_cli.main, 10, "no site north is enrolled", *words)
     (tmp_path / "centre" / "sites" / "north.toml").write_text("")
-    assert run_command("esn-server", centre_cli.main, *words)[0] == 0
+    status, said, _ = run_command("esn-server", centre_cli.main, *words)
+    assert (status, "Nothing is changed yet" in said) == (0, True)
+    assert not (tmp_path / "centre" / "sites" / "north.ledger.json").exists()
+    assert run_command("esn-server", centre_cli.main, *words, "--yes")[0] == 0
     kept = json.loads((tmp_path / "centre" / "sites" / "north.ledger.json").read_text())
     assert LedgerMark.model_validate(kept) == LedgerMark(entries=1, head="a" * 64)

@@ -23,7 +23,7 @@ from esn_client.gate.patients import patient_hashes, salt_fingerprint
 from esn_client.imaging.bids.derivatives import Derivative
 from esn_client.imaging.bids.visits import Visit
 from esn_client.link.centre_probe import probe
-from esn_client.site.centre_kit import centre_key, read_kit, take_in
+from esn_client.site.centre_kit import authorities, centre_key, read_kit, take_in
 from esn_client.site.keys import load_identity_key
 from esn_client.site.settings import load_site
 from esn_client.site.state import own_entry, read_salt
@@ -247,7 +247,7 @@ def test_a_full_disk_is_seen(about, monkeypatch, free, fails):
 
 def test_keys_that_were_rotated_need_a_new_kit(site, about, esn_client):
     assert preflight.enrolment(about()).startswith("the centre's kit is for these keys")
-    assert esn_client("rotate", site)[0] == 0
+    assert esn_client("rotate", site, "--yes")[0] == 0
     with pytest.raises(
         ProtocolError, match=r"the centre enrolled the keys .*, this site has .*take its new kit"
     ):
@@ -285,6 +285,31 @@ def test_a_certificate_of_somebody_else_is_not_the_centres(centre, tmp_path):
     # 825 days, made when this module began or up to a midnight later.
     assert (seen.certificate_ends.date() - TODAY).days in (824, 825, 826)
     assert seen.proxy is None
+
+
+def test_a_proxy_that_inspects_is_named_and_let_through_where_the_settings_name_its_authority(
+    centre, site, about, tmp_path
+):
+    """The server plays the proxy: its certificate is of another authority than the kit's."""
+    settings, kit = load_site(site), load_site(site).ca_certificate_path
+    proxy = kit.read_bytes()
+    create_authority(tmp_path / "other", names=["127.0.0.1"])
+    kit.write_bytes((tmp_path / "other" / "ca.crt").read_bytes())
+    issuer = probe(centre[1], ca_certificate=centre[0] / "ca.crt", timeout_s=5).issuer
+    with pytest.raises(LinkError, match=f"the certificate that came is of '{issuer}'.*extra_ca in .centre."):
+        preflight.certificate(about())
+    (site.parent / "proxy.pem").write_bytes(proxy)
+    site.write_text(site.read_text().replace('# extra_ca = "proxy-ca.pem"', 'extra_ca = "proxy.pem"'))
+    with pytest.raises(preflight.Doubt, match=f"of '{issuer}', whom .* pins keep holding: .* signed by"):
+        preflight.certificate(about())
+    assert authorities(load_site(site)).read_bytes() == kit.read_bytes() + proxy
+    assert authorities(settings) == kit
+    # The authority of the kit still vouches where nobody stands between.
+    kit.write_bytes(proxy)
+    assert "from the kit's authority" in preflight.certificate(about())
+    (site.parent / "proxy.pem").write_text("no certificate")
+    with pytest.raises(ConfigError, match=r"extra_ca: .* is no certificate in PEM"):
+        authorities(load_site(site))
 
 
 def test_a_centre_that_is_not_there_is_named_with_the_proxy_that_leads_to_it(

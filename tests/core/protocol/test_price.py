@@ -207,5 +207,5 @@ def test_review_and_price_list_say_what_the_grid_adds_to_delta(protocol_content)
     protocol = make(protocol_content)
     worst = max(grid_delta_of(protocol, children) for children in ("training", "held-out"))
     assert f"make delta larger by {worst:.0e} at most." in review(protocol)
-    listed = price_list(protocol, training_children=250, held_out_children=180)
+    listed = price_list(protocol, training_children=250, held_out_children=180).in_words
     assert f"the grid of the noise, and its parts being added up, add {worst:.0e} to delta at most" in listed

@@ -269,12 +269,14 @@ def test_a_revoked_site_is_known_no_longer_even_to_a_new_superlink(
     consortium, sites, enrol, superlink, esn_server, fails
 ):
     status, out, _ = esn_server("revoke", consortium, "west")
+    assert (status, "Nothing is changed yet" in out, len(enrolled(consortium))) == (0, True, 3)
+    status, out, _ = esn_server("revoke", consortium, "west", "--yes")
     assert (status, out) == (0, "west\n")
     assert [entry.site for entry in enrolled(consortium)] == ["north", "south"]
     assert superlink == {sites[s].entry.node_key + "\n" for s in ("north", "south")}
     # A backup of the SuperLink's database comes back; revoking once more cures it.
     superlink.add(sites["west"].entry.node_key + "\n")
-    assert esn_server("revoke", consortium, "west")[0] == 0
+    assert esn_server("revoke", consortium, "west", "--yes")[0] == 0
     assert len(superlink) == 2
     status, _, err = enrol(sites["west"])
     assert status == 12
@@ -374,14 +376,14 @@ def test_a_protocol_with_a_site_that_is_revoked_or_has_rotated_is_neither_signed
     fails(12, "the node key of north was rotated on", "protocol", "sign", consortium, protocol)
     sign_as(protocol, load_centre_key(consortium))
     fails(12, "the node key of north was rotated on", "run", consortium, protocol, "--out", tmp_path / "out")
-    assert esn_server("revoke", consortium, "north")[0] == 0
+    assert esn_server("revoke", consortium, "north", "--yes")[0] == 0
     fails(
         12, "the identity key of north was revoked on", "run", consortium, protocol, "--out", tmp_path / "out"
     )
 
 
 def test_what_is_kept_of_a_revocation_names_its_keys(consortium, sites, esn_server):
-    esn_server("revoke", consortium, "west")
+    esn_server("revoke", consortium, "west", "--yes")
     (path,) = (consortium / "revoked").glob("west-*.toml")
     text = path.read_text()
     for key in (sites["west"].entry.node_key, sites["west"].entry.identity_key, sites["west"].entry.mask_key):

@@ -60,7 +60,7 @@ def test_exact_phases_of_a_draft_have_no_share_and_no_noise(drafted):
 
 def test_the_price_of_a_draft_warns_of_models_where_they_are_asked(drafted):
     for models in (True, False):
-        text = price_list(drafted(3, models=models), training_children=90, held_out_children=60)
+        text = price_list(drafted(3, models=models), training_children=90, held_out_children=60).in_words
         assert ("A logistic model on 36 children" in text) == models
 
 

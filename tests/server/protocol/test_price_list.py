@@ -28,7 +28,7 @@ def make(content, **privacy):
 
 
 def listed(protocol, training=250, held_out=180):
-    return price_list(protocol, training_children=training, held_out_children=held_out)
+    return price_list(protocol, training_children=training, held_out_children=held_out).in_words
 
 
 def test_the_list_names_every_phase_its_noise_and_both_adjacencies(protocol_content):

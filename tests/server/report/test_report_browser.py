@@ -1,5 +1,6 @@
-"""The page in a real browser: it asks for nothing, complains of nothing, and clips nothing."""
+"""Report and prediction in a real browser: they ask for nothing, complain of nothing, and clip nothing."""
 
+import json
 import os
 import re
 import shutil
@@ -8,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from esn_client.prediction.findings import Driver, OwnPrediction, Prediction, Risk, Unlike
+from esn_client.prediction.page import page_of, table_of
 from esn_core.connectome.atlas import load_atlas
+from esn_core.released_model.archive import read_model
 from esn_server.report.beside import summary_text
 from esn_server.report.page import page_text
 
@@ -119,12 +123,85 @@ def test_no_text_of_a_figure_is_clipped_and_the_page_fits_its_window(
     assert ruled(page_text(result, atlas, no_noise=exact_result), tmp_path, width) == "0"
 
 
+@pytest.fixture
+def predicted():
+    """Two predicted children, with all that a page can say, by their pages' names."""
+    model = read_model(Path(__file__).parents[2] / "golden" / "formats" / "model-1.esn")
+    names = load_atlas(model.content.atlas).names
+    risk = {
+        "outcome": "verbal",
+        "impaired_below": 85.0,
+        "column": "verbal",
+        "predictors": ("predicted_gase",),
+    }
+    one = Prediction(
+        participant="sub-001",
+        visits=2,
+        model_sha256=model.content.sha256,
+        study=model.content.study,
+        simulated_study=True,
+        controls=8,
+        predicted_gase=5.1,
+        interval=(3.4, 6.8),
+        personal=OwnPrediction(predicted_gase=4.9, interval=(3.5, 6.3), children=20, cross_validated_r=0.71),
+        baseline_gase=3.0,
+        risks=(
+            Risk(**risk, risk=0.4, interval=(0.2, 0.6), not_shown=None),
+            Risk(**risk, risk=None, interval=None, not_shown="age of the child is not known"),
+        ),
+        unlike=Unlike(
+            prediction_z=0.9,
+            age_z=None,
+            spread=1.4,
+            controls_spread=(0.8, 1.2),
+            missing_edges=0.0,
+            words="The prediction is usual among those of the study's children (+0.9 sd).",
+        ),
+        drivers=tuple(
+            Driver(region_a=names[0], region_b=name, weight=0.3 / i * (-1) ** i, score=-1.5)
+            for i, name in enumerate(names[1:20], start=1)
+        ),
+        quality="warn",
+        notes=("The scan's quality asks for a look.",),
+        made="0.1.0",
+    )
+    other = one.model_copy(update={"participant": "sub-002", "personal": None, "risks": one.risks[:1]})
+    return {"child": page_of(one, model), "children": table_of([one, other], model)}
+
+
+def test_a_prediction_opens_without_a_complaint_and_prints_on_one_sheet(predicted, tmp_path):
+    for name, page in predicted.items():
+        path = tmp_path / f"{name}.html"
+        path.write_text(page, encoding="utf-8")
+        assert open_page(path, tmp_path / "profile")[1] == ""
+        assert sheets(path, tmp_path) == 1, name
+
+
+def test_a_table_is_shown_in_one_order_which_a_radio_button_chooses(full, atlas, tmp_path):
+    """Tab and arrows reach it, as they do any radio button; what is not shown is not read aloud."""
+    page = page_text(full, atlas)
+    shown = (
+        "<script>const of = n => [...document.querySelectorAll('.sort')[0].children].filter(e =>"
+        "e.tagName === 'DIV' && getComputedStyle(e).display !== 'none').map(e =>"
+        "[...e.querySelectorAll('tbody tr')].map(r => r.cells[n].textContent.replace('\u2212', '-')));"
+        "const before = of(0); document.getElementById('sort-strongest-4').click();"
+        "document.title = JSON.stringify([before, of(3)])</script></body>"
+    )
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page).replace("</body>", shown)
+    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+    dom, _ = open_page(tmp_path / "report.html", tmp_path / "profile")
+    (before,), (weights,) = json.loads(re.search(r"<title>(.*?)</title>", dom)[1])
+    assert before == [str(rank) for rank in range(1, len(before) + 1)]
+    assert [float(text) for text in weights] == sorted(map(float, weights), reverse=True)
+    assert len(weights) == len(before) > 1
+
+
 AXE = os.environ.get("AXE_CORE")
 
 
 @pytest.mark.skipif(AXE is None, reason="npm pack axe-core, and name its axe.min.js by AXE_CORE")
-def test_a_screen_reader_and_a_keyboard_find_nothing_missing(full, exact_result, atlas, tmp_path):
-    """By axe-core: no violation of its rules on the report with every analysis, nor on the summary."""
+def test_a_screen_reader_and_a_keyboard_find_nothing_missing(full, exact_result, atlas, predicted, tmp_path):
+    """By axe-core: no violation of its rules on the report with every analysis, the summary, predictions."""
     script = Path(str(AXE)).read_text(encoding="utf-8").replace("</script>", "<\\/script>")
     judge = (
         f"<script>{script}</script><script>axe.run({{resultTypes: ['violations']}}).then(found => {{"
@@ -134,6 +211,7 @@ def test_a_screen_reader_and_a_keyboard_find_nothing_missing(full, exact_result,
     for name, page in (
         ("report", page_text(full, atlas, no_noise=exact_result)),
         ("summary", summary_text(full, atlas)),
+        *predicted.items(),
     ):
         page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
         path = tmp_path / f"{name}.html"
@@ -145,9 +223,16 @@ def test_a_screen_reader_and_a_keyboard_find_nothing_missing(full, exact_result,
 
 
 def test_the_summary_prints_on_one_page(full, atlas, tmp_path):
-    path, printed = tmp_path / "summary.html", tmp_path / "summary.pdf"
+    path = tmp_path / "summary.html"
     path.write_text(summary_text(full, atlas), encoding="utf-8")
+    assert sheets(path, tmp_path) == 1
+
+
+def sheets(path: Path, directory: Path) -> int:
+    """Return on how many sheets of paper a page is printed."""
+    printed = directory / "printed.pdf"
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", f"--print-to-pdf={printed}", path.as_uri()]
+    command += [f"--user-data-dir={directory / 'profile'}", f"--print-to-pdf={printed}", path.as_uri()]
     subprocess.run(command, capture_output=True, timeout=120, check=True)
-    assert re.findall(rb"/Count (\d+)", printed.read_bytes()) == [b"1"]
+    (count,) = re.findall(rb"/Count (\d+)", printed.read_bytes())
+    return int(count)

@@ -12,6 +12,7 @@ from esn_core.errors import ProtocolError
 from esn_core.figures import brain
 from esn_core.figures.brain import _angles, connectogram, glass_brain
 from esn_server.report.figures.correlations import lines_of
+from esn_server.report.figures.forest import forest, heterogeneity
 from esn_server.report.figures.scores import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.result import RoundLoss
 from esn_server.report.verdict import likely_r, prediction_in_words, privacy_in_words
@@ -169,3 +170,25 @@ def test_the_midline_stands_at_the_bottom_of_the_connectogram():
             assert (np.cos(angles[region.name]) < 0) == (region.hemisphere == "L")
     gaps = np.diff(np.sort([angle % (2 * np.pi) for angle in angles.values()]))
     assert gaps.min() > 0.6 * 2 * np.pi / 116
+
+
+def test_a_forest_shows_every_site_and_how_much_they_differ(full):
+    def site(name, r, children):
+        found = full.cross_site.by_site[0]
+        known = {"r": r, "r_interval": (r - 0.2, r + 0.1), "r_noise_sd": 0.0}
+        return found.model_copy(update={"site": name, "children": children, "estimates": None} | known)
+
+    # Fisher's z of .5, .8 and -.1, weights 17, 37 and 27: computed with statsmodels 0.15.0
+    # (stats.meta_analysis.combine_effects, 2026-11-29): Q 22.46, I2 91.1 %.
+    sites = [site("north", 0.5, 20.0), site("south", 0.8, 40.0), site("west", -0.1, 30.0)]
+    crossed = full.cross_site.model_copy(update={"by_site": sites})
+    drawing = forest(crossed)
+    assert [text for text in TextOf(drawing.svg).texts if "children" in text][:3] == [
+        "north, 20 children",
+        "south, 40 children",
+        "west, 30 children",
+    ]
+    assert "Q 22.5 on 2 degrees of freedom, p < 0.001, I² 91 %" in drawing.note
+    alike = [site(name, 0.6, 30.0) for name in ("north", "south")]
+    assert heterogeneity(crossed.model_copy(update={"by_site": alike})).share == 0
+    assert heterogeneity(full.cross_site.model_copy(update={"by_site": alike[:1]})) is None

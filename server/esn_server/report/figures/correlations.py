@@ -63,11 +63,7 @@ def lines_of(result: StudyResult, *, no_noise: StudyResult | None) -> list[Line]
         if study is None:
             continue
         if study.cross_site is not None:
-            together = study.cross_site.together
-            lines.append(_line(f"unseen sites{suffix}", together, colour))
-            lines += [
-                _line(f"   without {site.site}{suffix}", site, colour) for site in study.cross_site.by_site
-            ]
+            lines.append(_line(f"unseen sites{suffix}", study.cross_site.together, colour))
         if study.cross_validation is not None:
             lines.append(_line(f"cross-validation{suffix}", study.cross_validation, colour))
     if result.local_only is not None:
