@@ -78,7 +78,7 @@ def in_blocks(text):
         for line in re.sub(r"\\\n\s*", "", block).splitlines():
             words = line.split("#")[0].replace("…", "").strip()
             found = re.match(r"(?:env -i .*?)?[\w./]*(esn-(?:client|server) [^|>&;]*)", words)
-            if found:
+            if found and " ... " not in words:  # which stands for the rest of a command that was shown before
                 yield found[1]
 
 
