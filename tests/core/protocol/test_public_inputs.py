@@ -228,19 +228,19 @@ def test_no_byte_of_a_package_can_be_changed(package):
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (gzip.compress(bytes(2**27)), "unpacks to more than 64 MiB"),
-        (volume(shape=(30000, 30000, 30000)), "has more than 16 million voxels"),
-        (volume(shape=(4, 4, 4, 9), rank=4), "a 3-D label volume is needed"),
-        (volume(shape=(4, -4, 4)), "a 3-D label volume is needed"),
-        (volume(magic=b"ni1\0"), "is not a NIfTI-1 image"),
-        (volume()[:-12], "is not a whole gzip file"),
-        (b"no image", "is not a whole gzip file"),
+        (lambda: gzip.compress(bytes(2**27)), "unpacks to more than 64 MiB"),
+        (lambda: volume(shape=(30000, 30000, 30000)), "has more than 16 million voxels"),
+        (lambda: volume(shape=(4, 4, 4, 9), rank=4), "a 3-D label volume is needed"),
+        (lambda: volume(shape=(4, -4, 4)), "a 3-D label volume is needed"),
+        (lambda: volume(magic=b"ni1\0"), "is not a NIfTI-1 image"),
+        (lambda: volume()[:-12], "is not a whole gzip file"),
+        (lambda: b"no image", "is not a whole gzip file"),
     ],
 )
 def test_label_volumes_that_no_atlas_has_are_refused_before_they_are_unpacked(made, words):
     check_volume("own.nii.gz", volume(fill=64))
     with pytest.raises(DataError, match=words):
-        check_volume("own.nii.gz", made)
+        check_volume("own.nii.gz", made())
 
 
 ROWS = TABLE.decode().splitlines()
