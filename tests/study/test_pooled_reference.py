@@ -60,7 +60,7 @@ def test_controls_are_charged_for_votes_and_reference_and_nobody_else_is(pooling
         assert {s.exact_releases for s in spent.values()} == {2}
     text = review(pooling.protocol)
     assert "becomes PUBLIC" in text
-    assert "consent of its own (limits.control_reference)" in text
+    assert "(limits.control_reference)" in text
     assert max(map(len, text.splitlines())) <= 110
 
 

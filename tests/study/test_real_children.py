@@ -60,22 +60,26 @@ class Link:
 class Consortium:
     """A centre and its hospitals, each with a directory, and both command lines."""
 
-    def __init__(self, root, run_command, monkeypatch, *, atlas="desikan-killiany-83", inputs=None):
+    def __init__(
+        self, root, run_command, monkeypatch, *, atlas="desikan-killiany-83", inputs=None, without_controls=()
+    ):
         self.root = root
         self.patch = monkeypatch
         self.esn_client = partial(run_command, "esn-client", client.main)
         self.esn_server = partial(run_command, "esn-server", server.main)
         self.atlas, self.inputs = atlas, inputs
+        self.sites, self.without = (*SITES, *without_controls), without_controls
         create_authority(root / "centre", names=["127.0.0.1"])
-        for site in SITES:
+        for site in self.sites:
             self._found_hospital(site)
         protocol = load_protocol(self.draft("recipe", "--votes")) if inputs else None
-        for number, site in enumerate(SITES):
+        for number, site in enumerate(self.sites):
             self._fill_hospital(site, seed=number, protocol=protocol)
 
     def _found_hospital(self, site):
         place = self.root / site
         words = ("--site", site, "--epsilon-cap", 8, "--delta", 0.001, "--control-sums")
+        words += ("--control-reference",) if self.without else ()
         data = ("--dataset", place / "bids", "--derivatives", place / "connectomes")
         assert self.esn_client("init", place / "site", *words, *data)[0] == 0
         settings = load_site(self.settings(site))
@@ -85,7 +89,8 @@ class Consortium:
 
     def _fill_hospital(self, site, *, seed, protocol):
         place = self.root / site
-        about = {"site": site, "seed": seed, "world_seed": 7, "children": CHILDREN, "controls": CONTROLS}
+        controls = 0 if site in self.without else CONTROLS
+        about = {"site": site, "seed": seed, "world_seed": 7, "children": CHILDREN, "controls": controls}
         write_connectomes(place / "bids", place / "connectomes", truth=None, protocol=protocol, **about)
         # As a hospital's own: from here on nothing says that these children do not exist.
         description = {"Name": site, "BIDSVersion": "1.10.0"}
@@ -121,8 +126,9 @@ class Consortium:
         assert self.esn_server("protocol", "sign", self.root / "centre", path)[0] == 0
         if self.inputs:
             path = path.with_suffix(".zip")
-        said = [self.esn_client("review", path, "--settings", self.settings(site))[1] for site in SITES]
-        for site in SITES:
+        sites = load_protocol(path).sites if not self.inputs else self.sites
+        said = [self.esn_client("review", path, "--settings", self.settings(site))[1] for site in sites]
+        for site in sites:
             assert self.esn_client("approve", self.settings(site), path)[0] == 0
         return path, said
 
@@ -131,9 +137,9 @@ class Consortium:
         with contextlib.ExitStack() as opened:
             hospitals = {
                 number: opened.enter_context(open_hospital(load_site(self.settings(site))))[0]
-                for number, site in enumerate(SITES, start=1)
+                for number, site in enumerate(self.sites, start=1)
             }
-            nodes = {site: number for number, site in enumerate(SITES, start=1)}
+            nodes = {site: number for number, site in enumerate(self.sites, start=1)}
             self.patch.setattr(running, "open_study", lambda _: contextlib.nullcontext(Link(hospitals)))
             self.patch.setattr(running, "read_address", lambda _: SimpleNamespace(superlink=""))
             self.patch.setattr(running, "node_key_of", lambda _, site: site)
@@ -169,6 +175,39 @@ def test_hospitals_run_a_study_of_their_own_patients(consortium, tmp_path):
     said = {point["point"]: (point["verdict"], point["text"]) for point in points}
     assert "answered to the end: " in said["protocol"][1]
     assert said["ledger"][0] == "ok"
+
+
+@pytest.mark.long
+def test_a_hospital_without_controls_takes_part_by_the_others(tmp_path, run_command, monkeypatch):
+    consortium = Consortium(tmp_path, run_command, monkeypatch, without_controls=("east",))
+    votes, said = consortium.agree("votes-1", "--votes", "--pool-controls", "--without-controls", "east")
+    assert len(said) == 3
+    assert all("becomes PUBLIC" in review for review in said)
+    consortium.run(votes, tmp_path / "votes")
+    candidates = tmp_path / "votes" / "candidates.toml"
+    # Not named, it is refused by name wherever somebody looks, and told what to do.
+    bare, said = consortium.agree("bare-1", "--candidates", candidates)
+    assert "site east: 0 healthy controls have a usable connectome" in said[0]
+    points = consortium.esn_client("check", consortium.settings("east"), "--json")[1]
+    prepared = next(point for point in json.loads(points) if point["point"] == "prepared")
+    assert prepared["verdict"] == "FAIL"
+    assert "cohort.without_controls" in prepared["text"]
+    with pytest.raises(AssertionError, match=r"east: .*ControlsError"):
+        consortium.run(bare, tmp_path / "bare")
+    for site in consortium.sites:
+        assert (
+            consortium.esn_client("withdraw", consortium.settings(site), load_protocol(bare).sha256)[0] == 0
+        )
+    named = ("--candidates", candidates, "--without-controls", "east")
+    study, said = consortium.agree("severity-1", *named)
+    assert all("WITHOUT OWN CONTROLS, judged by it: east." in review for review in said)
+    consortium.run(study, tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert "Of east, which have too few controls" in found["harmonisation"]["note"]
+    assert "off by half a step" in (tmp_path / "run" / "report.html").read_text()
+    spent = json.loads(consortium.esn_client("ledger", "show", consortium.settings("east"), "--json")[1])
+    assert 5 <= spent["patients"] < CHILDREN  # its held-out children alone
+    assert spent["controls"] == 0
 
 
 # --- with an atlas and weights of the consortium's own -------------------------------------------------

@@ -172,8 +172,9 @@ def _known_in_the_pool(protocol: Protocol) -> list[str]:
     return [
         "  The pooled reference, mean and spread of connections in the controls of all sites together,",
         "  becomes PUBLIC: it stands in the study's protocol and its model, and hospitals without controls",
-        "  judge their children by it. Whoever has a person's connectome can tell almost surely whether",
-        "  that person is one of these controls. It has a consent of its own (limits.control_reference).",
+        "  judge their children by it. Whoever has a person's connectome can often tell whether that person",
+        "  is one of these controls, and surely with those of all others. It has a consent of its own",
+        "  (limits.control_reference).",
     ]
 
 
@@ -302,7 +303,9 @@ def _controls(protocol: Protocol) -> list[str]:
         return [
             f"  Healthy controls: each child is judged by {protocol.cohort.minimum_controls} or more of this",
             "  site's own. Their mean and spread stay here, but every sum depends on them: the figures above",
-            "  are about children, and bound nothing for a control.",
+            "  are about children, and bound nothing for a control. With ten controls, whether somebody is",
+            "  one is about as open as whether somebody is a child of the study; more so with fewer, less so",
+            "  with more.",
             *_without_controls(protocol),
         ]
     return [
