@@ -114,6 +114,19 @@ def test_the_table_of_exit_statuses_is_that_of_the_code():
     assert in_words == {name: str(status) for status, names in known.items() for name in names}
 
 
+def test_quiet_leaves_results_and_errors(run_command, tmp_path):
+    """The words for people go; what a command found, and why it failed, stay."""
+    loud, quiet = (("init", tmp_path / name, "--name", "localhost") for name in ("loud", "quiet"))
+    assert "The centre signs with" in run_command("esn-server", server_main.main, *loud)[2]
+    assert run_command("esn-server", server_main.main, "--quiet", *quiet) == (
+        0,
+        f"{tmp_path / 'quiet'}\n",
+        "",
+    )
+    status, out, err = run_command("esn-server", server_main.main, "--quiet", *quiet)
+    assert (status, out, err.count("\n")) == (10, "", 1)
+
+
 @pytest.mark.parametrize(
     ("main", "program"), [(client_main.main, "esn-client"), (server_main.main, "esn-server")]
 )

@@ -400,6 +400,9 @@ def test_consent_is_withdrawn_for_good_when_asked_twice_and_what_was_released_is
     with Ledger(found.ledger_path, load_identity_key(found.identity_key_path)) as ledger:
         assert (ledger.withdrawn, ledger.mark.entries) == (frozenset(patients), 3)
     assert json.loads(esn_client("ledger", "show", enrolled, "--json")[1])["withdrawn"] == 2
+    assert json.loads(esn_client("ledger", "verify", enrolled, "--json")[1])["entries"] == 3
+    said = json.loads(esn_client("withdraw-child", enrolled, "001", "--json")[1])
+    assert (said["participant"], said["withdrawn"], len(said["released"])) == ("sub-001", True, 1)
     lines = found.audit_path.read_text().removeprefix(audit).splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["consent-withdrawn"] * 2
     assert not any("sub-" in line for line in lines)

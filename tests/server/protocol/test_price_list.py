@@ -1,6 +1,7 @@
 """The price list as a coordinator reads it, and what it warns of."""
 
 import itertools
+import json
 import tomllib
 from importlib.resources import files
 
@@ -29,6 +30,20 @@ def make(content, **privacy):
 
 def listed(protocol, training=250, held_out=180):
     return price_list(protocol, training_children=training, held_out_children=held_out).in_words
+
+
+def test_the_same_is_told_to_machines(protocol_content):
+    protocol = make(protocol_content, trust="secure-sum")
+    facts = json.loads(json.dumps(price_list(protocol, training_children=250, held_out_children=180).facts))
+    price = price_of(protocol)
+    assert facts["protocol_sha256"] == protocol.sha256
+    assert facts["epsilon"]["training"] == price.epsilon("training")
+    assert [phase["phase"] for phase in facts["phases"]] == [phase.phase for phase in price.phases]
+    exact = price_list(
+        make(protocol_content | PHANTOM, noise="none"), training_children=250, held_out_children=180
+    ).facts
+    assert exact["epsilon"] == {"training": None, "held-out": None}
+    assert all(phase["epsilon_alone"] is None for phase in exact["phases"])
 
 
 def test_the_list_names_every_phase_its_noise_and_both_adjacencies(protocol_content):
