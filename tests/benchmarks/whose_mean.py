@@ -15,11 +15,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from private_pipeline import SHARES, Study, Summing
+from private_pipeline import SHARES, Study, Summing, r_and_mae
 
 from esn_core.connectome.atlas import Atlas, load_atlas, module_pairs
 from esn_core.connectome.control_offset import (
@@ -27,11 +28,12 @@ from esn_core.connectome.control_offset import (
     SHRINKAGE_CONTROLS_1,
     control_offset,
 )
-from esn_core.connectome.own_controls import ControlMoments, ControlReference
+from esn_core.connectome.own_controls import ControlReference
 from esn_core.connectome.template import Template, edge_scores, strengths_of_counts
 from esn_core.learning.weights import pretrained
-from esn_core.severity_network.candidate_list import present_in_most
+from esn_core.severity_network.candidate_list import pairs_of, present_in_most
 from esn_core.severity_network.candidates import Candidates
+from esn_core.severity_network.pooled_reference import PooledReference, reference_rows
 from esn_core.simulation.anatomy import anatomy
 from esn_core.simulation.cohort import draw_site, subject_counts
 from esn_core.simulation.consortium import (
@@ -132,11 +134,12 @@ def by_template(template: Template, shrinkage: float | None) -> Callable[[Site],
     return scores
 
 
-def moments_of(sites: list[Site]) -> ControlMoments:
-    """Sums over the controls of several sites."""
-    each = [ControlMoments.of_controls(site.controls) for site in sites]
-    names = ("people", "total", "squares", "with_streamlines")
-    return ControlMoments(**{name: sum(getattr(m, name) for m in each) for name in names})
+def pooled_by(sites: Sequence[Site], chosen: NDArray[np.bool_]) -> ControlReference:
+    """What the controls of several sites give a hospital without any, as the product releases it."""
+    rows = np.concatenate([reference_rows(site.controls, chosen) for site in sites])
+    found, known = PooledReference.from_total(rows.sum(axis=0), sites=len(sites))
+    atlas = load_atlas(ATLAS)
+    return found.reference(atlas, pairs_of(atlas, known))
 
 
 def candidates_from(atlas: Atlas, chosen: NDArray[np.bool_]) -> Candidates:
@@ -152,10 +155,38 @@ def votes(drawn: Drawn) -> NDArray[np.bool_]:
     return np.asarray(each.sum(axis=0) > len(each) / 2)
 
 
+class Last(Study):
+    """A study that keeps how far the last site's predictions lie from the scores on average."""
+
+    off: float
+
+    def judge(self, summing: Summing, said: list[Floats], held_out: Floats) -> tuple[float, float]:
+        """As a study does."""
+        keep: list[Floats] = []
+
+        def listen(predicted: Floats, gase: Floats) -> tuple[float, float]:
+            keep.append(predicted - gase)
+            return r_and_mae(predicted, gase)
+
+        with patch("private_pipeline.r_and_mae", listen):
+            found = super().judge(summing, said, held_out)
+        own = len(self.consortium.sites[-1].held_out.gase)
+        object.__setattr__(self, "off", abs(float(keep[0][-own:].mean())))
+        return found
+
+
 def r_of(
-    drawn: Drawn, scores: list[Floats], chosen: NDArray[np.bool_], *, silent: int | None = None
+    drawn: Drawn,
+    scores: list[Floats],
+    chosen: NDArray[np.bool_],
+    *,
+    silent: int | None = None,
+    off: bool = False,
 ) -> dict[float | None, float]:
-    """r over all held-out children at each epsilon; the site `silent` trains nothing."""
+    """r over all held-out children at each epsilon; the site `silent` trains nothing.
+
+    With `off`: how far the last site's predictions lie off the scores on average, in steps of GASE.
+    """
     sites = []
     for k, (site, z) in enumerate(zip(drawn.sites, scores, strict=True)):
         first, rest = slice(0, 0 if k == silent else site.training), slice(site.training, None)
@@ -167,12 +198,13 @@ def r_of(
             )
         )
     consortium = Consortium(drawn.world, drawn.template, tuple(sites))
-    study = Study(drawn.atlas, consortium, candidates_from(drawn.atlas, chosen))
+    study = Last(drawn.atlas, consortium, candidates_from(drawn.atlas, chosen))
     model, found = pretrained("compact-3"), {}
     for epsilon in EPSILONS:
         summing = Summing(epsilon, TRUST, SHARES, len(study.training))
         network, _ = study.select(summing)
-        found[epsilon] = study.network_reads(summing, network, model)[0]
+        r, _ = study.network_reads(summing, network, model)
+        found[epsilon] = study.off if off else r
     return found
 
 
@@ -224,16 +256,20 @@ def candidates(seed: int) -> Rows:
 def absent(seed: int) -> Rows:
     """One site without controls: scored by the others' pooled controls, with and without training."""
     drawn = draw(seed)
-    chosen, last = votes(drawn), len(drawn.sites) - 1
+    last = len(drawn.sites) - 1
+    others = drawn.sites[:-1]
+    chosen = votes(replace(drawn, sites=others))  # it has no vote either
     own = [by_own(site) for site in drawn.sites]
-    others = ControlReference.of_moments(moments_of(list(drawn.sites[:-1])))
-    pooled = [*own[:-1], np.array([others.scores(x) for x in drawn.sites[-1].children])]
+    reference = pooled_by(others, chosen)
+    pooled = [*own[:-1], np.array([reference.scores(x) for x in drawn.sites[-1].children])]
     raw = [*own[:-1], by_template(drawn.template, None)(drawn.sites[-1])]
     return {
         "it has controls": r_of(drawn, own, chosen),
         "others' pooled controls, does not train": r_of(drawn, pooled, chosen, silent=last),
         "others' pooled controls, trains": r_of(drawn, pooled, chosen),
         "template alone, trains": r_of(drawn, raw, chosen),
+        "it has controls: mean error there": r_of(drawn, own, chosen, off=True),
+        "pooled, does not train: mean error there": r_of(drawn, pooled, chosen, silent=last, off=True),
     }
 
 

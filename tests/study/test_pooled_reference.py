@@ -4,14 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
+from esn_client.answers.study import Study
 from esn_client.approval.review import review
 from esn_client.cohort.scoring import scoring
+from esn_client.gate.limits import Limits
+from esn_client.privacy_audit.audit import audit_kind
+from esn_client.privacy_audit.cheats import cheats
+from esn_client.privacy_audit.rehearsal import Rehearsal, scratch_directory
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.own_controls import ControlMoments, ControlReference
 from esn_core.errors import ControlsError, ProtocolError, StudyError
 from esn_core.messages.question import Question, QuestionId
+from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.candidates import listed_positions
 from esn_server.report.outcome import result_of
@@ -141,6 +148,35 @@ def test_every_analysis_goes_to_its_end_with_such_a_site(study_of):
     findings = study_of(exact=True, analyses=analyses, centre="levels").study()
     assert findings.left_out == {}
     assert findings.exact_network.children == 3 * 16
+
+
+def test_the_audit_plays_such_a_site_and_can_be_made_there(study_of):
+    consortium = study_of()
+    limits = Limits(
+        epsilon_cap=8.01,
+        delta=1e-3,
+        minimum_children=5,
+        trust="secure-sum",
+        colluding_sites=1,
+        exact_sums=False,
+    )
+    for site, phases in (("north", ("association", "evaluation")), ("east", ("evaluation",))):
+        with scratch_directory() as scratch:
+            rehearsed = Rehearsal(consortium.protocol, site=site, limits=limits, scratch=scratch)
+            study = Study(site, rehearsed.protocol, consortium.cohorts[site], torch.device("cpu"))
+            for phase in phases:
+                found = audit_kind(
+                    rehearsed,
+                    study,
+                    price_of(rehearsed.protocol).of(phase),
+                    repeats=20,
+                    rng=np.random.default_rng(0),
+                    progress=lambda *_: None,
+                )
+                assert found.faults == ()
+            attempts = cheats(rehearsed, study)
+        assert {attempt.phase for attempt in attempts} == {p.phase for p in consortium.protocol.phases}
+        assert not [attempt for attempt in attempts if attempt.answered and not attempt.covered]
 
 
 def test_it_is_shown_to_whoever_reads_the_protocol(study_of):

@@ -102,6 +102,7 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
     with open_ledger(settings) as ledger:
         people = remaining(read_participants(settings.dataset), ledger, salt=read_salt(settings))
     cohort, without_each = _cohorts(settings, protocol, people)
+    site = settings.site
     with scratch_directory() as scratch:
         rehearsal = Rehearsal(
             protocol,
@@ -116,7 +117,8 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
         kinds = tuple(
             audit_kind(rehearsal, study, price, repeats=repeats, rng=rng, progress=progress, without=without)
             for price in price_of(rehearsal.protocol).phases
-            if price.children != "controls"
+            # At a site without controls no training child is in a sum.
+            if price.children != "controls" and (price.children == "held-out" or protocol.trains(site))
         )
         attempts = cheats(rehearsal, study)
     return Audit(

@@ -191,9 +191,10 @@ class Rehearsal:
         phase = protocol.phases[0].phase
         asked = self.question(phase)
         asked = replace(asked, id=asked.id.model_copy(update={"run": run}))
-        rows = self._zeros(kind_of(phase, protocol))
+        kind = kind_of(phase, protocol)
         answers, seeds = [], []
         for name in self._quorum:
+            rows = self._zeros(kind, name)
             place = protocol.sites.index(name)
             with Ledger(_IN_MEMORY, self._keys[name].identity) as ledger:
                 gate = self._gate(name, ledger)
@@ -254,7 +255,7 @@ class Rehearsal:
         seeds: dict[str, bytes] = {}
         known = np.zeros(rows.kind.dimension, dtype=np.int64)
         for name in self._sites:
-            given = rows if name == self._site else self._zeros(rows.kind)
+            given = rows if name == self._site else self._zeros(rows.kind, name)
             keys = self._keys[name]
             with Ledger(_IN_MEMORY, keys.identity) as ledger:
                 gate = self._gate(name, ledger)
@@ -285,9 +286,11 @@ class Rehearsal:
             noise=discrete_gaussian,
         )
 
-    def _zeros(self, kind: ReleaseKind) -> Rows:
+    def _zeros(self, kind: ReleaseKind, site: str) -> Rows:
         """Return rows of a played site: as many people as are needed, who add nothing."""
         whose = kind.children
+        if whose == "training" and not self.protocol.trains(site):
+            return Rows(kind, np.zeros((0, kind.dimension)), ())
         fewest = self.minimum_controls if whose == "controls" else self.minimum(whose)
         labels = tuple(f"sub-played{i}" for i in range(fewest))
         child: Standing = "child"
