@@ -32,7 +32,8 @@ test-faults: setup
 mutate: setup
 	$(VENV)/bin/python tests/mutations.py
 
-# Of the long tests, those of the statistics: coverage of intervals, size of tests, small studies that end.
+# Of the long tests, those of the science: severity bars on fresh worlds, coverage of intervals, size of tests, never worse than alone,
+# the published network, small studies that end; and tables of docs/benchmarks.md against the commands that made them.
 test-science: setup
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadscope --durations=15 -m science
 

@@ -24,8 +24,9 @@ from esn_core.severity_network.association import association_release
 
 ATLAS = "desikan-killiany-83"
 """On which all of it was measured."""
-CANDIDATES = (500, 2000)
-"""Measured were about 970 candidates; with fewer or more than these, what is told is a guess."""
+CANDIDATES = (250, 2000)
+"""Measured were about 970 candidates, and 280 where counts spread as those of real people do; with fewer or
+more than these, what is told is a guess."""
 LEAST_GAIN = 0.01
 """Of r: a federation that gives a hospital less than this is hardly worth its privacy."""
 

@@ -26,7 +26,7 @@ def sections(full, atlas):
         ("prediction", "The same in groups of the held-out children, by sex and by age"),
         ("prediction", "younger than 6 years too few children"),
         ("validation", "No correlation is adjusted for sites"),
-        ("neurocognition", "Sites are not adjusted for."),
+        ("neurocognition", "Sites are not adjusted for. No model knows which hospital a child is from"),
         ("neurocognition", "see protocol price for what that does to p"),
         (
             "neurocognition",

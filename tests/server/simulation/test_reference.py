@@ -1,10 +1,13 @@
 """What a demo sets beside a study: harmonisations of sites that differ in severity."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from esn_core.analyses.expected_r import expected_r
+from esn_core.protocol.protocol import Protocol
 from esn_core.statistics.combat import ComBatSite, combat_model, combat_rows
 from esn_server.simulation import reference
 
@@ -86,3 +89,13 @@ def test_the_scale_of_a_covariate_changes_nothing(confounded):
     for name in sites:
         # Only the rounding of a linear solve differs, through a shrinkage that stops at the same step.
         assert found[name] == pytest.approx(expected[name], rel=1e-9, abs=1e-9)
+
+
+def test_the_report_of_a_demo_says_what_studies_of_its_size_had_in_every_world(protocol_content):
+    protocol = Protocol.model_validate(protocol_content)
+    sites = {name: SimpleNamespace(held_out=np.repeat([False, True], 30)) for name in protocol.sites}
+    said = reference._in_other_worlds(protocol, sites)
+    for one in expected_r(protocol, training_children=90):
+        assert f"about {one.consortium:.2f} in the world '{one.world}'" in said.replace("; ", " about ")
+        assert f"a hospital alone has {one.alone:.2f} and its personal model {one.personal:.2f}" in said
+    assert "simulated on desikan-killiany-83" in said
