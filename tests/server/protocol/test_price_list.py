@@ -154,7 +154,7 @@ def test_what_a_study_could_find_and_what_sites_do_to_p_are_said(of_six):
         "verbal_score": {"kind": "number", "unit": "standard score", "range": (40, 160)},
     }
     analyses = {"neurocognition": rules, "exact": ["neurocognition"]}
-    protocol = make({**of_six, "phenotypes": columns, "analyses": analyses}, trust="secure-sum")
+    protocol = make({**of_six, **PHANTOM, "phenotypes": columns, "analyses": analyses}, trust="secure-sum")
     text = listed(protocol, 250, 100)
     alone = 100 * power_of(100)
     assert f"    verbal: {alone:.0f} % as the primary comparison" in text
