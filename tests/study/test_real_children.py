@@ -17,6 +17,8 @@ import pytest
 import tomli_w
 
 from esn_client.cli import main as client
+from esn_client.imaging.bids.derivatives import Derivative
+from esn_client.imaging.bids.visits import Visit
 from esn_client.simulation.connectomes import write_connectomes
 from esn_client.site.centre_kit import read_kit, take_in
 from esn_client.site.settings import load_site
@@ -177,8 +179,21 @@ def test_hospitals_run_a_study_of_their_own_patients(consortium, tmp_path):
     assert said["ledger"][0] == "ok"
 
 
+def resect(derivatives, recipe, label, regions):
+    """Let a child's connectome lack regions, as `prepare` finds it after an operation."""
+    derivative = Derivative(derivatives, Visit(label, None), recipe)
+    gone = [recipe.parcellation.names.index(name) for name in regions]
+    matrices = {measure: np.loadtxt(derivative.matrix(measure)) for measure in derivative.measures}
+    for matrix in matrices.values():
+        matrix[gone], matrix[:, gone] = np.nan, np.nan
+    record = derivative.read_record()
+    details = {name: record[name] for name in ("Stages", "Quality") if name in record}
+    derivative.write(matrices, sources=record.get("Sources", {}), details=details)
+    assert derivative.read_connectome().without_tissue == tuple(regions)
+
+
 @pytest.mark.long
-def test_a_hospital_without_controls_takes_part_by_the_others(tmp_path, run_command, monkeypatch):
+def test_a_hospital_without_controls_and_a_child_after_an_operation(tmp_path, run_command, monkeypatch):
     consortium = Consortium(tmp_path, run_command, monkeypatch, without_controls=("east",))
     votes, said = consortium.agree("votes-1", "--votes", "--pool-controls", "--without-controls", "east")
     assert len(said) == 3
@@ -198,6 +213,8 @@ def test_a_hospital_without_controls_takes_part_by_the_others(tmp_path, run_comm
         assert (
             consortium.esn_client("withdraw", consortium.settings(site), load_protocol(bare).sha256)[0] == 0
         )
+    operated = ("L_inferiortemporal", "L_middletemporal", "L_superiortemporal", "L_temporalpole")
+    resect(tmp_path / "north" / "connectomes", load_protocol(votes).imaging, "sub-001", operated)
     named = ("--candidates", candidates, "--without-controls", "east")
     study, said = consortium.agree("severity-1", *named)
     assert all("WITHOUT OWN CONTROLS, judged by it: east." in review for review in said)
@@ -208,6 +225,8 @@ def test_a_hospital_without_controls_takes_part_by_the_others(tmp_path, run_comm
     spent = json.loads(consortium.esn_client("ledger", "show", consortium.settings("east"), "--json")[1])
     assert 5 <= spent["patients"] < CHILDREN  # its held-out children alone
     assert spent["controls"] == 0
+    spent = json.loads(consortium.esn_client("ledger", "show", consortium.settings("north"), "--json")[1])
+    assert spent["patients"] == CHILDREN  # who was operated on among them
 
 
 # --- with an atlas and weights of the consortium's own -------------------------------------------------

@@ -239,6 +239,8 @@ def _roll_call(study: _Run) -> dict[str, SiteFacts]:
     facts = study.asking.roll_call(study.question("roll-call"))
     study.timing_s["roll-call"] = time.monotonic() - started
     require_alike(study.protocol, facts)
+    for site in study.protocol.cohort.without_controls:
+        _LOG.warning("%s is judged by other sites' pooled controls and trains nothing", site)
     return facts
 
 
