@@ -47,6 +47,7 @@ _OF_MASKS = "tests/client/gate/test_gate_masked.py::"
 _OF_LEDGER = "tests/client/gate/test_ledger.py::"
 _OF_SUMS = "tests/core/privacy/test_secure_sum.py::"
 _OF_GRID = "tests/core/privacy/test_fixed_point.py::"
+_OF_POOL = "tests/study/test_pooled_reference.py::"
 _OF_TRANSCRIPT = "tests/study/test_transcript.py::"
 _OF_CALLERS = "tests/server/front/test_callers.py::"
 _OF_CALLS = "tests/server/front/test_site_calls.py::"
@@ -146,6 +147,20 @@ MUTATIONS = (
         "if price.exact and not limits.exact_sums:",
         "if False:",
         _OF_GATE + "test_exact_sums_without_consent_stop_at_the_policy",
+    ),
+    Mutation(
+        "a pooled reference needs no consent",
+        _POLICY,
+        'phase.phase == "reference" for phase in price.phases',
+        "False for phase in price.phases",
+        _OF_POOL + "test_a_site_without_its_own_consent_or_with_few_controls_refuses",
+    ),
+    Mutation(
+        "a site that trains nothing sums its training children",
+        _GATE,
+        'return people == "training" and not protocol.trains(self._site)',
+        "return False",
+        _OF_POOL + "test_no_training_child_of_such_a_site_passes_its_gate",
     ),
     Mutation(
         "exact sums leave in the clear",

@@ -10,13 +10,15 @@ from pydantic import ValidationError
 from esn_client.answers.study import Study
 from esn_client.approval.review import review
 from esn_client.cohort.scoring import scoring
+from esn_client.gate.gate import Rows
 from esn_client.gate.limits import Limits
 from esn_client.privacy_audit.audit import audit_kind
 from esn_client.privacy_audit.cheats import cheats
 from esn_client.privacy_audit.rehearsal import Rehearsal, scratch_directory
+from esn_core.analyses.planned_sums import kind_of
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.own_controls import ControlMoments, ControlReference
-from esn_core.errors import ControlsError, ProtocolError, StudyError
+from esn_core.errors import ControlsError, GateError, ProtocolError, StudyError
 from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
@@ -133,6 +135,20 @@ def test_a_site_without_controls_trains_nothing_and_its_held_out_children_are_pr
     result = result_of(consortium.protocol, findings, run="r1", timing_s={})
     assert any("pooled controls: east" in words for words in result.warnings)
     assert "east" in result.harmonisation.note
+
+
+def test_no_training_child_of_such_a_site_passes_its_gate(study_of):
+    consortium = study_of()
+    hospital, kind = consortium.link.hospitals[4], kind_of("centre", consortium.protocol)
+    number = QuestionId(
+        protocol_sha256=consortium.protocol.sha256, run="r1", phase="centre", round=0, attempt=0
+    )
+    labels = tuple(f"sub-{i:03d}" for i in range(9))
+    rows = Rows(kind, np.zeros((9, kind.dimension)), labels)
+    approved = hospital._approved(consortium.protocol.sha256)
+    with pytest.raises(GateError, match="judges by other sites' controls"):
+        hospital._gate.release(Question(number, FOUR), rows, approved)
+    assert consortium.ledgers["east"].entries() == []
 
 
 def test_every_analysis_goes_to_its_end_with_such_a_site(study_of):
