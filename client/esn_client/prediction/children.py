@@ -82,7 +82,7 @@ def controls_of(
         raise DataError(
             f"{len(found)} own healthy controls have a connectome of the model's recipe; {needed} or more "
             "are needed, scanned as the child was: prepare them by the model's protocol, which "
-            "'unzip -p MODEL protocol.toml' prints, with 'esn-client prepare'"
+            "'python3 -m zipfile -e MODEL DIR' writes into DIR, with 'esn-client prepare'"
             + ("; or take the study's pooled controls (--pooled-reference)" if pooled else "")
         )
     return found
