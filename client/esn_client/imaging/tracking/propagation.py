@@ -64,9 +64,7 @@ def interpolate_stop(position: NDArray[np.float64], stop_map: NDArray[np.float32
             along_xy = along_x * (position[1] - y if j else 1 - (position[1] - y))
             for k in range(2):
                 weight = along_xy * (position[2] - z if k else 1 - (position[2] - z))
-                value += times(
-                    weight, np.float64(stop_map[np.uint64(x + i), np.uint64(y + j), np.uint64(z + k)])
-                )
+                value += times(weight, np.float64(stop_map[x + i, y + j, z + k]))
     return value
 
 
@@ -87,7 +85,7 @@ def find_corners(
             along_xy = along_x * (position[1] - y if j else 1 - (position[1] - y))
             for k in range(2):
                 weight = along_xy * (position[2] - z if k else 1 - (position[2] - z))
-                row = row_of[np.uint64(x + i), np.uint64(y + j), np.uint64(z + k)]
+                row = row_of[x + i, y + j, z + k]
                 if row >= 0 and weight > 0:
                     rows[found], weights[found] = row, weight
                     found += 1
@@ -110,9 +108,9 @@ def draw_axis(
     total = np.float32(0)
     last = -1
     for place in range(count):
-        amplitude, axis = np.float32(0), np.uint64(axes[place])
+        amplitude = np.float32(0)
         for corner in range(found):
-            amplitude += times(weights[corner], amplitudes[np.uint64(rows[corner]), axis])
+            amplitude += times(weights[corner], amplitudes[rows[corner], axes[place]])
         if amplitude >= least and amplitude > 0:
             total += amplitude
             last = place

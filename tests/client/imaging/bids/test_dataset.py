@@ -280,6 +280,15 @@ def test_b0s_without_a_table_are_left_out_and_named(bids, name, volumes):
     assert files.remarks == (f"{name}.nii.gz was left out: it has no gradient table, as a b0 series",)
 
 
+def test_b0s_beside_a_series_whose_table_is_its_own_are_left_out(bids):
+    """As a pair is named: nothing of dir-AP holds for dir-PA."""
+    folder = bids / "sub-001" / "dwi"
+    for path in list(folder.iterdir()):
+        path.rename(folder / path.name.replace("_dwi", "_dir-AP_dwi"))
+    b0_series(folder, "sub-001_dir-PA_dwi", 2)
+    assert names(chosen(bids)) == ["sub-001_dir-AP_dwi.nii.gz"]
+
+
 def test_b0s_with_b_values_and_without_vectors_are_left_out_too(bids):
     scan(bids / "sub-001" / "dwi", "sub-001_dir-PA_dwi", volumes=2)
     (bids / "sub-001" / "dwi" / "sub-001_dir-PA_dwi.bvec").unlink()

@@ -259,7 +259,7 @@ def test_a_page_says_what_the_header_says_of_the_sides_and_warns(anatomy):
     assert "Nothing in a brain confirms them." in warned
     agreed = draw(anatomy, Quality=good | {"sides_margin_percent": 6.7}, Sides="stored LAS")
     assert "T1w image, by a header of its own, says the same." in agreed
-    assert "<p>volume 33 was left out.</p>" in warned
+    assert "<li>volume 33 was left out</li>" in warned
 
 
 def test_a_scan_that_came_preprocessed_says_so(anatomy):
