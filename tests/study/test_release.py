@@ -435,6 +435,19 @@ class TestPrediction:
         refused(11, words, *predict_words(own, model, tmp_path / "out"))
         assert not (tmp_path / "out").exists()
 
+    def test_a_child_is_judged_by_controls_of_its_own_scanner_or_it_says_by_whom(
+        self, esn_client, own, model, tmp_path
+    ):
+        path = own / "bids" / "participants.tsv"
+        head, *lines = path.read_text().splitlines()
+        scanners = iter("ACAA" + "AAAABBBB")
+        path.write_text("\n".join([f"{head}\tscanner", *(f"{x}\t{next(scanners)}" for x in lines)]) + "\n")
+        assert esn_client(*predict_words(own, model, tmp_path / "out"))[0] == 0
+        found = [json.loads(p.read_text()) for p in sorted((tmp_path / "out").glob("*.json"))]
+        assert [one["controls"] for one in found] == [4, 8, 4, 4]
+        told = ["were not scanned alike" in " ".join(one["notes"]) for one in found]
+        assert told == [False, True, False, False]
+
     def test_without_own_controls_the_studys_pooled_ones_judge_and_it_is_marked(
         self, esn_client, own, model, tmp_path
     ):

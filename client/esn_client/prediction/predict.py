@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from esn_client.answers.study import calibrated
 from esn_client.cohort.participants import Participant
 from esn_client.cohort.scoring import People, Visits, by_controls, mean_over_visits, scoring
-from esn_client.cohort.strata import judges
+from esn_client.cohort.strata import judges, stratum_of
 from esn_client.prediction.children import Child
 from esn_client.prediction.findings import Driver, OwnPrediction, Prediction, Risk, Unlike
 from esn_core.arrays import Floats
@@ -89,7 +89,7 @@ class Predictor:
             model_sha256=content.sha256,
             study=content.study,
             simulated_study=content.simulated,
-            controls=len(self._controls),
+            controls=int(self._judges(child).sum()),
             pooled_reference=self._pooled is not None,
             predicted_gase=predicted,
             interval=content.error.interval(predicted),
@@ -102,6 +102,11 @@ class Predictor:
             notes=tuple(self._notes(child)),
             made=version("esn-federated"),
         )
+
+    def _judges(self, child: Child) -> NDArray[np.bool_]:
+        """Tell which of the own controls judge a child."""
+        minimum = self._protocol.cohort.minimum_controls
+        return judges(child.participant, [who for who, _ in self._controls], minimum=minimum)
 
     def _gase(self, values: Floats) -> float:
         matrices = as_matrices(
@@ -169,6 +174,12 @@ class Predictor:
                 f"Judged by the pooled controls of other hospitals ({self._pooled.controls} people), not by "
                 "own ones: the ranking of such predictions is usable, and the absolute score may be off by "
                 "half a step beyond the interval."
+            )
+        own_ways = {stratum_of(who) for who, _ in self._controls}
+        if len(own_ways) > 1 and self._judges(child).all():
+            said.append(
+                "All own controls judge this child, though they were not scanned alike: how the child was "
+                "scanned is not in the table, or too few controls were scanned so."
             )
         if self._model.content.simulated:
             said.append("The model was trained on simulated children; it knows no real child.")
