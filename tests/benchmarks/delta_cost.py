@@ -10,6 +10,7 @@ noise.
 
 import argparse
 import math
+import sys
 import time
 
 import numpy as np
@@ -79,6 +80,7 @@ def main() -> None:
         exact.append(r_of(study, seed, epsilon=None, delta=DELTAS[0]))
         for (epsilon, delta), values in found.items():
             values.append(r_of(study, seed, epsilon=epsilon, delta=delta))
+        print(f"world {len(exact)} of {options.worlds}", file=sys.stderr)
     print("| ε, δ | noise, of that at the first δ | r | less r at the first δ, paired |")
     print("|---|---|---|---|")
     print(f"| without noise | | {mean_and_error(np.array(exact))} | |")

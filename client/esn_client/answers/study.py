@@ -36,7 +36,7 @@ class Study:
     cohort: Cohort
     device: Device
 
-    @property
+    @cached_property
     def atlas(self) -> Atlas:
         """The atlas of the protocol."""
         return self.protocol.atlas

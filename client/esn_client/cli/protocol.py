@@ -63,9 +63,7 @@ def audit(
     settings: SettingsFile,
     protocol: ProtocolFile,
     out: Annotated[Path, typer.Option(help="The page to write, HTML.")],
-    repeats: Annotated[
-        int, typer.Option(min=20, help="Sums in each attack; more find smaller faults.")
-    ] = 100,
+    repeats: Annotated[int, typer.Option(min=20, help="Sums in each attack; more find smaller faults.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures, for machines.")] = False,
 ) -> None:
     """Attack a protocol's releases on the site's own children, in a rehearsal, against their price."""

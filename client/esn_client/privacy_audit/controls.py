@@ -23,6 +23,9 @@ from esn_core.protocol.phases import PhaseName
 FEWEST_CONTROLS = 4
 """One is left out, and of fewer than three a spread says nothing."""
 
+FEWEST_SUMS = 20
+"""Of fewer, the area says nothing: the noise of one sum is the same for all controls."""
+
 
 def attack_on_controls(
     phase: PhaseName,
@@ -31,7 +34,6 @@ def attack_on_controls(
     *,
     noise: Floats,
     noise_sd: float,
-    rng: np.random.Generator,
 ) -> ControlExposure | None:
     """Ask of each control whether the children of a release were judged by it too.
 
@@ -46,8 +48,6 @@ def attack_on_controls(
         What R releases of the phase had beside their rows.
     noise_sd : float
         Of each number, as the price says.
-    rng : numpy Generator
-        For the coins that decide whether the control is there.
 
     Returns
     -------
@@ -59,17 +59,19 @@ def attack_on_controls(
     sizes = np.linalg.norm(shifts, axis=1)
     if not sizes.any():
         return None
-    present = rng.random((len(noise), len(without))) < 0.5
-    # Of the (R, k) releases: what lies along the shift, in its own size, and the odds that this gives.
-    along = noise @ shifts.T + present * sizes**2
-    odds = (along - sizes**2 / 2) / noise_sd**2
+    # The odds of each release, were it without a control and with: the same noise stands in both.
+    along, half = noise @ shifts.T, sizes**2 / 2
+    odds = np.concatenate([along - half, along + half], axis=1) / noise_sd**2
+    present = np.repeat([[False, True]], len(without), axis=1).repeat(len(noise), axis=0)
     mu = sizes / noise_sd
-    reconstruction = _reconstruction(study, shifts, noise) if phase == "association" else None
+    few = len(noise) < FEWEST_SUMS
+    read = phase == "association" and not few
+    reconstruction = _reconstruction(study, shifts, noise) if read else None
     return ControlExposure(
         controls=len(without),
         sums=len(noise),
-        area=area(odds, present),
-        area_error=area_error(odds, present),
+        area=None if few else area(odds, present),
+        area_error=None if few else area_error(odds, present),
         mu=tuple(mu.tolist()),
         area_of_most=area_bound(float(mu.max())),
         reconstruction=reconstruction,

@@ -95,8 +95,8 @@ class ControlExposure:
     controls : int
         Attacked, each in turn.
     sums : int
-    area, area_error : float
-        Area under the ROC curve over all of them, and its standard error.
+    area, area_error : float or None
+        Area under the ROC curve over all of them, and its standard error; None of too few sums.
     mu : tuple of float
         Of each control: how far it moves the sum, in standard deviations of the noise.
     area_of_most : float
@@ -109,8 +109,8 @@ class ControlExposure:
 
     controls: int
     sums: int
-    area: float
-    area_error: float
+    area: float | None
+    area_error: float | None
     mu: tuple[float, ...]
     area_of_most: float
     reconstruction: tuple[float, float] | None
@@ -284,7 +284,10 @@ class Audit:
         mu = np.sqrt(sum(kind.releases * np.square(one.mu) for kind, one in found))
         areas = [area_bound(each) for each in mu.tolist()]
         whole = float(np.mean(areas))
-        surely = any(one.area - 0.5 > max(_A_COIN, 2 * one.area_error) for _, one in found)
+        surely = any(
+            one.area is not None and one.area - 0.5 > max(_A_COIN, 2 * (one.area_error or 0.0))
+            for _, one in found
+        )
         return ControlsFound(whole, max(areas), exposed=surely or whole - 0.5 > _A_COIN)
 
     @property

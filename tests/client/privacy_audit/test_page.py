@@ -114,11 +114,16 @@ def test_an_audit_passes_writes_its_page_and_nothing_else(site, esn_client, tmp_
     children = {kind["children"]: kind["membership"]["children"] for kind in told}
     assert {attempt["phase"] for attempt in found["attempts"]} == {kind["phase"] for kind in found["kinds"]}
     assert not any(attempt["broken"] for attempt in found["attempts"])
+    # The number of children hangs on no control.
+    on_controls = [kind["phase"] for kind in found["kinds"] if kind["controls"]]
+    assert on_controls == ["association", "gradient", "calibration", "evaluation"]
+    assert found["controls"]["area"] > 0.5
     assert sum(children.values()) == CHILDREN
     after = contents(tmp_path)
     assert set(after) - set(before) == {page}
     assert {path: after[path] for path in before} == before
     assert "Pass: no attack found more" in page.read_text()
+    assert "Can this site's healthy controls be found?" in page.read_text()
     assert "sub-" not in page.read_text()
 
 
