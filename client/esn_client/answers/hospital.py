@@ -77,6 +77,8 @@ class Hospital:
         Returns the approved protocol of a hash, or raises `ProtocolError`; called for every question.
     load : callable
         Returns the `Study` of a protocol; called once per protocol.
+    rows : callable, optional
+        Computes the rows that answer a phase; by default `rows_of`.
 
     """
 
@@ -89,6 +91,7 @@ class Hospital:
         centre_key: Ed25519PublicKey,
         approved: Callable[[str], ApprovedProtocol],
         load: Callable[[Protocol], Study],
+        rows: Callable[[Arguments, Study], Rows] | None = None,
     ) -> None:
         self._gate = gate
         self._bands = bands
@@ -96,6 +99,7 @@ class Hospital:
         self._centre_key = centre_key
         self._approved = approved
         self._load = load
+        self._rows = rows or rows_of
         # By protocol, and by how many people had withdrawn their consent when the cohort was read.
         self._studies: dict[tuple[str, int], Study] = {}
 
@@ -179,7 +183,7 @@ class Hospital:
         asked = transcript.arguments(question.id.phase, question.id.round)
         if "combat" in asked.arrays:
             study = combat.harmonised(study, asked.array("combat"))
-        return self._gate.release(question, rows_of(asked, study), approved)
+        return self._gate.release(question, self._rows(asked, study), approved)
 
 
 def roll_call(study: Study, band: str, ledger: LedgerMark, ledger_seen: LedgerMark) -> SiteFacts:

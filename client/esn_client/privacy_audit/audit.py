@@ -69,7 +69,7 @@ _CANARIES_AT_ONCE = 400
 # A long sum is formed less often: the exact noise takes some 15 CPU microseconds a number and site.
 _NOISE_NUMBERS = 150_000
 # A short one holds few canaries. It is formed more often, but not without end: a gate takes milliseconds.
-_MOST_SUMS_PER_REPEAT = 4
+_MOST_SUMS_PER_REPEAT = 2
 # Rows of canaries are longer than a row may be: that the gate clips them is audited as well.
 _CANARY_LENGTH = 2.0
 
@@ -247,6 +247,7 @@ def audit_kind(
             price.phase,
             study,
             without,
+            total=rows.sum(axis=0),
             noise=products - members @ rows,
             noise_sd=price.noise_multiplier * kind.l2_bound,
         )

@@ -32,6 +32,7 @@ def attack_on_controls(
     study: Study,
     without: Sequence[Study],
     *,
+    total: Floats,
     noise: Floats,
     noise_sd: float,
 ) -> ControlExposure | None:
@@ -44,6 +45,8 @@ def attack_on_controls(
         Of all controls.
     without : sequence of k Study
         The same, without each of the controls in turn.
+    total : (d,) float64
+        Sum of the phase's rows over everybody, judged by all controls.
     noise : (R, d) float64
         What R releases of the phase had beside their rows.
     noise_sd : float
@@ -55,7 +58,7 @@ def attack_on_controls(
         None where no number of the release depends on a control.
 
     """
-    shifts = _sum_of(phase, study) - np.array([_sum_of(phase, one) for one in without])
+    shifts = total - np.array([sum_of(phase, one) for one in without])
     sizes = np.linalg.norm(shifts, axis=1)
     if not sizes.any():
         return None
@@ -78,7 +81,8 @@ def attack_on_controls(
     )
 
 
-def _sum_of(phase: PhaseName, study: Study) -> Floats:
+def sum_of(phase: PhaseName, study: Study) -> Floats:
+    """Sum a phase's rows over everybody, without noise."""
     rows = rows_of(arguments_of(phase, study), study)
     total: Floats = clip_rows(rows.values, rows.kind.l2_bound).sum(axis=0)
     return total

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from esn_client.answers.hospital import Hospital
+from esn_client.answers.hospital import Hospital, rows_of
 from esn_client.answers.study import Study
 from esn_client.gate.approved import approved_as
 from esn_client.gate.audit_log import AuditLog
@@ -215,6 +215,14 @@ class Rehearsal:
 
         """
         keys = self._keys[self._site]
+        known: dict[PhaseName, Rows] = {}
+
+        def rows(asked: Arguments, study: Study) -> Rows:
+            """Compute a phase's rows once: in a rehearsal it is always asked with the same numbers."""
+            if asked.phase not in known:
+                known[asked.phase] = rows_of(asked, study)
+            return known[asked.phase]
+
         with Ledger(_IN_MEMORY, keys.identity) as ledger:
             hospital = Hospital(
                 gate=self._gate(self._site, ledger),
@@ -223,6 +231,7 @@ class Rehearsal:
                 centre_key=self.centre_key.public_key(),
                 approved=lambda _: self._approved,
                 load=lambda _: study,
+                rows=rows,
             )
 
             def ask(body: bytes) -> bytes | None:

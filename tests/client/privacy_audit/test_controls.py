@@ -7,7 +7,7 @@ from scipy.special import ndtr
 
 from esn_client.answers.study import Study
 from esn_client.cohort.cohort import Cohort, Split
-from esn_client.privacy_audit.controls import attack_on_controls
+from esn_client.privacy_audit.controls import attack_on_controls, sum_of
 from esn_client.privacy_audit.findings import Audit, KindAudit
 from esn_core.connectome.own_controls import ControlReference
 from esn_core.connectome.template import load_template
@@ -50,7 +50,7 @@ def attack(studies, phase, *, sd, sums=300):
     study, without = studies
     dimension = {"association": len(study.candidates.edges), "calibration": 5, "centre": 2}[phase]
     noise = sd * np.random.default_rng(2).normal(size=(sums, dimension))
-    return attack_on_controls(phase, study, without, noise=noise, noise_sd=sd)
+    return attack_on_controls(phase, study, without, total=sum_of(phase, study), noise=noise, noise_sd=sd)
 
 
 @pytest.mark.parametrize("phase", ["association", "calibration"])
