@@ -62,14 +62,14 @@ FEWEST_REPEATS = 20
 FEWEST_LEFT_OUT = 3
 _MOST_DRAWS = 200
 # Each costs the rows of every phase once more.
-_MOST_CONTROLS = 6
+_MOST_CONTROLS = 5
 
 _CANARIES_PER_REPEAT = 20
 _CANARIES_AT_ONCE = 400
 # A long sum is formed less often: the exact noise takes some 15 CPU microseconds a number and site.
 _NOISE_NUMBERS = 150_000
 # A short one holds few canaries. It is formed more often, but not without end: a gate takes milliseconds.
-_MOST_SUMS_PER_REPEAT = 2
+_MOST_SUMS_PER_REPEAT = 4
 # Rows of canaries are longer than a row may be: that the gate clips them is audited as well.
 _CANARY_LENGTH = 2.0
 
