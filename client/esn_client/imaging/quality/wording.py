@@ -26,7 +26,7 @@ class Wording:
 
     def shown(self, value: float) -> str:
         """Write the number down, without its unit."""
-        return f"{value:.{self.decimals}f}"
+        return f"{value:z.{self.decimals}f}"  # z: no minus before a 0
 
 
 WORDINGS = {

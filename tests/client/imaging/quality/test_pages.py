@@ -527,5 +527,6 @@ def test_dots_keep_their_order_and_limits_their_place():
     limits = {kind: x for x, kind in strip.limits}
     assert xs["b"] == pytest.approx(limits["fail"])  # 20 of the recipe
     assert xs["b"] < limits["warn"] < xs["c"]  # 35
+    assert WORDINGS["bad_volumes_percent"].shown(-1e-9) == "0.0"
     assert lay_out([], [], shown=[]) is None
     assert lay_out([("a", 5.0, "pass")] * 2, [], shown=["5", "5"]).median_x == pytest.approx(360)
