@@ -64,6 +64,7 @@ def test_the_readme_says_what_the_page_says():
 
 @pytest.mark.long
 @pytest.mark.science
+@pytest.mark.timeout(1800)
 def test_one_roster_of_the_table_is_found_again():
     tables = found("--roster", "6 x 20")
     for row in shipped():
@@ -80,6 +81,7 @@ def test_one_roster_of_the_table_is_found_again():
 
 @pytest.mark.long
 @pytest.mark.science
+@pytest.mark.timeout(1800)
 def test_on_fresh_worlds_no_hospital_loses_by_the_federation():
     gains = []
     for name, said in found("--worlds", "4", "--seed", "8650", "--sum-only").items():

@@ -32,6 +32,7 @@ def test_the_network_is_ahead_where_networks_interact():
 
 @pytest.mark.long
 @pytest.mark.science
+@pytest.mark.timeout(1800)
 def test_the_network_reads_unseen_sites_and_is_not_behind_the_sum_on_fresh_worlds():
     clinical = found("--kind", "clinical", "--worlds", "4", "--seed", "8450")["clinical"]
     unseen = clinical["DCNN+RN, pooled, sites left out one by one"]
@@ -52,6 +53,7 @@ def test_the_network_reads_unseen_sites_and_is_not_behind_the_sum_on_fresh_world
 
 @pytest.mark.long
 @pytest.mark.science
+@pytest.mark.timeout(1800)
 def test_the_page_says_what_its_command_makes():
     written = PAGE.read_text(encoding="utf-8").split("<!-- severity_bars.py writes from here -->")[1]
     lines = written.split("<!-- to here -->")[0].strip().splitlines()

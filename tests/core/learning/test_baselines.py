@@ -74,6 +74,7 @@ def test_every_predictor_but_the_mean_follows_gase_where_the_truth_is_clear(atla
 
 @pytest.mark.long
 @pytest.mark.science
+@pytest.mark.timeout(1800)
 def test_the_published_network_learns_too(world):
     training, held_out, _ = world
     (rated,) = compare([PublishedDcnnRn(ATLAS)], training, held_out, rng=np.random.default_rng(0))
