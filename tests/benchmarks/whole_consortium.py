@@ -12,6 +12,7 @@ import json
 import os
 import random
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -30,7 +31,7 @@ SITES = ("north", "south", "west", "east", "coast", "hill")
 CHILDREN, CONTROLS = (30, 55), (10, 25)
 ANALYSES = (
     *("--cohort-summary", "--cross-site", "--folds", "5", "--random-scores", "1", "--explanation"),
-    *("--network", "--exact", "network", "--neurocognition", "--exact", "neurocognition"),
+    *("--network", "--exact", "network", "--neurocognition"),
 )
 
 
@@ -71,9 +72,10 @@ class Consortium:
     def stay(self, who: str, program: str, *words: object) -> ChildProcess:
         """Start a command that stays."""
         home = self.root / who
+        command = shlex.join([sys.executable, "-m", f"esn_{program}.cli.main", *map(str, words)])
         return self.stack.enter_context(
             ChildProcess(
-                [sys.executable, "-m", f"esn_{program}.cli.main", *map(str, words)],
+                ["/bin/bash", "-c", f"cd {shlex.quote(str(home))}; exec {command}"],
                 log_file=home / f"{words[0]}.log",
                 environment=self._environment(home),
             )
