@@ -195,7 +195,13 @@ def parse_atlas(name: str, table: str) -> Atlas:
         A column is missing, a number cannot be read, or the regions are not an atlas.
 
     """
-    reader = csv.DictReader(table.splitlines(), delimiter="\t")
+    try:
+        return _of_lines(name, csv.DictReader(table.splitlines(), delimiter="\t"))
+    except csv.Error as error:
+        raise DataError(f"atlas {name!r}: is no table: {error}") from None
+
+
+def _of_lines(name: str, reader: "csv.DictReader[str]") -> Atlas:
     missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
     if missing:
         raise DataError(f"atlas {name!r}: column {missing[0]!r} is missing; needed: {', '.join(COLUMNS)}")

@@ -234,6 +234,23 @@ def bare_sums(
     return [f"{said} with neither noise nor masks; take trust 'secure-sum', or declare nothing exact"]
 
 
+def chosen_lines(
+    cohort: CohortRules, inputs: Sequence[PublicInput], plan: Sequence[PlannedPhase], *, simulated: bool
+) -> list[str]:
+    """Name the exact sums of real children whose scores follow from a template that came with the protocol.
+
+    A score by a template is cut off at a bound, so that who writes its means, spreads and slopes chooses for
+    each edge on which side of a line, also one of age and sex, a child has to lie.
+    """
+    own = [one for one in inputs if one.kind == "template" and not one.ships]
+    exact = [phase.phase for phase in plan if phase.exact and PHASES[phase.phase].harmonised]
+    if simulated or not own or not exact or cohort.harmonisation == "site-controls":
+        return []
+    said = f"exact sums of {', '.join(exact)} are of scores by the {own[0].title}, and who wrote it could"
+    said += " choose which child they are about; these are real: take harmonisation 'site-controls', or"
+    return [f"{said} leave [analyses.network] out"]
+
+
 def unfit_votes(privacy: PrivacyRules, analyses: Analyses, *, voting: bool) -> list[str]:
     """Refuse votes that the centre would see one by one, or beside anything else."""
     if not voting:

@@ -157,7 +157,11 @@ class Protocol(Table):
             voting = "severity_network" in info.data and info.data["severity_network"].candidates == "votes"
             plan = _planned(training, analyses, cohort, votes=voting)
             if "simulated" in info.data:
-                _complain(consistency.bare_sums(privacy, analyses, plan, simulated=info.data["simulated"]))
+                simulated = info.data["simulated"]
+                _complain(consistency.bare_sums(privacy, analyses, plan, simulated=simulated))
+                if cohort is not None and "inputs" in info.data:
+                    inputs = info.data["inputs"]
+                    _complain(consistency.chosen_lines(cohort, inputs, plan, simulated=simulated))
             _complain(consistency.unfit_votes(privacy, analyses, voting=voting))
             _complain(consistency.unfit_shares(privacy, plan))
         return privacy

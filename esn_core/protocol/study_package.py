@@ -23,6 +23,8 @@ from esn_core.system.plain_zip import unzipped, zipped
 PROTOCOL = "protocol.toml"
 INPUTS = "inputs"
 SUFFIX = ".zip"
+LARGEST_PROTOCOL_BYTES = 2**23
+"""Of its text. A list of 24,000 of the edges of 400 regions takes a quarter of it."""
 _ZIP = b"PK\x03\x04"
 
 
@@ -56,11 +58,13 @@ def read_study(path: Path) -> tuple[bytes, dict[str, bytes]]:
     if len(content) > LARGEST_PACKAGE_BYTES:
         raise ProtocolError(f"{path}: has more than {LARGEST_PACKAGE_BYTES // 2**20} MiB, and is no study")
     if not content.startswith(_ZIP):
+        _require_short(path, content)
         return content, dict(_beside(path, content))
     entries = unzipped(content)
     if entries is None or PROTOCOL not in entries:
         raise ProtocolError(f"{path}: is no study package, or was damaged on its way; get it again")
     text = entries[PROTOCOL]
+    _require_short(path, text)
     given = {name.removeprefix(f"{INPUTS}/"): part for name, part in entries.items() if name != PROTOCOL}
     if packed(text, given) != content:
         raise ProtocolError(f"{path}: a byte of it was changed; get it again")
@@ -102,6 +106,13 @@ def kept_study(directory: Path, digest: str) -> Path:
     """Name the file of a protocol in such a directory, whether it is there or not."""
     package = directory / f"{digest}{SUFFIX}"
     return package if package.is_file() else directory / f"{digest}.toml"
+
+
+def _require_short(path: Path, text: bytes) -> None:
+    """Refuse a text whose tables, once read, would fill the memory: they take a hundred times its bytes."""
+    if len(text) > LARGEST_PROTOCOL_BYTES:
+        most = LARGEST_PROTOCOL_BYTES // 2**20
+        raise ProtocolError(f"{path}: its protocol has {len(text)} bytes; {most} MiB at most are read")
 
 
 def _beside(path: Path, text: bytes) -> Iterator[tuple[str, bytes]]:

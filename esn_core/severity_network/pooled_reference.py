@@ -27,7 +27,7 @@ from esn_core.system.toml_file import Table
 FEWEST_SITES = 3
 """Of fewer hospitals no sum of controls leaves."""
 FEWEST_AT_A_SITE = 5
-"""Controls with a connectome, of each of them."""
+"""Controls with a connectome, of each of them; and with streamlines, where a site adds to an edge's sum."""
 FEWEST_IN_ALL = FEWEST_SITES * FEWEST_AT_A_SITE
 """Controls who could have an edge: an edge of fewer has no reference, and is no candidate."""
 
@@ -47,16 +47,21 @@ def reference_release(edges: int) -> ReleaseKind:
 
 
 def reference_rows(strengths: Floats, chosen: NDArray[np.bool_]) -> Floats:
-    """Return the (n, 3 E) rows of n controls; zeros for what was not voted for.
+    """Return the (n, 3 E) rows of n controls; zeros for what was not voted for, or is of few of them.
+
+    Where fewer than five of a site's controls have streamlines, its sums would be of these few, and a false
+    vote of another site may have chosen the edge for that.
 
     Parameters
     ----------
     strengths : (n, E) float64
-        NaN where a control has no tissue for an edge.
+        Of one site; NaN where a control has no tissue for an edge.
     chosen : (E,) bool
 
     """
-    there = np.isfinite(strengths) & chosen
+    finite = np.isfinite(strengths)
+    enough = (np.where(finite, strengths, 0.0) > 0).sum(axis=0) >= FEWEST_AT_A_SITE
+    there = finite & chosen & enough
     part = np.where(there, strengths, 0.0) / _LARGEST_STRENGTH
     return np.concatenate([there.astype(np.float64), part, part**2], axis=1)
 

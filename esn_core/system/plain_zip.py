@@ -5,6 +5,9 @@ import zipfile
 from collections.abc import Mapping
 
 LARGEST_BYTES = 64 * 2**20
+MOST_ENTRIES = 1000
+"""More than sites can sign. Python makes an object of each before anything else of a zip can be looked at."""
+_OF_ENTRY = b"PK\x01\x02"
 # A zip knows no date before it; ours have none of their own, so that equal contents are equal files.
 _DATE = (1980, 1, 1, 0, 0, 0)
 _DAMAGED = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError)
@@ -27,10 +30,10 @@ def unzipped(content: bytes) -> dict[str, bytes] | None:
     Returns
     -------
     dict of str to bytes, or None
-        None where it is none of ours: damaged, compressed, or one name twice.
+        None where it is none of ours: damaged, compressed, of too many files, or one name twice.
 
     """
-    if len(content) > LARGEST_BYTES:
+    if len(content) > LARGEST_BYTES or content.count(_OF_ENTRY) > MOST_ENTRIES:
         return None
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:

@@ -23,6 +23,7 @@ from esn_core.messages.question import Question, QuestionId
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.severity_network.candidates import listed_positions
+from esn_core.severity_network.pooled_reference import reference_rows
 from esn_server.report.outcome import result_of
 from esn_server.study.votes import run_votes
 
@@ -46,18 +47,33 @@ def found_by(consortium):
 
 def test_what_is_pooled_is_what_one_place_would_compute(pooling):
     found = found_by(pooling)
-    strengths = np.concatenate([c.control_strengths for c in pooling.cohorts.values()])
     at = listed_positions(ATLAS, found.pairs)
+    added = []
+    for cohort in pooling.cohorts.values():
+        own = cohort.control_strengths
+        added.append(np.where((own > 0).sum(axis=0) >= 5, own, np.nan))
+    strengths = np.concatenate(added)
+    assert np.isfinite(strengths[:, at]).mean() > 0.95
     moments = ControlMoments.of_controls(strengths[:, at])
     plain = ControlReference.of_moments(replace(moments, with_streamlines=moments.people))
     assert (found.reference.controls, found.reference.sites) == (len(strengths), 3) == (24, 3)
     # Four decimals are published.
-    assert found.reference.mean == pytest.approx(strengths[:, at].mean(axis=0), abs=6e-5)
+    assert found.reference.mean == pytest.approx(np.nanmean(strengths[:, at], axis=0), abs=6e-5)
     assert found.reference.sd == pytest.approx(plain.sd, abs=6e-5)
     reference = found.reference.reference(ATLAS, found.pairs)
-    child = strengths[0] + 1.0
+    child = np.nan_to_num(strengths[0]) + 1.0
     assert reference.scores(child)[at] == pytest.approx(plain.scores(child[at]), abs=1e-2)
     assert not reference.scores(child)[np.setdiff1d(np.arange(len(ATLAS.edges)), at)].any()
+
+
+def test_no_edge_that_few_controls_of_a_site_have_is_summed_whoever_voted_for_it():
+    strengths = np.full((9, 4), 2.0)
+    strengths[4:, 0] = np.nan
+    strengths[1:, 1] = 0.0
+    strengths[5:, 2] = 0.0
+    people, total, _ = reference_rows(strengths, np.ones(4, dtype=np.bool_)).sum(axis=0).reshape(3, 4)
+    assert people.tolist() == [0, 0, 9, 9]
+    assert (total > 0).tolist() == [False, False, True, True]
 
 
 def test_controls_are_charged_for_votes_and_reference_and_nobody_else_is(pooling):

@@ -181,6 +181,23 @@ def test_an_own_template_is_used_and_for_real_children_people_stand_behind_it(
         Protocol.model_validate({**real, "cohort": rules}, context={"norms.template.tsv": table})
 
 
+def test_no_own_template_chooses_whom_an_exact_sum_of_real_children_is_about(patients_content):
+    """Where slopes on age are a million times the spread, an edge's score is a line between two ages."""
+    table = (SHIPPED / "desikan-killiany-83.simulated-template.tsv").read_bytes()
+    name = "norms.template.tsv"
+    one = {**WORDS, "kind": "template", "name": "norms", "files": {name: digest(table)}}
+    network = {"t_threshold": 3.0, "null_draws": 20, "bootstrap_draws": 0, "minimum_children": 30}
+    cohort = {**patients_content["cohort"], "harmonisation": "public-template"}
+    asked = {**patients_content, "inputs": [one], "cohort": cohort}
+    privacy = {**asked["privacy"], "trust": "secure-sum", "colluding_sites": 1}
+    assert Protocol.model_validate({**asked, "privacy": privacy}, context={name: table}).template is not None
+    asked = {**asked, "privacy": privacy, "analyses": {"network": network, "exact": ["network"]}}
+    with pytest.raises(ValidationError, match="could choose which child they are about") as refusal:
+        Protocol.model_validate(asked, context={name: table})
+    assert refusal.value.error_count() == 1
+    assert "exact sums of network, network-null" in str(refusal.value)
+
+
 # --- hostile packages ---------------------------------------------------------------------------------
 
 
@@ -202,6 +219,9 @@ def test_zips_that_are_not_ours_are_refused_and_unpack_nothing(content, tmp_path
         (packed(text, {"../../evil.tsv": TABLE, "bonn-12.tsv": TABLE}), "is none that the protocol names"),
         (packed(text, {"bonn-12.tsv": TABLE}) + b"more", "a byte of it was changed"),
         (b"PK\x03\x04" + bytes(100), "is no study package"),
+        (zip_of(("protocol.toml", text), *((f"{i}", b"") for i in range(1001))), "is no study package"),
+        (packed(text + b"#" * 2**23, {"bonn-12.tsv": TABLE}), "its protocol has .* 8 MiB at most"),
+        (text + b"#" * 2**23, "its protocol has .* 8 MiB at most"),
     ):
         path.write_bytes(made)
         tracemalloc.start()
@@ -256,6 +276,7 @@ ROWS = TABLE.decode().splitlines()
         (TABLE.decode().replace("-15.8", "1e9"), "lies outside of any head"),
         (TABLE.decode().replace("-15.8", "nan"), "not finite"),
         ("x" * 300_000, "256 KiB at most"),
+        (ROWS[0] + "\n1\t" + "x" * 200_000, "is no table: field larger"),
     ],
 )
 def test_tables_that_no_atlas_has_are_refused(table, words):
