@@ -15,7 +15,7 @@ from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.analyses import SEVERITIES, Analyses
 from esn_core.protocol.data_dictionary import Phenotype
 from esn_core.protocol.imaging_recipe import ImagingRecipe
-from esn_core.protocol.phases import PHASES, PhaseName, PlannedPhase
+from esn_core.protocol.phases import PHASES, PlannedPhase
 from esn_core.protocol.public_inputs import PublicInput, shipped
 from esn_core.protocol.rules import (
     CohortRules,
@@ -51,16 +51,6 @@ _OWN_NOISE = (
     "colluding_sites must be 1 or more, as these children are real: a site that reads a result can subtract "
     "its own share of the noise"
 )
-# Exact numbers about what the question says, which follows from the answers of all sites before.
-_NOISED_MODELS = "take 'neurocognition' out of 'exact', and the sums of its models have noise"
-_INSTEAD: Mapping[PhaseName, str] = {
-    "attribution": "take 'explanation' out of 'exact', and its sums have noise",
-    "network-bootstrap": "take bootstrap_draws = 0",
-    "linear": _NOISED_MODELS,
-    "newton": _NOISED_MODELS,
-    "comparison": _NOISED_MODELS,
-    "ranking": _NOISED_MODELS,
-}
 
 
 def listed_twice(roster: Sequence[RosterEntry]) -> list[str]:
@@ -222,7 +212,7 @@ def bare_sums(
     about_children = [phase for phase in plan if phase.exact and phase.children != "controls"]
     steered = [phase.phase for phase in about_children if PHASES[phase.phase].needs]
     if steered:
-        instead = dict.fromkeys(_INSTEAD[phase] for phase in steered)
+        instead = dict.fromkeys(PHASES[phase].instead for phase in steered)
         said = f"exact sums of {', '.join(steered)} are for simulated children; these are real, and one"
         said += " hospital that answers falsely, with the centre or without it, could choose which child they"
         return [f"{said} are about; {'; '.join(instead)}"]

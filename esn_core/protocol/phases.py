@@ -99,6 +99,9 @@ class Phase:
     needs : frozenset of str
         Phases whose sums these arrays are computed from (`esn_core.transcript.course`); of its own, the
         rounds before. After ComBat, its sum as well.
+    instead : str
+        What to do where its sums would be exact, need others, and children are real: a site that answers
+        falsely could choose which child they are about.
 
     """
 
@@ -110,8 +113,10 @@ class Phase:
     exact: Literal["always"] | Declarable | None = None
     harmonised: bool = True
     needs: frozenset[PhaseName] = frozenset()
+    instead: str = ""
 
 
+_NOISED_MODELS = "take 'neurocognition' out of 'exact', and the sums of its models have noise"
 _NETWORK = frozenset({"weights", "edge_weights"})
 _PREDICTION = _NETWORK | {"calibration"}
 _MODELS = _PREDICTION | {"coefficients"}
@@ -244,6 +249,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         needs=_CALIBRATED,
         share=0.2,
         exact="explanation",
+        instead="take 'explanation' out of 'exact', and its sums have noise",
     ),
     "rerun-association": Phase(
         leaves="the sums of 'association' without each site or part (a difference is one site's), and with "
@@ -297,6 +303,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         arrays=frozenset({"partial"}),
         needs=frozenset({"network"}),
         exact="always",
+        instead="take bootstrap_draws = 0",
     ),
     "linear": Phase(
         leaves="for each linear model, products of predictors and score",
@@ -306,6 +313,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         needs=_CALIBRATED,
         share=0.2,
         exact="neurocognition",
+        instead=_NOISED_MODELS,
     ),
     "newton": Phase(
         leaves="for each logistic model, its curvature, its slope and likelihood; if exact, at more places",
@@ -315,6 +323,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         needs=_CALIBRATED | {"newton"},
         share=0.8,
         exact="neurocognition",
+        instead=_NOISED_MODELS,
     ),
     "comparison": Phase(
         leaves="histograms and calibration of each logistic model; how much better one is than its rival",
@@ -324,6 +333,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         needs=_CALIBRATED | {"newton"},
         share=0.2,
         exact="neurocognition",
+        instead=_NOISED_MODELS,
     ),
     "ranking": Phase(
         leaves="DeLong's components of each outcome's models: how they rank children with an impairment",
@@ -333,6 +343,7 @@ PHASES: Mapping[PhaseName, Phase] = {
         arrays=_MODELS | {"histograms"},
         needs=_CALIBRATED | {"newton", "comparison"},
         exact="always",
+        instead=_NOISED_MODELS,
     ),
 }
 

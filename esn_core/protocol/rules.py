@@ -53,7 +53,7 @@ class CohortRules(Table):
     hospitals without controls. Exact sums about controls, which become public."""
     reference: Annotated[PooledReference | None, NewIn(2)] = None
     """In the study's protocol: the pooled reference, one mean and spread for each of the listed `pairs`."""
-    without_controls: Annotated[tuple[SiteName, ...], NewIn(2)] = ()
+    without_controls: Annotated[tuple[SiteName, ...], Field(max_length=LARGEST_SITES), NewIn(2)] = ()
     """Sites whose children are judged by the pooled reference: they train nothing, their held-out children
     are predicted, and their own controls, if any, take no part."""
     after_withdrawal: Annotated[Literal["go-on", "stop"], NewIn(2)] = "go-on"

@@ -9,7 +9,7 @@ without noise: whoever knows a control's connectome can tell whether it is in th
 
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from esn_core.connectome.atlas import Atlas
 from esn_core.connectome.own_controls import ControlMoments, ControlReference
 from esn_core.connectome.template import SHARE_SCALE
 from esn_core.errors import DataError
+from esn_core.privacy.fixed_point import LARGEST_SITES
 from esn_core.privacy.release import ReleaseKind
 from esn_core.severity_network.candidates import listed_positions
 from esn_core.system.toml_file import Table
@@ -33,6 +34,9 @@ FEWEST_IN_ALL = FEWEST_SITES * FEWEST_AT_A_SITE
 
 # A share of all streamlines is at most 1.
 _LARGEST_STRENGTH = math.log1p(SHARE_SCALE)
+_Strength = Annotated[float, Field(ge=0, le=_LARGEST_STRENGTH)]
+# As a protocol may list.
+_MOST_EDGES = 10_000
 # What is published of a mean and a spread, in units of strength; a spread is .05 or more.
 _DECIMALS = 4
 
@@ -69,13 +73,13 @@ def reference_rows(strengths: Floats, chosen: NDArray[np.bool_]) -> Floats:
 class PooledReference(Table):
     """Mean and spread of each candidate, in the order in which a list names them."""
 
-    sites: int = Field(ge=FEWEST_SITES)
+    sites: int = Field(ge=FEWEST_SITES, le=LARGEST_SITES)
     """How many hospitals' controls were summed."""
     controls: int = Field(ge=FEWEST_IN_ALL, le=10**6)
     """How many people stand behind it."""
-    mean: tuple[float, ...] = Field(min_length=1)
+    mean: tuple[_Strength, ...] = Field(min_length=1, max_length=_MOST_EDGES)
     """Edge strength."""
-    sd: tuple[float, ...] = Field(min_length=1)
+    sd: tuple[_Strength, ...] = Field(min_length=1, max_length=_MOST_EDGES)
     """Between all these controls, hospitals' scanners included; moderated, and positive."""
 
     @model_validator(mode="after")

@@ -56,6 +56,14 @@ def protocols(protocol_content):
     made = {"everything": plain}
     for name, tables in MORE.items():
         made[name] = {**plain, **{table: {**plain[table], **rules} for table, rules in tables.items()}}
+    voting = {
+        "cohort": {"pool_controls": True, "minimum_controls": 5},
+        "severity_network": {"candidates": "votes"},
+    }
+    made["votes"] = {
+        **{name: part for name, part in plain.items() if name not in ("analyses", "phenotypes")},
+        **{table: {**plain[table], **rules} for table, rules in voting.items()},
+    }
     return {name: Protocol.model_validate(content) for name, content in made.items()}
 
 
@@ -65,6 +73,8 @@ def drawn(protocol, phase, rng):
     total = rng.normal(size=kind.dimension)
     if phase == "centre":
         total = np.array([CHILDREN, 3.0])
+    elif phase == "votes":
+        total = np.append(rng.integers(0, len(SITES) + 1, kind.dimension - 1), len(SITES)).astype(float)
     elif phase == "network":
         scores = rng.normal(size=(CHILDREN, len(protocol.candidates.edges)))
         gase = rng.integers(1, 8, CHILDREN).astype(float)
@@ -132,7 +142,7 @@ def test_every_question_has_the_numbers_of_its_phase_in_their_lengths(protocols,
 
 @pytest.mark.parametrize("phase", NEEDS)
 def test_the_numbers_of_a_question_need_each_sum_that_the_table_names_and_no_other(protocols, phase):
-    protocol = protocols["local steps" if phase == "local-update" else "everything"]
+    protocol = protocols[{"local-update": "local steps", "reference": "votes"}.get(phase, "everything")]
     asked = {planned.phase: planned.releases for planned in protocol.phases}
     whole = released(protocol).arguments(phase, asked[phase] - 1).arrays
     assert NEEDS[phase] & set(asked) <= steering(protocol)
