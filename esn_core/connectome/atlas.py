@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -83,7 +84,7 @@ class Atlas:
         if len(self.regions) < 2:
             raise DataError(f"atlas {self.name!r} has {len(self.regions)} regions; 2 or more make a network")
         for what, values in (("name", self.names), ("index", tuple(r.index for r in self.regions))):
-            repeated = sorted({value for value in values if values.count(value) > 1}, key=str)
+            repeated = sorted((value for value, times in Counter(values).items() if times > 1), key=str)
             if repeated:
                 raise DataError(f"atlas {self.name!r} repeats the region {what} {repeated[0]!r}")
 

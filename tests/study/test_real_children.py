@@ -253,6 +253,7 @@ def own_inputs(tmp_path):
     return folder / "inputs.toml"
 
 
+@pytest.mark.long
 def test_hospitals_run_a_study_on_an_atlas_of_their_own(
     own_inputs, tmp_path, run_command, monkeypatch, command_fails
 ):

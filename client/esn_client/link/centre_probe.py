@@ -23,6 +23,7 @@ from esn_core.errors import AwayError, LinkError
 
 _RETRY_S = 1.0
 _LONGEST_LOOK_S = 10.0
+_LONGEST_NAME = 100
 # The SuperLink accepts a signature of the time for 300 s; some of it is the way there.
 LARGEST_CLOCK_OFFSET_S = 240.0
 # So far off, a clock is not kept by NTP.
@@ -173,10 +174,11 @@ def _issuer_met(address: str, timeout_s: float) -> str:
 
 
 def _name(of: x509.Name) -> str:
-    """Return a name as people know it: what it is called, and whose it is."""
+    """Return a name as people know it: what it is called, and whose it is; nobody vouches for it yet."""
     wanted = (NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME)
     said = [str(part.value) for oid in wanted for part in of.get_attributes_for_oid(oid)]
-    return ", ".join(dict.fromkeys(said)) or of.rfc4514_string()
+    name = ", ".join(dict.fromkeys(said)) or of.rfc4514_string()
+    return "".join(c if c.isprintable() else "?" for c in name[:_LONGEST_NAME])
 
 
 def require_centre(

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from esn_client.approval.approvals import Approvals
 from esn_client.cli import main as cli
@@ -22,7 +24,7 @@ from esn_client.gate.ledger import Ledger
 from esn_client.gate.patients import patient_hashes, salt_fingerprint
 from esn_client.imaging.bids.derivatives import Derivative
 from esn_client.imaging.bids.visits import Visit
-from esn_client.link.centre_probe import probe
+from esn_client.link.centre_probe import _name, probe
 from esn_client.site.centre_kit import authorities, centre_key, read_kit, take_in
 from esn_client.site.keys import load_identity_key
 from esn_client.site.settings import load_site
@@ -285,6 +287,11 @@ def test_a_certificate_of_somebody_else_is_not_the_centres(centre, tmp_path):
     # 825 days, made when this module began or up to a midnight later.
     assert (seen.certificate_ends.date() - TODAY).days in (824, 825, 826)
     assert seen.proxy is None
+
+
+def test_of_a_strangers_name_a_terminal_obeys_nothing():
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "\x1b[2Jproxy")])
+    assert _name(name) == "?[2Jproxy"
 
 
 def test_a_proxy_that_inspects_is_named_and_let_through_where_the_settings_name_its_authority(
