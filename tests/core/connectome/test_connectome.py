@@ -162,17 +162,17 @@ def test_a_template_in_another_order_is_refused():
     )
     lines[1], lines[2] = lines[2], lines[1]
     with pytest.raises(DataError, match="does not list the 378 edges of its atlas in order"):
-        parse_template("phantom-28", "\n".join(lines))
+        parse_template(load_atlas("phantom-28"), "\n".join(lines))
 
 
 def test_a_template_with_a_word_for_a_number_is_refused():
     text = files("esn_core.connectome").joinpath("atlases", "phantom-28.simulated-template.tsv").read_text()
     cell = text.splitlines()[1].split("\t")[2]
     with pytest.raises(DataError, match="could not convert string to float: 'many'"):
-        parse_template("phantom-28", text.replace(cell, "many", 1))
+        parse_template(load_atlas("phantom-28"), text.replace(cell, "many", 1))
 
 
 def test_a_template_without_its_columns_is_refused():
     text = files("esn_core.connectome").joinpath("atlases", "phantom-28.simulated-template.tsv").read_text()
     with pytest.raises(DataError, match="must have the columns region_a, region_b, mean"):
-        parse_template("phantom-28", text.replace("age_slope", "slope", 1))
+        parse_template(load_atlas("phantom-28"), text.replace("age_slope", "slope", 1))
