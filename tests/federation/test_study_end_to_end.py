@@ -310,9 +310,10 @@ def scores_in(text, scores):
     One digit stands in every log: it is looked for beside its name, standardised, and with its neighbours.
     """
     found = re.findall(
-        r"(?i)\b(?:gase|severity|scores?)\b[\W_]{0,4}(?:of |is |was )?-?[1-7](?![\d.]\d)\b", text
+        r"(?i)\b(?:gase|severity|scores?)\b[\W_]{0,4}(?:of |is |was )?-?[1-7](?!\.{0,2}\d)\b", text
     )
-    found += re.findall(r"(?<![\d.])-?(?:0\.66[67]\d*|1\.33\d+)", text)  # (GASE - 4) / 1.5
+    # (GASE - 4) / 1.5, whatever number of digits; a time that something took is none.
+    found += re.findall(r"(?<![\d.])-?(?:0\.66+7?|1\.33+)(?!\d|\s?m?s\b)", text)
     for place in range(len(scores) - 4):
         run = r"\D{1,4}".join(scores[place : place + 5])
         found += re.findall(rf"(?<![\d.]){run}(?!\d)", text)
@@ -327,7 +328,8 @@ def scores_in(text, scores):
         ("severity of -0.6666666666666666", True),
         ("scores [7, 5, 3, 2, 6, 1] of the training children", True),
         ("array([5., 3., 2., 6., 1.])", True),
-        ("Fleet.PullMessages in 0.667012 ms on 127.0.0.1, attempt 5 of 3", True),
+        ("standardised -1.3333, then 0.6667", True),
+        ("Fleet.PullMessages in 0.667 ms and 1.330412 ms on 127.0.0.1, attempt 5 of 3", False),
         ("12:03:05 attempt 5, 3 sites of 2, round 6", False),
         ("gase of 1..7; score.py:52 severity", False),
     ],
