@@ -69,7 +69,7 @@ def test_a_name_that_does_not_exist_is_one_line(settings, caplog):
 
 def test_a_file_that_is_no_certificate_is_one_line(settings):
     settings["ca_certificate"].write_text("no certificate")
-    with pytest.raises(LinkError, match=r"ca\.crt cannot be used as the centre's certificate"):
+    with pytest.raises(LinkError, match=r"ca\.crt cannot be used as an authority's certificate"):
         join(GuardSettings(**settings), bytes)
 
 

@@ -9,6 +9,7 @@ from esn_core.errors import StudyError
 from esn_core.messages.facts import LedgerMark
 from esn_core.messages.question import Question, QuestionId
 from esn_core.severity_network.association import CENTRE
+from esn_server.run.memory import _path
 from esn_server.study.rounds import Rounds
 
 FOUR = ("north", "south", "west", "east")
@@ -155,7 +156,7 @@ def test_a_ledger_that_lost_entries_is_refused_at_roll_call(four):
 def test_a_ledger_with_another_past_is_refused_by_name(make_consortium):
     three = make_consortium(trust="secure-sum")
     ask(three)
-    path = three.rounds._memory._path("south")
+    path = _path(three.rounds._memory._centre, "south")
     path.write_text(LedgerMark(entries=1, head="9" * 64).model_dump_json())
     three.store._connection.execute("UPDATE ledgers SET head = ? WHERE site = 'south'", ("9" * 64,))
     number = question(three).id.model_copy(update={"phase": "roll-call"})

@@ -107,11 +107,11 @@ def forest(cross_site: CrossSite, *, name: str = "forest") -> Drawing:
         axes.set_xlim(-1, 1)
         axes.set_xlabel("r of predicted and clinical GASE, 95 % interval", color=INK)
         axes.tick_params(axis="y", length=0)
-    differ = heterogeneity(cross_site)
-    alt = "; ".join(f"{label}: {words}" for label, words in said)
-    return draw(
-        figure,
-        name=name,
-        alt=f"Each site predicted without it. {alt}.",
-        note="" if differ is None else differ.in_words,
-    )
+        differ = heterogeneity(cross_site)
+        alt = "; ".join(f"{label}: {words}" for label, words in said)
+        return draw(
+            figure,
+            name=name,
+            alt=f"Each site predicted without it. {alt}.",
+            note="" if differ is None else differ.in_words,
+        )
