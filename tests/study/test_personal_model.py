@@ -188,7 +188,7 @@ def test_the_command_writes_a_page_for_the_hospital_alone_and_notes_nothing(nort
     before = {path: path.read_bytes() for path in (north.ledger_path, north.audit_path)}
     found = personal_findings(north, consortium.protocol)
     assert found == judge(study_of(consortium), course_of(consortium), run="r1")
-    files = write_personal(found, tmp_path / "out")
+    files = write_personal(found, tmp_path / "out", atlas=consortium.protocol.atlas)
     assert [path.name for path in files] == ["personal-model.html", "personal-model.json"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     page, facts = (path.read_text(encoding="utf-8") for path in files)
@@ -198,7 +198,7 @@ def test_the_command_writes_a_page_for_the_hospital_alone_and_notes_nothing(nort
     assert PersonalFindings.model_validate_json(facts) == found
     assert {path: path.read_bytes() for path in before} == before
     with pytest.raises(ConfigError, match=r"personal-model\.html, personal-model\.json would be overwritten"):
-        write_personal(found, tmp_path / "out")
+        write_personal(found, tmp_path / "out", atlas=consortium.protocol.atlas)
 
 
 def test_another_cohort_than_that_of_the_study_is_refused(north, consortium, monkeypatch):
