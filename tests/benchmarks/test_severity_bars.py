@@ -19,7 +19,8 @@ def found(*options):
     return {name: {label: row[0] for label, row in rows.items()} for name, rows in said.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.science
 def test_the_network_is_ahead_where_networks_interact():
     r = found("--kind", "non-additive", "--worlds", "3")["non-additive"]
     assert abs(r["federated without noise less pooled"]) < 0.001

@@ -23,13 +23,6 @@ def shadow():
     del sys.modules[spec.name]
 
 
-@pytest.mark.slow
-def test_an_attacker_with_every_release_is_right_about_a_child_without_noise(shadow, monkeypatch):
-    monkeypatch.setattr(rehearsal, "discrete_gaussian", without_noise)
-    monkeypatch.setattr(shadow, "TARGETS", ("typical",))
-    assert by_place(shadow.shadow_table(worlds=WORLDS, seed=0))["typical", "every release"].area == 1.0
-
-
 def without_noise(dimension, scale):
     return np.zeros(dimension, dtype=np.int64)
 

@@ -54,6 +54,7 @@ def mark_resection(bids, child):
     nib.save(image, path)
 
 
+@pytest.mark.long
 def test_scans_of_few_directions_and_a_resection_end_in_a_study(west, make_consortium):
     place, recipe, child = west
     record = Derivative(place / "out", Visit(child, None), recipe).read_record()
