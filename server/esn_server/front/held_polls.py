@@ -12,10 +12,11 @@ import asyncio
 import heapq
 from collections.abc import Callable
 
+from esn_core.system.polling import pause_s
+
 _STUDY_POLLS_PER_S = 40.0
 _IDLE_POLLS_PER_S = 5.0
-# A poll comes round after a tenth of what it has waited for, in these limits.
-_SHARE_OF_WAIT, _SHORTEST_S, _LONGEST_S = 0.1, 0.06, 0.5
+_SHORTEST_S = 0.06
 _TICK_S = 0.03
 
 
@@ -45,7 +46,7 @@ class Turns:
         """
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
-        due_s = loop.time() + min(max(_SHARE_OF_WAIT * held_s, _SHORTEST_S), _LONGEST_S)
+        due_s = loop.time() + pause_s(held_s, shortest_s=_SHORTEST_S)
         self._taken += 1
         heapq.heappush(self._waiting, (due_s, self._taken, turn))
         await turn

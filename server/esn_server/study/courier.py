@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from esn_core.errors import EsnError, ProtocolError, StudyError
 from esn_core.messages.answer import Answer
 from esn_core.messages.envelope import sha256_of, unseal
+from esn_core.system.polling import pause_s
 from esn_server.study.exchange import Exchange, SiteState
 from esn_server.study.link import Link, Reply
 from esn_server.study.memory import Memory
@@ -19,9 +20,6 @@ from esn_server.study.question_progress import QuestionProgress
 from esn_server.study.relay import Relay
 
 _log = logging.getLogger(__name__)
-
-# Answers are looked for after a tenth of the time that the question has been out, in these limits.
-_SHARE_OF_WAIT, _SHORTEST_POLL_S, _LONGEST_POLL_S = 0.1, 0.05, 0.5
 
 
 class _NotItsWordError(ProtocolError):
@@ -87,8 +85,7 @@ class Courier:
             self._tell(exchange, online, began=began, until=until)
             if exchange.hopeless:
                 break
-            waited_s = self._clock() - began
-            self._sleep(min(max(_SHARE_OF_WAIT * waited_s, _SHORTEST_POLL_S), _LONGEST_POLL_S))
+            self._sleep(pause_s(self._clock() - began))
 
     def _ask_due(self, exchange: Exchange, online: Collection[int]) -> None:
         """Ask the sites that are connected and whose time has come."""
