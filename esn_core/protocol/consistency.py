@@ -16,7 +16,7 @@ from esn_core.protocol.analyses import SEVERITIES, Analyses
 from esn_core.protocol.data_dictionary import Phenotype
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.protocol.phases import PHASES, PlannedPhase
-from esn_core.protocol.public_inputs import PublicInput, shipped
+from esn_core.protocol.public_inputs import Kind, PublicInput, own_inputs, shipped
 from esn_core.protocol.rules import (
     CohortRules,
     ModelRules,
@@ -98,18 +98,18 @@ def outdated(rules: CohortRules, *, version: int) -> list[str]:
     return [f"{said} of the site's controls; say 'site-controls' (mean and spread) or 'public-template'"]
 
 
-def unused_inputs(inputs: Sequence[PublicInput], *, kind: str, name: str | None) -> list[str]:
+def unused_inputs(inputs: Sequence[PublicInput], *, kind: Kind, name: str | None) -> list[str]:
     """Name the own inputs of a kind that the study does not use, and those that are named twice.
 
     Parameters
     ----------
     inputs : sequence of PublicInput
-    kind : str
+    kind : {'atlas', 'weights', 'template'}
     name : str or None
         Of the one that it uses; None where it may have any name.
 
     """
-    found = [one for one in inputs if one.kind == kind and not one.ships]
+    found = own_inputs(inputs, kind)
     said = [f"nothing uses the {one.title}" for one in found if name not in (None, one.name)]
     if name is None and len(found) > 1:
         said.append(f"a study has one {kind} of its own, not {len(found)}")
@@ -138,7 +138,7 @@ def missing_template(
     One that came along is refused where nothing asks for it, and for real children where no people stand
     behind it.
     """
-    own = [one for one in inputs if one.kind == "template" and not one.ships]
+    own = own_inputs(inputs, "template")
     asks = []
     if cohort.harmonisation != "site-controls":
         asks.append(f"harmonisation '{cohort.harmonisation}' (take 'site-controls')")
@@ -232,7 +232,7 @@ def chosen_lines(
     A score by a template is cut off at a bound, so that who writes its means, spreads and slopes chooses for
     each edge on which side of a line, also one of age and sex, a child has to lie.
     """
-    own = [one for one in inputs if one.kind == "template" and not one.ships]
+    own = own_inputs(inputs, "template")
     exact = [phase.phase for phase in plan if phase.exact and PHASES[phase.phase].harmonised]
     if simulated or not own or not exact or cohort.harmonisation == "site-controls":
         return []

@@ -29,7 +29,7 @@ from esn_core.protocol.data_dictionary import Column, Phenotype
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.protocol.newer_settings import NewIn, canonical_content, newer_setting
 from esn_core.protocol.phases import Asked, PlannedPhase, planned_phases
-from esn_core.protocol.public_inputs import ENDINGS, Kind, PublicInput, faults_in, shipped_input
+from esn_core.protocol.public_inputs import ENDINGS, Kind, PublicInput, faults_in, own_inputs, shipped_input
 from esn_core.protocol.rules import (
     CohortRules,
     ModelRules,
@@ -272,7 +272,7 @@ class Protocol(Table):
 
     def _own_file(self, kind: Kind) -> bytes | None:
         """Return the first file of the own input of a kind; None where there is none."""
-        own = [one for one in self.inputs if one.kind == kind and not one.ships]
+        own = own_inputs(self.inputs, kind)
         return self._own_files[own[0].name + ENDINGS[kind][0]] if own else None
 
     @cached_property

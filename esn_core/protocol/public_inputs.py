@@ -107,6 +107,11 @@ class PublicInput(Described):
         return f"{self.origin}. Licence: {self.licence}. Behind it: {behind}."
 
 
+def own_inputs(inputs: Iterable[PublicInput], kind: Kind) -> list[PublicInput]:
+    """Return those of a kind that came with the protocol, and do not ship."""
+    return [one for one in inputs if one.kind == kind and not one.ships]
+
+
 @cache
 def shipped() -> Mapping[tuple[Kind, str], Mapping[str, str]]:
     """Return the digests of the files of every input that ships, by kind and name."""
