@@ -39,11 +39,12 @@ from esn_client.link.centre_probe import require_centre
 from esn_client.link.supernode import SuperNode, run_supernode
 from esn_core.errors import AwayError, ConfigError, LinkError, ProtocolError
 from esn_core.system.loopback import bypass_proxy
-from esn_core.system.polling import pause_s
 
 logger = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every poll
 
+# A question is looked for the later, the longer none has come: after a tenth of that time, in these limits.
+_SHARE_OF_WAIT, _SHORTEST_POLL_S, _LONGEST_POLL_S = 0.1, 0.05, 0.5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 # After a connection that held for so long, the next attempt is made at once.
 _STEADY_S = 60.0
@@ -184,14 +185,15 @@ def _answer_questions(supernode: SuperNode, settings: GuardSettings, stop: threa
     answered, asked_s = 0, time.monotonic()
     with _runtime_client(supernode, proof) as client:
         while not stop.is_set() and supernode.running:
-            pause = pause_s(time.monotonic() - asked_s)
+            waited_s = time.monotonic() - asked_s
+            pause_s = min(max(_SHARE_OF_WAIT * waited_s, _SHORTEST_POLL_S), _LONGEST_POLL_S)
             try:
                 response = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
             except httpx.HTTPStatusError as error:
                 code = error.response.status_code
                 raise LinkError(f"the site's own SuperNode hands out no questions ({code})") from error
             except httpx.TransportError:  # if it has ended, that is seen above
-                stop.wait(pause)
+                stop.wait(pause_s)
                 continue
             if response.HasField("task"):
                 try:
@@ -201,7 +203,7 @@ def _answer_questions(supernode: SuperNode, settings: GuardSettings, stop: threa
                     return
                 asked_s = time.monotonic()
             else:
-                stop.wait(pause)
+                stop.wait(pause_s)
     supernode.drain(answered)
 
 
