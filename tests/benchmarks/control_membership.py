@@ -18,9 +18,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 from private_pipeline import SHARES
-from scipy.stats import norm, rankdata
 from whose_mean import ATLAS, CLINICAL, Drawn, Floats, Site, draw, votes
 
+from esn_client.privacy_audit.attacks import area, area_bound
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.own_controls import ControlReference
 from esn_core.gase import standardise_severity
@@ -116,12 +116,6 @@ def pooled(drawn: Drawn, *, controls: int) -> tuple[Floats, NDArray[np.bool_]]:
     return np.array(scores), np.array(inside)
 
 
-def area(scores: Floats, inside: NDArray[np.bool_]) -> float:
-    """Chance that a member's score is above a stranger's."""
-    n = int(inside.sum())
-    return float((rankdata(scores)[inside].sum() - n * (n + 1) / 2) / (n * (len(scores) - n)))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worlds", type=int, default=4)
@@ -136,7 +130,7 @@ def main() -> None:
         for epsilon in (8.0, 3.0):
             moved = np.concatenate([study(w, controls=controls, epsilon=epsilon) for w in worlds])
             edges = np.mean([votes(w).sum() for w in worlds])
-            middle, largest = (float(norm.cdf(x / math.sqrt(2))) for x in (np.median(moved), moved.max()))
+            middle, largest = (area_bound(float(x)) for x in (np.median(moved), moved.max()))
             r = math.sqrt(np.median(moved) ** 2 / (np.median(moved) ** 2 + edges))
             print(f"  {controls:2d} controls, epsilon {epsilon:g}: {middle:.2f}, {largest:.2f}; r {r:.2f}")
     print("study: one person known; area, mean over controls, and standard error over worlds")

@@ -16,11 +16,10 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 from private_pipeline import Study, Summing
-from whose_mean import by_own, candidates_from, draw, votes
+from whose_mean import by_own, candidates_from, consortium_of, draw, votes
 
 from esn_core.privacy.accounting import mu_for
 from esn_core.protocol.phases import PHASES, PhaseName
-from esn_core.simulation.consortium import Consortium, SimulatedSite, SiteSplit
 
 DELTAS = (1e-3, 1e-4, 1e-5)
 TRAINING: tuple[PhaseName, ...] = ("centre", "association", "gradient", "calibration")
@@ -40,15 +39,7 @@ class SameNoise:
 def study_of(seed: int) -> Study:
     """Draw a world as `whose_mean.py` does."""
     drawn = draw(seed)
-    sites = tuple(
-        SimulatedSite(
-            SiteSplit(z[: s.training], s.gase[: s.training], s.severity[: s.training]),
-            SiteSplit(z[s.training :], s.gase[s.training :], s.severity[s.training :]),
-            len(s.controls),
-        )
-        for s, z in ((site, by_own(site)) for site in drawn.sites)
-    )
-    consortium = Consortium(drawn.world, drawn.template, sites)
+    consortium = consortium_of(drawn, [by_own(site) for site in drawn.sites])
     return Study(drawn.atlas, consortium, candidates_from(drawn.atlas, votes(drawn)), "levels")
 
 

@@ -13,10 +13,9 @@ import time
 import numpy as np
 import torch
 from private_pipeline import SHARES, WEIGHTS, Study, Summing
-from whose_mean import EPSILONS, TRUST, by_own, candidates_from, draw, votes
+from whose_mean import EPSILONS, TRUST, by_own, candidates_from, consortium_of, draw, votes
 
 from esn_core.learning.weights import pretrained
-from esn_core.simulation.consortium import Consortium, SimulatedSite, SiteSplit
 
 ATLASES = ("desikan-killiany-83", "aal-116")
 WAYS = ("DCNN+RN", "weighted sum")
@@ -25,14 +24,7 @@ WAYS = ("DCNN+RN", "weighted sum")
 def study_on(atlas: str, *, seed: int) -> Study:
     """Draw a consortium on an atlas: scores by own controls, candidates by votes."""
     drawn = draw(seed, on=atlas)
-    sites = []
-    for site in drawn.sites:
-        z, n = by_own(site), site.training
-        splits = [
-            SiteSplit(z[part], site.gase[part], site.severity[part]) for part in (slice(n), slice(n, None))
-        ]
-        sites.append(SimulatedSite(*splits, len(site.controls)))
-    consortium = Consortium(drawn.world, drawn.template, tuple(sites))
+    consortium = consortium_of(drawn, [by_own(site) for site in drawn.sites])
     return Study(drawn.atlas, consortium, candidates_from(drawn.atlas, votes(drawn)))
 
 

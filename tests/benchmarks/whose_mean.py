@@ -155,6 +155,16 @@ def votes(drawn: Drawn) -> NDArray[np.bool_]:
     return np.asarray(each.sum(axis=0) > len(each) / 2)
 
 
+def consortium_of(drawn: Drawn, scores: Sequence[Floats], *, silent: int | None = None) -> Consortium:
+    """Return the drawn sites with their children's scores; the site `silent` trains nothing."""
+    sites = []
+    for k, (site, z) in enumerate(zip(drawn.sites, scores, strict=True)):
+        first, rest = slice(0, 0 if k == silent else site.training), slice(site.training, None)
+        splits = [SiteSplit(z[part], site.gase[part], site.severity[part]) for part in (first, rest)]
+        sites.append(SimulatedSite(*splits, len(site.controls)))
+    return Consortium(drawn.world, drawn.template, tuple(sites))
+
+
 class Last(Study):
     """A study that keeps how far the last site's predictions lie from the scores on average."""
 
@@ -187,17 +197,7 @@ def r_of(
 
     With `off`: how far the last site's predictions lie off the scores on average, in steps of GASE.
     """
-    sites = []
-    for k, (site, z) in enumerate(zip(drawn.sites, scores, strict=True)):
-        first, rest = slice(0, 0 if k == silent else site.training), slice(site.training, None)
-        sites.append(
-            SimulatedSite(
-                SiteSplit(z[first], site.gase[first], site.severity[first]),
-                SiteSplit(z[rest], site.gase[rest], site.severity[rest]),
-                len(site.controls),
-            )
-        )
-    consortium = Consortium(drawn.world, drawn.template, tuple(sites))
+    consortium = consortium_of(drawn, scores, silent=silent)
     study = Last(drawn.atlas, consortium, candidates_from(drawn.atlas, chosen))
     model, found = pretrained("compact-3"), {}
     for epsilon in EPSILONS:
