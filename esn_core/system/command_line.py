@@ -18,6 +18,9 @@ from rich.text import Text
 from esn_core.errors import ConfigError, EsnError, ProtocolError
 from esn_core.system.logs import LEVELS, Form, set_up
 
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this, it is only said what would happen.")]
+
 _INTERRUPTED = 130
 
 # Packages that an extra of one side or the other brings.

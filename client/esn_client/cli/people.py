@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from esn_client.cli.arguments import AsJson, SettingsFile, Yes
+from esn_client.cli.arguments import SettingsFile
+from esn_core.system.command_line import AsJson, Yes
 
 
 def withdraw_child(

@@ -6,8 +6,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from esn_client.cli.arguments import AsJson, SettingsFile
-from esn_core.system.command_line import is_quiet
+from esn_client.cli.arguments import SettingsFile
+from esn_core.system.command_line import AsJson, is_quiet
 
 
 def check(

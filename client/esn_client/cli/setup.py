@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from esn_client.cli.arguments import SettingsFile, Yes
-from esn_core.system.command_line import say
+from esn_client.cli.arguments import SettingsFile
+from esn_core.system.command_line import Yes, say
 
 if TYPE_CHECKING:
     from esn_client.site.settings import SiteSettings

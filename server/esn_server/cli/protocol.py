@@ -8,7 +8,8 @@ import typer
 
 from esn_core.errors import ConfigError
 from esn_core.protocol.public_inputs import WEIGHTS
-from esn_server.cli.arguments import AsJson, Centre
+from esn_core.system.command_line import AsJson
+from esn_server.cli.arguments import Centre
 
 
 def new(

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from esn_core.system.command_line import say
-from esn_server.cli.arguments import Centre, Yes
+from esn_core.system.command_line import Yes, say
+from esn_server.cli.arguments import Centre
 
 
 def init(

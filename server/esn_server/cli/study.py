@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from esn_core.system.command_line import progress_bar, say
-from esn_server.cli.arguments import AsJson, Centre
+from esn_core.system.command_line import AsJson, progress_bar, say
+from esn_server.cli.arguments import Centre
 from esn_server.cli.setup import _warn_of_expiry
 
 
