@@ -24,9 +24,12 @@ test: setup
 # What takes minutes each: every promise broken on purpose, the science at its real size, and the rest.
 test-long: setup mutate test-science test-faults
 
+# The files that hold a test of a mark: to collect all the others costs every worker the time of a test.
+marked = $(shell grep -rlE "mark\.($(1))\b" --include="test_*.py" tests)
+
 # Federations that are broken in every way, the real subject, the guides. ESN_FAULT_SEED chooses the instants of the kills.
 test-faults: setup
-	$(VENV)/bin/python -m pytest -q -n 4 --dist loadscope --no-loadscope-reorder --durations=15 -m "(long or faults) and not science"
+	$(VENV)/bin/python -m pytest -q -n 4 --dist loadscope --no-loadscope-reorder --durations=15 -m "(long or faults) and not science" $(call marked,long|faults)
 
 # Breaks every promise of docs/threat-model.md, one at a time and in a copy: the test named for it must fail.
 mutate: setup
@@ -35,7 +38,7 @@ mutate: setup
 # Of the long tests, those of the science: severity bars on fresh worlds, coverage of intervals, size of tests, never worse than alone,
 # the published network, small studies that end; and tables of docs/benchmarks.md against the commands that made them.
 test-science: setup
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadscope --durations=15 -m science
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadscope --durations=15 -m science $(call marked,science)
 
 bench: setup
 	$(VENV)/bin/python -m pytest tests/benchmarks --benchmark-enable

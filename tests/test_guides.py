@@ -58,7 +58,7 @@ class User:
         self.home = directory / name
         self.home.mkdir()
         self.environment = {
-            "PATH": os.environ["PATH"],
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(self.home),
             "PORT": str(port),
             "OMP_NUM_THREADS": "1",

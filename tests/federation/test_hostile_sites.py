@@ -30,7 +30,7 @@ def hospitals(centre, tiny_hospitals, protocol_content, tmp_path_factory):
     protocol = {
         **protocol_content,
         "privacy": {**protocol_content["privacy"], "trust": "secure-sum"},
-        "rounds": {"quorum": 3, "deadline_s": 120.0},
+        "rounds": {"quorum": 3, "deadline_s": 60.0},
     }
     content = {"protocol": protocol, "studies": [what.replace(" ", "-") for what in (*WRONG, GIGABYTE)]}
     places = {site: directory / site for site in SITES}

@@ -3,7 +3,7 @@
 A SuperNode asks for questions, is told at once that there are none, and sleeps
 for three seconds. Nearly all that the link costs a study is that sleep. The
 front therefore keeps such a poll and repeats it towards the SuperLink: the
-later, the longer the poll has waited, so that a long wait costs few calls and
+later, the longer its site has waited, so that a long wait costs few calls and
 a short one is over soon. All polls together take turns: the load there depends
 on the rate, and not on how many sites there are.
 """
@@ -16,7 +16,7 @@ from esn_core.system.polling import pause_s
 
 _STUDY_POLLS_PER_S = 40.0
 _IDLE_POLLS_PER_S = 5.0
-_SHORTEST_S = 0.06
+_SHORTEST_S, _LONGEST_S = 0.06, 1.0
 _TICK_S = 0.03
 
 
@@ -35,18 +35,18 @@ class Turns:
         self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
         self._taken = 0
 
-    async def take(self, held_s: float) -> None:
+    async def take(self, quiet_s: float) -> None:
         """Return when it is this poll's turn.
 
         Parameters
         ----------
-        held_s : float
-            How long the poll has been held, seconds.
+        quiet_s : float
+            For how long this site has been brought nothing, seconds.
 
         """
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
-        due_s = loop.time() + pause_s(held_s, shortest_s=_SHORTEST_S)
+        due_s = loop.time() + pause_s(quiet_s, shortest_s=_SHORTEST_S, longest_s=_LONGEST_S)
         self._taken += 1
         heapq.heappush(self._waiting, (due_s, self._taken, turn))
         await turn

@@ -102,6 +102,7 @@ class Front:
             lambda: asyncio.Semaphore(_CALLS_AT_ONCE_OF_SITE)
         )
         self._polling: dict[bytes, object] = {}
+        self._quiet_since_s: dict[bytes, float] = {}
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept connections until cancelled."""
@@ -213,15 +214,18 @@ class Front:
         body = await connection.whole_body()
         poll = self._polling[site] = object()
         since_s = time.monotonic()
+        quiet_since_s = self._quiet_since_s.setdefault(site, since_s)
         while True:
             status, headers, content = await self._ask(request, site, body)
             # An empty message of Flower's is an empty body: there is no question.
-            held_s = time.monotonic() - since_s
-            over = held_s > _HOLD_S or self._polling[site] is not poll
+            now_s = time.monotonic()
+            if content:
+                self._quiet_since_s[site] = now_s
+            over = now_s - since_s > _HOLD_S or self._polling[site] is not poll
             if status != 200 or content or over:
                 await connection.reply(status, content, headers=headers)
                 return
-            await self._turns.take(held_s)
+            await self._turns.take(now_s - quiet_since_s)
             if connection.gone:
                 return  # a question that is fetched for nobody would be lost
 
