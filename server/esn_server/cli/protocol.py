@@ -45,6 +45,13 @@ def new(
     scan: Annotated[
         str, typer.Option(help="What is scanned: usual, few-directions, low-b or another name in scans.toml.")
     ] = "usual",
+    recipe_of: Annotated[
+        Path | None,
+        typer.Option(
+            help="A protocol, such as that of the votes, whose recipe and atlas are taken; instead of "
+            "--atlas and --scan."
+        ),
+    ] = None,
     candidates: Annotated[
         Path | None,
         typer.Option(help="File of the edges that may belong to the network; simulated children need none."),
@@ -89,7 +96,7 @@ def new(
     deadline_s: Annotated[float, typer.Option(help="Longest that one question may take.")] = 600.0,
 ) -> None:
     """Draft a protocol with all enrolled sites on its roster; edit it, then sign it."""
-    from esn_core.protocol.protocol import parse_protocol
+    from esn_core.protocol.protocol import load_protocol, parse_protocol
     from esn_core.protocol.public_inputs import read_own_inputs
     from esn_core.protocol.study_package import write_inputs
     from esn_core.severity_network.candidate_list import read_candidates
@@ -114,6 +121,7 @@ def new(
         deadline_s=deadline_s,
         atlas=atlas,
         scan=scan,
+        recipe=None if recipe_of is None else load_protocol(recipe_of).imaging,
         candidates=None if candidates is None else read_candidates(candidates),
         votes=votes,
         pool_controls=pool_controls,

@@ -127,6 +127,7 @@ def draft(
     deadline_s: float,
     atlas: str = "phantom-28",
     scan: str = "usual",
+    recipe: ImagingRecipe | None = None,
     candidates: CandidateList | None = None,
     votes: bool = False,
     pool_controls: bool = False,
@@ -140,7 +141,8 @@ def draft(
 ) -> str:
     """Return a protocol as commented TOML.
 
-    The imaging recipe is the one that ships with the atlas, or the clinical one for an atlas of its own.
+    The imaging recipe is the one that ships with the atlas, or the clinical one for an atlas of its own; or
+    another protocol's.
 
     Parameters
     ----------
@@ -163,6 +165,8 @@ def draft(
         One that ships, or among the own inputs.
     scan : str
         What is scanned, for the recipe: see `recipe_settings`.
+    recipe : ImagingRecipe, optional
+        Taken as it is, with its atlas, in place of `atlas` and `scan`.
     candidates : CandidateList, optional
         The edges that may belong to the network. Without one, those of the template of simulated controls,
         which simulated children have alone.
@@ -208,15 +212,18 @@ def draft(
     training = max(len(roster), 3) - (0 if votes else len(without_controls))
     analyses = _enough_children(analyses, sites=training - colluding_sites)
     own = {(one.kind, one.name) for one in inputs}
-    # Refuses an unknown name with the known ones.
-    imaging = recipe_settings(atlas, scan=scan, own=("atlas", atlas) in own)
+    if recipe is None:
+        # Refuses an unknown name with the known ones.
+        imaging = recipe_settings(atlas, scan=scan, own=("atlas", atlas) in own)
+    else:
+        atlas, imaging = recipe.atlas, recipe.model_dump(mode="json", exclude_none=True)
     if votes and (candidates is not None or analyses != Analyses()):
         raise ConfigError(
             "a protocol by which the sites vote has no candidates yet, and asks for nothing else"
         )
     if not votes:
-        recipe = ImagingRecipe.model_validate(imaging, context=given)
-        _require_candidates(candidates, recipe, simulated=simulated)
+        drafted = ImagingRecipe.model_validate(imaging, context=given)
+        _require_candidates(candidates, drafted, simulated=simulated)
     used: list[tuple[Kind, str]] = [("atlas", atlas), ("weights", initial_weights)]
     if not votes and candidates is None:
         used.append(("template", atlas))
@@ -279,7 +286,7 @@ def _require_candidates(candidates: CandidateList | None, recipe: ImagingRecipe,
     if candidates.recipe_sha256 not in (None, recipe.sha256):
         raise ConfigError(
             f"the candidates were found with another imaging recipe, {candidates.recipe_sha256[:16]}, than "
-            f"the study's, {recipe.sha256[:16]}"
+            f"the study's, {recipe.sha256[:16]}: take the one by which the sites voted (--recipe-of PROTOCOL)"
         )
 
 

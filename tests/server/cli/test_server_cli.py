@@ -154,6 +154,24 @@ def test_candidates_of_another_atlas_or_recipe_are_refused(centre, tmp_path, fai
     fails(10, "found with another imaging recipe, 0000000000000000", *words, "--candidates", other)
 
 
+def test_a_study_has_the_recipe_by_which_its_sites_voted(centre, tmp_path, esn_server, fails):
+    words = (*protocol_words(centre, votes := tmp_path / "votes.toml")[:-1], "--no-simulated")
+    asked = ("--atlas", "desikan-killiany-83", "--scan", "few-directions", "--votes")
+    assert esn_server(*words, *asked)[0] == 0
+    edited = votes.read_text(encoding="utf-8").replace("seeds = 1000000", "seeds = 3000000")
+    votes.write_text(edited, encoding="utf-8")
+    recipe = load_protocol(votes).imaging
+    assert (recipe.seeds, recipe.sh_order_max) == (3_000_000, 4)
+    listed = candidate_list(tmp_path, "desikan-killiany-83", recipe_sha256=recipe.sha256)
+    words = (
+        *protocol_words(centre, out := tmp_path / "study.toml", candidates=listed)[:-1],
+        "--no-simulated",
+    )
+    fails(10, "(--recipe-of PROTOCOL)", *words, *asked[:-1])
+    assert esn_server(*words, "--recipe-of", votes)[0] == 0
+    assert load_protocol(out).imaging == recipe
+
+
 def test_exact_models_of_real_children_are_not_drafted(centre, tmp_path, fails):
     out, atlas = tmp_path / "protocol.toml", "desikan-killiany-83"
     listed = candidate_list(tmp_path, atlas)
