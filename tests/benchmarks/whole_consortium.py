@@ -214,7 +214,8 @@ def measured(consortium: Consortium) -> dict[str, object]:
         "atlas": consortium.atlas,
         "sizes": sizes,
         "candidates": result["severity_network"]["candidates"],
-        "r": result["evaluation"]["r"],
+        # Of all noisy sums together; their plain quotient may be lost in the noise.
+        "r": result["evaluation"]["estimates"]["r"]["value"],
         "r_interval": result["evaluation"]["estimates"]["r"]["interval"],
         "mae": result["evaluation"]["mae"],
         "absent": result["absent"],

@@ -510,3 +510,29 @@ class TestPrediction:
             words = ""
         refused(11, words, *command)
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("spoil", "words"),
+        [
+            (lambda path, record: record.unlink(), "beside it, cannot be read"),
+            (lambda path, record: record.write_text("{"), "is not a record of a connectome"),
+            (lambda path, record: record.write_text("[1]"), "is not a record of a connectome"),
+            (lambda path, record: path.write_text("one\ttwo\n"), "is no matrix of tab-separated"),
+            (lambda path, record: path.write_bytes(b"\xff\xfe1\t2\n"), "is no matrix of tab-separated"),
+        ],
+    )
+    def test_files_that_are_no_connectome_are_refused(self, refused, own, model, tmp_path, spoil, words):
+        derivative = matrix_of(own, model, "sub-001")
+        path = derivative.matrix("count")
+        spoil(path, derivative.record)
+        command = list(predict_words(own, model, tmp_path / "out", "--controls", own / "bids"))
+        command[2] = path
+        refused(11, words, *command)
+        assert not (tmp_path / "out").exists()
+
+    def test_a_control_is_no_child_to_be_predicted(self, refused, own, model, tmp_path):
+        lines = (own / "bids" / "participants.tsv").read_text().splitlines()
+        control = next(line.split("\t")[0] for line in lines if "\tcontrol" in line)
+        words = predict_words(own, model, tmp_path / "out", "--participant-label", control)
+        refused(11, f"{control}: is a healthy control", *words)
+        assert not (tmp_path / "out").exists()
