@@ -40,8 +40,10 @@ def likelihood_ratio(smaller: LogisticFit, larger: LogisticFit) -> LikelihoodRat
     Raises
     ------
     DataError
-        The smaller model is not nested in the larger one, they were fitted to other children, or the
-        likelihood of one of them is no maximum.
+        The smaller model is not nested in the larger one, they were fitted to other children, the
+        likelihood of one of them is no maximum, or the larger one separates the children and the smaller
+        does not: there the ratio does not follow chi-squared. Any predictor separates one child of 24
+        from the others in one of twelve studies, and its p would be .004.
 
     """
     if not set(smaller.names) < set(larger.names):
@@ -55,6 +57,11 @@ def likelihood_ratio(smaller: LogisticFit, larger: LogisticFit) -> LikelihoodRat
                 f"the likelihood of the model of {', '.join(fit.names)} is no maximum ({fit.guard}): "
                 "there is no likelihood-ratio test"
             )
+    if larger.ratio_p is not None and not smaller.separated:
+        raise DataError(
+            f"the model of {', '.join(larger.names)} has no maximum ({larger.guard}): there is no "
+            "likelihood-ratio test"
+        )
     freedom = len(larger.names) - len(smaller.names)
     statistic = 2 * (larger.log_likelihood - smaller.log_likelihood)
     return LikelihoodRatio(statistic, freedom, float(chdtrc(freedom, max(statistic, 0.0))))

@@ -228,15 +228,27 @@ class DeLong:
     intervals: Floats
 
     def difference(self, first: int, second: int) -> "AucDifference":
-        """Compare two of the scores, both measured in the same children."""
+        """Compare two of the scores, both measured in the same children.
+
+        An area of 0 or 1 has no variance, and says nothing of how it goes with another: there the interval is
+        put together from those of both areas, as if they were independent (MOVER, Zou & Donner 2008), and
+        there is no test.
+        """
+        areas = self.areas[[first, second]]
+        apart = float(areas[0] - areas[1])
+        if (areas * (1 - areas) < _AT_THE_END).any():
+            (low, high), (low_2, high_2) = self.intervals[[first, second]].tolist()
+            down, up = (
+                math.hypot(areas[0] - low, high_2 - areas[1]),
+                math.hypot(high - areas[0], areas[1] - low_2),
+            )
+            return AucDifference(apart, (apart - down, apart + up), None, None, None)
         contrast = np.zeros(len(self.areas))
         contrast[first], contrast[second] = 1.0, -1.0
-        apart = float(contrast @ self.areas)
         error = math.sqrt(max(float(contrast @ self.covariance @ contrast), 0.0))
         z = apart / error if error > 0 else 0.0
-        return AucDifference(
-            apart, error, (apart - Z_95 * error, apart + Z_95 * error), z, float(2 * ndtr(-abs(z)))
-        )
+        ends = (apart - Z_95 * error, apart + Z_95 * error)
+        return AucDifference(apart, ends, error, z, float(2 * ndtr(-abs(z))))
 
 
 @dataclass(frozen=True)
@@ -245,19 +257,19 @@ class AucDifference:
 
     Attributes
     ----------
-    value, standard_error : float
+    value : float
     interval : (float, float)
         95 %.
-    z, p_value : float
-        Two-sided; 0 and 1 where the two scores rank all children alike.
+    standard_error, z, p_value : float or None
+        Two-sided; 0, 0 and 1 where the two scores rank all children alike. None where an area is 0 or 1.
 
     """
 
     value: float
-    standard_error: float
     interval: tuple[float, float]
-    z: float
-    p_value: float
+    standard_error: float | None
+    z: float | None
+    p_value: float | None
 
 
 def delong_areas(total: Floats, scores: int) -> DeLong:

@@ -189,10 +189,11 @@ def _exact_tests(children: int, rng: np.random.Generator) -> tuple[bool, bool, b
     scores = (np.column_stack([predicted, clinical]) + 1) / 2
     histograms = tuple(histogram_rows(s, impaired, bins=200).sum(axis=0) for s in scores.T)
     areas = delong_areas(delong_rows(scores, impaired, histograms=histograms).sum(axis=0), 2)
-    maxima = fits[1].maximum and fits[2].maximum
+    tested = areas.difference(0, 1).p_value
+    maxima = all(fit.maximum and fit.ratio_p is None for fit in fits[1:])
     return (
         found is not None and found.p_value < 0.05,
-        areas.difference(0, 1).p_value < 0.05,
+        tested is not None and tested < 0.05,
         maxima and likelihood_ratio(fits[1], fits[2]).p_value < 0.05,
     )
 

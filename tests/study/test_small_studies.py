@@ -184,6 +184,25 @@ def test_a_prediction_in_the_wrong_direction_gets_no_praise(models_of_columns):
     assert "runs the wrong way" in contest.verdict
 
 
+def test_a_severity_that_separates_in_the_wrong_direction_is_told_so_and_has_no_sure_p(models_of_columns):
+    columns = {
+        "gase": [1, 7, 1, 7, 1, 7, 1, 7],
+        "predicted_gase": [6, 5.4, 5.2, 5, 2.7, 2.5, 2.2, 2],
+        "verbal_score": [100] * 4 + [70] * 4,
+    }
+    (_, predicted, both), (contest,) = told(models_of_columns(*halves(columns)), 8.0)
+    assert "tells every one of these children apart" in contest.verdict
+    assert "The predicted severity runs the wrong way" in contest.verdict
+    # By chance alone four of eight children are told apart in 2 of 70 draws; chi-squared says .0009.
+    assert (predicted.model_p, both.model_p, contest.added_p) == (None, None, None)
+    assert "no likelihood-ratio test" in contest.failed
+    # An area of 1 beside one of .5, from eight children: not .50 to .50, and no p of 1.
+    low, high = contest.auc_difference_interval
+    assert (contest.auc_difference, contest.auc_difference_p) == (pytest.approx(0.5), None)
+    assert low < 0.1
+    assert high > 0.75
+
+
 def test_a_constant_prediction_is_refused_by_name_and_the_other_models_stand(models_of_columns):
     columns = drawn(2, n=60)
     columns["predicted_gase"] = 4 + 1e-5 * np.random.default_rng(0).normal(size=60)

@@ -51,17 +51,8 @@ def verdict_of(rivalry: Rivalry, p_held: float | None, *, primary: bool = False)
         Whether it is the comparison that the study was planned for.
 
     """
-    if len(rivalry.separated) == len(SEVERITIES):
-        return (
-            "Both severities tell every one of these children apart: a tie. So few children do not "
-            "decide, and no test holds for them."
-        )
     if rivalry.separated:
-        return (
-            f"The {'predicted' if PREDICTED in rivalry.separated else 'clinical'} severity tells every "
-            "one of these children apart, and the other one does not. No test of this holds: it may be "
-            "chance in so few children."
-        )
+        return _separated(rivalry)
     if rivalry.aic_difference is None or rivalry.vuong is None or p_held is None:
         why = rivalry.failed or "one of them could not be fitted, or they say the same"
         return f"The two models cannot be compared: {why}."
@@ -92,6 +83,31 @@ def verdict_of(rivalry: Rivalry, p_held: float | None, *, primary: bool = False)
             f"not decide.{smallest}"
         )
     return f"{said}; Vuong's test agrees ({p})."
+
+
+def _separated(rivalry: Rivalry) -> str:
+    """Say what it means that one severity, or both, tell every child's outcome."""
+    if len(rivalry.separated) == len(SEVERITIES):
+        said = (
+            "Both severities tell every one of these children apart: a tie. So few children do not decide, "
+            "and no test holds for them."
+        )
+    else:
+        said = (
+            f"The {_word(rivalry.separated[0])} severity tells every one of these children apart, and the "
+            "other one does not. No test of this holds: it may be chance in so few children."
+        )
+    for severity in rivalry.separated:
+        if severity in rivalry.wrong_way:
+            said += (
+                f" The {_word(severity)} severity runs the wrong way: children who are more severe by it "
+                "are the ones who are not impaired."
+            )
+    return said
+
+
+def _word(severity: str) -> str:
+    return "predicted" if severity == PREDICTED else "clinical"
 
 
 def _contest(rivalry: Rivalry, found: Neurocognition, p_held: float | None, *, primary: bool) -> Contest:

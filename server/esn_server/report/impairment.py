@@ -84,7 +84,9 @@ class ModelSummary(Record):
     converged: bool | None = Field(default=None, description="Whether the fit stood still at the last round.")
     log_likelihood: float | None = Field(description="Of the logistic model; the largest that there is.")
     model_p: float | None = Field(
-        default=None, description="Likelihood ratio against the intercept alone; null under noise."
+        default=None,
+        description="Likelihood ratio against the intercept alone; null under noise, and where the "
+        "predictors separate the children, all or in part.",
     )
     aic: float | None = Field(description="Akaike's criterion.")
     bic: float | None = Field(description="Bayesian criterion.")
@@ -152,9 +154,16 @@ class Contest(Record):
     auc_difference: float | None = Field(
         description="Area of the predicted less that of the clinical severity."
     )
-    auc_difference_interval: Interval | None = Field(description="95 % by DeLong; null under noise.")
-    auc_difference_p: float | None = Field(description="Two-sided p of DeLong's paired test.")
-    added_p: float | None = Field(description="Likelihood ratio test of adding the prediction to the score.")
+    auc_difference_interval: Interval | None = Field(
+        description="95 % by DeLong; of both areas' own intervals where one is 0 or 1; null under noise."
+    )
+    auc_difference_p: float | None = Field(
+        description="Two-sided p of DeLong's paired test; null where an area is 0 or 1."
+    )
+    added_p: float | None = Field(
+        description="Likelihood ratio test of adding the prediction to the score; null where both together "
+        "separate the children and the score alone does not."
+    )
     failed: str | None = Field(default=None, description="Why something could not be computed.")
     verdict: str = Field(description="What this says, in plain words.")
 

@@ -122,8 +122,9 @@ def _rarer(fit: LogisticFit) -> float:
 
 
 def _chi_squared(fit: LogisticFit) -> float | None:
-    """Return twice the gain in log-likelihood over the intercept alone, for exact sums."""
-    if fit.noise_sd_of_coefficients.any() or not fit.maximum or fit.null_log_likelihood is None:
+    """Return twice the gain in log-likelihood over the intercept alone, for exact sums with a maximum."""
+    separated = fit.ratio_p is not None
+    if fit.noise_sd_of_coefficients.any() or separated or not fit.maximum or fit.null_log_likelihood is None:
         return None
     return 2 * (fit.log_likelihood - fit.null_log_likelihood)
 
@@ -141,7 +142,7 @@ def _expected_slope(fit: LogisticFit) -> Estimated | None:
     chance, the slope is 0.
     """
     gain, freedom = _chi_squared(fit), len(fit.names) - 1
-    if gain is None or fit.ratio_p is not None:
+    if gain is None:
         return None
     effects = fit.coefficients[1:]
     wald = float(effects @ np.linalg.solve(fit.covariance[1:, 1:], effects))

@@ -65,6 +65,17 @@ def test_models_without_a_likelihood_ratio_are_refused():
         likelihood_ratio(first, dataclasses.replace(both, children=90.0))
 
 
+def test_a_model_that_separates_the_children_has_no_likelihood_ratio_over_one_that_does_not():
+    clinical, _, y = children(n=24)
+    _, small = fitted(y, clinical=clinical)
+    _, large = fitted(y, clinical=clinical, predicted=np.where(y, 1.0, -1.0))
+    assert (small.separated, large.separated) == (False, True)
+    with pytest.raises(DataError, match=r"clinical, predicted has no maximum .*the predictors separate"):
+        likelihood_ratio(small, large)
+    _, one = fitted(y, predicted=np.where(y, 1.0, -1.0))
+    assert likelihood_ratio(one, large).p_value == 1.0
+
+
 @pytest.mark.parametrize("further", [False, True])
 def test_vuongs_test_equals_its_definition_on_the_pooled_children(further):
     clinical, predicted, y = children(1)

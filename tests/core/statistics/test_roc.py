@@ -155,7 +155,7 @@ def test_delongs_areas_covariance_and_test_equal_their_definition(first, second,
     assert found.areas == pytest.approx(areas, abs=1e-12)
     assert found.covariance == pytest.approx(covariance, abs=1e-12)
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    if variance > 1e-9:
+    if variance > 1e-9 and (areas > 0.001).all() and (areas < 0.999).all():
         difference = found.difference(0, 1)
         z = (areas[0] - areas[1]) / math.sqrt(variance)
         assert difference.z == pytest.approx(z, abs=1e-8)
@@ -169,6 +169,23 @@ def test_a_score_against_itself_does_not_differ():
     rows = delong_rows(np.column_stack([values, values]), ill, histograms=(counts, counts))
     difference = delong_areas(rows.sum(axis=0), 2).difference(0, 1)
     assert (difference.value, difference.p_value) == (0, 1)
+
+
+def test_an_area_at_its_end_is_compared_by_its_own_interval_and_without_a_test():
+    ill = np.repeat([False, True], 4)
+    perfect, none = np.linspace(0.1, 0.9, 8), np.full(8, 0.5)
+    scores = np.column_stack([perfect, none, perfect**2])
+    histograms = tuple(histogram_rows(x, ill, bins=BINS).sum(axis=0) for x in scores.T)
+    found = delong_areas(delong_rows(scores, ill, histograms=histograms).sum(axis=0), 3)
+    assert found.areas == pytest.approx([1.0, 0.5, 1.0])
+    for other, value in ((1, 0.5), (2, 0.0)):
+        difference = found.difference(0, other)
+        assert (difference.value, difference.p_value) == (pytest.approx(value), None)
+        low, high = difference.interval
+        # Eight children: both areas' own intervals are .4 wide, or more.
+        assert low < value - 0.3
+        assert high == pytest.approx(value + (found.areas[other] - found.intervals[other, 0]))
+        assert found.difference(other, 0).interval == pytest.approx((-high, -low))
 
 
 @given(
