@@ -27,7 +27,6 @@ from esn_core.learning.baselines.predictors import (
     Cpm,
     EdgeRidge,
     Predictor,
-    PublishedDcnnRn,
     permuted_r,
 )
 from esn_core.learning.weights import pretrained
@@ -43,7 +42,7 @@ RANDOM = "pooled, permuted scores"
 Found = dict[str, float]
 
 
-def one_world(name: str, seed: int, *, published: bool) -> Found:
+def one_world(name: str, seed: int) -> Found:
     """Return r on the held-out children, by what predicts them."""
     atlas = load_atlas(ATLAS)
     rng = np.random.default_rng(seed)
@@ -80,10 +79,6 @@ def one_world(name: str, seed: int, *, published: bool) -> Found:
         found[UNSEEN], _ = r_and_mae(np.concatenate(said), held_out.gase)
         alone = [r_and_mae(learnt(EdgeRidge(), s.training, held_out), held_out.gase)[0] for s in sites]
         found["ridge, one site alone"] = float(np.mean(alone))
-        if published:
-            network_of_the_paper = PublishedDcnnRn(atlas)
-            said_by_it = learnt(network_of_the_paper, training, held_out)
-            found[network_of_the_paper.name], _ = r_and_mae(said_by_it, held_out.gase)
         for predictor in (dcnn, Cpm()):
             permuted = permuted_r(
                 predictor,
@@ -147,9 +142,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=8400)
     parser.add_argument("--write", action="store_true", help="put the table on the page")
     parser.add_argument("--kind", action="append", choices=WORLDS, help="of world; all of them unless given")
-    parser.add_argument(
-        "--published", type=int, default=3, help="worlds for the published network, 50 s each"
-    )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     said = {}
@@ -157,7 +149,7 @@ def main() -> None:
         found = []
         for index in range(asked.worlds):
             started = time.process_time()
-            found.append(one_world(name, asked.seed + index, published=index < asked.published))
+            found.append(one_world(name, asked.seed + index))
             seconds = time.process_time() - started
             print(f"{name} world {index + 1} of {asked.worlds}: {seconds:.0f} CPU s", file=sys.stderr)
         said[name] = table(found)

@@ -3,8 +3,9 @@
 All of them are trained on pooled rows and without privacy: in simulation, or inside one site.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from esn_core.connectome.atlas import Atlas
 from esn_core.errors import DataError
 from esn_core.gase import GASE_MIDDLE, GASE_UNIT, standardise_severity
 from esn_core.learning.baselines.networks import BrainNetCnn, GraphNetwork, PlainCnn, train
-from esn_core.learning.baselines.published import train_published
+from esn_core.learning.baselines.published import published_epochs
 from esn_core.learning.severity_model import as_matrices, predict
 from esn_core.learning.weights import pretrained
 from esn_core.severity_network.association import association_rows
@@ -182,14 +183,21 @@ class PublishedDcnnRn:
 
     def fit(self, scores: Floats, gase: Floats, *, rng: np.random.Generator) -> Fitted:
         """Mask the connectome by the network's edges, and train."""
+        *_, last = islice(self.course(scores, gase, rng=rng), self.epochs)
+        return last
+
+    def course(self, scores: Floats, gase: Floats, *, rng: np.random.Generator) -> Iterator[Fitted]:
+        """Return what is said after each epoch, without end; ask it before the next epoch is trained."""
         chosen = _strongest(scores, gase)
 
         def inputs(rows: Floats) -> torch.Tensor:
             # Strictly upper triangle, as published.
             return torch.triu(_matrices(np.clip(rows[:, chosen], -4, 4) / 4, chosen, self.atlas), diagonal=1)
 
-        model = train_published(inputs(scores), (gase - 1) / 6, epochs=self.epochs, rng=rng)
-        return lambda rows: 1 + 6 * _said(model, inputs(rows))
+        def reads(model: nn.Module) -> Fitted:
+            return lambda rows: 1 + 6 * _said(model, inputs(rows))
+
+        return map(reads, published_epochs(inputs(scores), (gase - 1) / 6, rng=rng))
 
 
 @dataclass(frozen=True)

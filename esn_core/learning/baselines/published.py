@@ -4,6 +4,9 @@ Source: Jeong et al. 2025 (doi 10.1002/acn3.70217) and the facts of its network'
 lists them. Batch normalisation makes a child's output depend on the others, so it is never trained privately.
 """
 
+from collections.abc import Iterator
+from itertools import count
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -74,14 +77,13 @@ def learning_rate(epoch: int) -> float:
     return _LEARNING_RATE * 0.5 ** ((1 + epoch) // 10)
 
 
-def train_published(
+def published_epochs(
     connectomes: Tensor,
     score: NDArray[np.float64],
     *,
-    epochs: int = 100,
     jitter: float = 0.05,
     rng: np.random.Generator,
-) -> PublishedNetwork:
+) -> Iterator[PublishedNetwork]:
     """Train as published: MSE, Adam, batches of 128, the training set augmented to 1,500.
 
     Parameters
@@ -89,11 +91,15 @@ def train_published(
     connectomes : (n, 1, R, R) float32 tensor
     score : (n,) float64
         GASE rescaled to [0, 1].
-    epochs : int
     jitter : float
         The public code augments without saying how; here copies carry normal noise of this sd, in units of
         the inputs' own.
     rng : numpy Generator
+
+    Yields
+    ------
+    PublishedNetwork
+        After each epoch, without end; the same network, which the next epoch trains further.
 
     """
     torch.manual_seed(int(rng.integers(2**31)))
@@ -104,8 +110,8 @@ def train_published(
     noise = torch.from_numpy(rng.normal(size=(len(copies), *connectomes.shape[1:])).astype(np.float32))
     x[len(score) :] += jitter * float(connectomes.std()) * noise * (connectomes[copies] != 0)
     y = torch.from_numpy(np.concatenate([score, score[copies]])).float()
-    model.train()
-    for epoch in range(epochs):
+    for epoch in count():
+        model.train()
         for group in adam.param_groups:
             group["lr"] = learning_rate(epoch)
         for batch in torch.split(torch.from_numpy(rng.permutation(len(y))), _BATCH):
@@ -114,4 +120,4 @@ def train_published(
             adam.zero_grad()
             functional.mse_loss(model(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
             adam.step()
-    return model.eval()
+        yield model.eval()

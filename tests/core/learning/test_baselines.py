@@ -1,6 +1,7 @@
 """Predictors to compare with: each learns what is there, and none learns what is not."""
 
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from esn_core.learning.baselines.predictors import (
     permuted_r,
     rate,
 )
-from esn_core.learning.baselines.published import PublishedNetwork, learning_rate, train_published
+from esn_core.learning.baselines.published import PublishedNetwork, learning_rate, published_epochs
 from esn_core.severity_network.candidates import candidates_of
 from esn_core.simulation.consortium import CLINICAL, draw_consortium
 
@@ -163,6 +164,14 @@ def test_the_published_network_has_the_published_layers():
     assert slopes == [0.2] * (4 + 4 + 3)
 
 
+@pytest.mark.parametrize(("atlas", "objects"), [("desikan-killiany-83", 1), ("aal-116", 9)])
+def test_the_published_pooling_leaves_pairs_of_objects_on_the_larger_atlas_alone(atlas, objects):
+    regions = len(load_atlas(atlas).regions)
+    assert (
+        PublishedNetwork().eval().objects(torch.zeros(1, 1, regions, regions)).flatten(2).shape[2] == objects
+    )
+
+
 def test_the_published_training_shows_1500_children_an_epoch_in_batches_of_128(monkeypatch):
     shown = []
 
@@ -173,7 +182,8 @@ def test_the_published_training_shows_1500_children_an_epoch_in_batches_of_128(m
 
     monkeypatch.setattr(published, "PublishedNetwork", lambda: Recording(4, 1))
     children = torch.arange(20.0).reshape(5, 1, 2, 2) + 1
-    train_published(children, np.linspace(0, 1, 5), epochs=2, rng=np.random.default_rng(0))
+    course = published_epochs(children, np.linspace(0, 1, 5), rng=np.random.default_rng(0))
+    assert [model.training for model in islice(course, 2)] == [False, False]
     assert [len(batch) for batch in shown] == ([128] * 11 + [92]) * 2
     seen = torch.cat(shown[:12])
     as_they_are = sum((seen == child.flatten()).all(dim=1).sum().item() for child in children)
