@@ -1,6 +1,6 @@
 """A whole consortium at full size, by the guides' commands: six hospitals, each with a HOME, over Flower.
 
-    python tests/benchmarks/whole_consortium.py --seed 1 --out /tmp/whole [--json]
+    python tests/benchmarks/whole_consortium.py --seed 1 --out /tmp/whole [--severity-alone] [--json]
 
 Connectomes are simulated and written as derivatives; then the mark of that is taken away, so that everything
 goes the way of real children: own controls, votes on candidates, review, approval, the private study with all
@@ -51,6 +51,7 @@ class Consortium:
     root: Path
     seed: int
     atlas: str
+    analyses: tuple[str, ...]
     stack: ExitStack
     port: int = field(default_factory=free_port)
     steps: list[Step] = field(default_factory=list)
@@ -190,7 +191,7 @@ def measured(consortium: Consortium) -> dict[str, object]:
     with consortium.step("enrolment"):
         found(consortium)
     with consortium.step("children"):
-        sizes = fill(consortium, draft(consortium, "recipe", "--simulated", *ANALYSES))
+        sizes = fill(consortium, draft(consortium, "recipe", "--simulated", *consortium.analyses))
     with consortium.step("votes agreed"):
         votes = draft(consortium, "votes-1", "--no-simulated", "--votes")
         agree(consortium, votes)
@@ -199,7 +200,9 @@ def measured(consortium: Consortium) -> dict[str, object]:
         consortium.call("centre-home", "server", "run", "centre", votes, "--out", "votes")
     candidates = consortium.root / "centre-home" / "votes" / "candidates.toml"
     with consortium.step("study agreed"):
-        study = draft(consortium, "severity-1", "--no-simulated", "--candidates", candidates, *ANALYSES)
+        study = draft(
+            consortium, "severity-1", "--no-simulated", "--candidates", candidates, *consortium.analyses
+        )
         # The draft asks for 20 training children at each site; the smallest has 30, a third of them held out,
         # and six sites allow 60 draws from 14 on.
         text = study.read_text(encoding="utf-8")
@@ -232,11 +235,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--atlas", default="desikan-killiany-83")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--severity-alone", action="store_true", help="ask for no further analysis")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
     asked.out.mkdir(parents=True)
     with ExitStack() as stack:
-        facts = measured(Consortium(asked.out.resolve(), asked.seed, asked.atlas, stack))
+        analyses = () if asked.severity_alone else ANALYSES
+        facts = measured(Consortium(asked.out.resolve(), asked.seed, asked.atlas, analyses, stack))
     print(json.dumps(facts, indent=2) if asked.json else "\n".join(f"{k}: {v}" for k, v in facts.items()))
 
 
