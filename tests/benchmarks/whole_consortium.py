@@ -186,6 +186,17 @@ def agree(consortium: Consortium, protocol: Path) -> None:
         consortium.call(site, "client", "check", "site/site.toml")
 
 
+def inside(consortium: Consortium, protocol: Path) -> dict[str, list[float]]:
+    """Let every hospital see what its own held-out children say, which stays there: r of each model."""
+    found: dict[str, list[float]] = {"consortium": [], "personal": [], "alone": []}
+    for site in SITES:
+        consortium.call(site, "client", "personal-model", "site/site.toml", protocol, "--out", "personal")
+        said = json.loads((consortium.root / site / "personal" / "personal-model.json").read_text())
+        for whose, r in found.items():
+            r.append(round(said[whose]["r"], 3))
+    return found
+
+
 def measured(consortium: Consortium) -> dict[str, object]:
     """Go the whole way; return what was found and what it took."""
     with consortium.step("enrolment"):
@@ -211,6 +222,8 @@ def measured(consortium: Consortium) -> dict[str, object]:
     with consortium.step("study"):
         consortium.call("centre-home", "server", "run", "centre", study, "--out", "severity-1")
     memory = [peak_gb(process) for process in hospitals]
+    with consortium.step("personal models"):
+        own = inside(consortium, study)
     result = json.loads((consortium.root / "centre-home" / "severity-1" / "result.json").read_text())
     return {
         "seed": consortium.seed,
@@ -221,6 +234,7 @@ def measured(consortium: Consortium) -> dict[str, object]:
         "r": result["evaluation"]["estimates"]["r"]["value"],
         "r_interval": result["evaluation"]["estimates"]["r"]["interval"],
         "mae": result["evaluation"]["mae"],
+        "r_inside_each_hospital": own,
         "absent": result["absent"],
         "epsilon": [result["privacy"][f"epsilon_{who}_child"] for who in ("training", "held_out")],
         "report_kb": (consortium.root / "centre-home" / "severity-1" / "report.html").stat().st_size // 1024,
