@@ -143,10 +143,15 @@ def price_list(protocol: Protocol, *, training_children: int, held_out_children:
 
 def _needed(protocol: Protocol, training_children: int, held_out_children: int) -> str:
     """Say how many children each site needs, and whether so many make sites of that size."""
-    sites = len(protocol.roster)
     least = {split: protocol.minimum(split) for split in CHILDREN}
     said = f"each site needs {least['training']} training and {least['held-out']} held-out children"
-    few = training_children < sites * least["training"] or held_out_children < sites * least["held-out"]
+    training = sum(protocol.trains(site) for site in protocol.sites)
+    if training < len(protocol.sites):
+        said += ", those without controls no training children"
+    few = (
+        training_children < training * least["training"]
+        or held_out_children < len(protocol.sites) * least["held-out"]
+    )
     return f"{said}: MORE than these are" if few else said
 
 

@@ -183,6 +183,9 @@ def test_the_children_that_each_site_needs_are_said(protocol_content):
     protocol = make(protocol_content)
     assert "each site needs 5 training and 5 held-out children\n" in listed(protocol)
     assert "held-out children: MORE than these are" in listed(protocol, 14, 180)
+    named = protocol.cohort.model_copy(update={"without_controls": ("north",)})
+    text = listed(protocol.model_copy(update={"cohort": named}), 14, 180)
+    assert "5 held-out children, those without controls no training children\n" in text
     rules = NetworkRules(t_threshold=3.0, null_draws=40, bootstrap_draws=0, minimum_children=53)
     analyses = protocol.analyses.model_copy(update={"network": rules})
     text = listed(protocol.model_copy(update={"analyses": analyses}))
