@@ -49,6 +49,19 @@ def test_the_page_says_what_the_price_is_read_from():
         assert said[key] == [*first, *(x for part in columns + gains for x in part)], key
 
 
+@pytest.mark.parametrize("colluding", ["0", "1"])
+def test_no_cell_of_the_page_lies_below_alone_and_its_text_says_the_lowest_limit(colluding):
+    rows = [row for row in shipped() if row["colluding"] == colluding and row["world"] != "counts"]
+    assert len(rows) == 2 * 5 * 3
+    assert min(float(row["gain"]) for row in rows) >= 0
+    lowest = min(float(row["gain_low"]) for row in rows)
+    assert lowest > -0.01
+    text = PAGE.read_text(encoding="utf-8").split("<!-- never_worse.py writes from here -->")[1]
+    text = text.split("<!-- to here -->")[1].split("\n## ")[0]
+    said = re.findall(r"lowest limit[^.]*is ([−+]\.\d{3})", text)
+    assert float(said[int(colluding)].replace("−", "-")) == lowest
+
+
 def test_the_readme_says_what_the_page_says():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = {}
