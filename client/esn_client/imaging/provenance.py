@@ -33,7 +33,7 @@ STAGE_VERSIONS = {
 """Of the steps whose results are kept on disk while a subject is made."""
 
 STEP_VERSIONS = {
-    "scan": 2,
+    "scan": 3,
     "matrices": 2,
     "quality": 2,
 }

@@ -8,15 +8,16 @@ import numpy as np
 
 from esn_client.imaging.bids.files import BidsFile, nearest_above
 from esn_client.imaging.bids.images import shape_of
-from esn_client.imaging.bids.scan_files import RunFiles, json_of
+from esn_client.imaging.bids.scan_files import RunFiles, json_of, require_json
 from esn_client.imaging.preprocessing.table_files import read_b_values
 from esn_core.errors import DataError
 
 TABLES = (".bval", ".bvec")
 SCANNER_TABLE = ".b"
 SIDECAR = ".json"
-BY_IMAGE_AXES = "qsiprep"
-"""The pipeline whose b-vectors follow the image's axes; all others are taken to follow FSL's rule."""
+BY_IMAGE_AXES = ("qsiprep", "qsirecon")
+"""Pipelines whose b-vectors follow the image's axes, as containers are named too; all others are taken to
+follow FSL's rule."""
 POINTERS = (b"/annex/objects/", b"version https://git-lfs")
 """How a file begins that stands for content which is elsewhere."""
 
@@ -81,8 +82,11 @@ class Companions:
             raise DataError(f"{label}: {dwi.stem}{missing} is missing beside {dwi.path.name}")
         metadata: dict[str, Any] = {}
         for path in reversed(sidecars):
-            metadata |= json_of(path)
-        by_axes = any(name.lower().startswith(BY_IMAGE_AXES) for name in generators)
+            try:
+                metadata |= require_json(path)
+            except DataError as error:  # what it said of slices and warps would be missing without a word
+                raise DataError(f"{label}: {error}; correct the file, or convert the scan again") from None
+        by_axes = any(pipeline in name.lower() for name in generators for pipeline in BY_IMAGE_AXES)
         return RunFiles(
             dwi.path,
             bval,

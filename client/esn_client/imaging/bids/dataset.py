@@ -6,8 +6,15 @@ from pathlib import Path
 from esn_client.imaging.bids.anatomy import find_anatomy
 from esn_client.imaging.bids.companions import Companions
 from esn_client.imaging.bids.duplicates import same_scans
-from esn_client.imaging.bids.files import BidsFile, datasets_of, files_of, is_label
-from esn_client.imaging.bids.scan_files import RunFiles, ScanFiles, json_of
+from esn_client.imaging.bids.files import (
+    BidsFile,
+    datasets_of,
+    files_of,
+    files_of_visits,
+    is_label,
+    undescribed_in,
+)
+from esn_client.imaging.bids.scan_files import RunFiles, ScanFiles, require_json
 from esn_client.imaging.bids.series import Choice, choose_series
 from esn_client.imaging.bids.susceptibility import judge_susceptibility
 from esn_client.imaging.bids.visits import Visit
@@ -18,6 +25,7 @@ JOINED = "run"
 """Series that differ in this entity alone are one acquisition, cut in pieces."""
 LOST = ("lesion", "resection")
 """The ``label-`` of masks of what is lost."""
+MASK_NAME = "a mask of what is lost is named …_label-lesion_mask.nii.gz or …_label-resection_mask.nii.gz"
 
 
 class Dataset:
@@ -45,7 +53,11 @@ class Dataset:
             raise DataError(f"{bids}: its files were not fetched; run 'datalad get .' in it first")
         if not description.is_file():
             raise DataError(f"{bids}: no BIDS dataset; dataset_description.json is missing")
-        if not json_of(description):
+        try:
+            said = require_json(description)
+        except DataError as error:
+            raise DataError(f"{bids}: no BIDS dataset; {error}") from None
+        if not said:
             raise DataError(f"{bids}: no BIDS dataset; dataset_description.json says nothing")
         self.bids = bids.absolute()
         self._series: list[tuple[Visit, BidsFile]] = []
@@ -54,6 +66,7 @@ class Dataset:
         self._fieldmaps: list[tuple[Visit, BidsFile]] = []
         self._t1_labels: list[BidsFile] = []
         self._t1_images: list[BidsFile] = []
+        self._unused: list[tuple[Visit, BidsFile, str]] = []
         self._companions = Companions(self.bids)
         files = (file for dataset in datasets_of(self.bids) for file in files_of(dataset))
         for file in sorted(files, key=lambda file: str(file.path)):
@@ -70,8 +83,15 @@ class Dataset:
                     self._t1_images.append(file)
                 if file.suffix == "epi" and file.path.parent.name == "fmap":
                     self._fieldmaps.append((_visit_of(file), file))
-                if file.suffix == "mask" and file.entities.get("label") in LOST:
+                if _shows_what_is_lost(file):
                     self._lesions.append((_visit_of(file), file))
+                elif file.suffix in ("mask", "roi") and any(word in file.stem.lower() for word in LOST):
+                    self._unused.append((_visit_of(file), file, MASK_NAME))
+        for directory in undescribed_in(self.bids):
+            for file in files_of_visits(directory):
+                if file.extension in IMAGES and "sub" in file.entities and _would_be_used(file):
+                    why = f"derivatives/{directory.name} has no dataset_description.json"
+                    self._unused.append((_visit_of(file), file, why))
         # The atlas's own labels in 'anat' lie on the T1w image beside them, else on the scan's grid.
         with_image = {file.path.parent for file in self._t1_images}
         alone = [f for f in self._t1_labels if "seg" in f.entities and f.path.parent not in with_image]
@@ -156,7 +176,7 @@ class Dataset:
         if len(sources) > 1:
             names = ", ".join(sorted(source.name for source in sources))
             raise DataError(f"{visit.label}: several datasets hold a preprocessed scan ({names}); keep one")
-        generators = _generators(sources.pop()) if sources else []
+        generators = self._generators_of(visit, sources.pop()) if sources else []
         series, without_table = self._tabled(visit, preprocessed or raw, generators)
         choice = choose_series(visit.label, series, without_table=without_table, corrected=bool(generators))
         labels, lesion = self._labels_of(visit, segmentation), self._lesion_of(visit)
@@ -183,7 +203,7 @@ class Dataset:
                 reverse=self._reverse_of(visit, choice),
             ),
             preprocessed_by=generators[0] if generators else None,
-            warnings=choice.warnings,
+            warnings=(*choice.warnings, *self._unused_of(visit)),
             remarks=choice.remarks,
         )
 
@@ -204,6 +224,32 @@ class Dataset:
         """
         scans = [(visit.participant, file.path) for visit, file in self._series]
         return same_scans(scans, wanted=frozenset(visit.participant for visit in visits))
+
+    def scans_of_two_visits(self, visits: Iterable[Visit]) -> dict[str, str]:
+        """Find scans that stand under two sessions of one participant: when they were taken is not known.
+
+        Parameters
+        ----------
+        visits : iterable of Visit
+            Those that are about to be prepared.
+
+        Returns
+        -------
+        dict of str to str
+            The label of the other visit, by the label of each of `visits` whose scan it has, byte for byte.
+
+        """
+        found: dict[str, str] = {}
+        labels = frozenset(visit.label for visit in visits)
+        for participant in sorted({visit.participant for visit in visits}):
+            own = [(v.label, file.path) for v, file in self._series if v.participant == participant]
+            found |= same_scans(own, wanted=labels)
+        return found
+
+    def _generators_of(self, visit: Visit, dataset: Path) -> list[str]:
+        """Say which pipelines preprocessed a visit's scan; by which rule its vectors are read hangs on it."""
+        self._companions.check_fetched(dataset / "dataset_description.json", label=visit.label)
+        return _generators(dataset)
 
     def _tabled(
         self, visit: Visit, files: Iterable[BidsFile], generators: list[str]
@@ -265,6 +311,15 @@ class Dataset:
             if used is not None and said is not None and said != used and said[0] == used[0]
         ]
 
+    def _unused_of(self, visit: Visit) -> list[str]:
+        """Say which files of a visit, or of its participant, somebody may have meant to be used."""
+        whose = (visit, Visit(visit.participant, None))
+        return [
+            f"{file.path.relative_to(self.bids).as_posix()} is not used: {why}"
+            for v, file, why in sorted(self._unused, key=lambda unused: str(unused[1].path))
+            if v in whose
+        ]
+
     def _labels_of(self, visit: Visit, segmentation: str) -> Path | None:
         found = [(v, file.path) for v, file in self._labels if file.entities.get("seg") == segmentation]
         return self._the_one(found, visit, what="label volume")
@@ -296,9 +351,21 @@ def _visit_of(file: BidsFile) -> Visit:
     return Visit(f"sub-{file.entities['sub']}", session)
 
 
+def _shows_what_is_lost(file: BidsFile) -> bool:
+    """Tell whether a file is a mask of a lesion or a resection, by its name."""
+    return file.suffix == "mask" and str(file.entities.get("label")).lower() in LOST
+
+
+def _would_be_used(file: BidsFile) -> bool:
+    """Tell whether a file of a derivative is one that a connectome depends on."""
+    preprocessed = file.suffix == "dwi" and file.entities.get("desc") == "preproc"
+    return preprocessed or file.suffix == "dseg" or _shows_what_is_lost(file)
+
+
 def _generators(dataset: Path) -> list[str]:
     """Say which pipelines wrote a derivative dataset, the first one first; else its directory's name."""
-    made = json_of(dataset / "dataset_description.json").get("GeneratedBy")
-    parts = [part for part in made if isinstance(part, dict)] if isinstance(made, list) else []
+    about = require_json(dataset / "dataset_description.json")
+    made = about.get("GeneratedBy") or about.get("PipelineDescription")  # the latter until BIDS 1.4
+    parts = [part for part in (made if isinstance(made, list) else [made]) if isinstance(part, dict)]
     names = [" ".join(str(part[key]) for key in ("Name", "Version") if key in part) for part in parts]
     return [name for name in names if name] or [dataset.name]

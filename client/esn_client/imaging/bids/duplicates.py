@@ -1,4 +1,4 @@
-"""Duplicates: scans that stand under several participants, byte for byte."""
+"""Duplicates: scans that stand under several participants or visits, byte for byte."""
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable

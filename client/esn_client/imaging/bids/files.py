@@ -66,13 +66,29 @@ def datasets_of(bids: Path) -> list[Path]:
     -------
     list of Path
         `bids`, then ``derivatives`` if that is a dataset itself, and else each directory in it that is one:
-        a dataset has a ``dataset_description.json``.
+        a dataset has a ``dataset_description.json``, be it a link whose content is not there.
 
     """
     derivatives = bids / "derivatives"
-    if (derivatives / "dataset_description.json").exists():
+    if _is_described(derivatives):
         return [bids, derivatives]
-    return [bids, *sorted(path.parent for path in derivatives.glob("*/dataset_description.json"))]
+    return [bids, *(path for path in _directories_in(derivatives) if _is_described(path))]
+
+
+def undescribed_in(bids: Path) -> list[Path]:
+    """Find the directories of ``derivatives`` that are no datasets, as nothing describes them."""
+    derivatives = bids / "derivatives"
+    if _is_described(derivatives):
+        return []
+    return [path for path in _directories_in(derivatives) if not _is_described(path)]
+
+
+def _directories_in(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("*") if path.is_dir())
+
+
+def _is_described(directory: Path) -> bool:
+    return os.path.lexists(directory / "dataset_description.json")
 
 
 def files_of(dataset: Path) -> Iterator[BidsFile]:
@@ -94,6 +110,14 @@ def files_of(dataset: Path) -> Iterator[BidsFile]:
         parts = path.relative_to(dataset).parts
         if parts[0] != "derivatives":
             yield _read(path, dataset, parts)
+
+
+def files_of_visits(directory: Path) -> Iterator[BidsFile]:
+    """Find the files in ``dwi`` and ``anat`` of a directory that need not be a dataset, and nowhere else."""
+    for place in ("dwi", "anat"):
+        for pattern in (f"sub-*/{place}/*", f"sub-*/ses-*/{place}/*"):
+            for path in directory.glob(pattern):
+                yield _read(path, directory, path.relative_to(directory).parts)
 
 
 def nearest_above(file: BidsFile, candidates: Iterable[BidsFile]) -> list[BidsFile]:

@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
+from nibabel.filebasedimages import ImageFileError, SerializableImage
 from nibabel.freesurfer.mghformat import MGHHeader
+from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.nifti1 import Nifti1Header
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
@@ -19,6 +20,12 @@ from esn_core.errors import DataError
 
 UNREADABLE = (EOFError, OSError, ValueError, zlib.error, gzip.BadGzipFile, ImageFileError)
 """What nibabel raises for a file that is damaged or no image."""
+
+_CHUNK_BYTES = 1 << 20
+_KINDS = {
+    "c": "complex numbers: give the magnitude",
+    "V": "colours: give the scan itself, not a picture of it",
+}
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,19 @@ def read_image(path: Path) -> Image:
 
     """
     try:
-        image = cast("SpatialImage", nib.load(path))
-        voxels = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
+        with LoggingOutputSuppressor():  # what it corrects in a header has no name of a file
+            image = cast("SpatialImage", nib.load(path))
         kind, ceiling = image.get_data_dtype(), None
+        if not (np.issubdtype(kind, np.integer) or np.issubdtype(kind, np.floating)):
+            raise DataError(
+                f"{path.name}: one real number for each voxel is needed; found {_KINDS.get(kind.kind, kind)}"
+            )
+        with LoggingOutputSuppressor(), np.errstate(over="ignore"):  # infinite voxels are refused elsewhere
+            image, voxels = _voxels_of(path, image)
         if np.issubdtype(kind, np.integer):
             stored: Any = image.dataobj
-            ceiling = float(np.iinfo(kind).max * stored.slope + stored.inter)
+            ends = np.iinfo(kind)
+            ceiling = float(max(end * stored.slope + stored.inter for end in (ends.min, ends.max)))
     except UNREADABLE as error:
         raise DataError(f"{path.name}: not a whole NIfTI image: {error}") from None
     if isinstance(image.header, MGHHeader):
@@ -79,6 +93,21 @@ def read_image(path: Path) -> Image:
     return Image(voxels, np.asarray(image.affine, dtype=np.float64), orientation, ceiling)
 
 
+def _voxels_of(path: Path, image: SpatialImage) -> tuple[SpatialImage, NDArray[np.float32]]:
+    """Read the voxels; of a packed file to its very end, where the sum of its bytes is checked.
+
+    nibabel stops behind the last voxel: a bit that fell over on a disk would be a voxel of the scan.
+    """
+    if not (path.name.lower().endswith((".gz", ".mgz")) and isinstance(image, SerializableImage)):
+        return image, np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
+    with gzip.open(path) as stream:
+        image = type(image).from_stream(stream)
+        voxels = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
+        while stream.read(_CHUNK_BYTES):
+            pass
+    return image, voxels
+
+
 def _orientation_of_mgh(header: MGHHeader, *, name: str) -> Orientation:
     """Read where FreeSurfer's own format says that left is."""
     if int(header["goodRASFlag"]) != 1:
@@ -90,6 +119,7 @@ def _orientation_of_mgh(header: MGHHeader, *, name: str) -> Orientation:
 def shape_of(path: Path) -> tuple[int, ...] | None:
     """Read an image's shape from its header; None where it cannot be read."""
     try:
-        return tuple(cast("SpatialImage", nib.load(path)).shape)
+        with LoggingOutputSuppressor():
+            return tuple(cast("SpatialImage", nib.load(path)).shape)
     except UNREADABLE:
         return None

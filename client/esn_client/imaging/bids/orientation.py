@@ -17,6 +17,11 @@ MOST_APART_DEG = 5.0
 """A head is tilted by more between two scans; an image has one orientation, not two."""
 MOST_APART_SHARE = 0.02
 """Lengths of streamlines go with the voxel: so much of it is still small beside a head's growth in a year."""
+VOXEL_MM = (0.1, 20.0)
+"""Edges of voxels that images of heads have; others are in another unit of length."""
+_UNITS = ("meter", "mm", "micron")
+LEAST_SPAN = 1e-3
+"""Volume of the cube that three axes of length 1 span."""
 MOST_SHEAR = 0.02
 """Cosine between two axes of the grid: stages take them to be at right angles; 1.1 degrees."""
 
@@ -76,6 +81,13 @@ def read_orientation(header: Nifti1Header, *, name: str) -> Orientation:
         _check_grid(affine, f"{name}: the {what}")
     best = next(iter(known.values()))
     size_mm = np.linalg.norm(best[:3, :3], axis=0)
+    if size_mm.min() < VOXEL_MM[0] or size_mm.max() > VOXEL_MM[1]:
+        unit = header.get_xyzt_units()[0]
+        named = unit if unit in _UNITS else "not named"
+        raise DataError(
+            f"{name}: voxels of {_by(size_mm)} by the {next(iter(known))}, and it must be in mm; the "
+            f"header's unit of length is {named}: convert it again from DICOM"
+        )
     off = float(np.abs(size_mm / np.asarray(header.get_zooms()[:3], dtype=np.float64) - 1).max())
     if off > MOST_APART_SHARE:
         raise DataError(
@@ -120,9 +132,10 @@ def _compare(
 
 def _check_grid(affine: NDArray[np.float64], what: str) -> None:
     """Refuse an affine whose axes are not three at right angles."""
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    axes = affine[:3, :3] / np.where(lengths > 0, lengths, 1.0)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(axes)) < LEAST_SPAN:
         raise DataError(f"{what} is no orientation: its three axes do not span a space")
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     shear = float(np.abs(axes.T @ axes - np.eye(3)).max())
     if shear > MOST_SHEAR:
         raise DataError(

@@ -1,7 +1,9 @@
 """Scan files: those from which one connectome is made, and what their sidecars say."""
 
+import codecs
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +69,7 @@ class RunFiles:
     def readout_s(self) -> float | None:
         """How long one image is read out, which says how far it is warped; None where unknown."""
         said = self.metadata.get("TotalReadoutTime")
-        return float(said) if isinstance(said, int | float) and said > 0 else None
+        return float(said) if isinstance(said, int | float) and 0 < said < math.inf else None
 
     @property
     def slice_axis(self) -> int | None:
@@ -75,12 +77,26 @@ class RunFiles:
         said = self.metadata.get("SliceEncodingDirection")
         return AXES.index(said) // 2 if said in AXES else None
 
+    @property
+    def not_understood(self) -> list[str]:
+        """Name what the sidecars say of axes in words that BIDS does not have."""
+        keys = ("PhaseEncodingDirection", "SliceEncodingDirection")
+        said = {key: self.metadata[key] for key in keys if self.metadata.get(key) is not None}
+        return [f"{key} is {value!r}" for key, value in said.items() if value not in AXES]
+
     def count_weighted(self) -> int:
         """Count the diffusion-weighted volumes; a table that cannot be read has none."""
         try:
             return count_weighted(read_b_values(self.bval))
         except DataError:
             return 0
+
+    def has_b0s(self) -> bool:
+        """Tell whether a volume is not diffusion weighted; a table that cannot be read has none."""
+        try:
+            return len(read_b_values(self.bval)) > self.count_weighted()
+        except DataError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -164,7 +180,32 @@ def sha256_of(path: Path) -> str:
 def json_of(path: Path) -> dict[str, Any]:
     """Read a JSON object; what cannot be read says nothing."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+        return require_json(path)
+    except DataError:
         return {}
-    return content if isinstance(content, dict) else {}
+
+
+def require_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, in UTF-8, in UTF-16 with its mark, or as older converters wrote umlauts (Latin-1).
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or is no JSON object.
+
+    """
+    try:
+        raw = path.read_bytes()
+        if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            text = raw.decode("utf-16")
+        else:
+            try:
+                text = raw.decode("utf-8-sig")
+            except UnicodeDecodeError:
+                text = raw.decode("latin-1")
+        content = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path.name}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path.name}: a JSON object, in braces, is needed; found {type(content).__name__}")
+    return content

@@ -1,6 +1,6 @@
 """Scans: the files of one visit, read and checked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from esn_client.imaging.bids.images import Image, read_image
 from esn_client.imaging.bids.scan_files import AnatomyFiles, RunFiles, ScanFiles
+from esn_client.imaging.preprocessing.brightness import level_runs
 from esn_client.imaging.preprocessing.gradient_table import (
     B0_MAX_S_PER_MM2,
     Gradients,
@@ -159,11 +160,16 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, recipe: ImagingRecipe) -> Scan:
         shell_width=recipe.shell_width,
         all_shells=recipe.shells == "all",
     )
+    brightness = level_runs([run.dwi.name for run in files.runs], signals, shell)
     signal = np.concatenate(signals, axis=3) if rest else signals[0]
     if len(shell.kept) < signal.shape[3]:
         signal = signal[..., shell.kept]
     sound = check_signal(signal, shell.gradients, name=first.dwi.name, ceiling=images[0].ceiling)
     labels = None if files.labels is None else _read_labels(files.labels, like=images[0], atlas=atlas)
+    lesion, unmarked = None, []
+    if files.lesion is not None:
+        lesion = _read_lesion(files.lesion, like=images[0])
+        unmarked = [] if lesion.any() else [f"{files.lesion.name} is empty: nothing is marked"]
     return Scan(
         sound.signal,
         affine,
@@ -173,9 +179,14 @@ def load_scan(files: ScanFiles, *, atlas: Atlas, recipe: ImagingRecipe) -> Scan:
         sides=f"stored {orientation.axes}, by the header's {orientation.source}",
         slice_axis=_slice_axis(first, affine),
         convention=shell.conventions[0],
-        warnings=(*files.warnings, *(words for image in images for words in image.orientation.warnings)),
+        warnings=(
+            *files.warnings,
+            *(words for image in images for words in image.orientation.warnings),
+            *brightness,
+            *unmarked,
+        ),
         remarks=(*files.remarks, *_remarks(first, shell), *sound.remarks),
-        lesion=None if files.lesion is None else _read_lesion(files.lesion, like=images[0]),
+        lesion=lesion,
         anatomy=None if files.anatomy is None else _read_anatomy(files.anatomy),
         stored_volumes=sum(image.voxels.shape[3] for image in images),
         dropped_s_per_mm2=shell.dropped_s_per_mm2,
@@ -210,7 +221,7 @@ def _remarks(run: RunFiles, shell: Shell) -> list[str]:
 
 def _read_labels(path: Path, *, like: Image, atlas: Atlas) -> NDArray[np.int64]:
     """Read a label volume that must lie on the scan's grid and show the atlas; a resection may lack in it."""
-    image = read_image(path)
+    image = _read_volume(path)
     _check_grid(path, image, like=like)
     labels = image.voxels
     values = np.unique(labels)
@@ -230,20 +241,31 @@ def _read_labels(path: Path, *, like: Image, atlas: Atlas) -> NDArray[np.int64]:
 
 def _read_anatomy(files: AnatomyFiles) -> Anatomy:
     """Read a T1w image and labels that lie on its grid."""
-    image, labels = read_image(files.t1w), read_image(files.labels)
-    if image.voxels.ndim != 3:
-        raise DataError(f"{files.t1w.name}: a 3-D image is needed; found shape {image.voxels.shape}")
+    image, labels = _read_volume(files.t1w), _read_volume(files.labels)
     _check_grid(files.labels, labels, like=image)
     return Anatomy(image.voxels, labels.voxels, image.affine, files.freesurfer, files.labels.name)
 
 
 def _read_lesion(path: Path, *, like: Image) -> NDArray[np.bool_]:
     """Read a mask that must lie on the scan's grid and hold nothing but 0 and 1."""
-    image = read_image(path)
+    image = _read_volume(path)
     _check_grid(path, image, like=like)
-    if image.voxels.ndim != 3 or not np.isin(image.voxels, (0, 1)).all():
-        raise DataError(f"{path.name}: a lesion mask is 3-D and holds 0 and 1 alone")
+    strange = image.voxels[~np.isin(image.voxels, (0, 1))]
+    if strange.size:
+        raise DataError(
+            f"{path.name}: a lesion mask holds 0 and 1 alone; found {strange[0]:g}: write 1 where tissue "
+            "is lost"
+        )
     return np.asarray(image.voxels > 0, dtype=np.bool_)
+
+
+def _read_volume(path: Path) -> Image:
+    """Read one volume; converters leave axes of length 1 behind it."""
+    image = read_image(path)
+    shape = image.voxels.shape
+    if len(shape) < 3 or any(side != 1 for side in shape[3:]):
+        raise DataError(f"{path.name}: one 3-D volume is needed; found shape {shape}")
+    return replace(image, voxels=image.voxels.reshape(shape[:3]))
 
 
 def _check_grid(path: Path, image: Image, *, like: Image) -> None:

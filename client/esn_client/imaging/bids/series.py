@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from esn_client.imaging.bids.images import shape_of
-from esn_client.imaging.bids.scan_files import RunFiles
+from esn_client.imaging.bids.scan_files import AXES, RunFiles
 from esn_core.errors import DataError
 
 MOST_APART_SHARE = 0.02
@@ -67,12 +67,12 @@ def choose_series(
     best = [part for part, count in zip(parts, weighted, strict=True) if count == most]
     if len(best) > 1:
         raise DataError(_too_many(label, best, most))
-    chosen = best[0]
+    chosen, doubtful = ([*best[0]], []) if corrected else _without_doubtful_b0s(best[0])
     for path in without_table:
         _check_b0_series(label, path, most)
-    others = [run for part in parts if part is not chosen for run in part]
+    others = [run for part in parts if part is not best[0] for run in part]
     warped = [
-        run for part in parts if part is not chosen and _same_series(part, chosen, series) for run in part
+        run for part in parts if part is not best[0] and _same_series(part, chosen, series) for run in part
     ]
     warnings = [
         f"{run.dwi.name} was left out: it is warped differently ({_warp(run)}; {_warp(chosen[0])} is "
@@ -86,11 +86,22 @@ def choose_series(
             f"{len(chosen)} runs are joined, and no sidecar says in which direction {names} was phase "
             "encoded: if not all in one, they are warped differently"
         )
+    warnings += [
+        f"{run.dwi.name}: {words} in its sidecar, which names no axis ({', '.join(AXES)}); it counts as not "
+        "said"
+        for run in chosen
+        for words in run.not_understood
+    ]
     remarks = [f"{run.dwi.name} was left out: it has fewer directions" for run in others if run not in warped]
+    remarks += [
+        f"{run.dwi.name} was left out: it has b0s alone, and no sidecar says in which direction they were "
+        "phase encoded"
+        for run in doubtful
+    ]
     remarks += [
         f"{path.name} was left out: it has no gradient table, as a b0 series" for path in without_table
     ]
-    left_out = [run.dwi for run in others] + list(without_table)
+    left_out = [run.dwi for run in (*others, *doubtful)] + list(without_table)
     return Choice(tuple(chosen), tuple(left_out), tuple(warnings), tuple(remarks))
 
 
@@ -107,6 +118,14 @@ def _by_warp(runs: Sequence[RunFiles]) -> list[list[RunFiles]]:
     if len(parts) <= 1:
         return [list(runs)]
     return parts + ([unknown] if unknown else [])
+
+
+def _without_doubtful_b0s(runs: Sequence[RunFiles]) -> tuple[list[RunFiles], list[RunFiles]]:
+    """Take away runs of b0s alone that may be of the reverse phase encoding; they add no direction."""
+    doubtful = [run for run in runs if run.phase_encoding is None and not run.count_weighted()]
+    kept = [run for run in runs if run not in doubtful]
+    known = any(run.phase_encoding for run in kept) and any(run.has_b0s() for run in kept)
+    return (kept, doubtful) if known else ([*runs], [])
 
 
 def _differ(one: RunFiles, other: RunFiles) -> bool:

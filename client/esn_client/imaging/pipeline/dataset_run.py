@@ -118,12 +118,16 @@ def _each(
 ) -> Finished:
     """Refuse the visits whose files are not clear; prepare the others."""
     tasks: dict[str, tuple[ScanFiles, float]] = {}
-    same = dataset.same_scans(visits)
+    same, twice = dataset.same_scans(visits), dataset.scans_of_two_visits(visits)
     for visit in visits:
         try:
             if visit.participant in same:
                 raise DataError(  # noqa: TRY301
                     f"its scan is {same[visit.participant]}'s too, byte for byte; one patient has one label"
+                )
+            if visit.label in twice:
+                raise DataError(  # noqa: TRY301
+                    f"its scan is {twice[visit.label]}'s too, byte for byte; each visit has a scan of its own"
                 )
             files = dataset.files(visit, segmentation=segmentation_of(making.recipe.atlas))
             need_gb = files.memory_gb()
@@ -132,8 +136,8 @@ def _each(
                     f"needs about {need_gb:.1f} GB of memory; --mem-gb allows {mem_gb:g}"
                 )
             tasks[visit.label] = (files, need_gb)
-        except DataError as error:
-            words = str(error).removeprefix(f"{visit.label}: ")
+        except Exception as error:  # no error of one subject may reach the others
+            words = str(error).split("\n")[0].removeprefix(f"{visit.label}: ")
             yield visit.label, Failure(visit.label, type(error).__name__, words)
     if tasks:
         yield from _in_processes(tasks, making, n_procs=n_procs, mem_gb=mem_gb)

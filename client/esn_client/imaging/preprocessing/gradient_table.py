@@ -107,13 +107,21 @@ def b0_max_of(b_values_s_per_mm2: NDArray[np.float64]) -> float:
 
 def count_weighted(b_values: NDArray[np.float64]) -> int:
     """Count diffusion-weighted volumes by their b-values, in whatever unit; b0s alone have none."""
+    unit = _unit_of_weighted(b_values)
+    if unit is None:
+        return 0
+    b = b_values * B_UNITS[unit][2]
+    return int((b > b0_max_of(b)).sum())
+
+
+def _unit_of_weighted(b_values: NDArray[np.float64]) -> BUnit | None:
+    """Recognise the unit of a table; None where it has b0s alone, or one in no unit."""
     largest = float(b_values.max(initial=0))
-    for unit, (least, most, factor) in B_UNITS.items():
+    for unit, (least, most, _) in B_UNITS.items():
         # A b0 series may have b-values of a few s/mm2, which look like ms/um2.
         if least <= largest <= most and (unit != "ms/um2" or (b_values >= least).sum() >= LEAST_DIRECTIONS):
-            b = b_values * factor
-            return int((b > b0_max_of(b)).sum())
-    return 0
+            return unit
+    return None
 
 
 def coefficients_of_order(sh_order_max: int) -> int:
@@ -198,6 +206,7 @@ def read_gradients(
     vectors = np.concatenate([table[1] for table in read])
     bval, bvec = tables[0].bval, tables[0].scanner or tables[0].bvec
     unit = _unit_of(b, bval.name)
+    _check_units(tables, [table[0] for table in read], unit)
     b = b * B_UNITS[unit][2]
     weighted = b > b0_max_of(b)
     if weighted.all():
@@ -251,6 +260,17 @@ def _unit_of(b: NDArray[np.float64], name: str) -> BUnit:
             return unit
     ranges = "; ".join(f"{least:g} to {most:g} {unit}" for unit, (least, most, _) in B_UNITS.items())
     raise DataError(f"{name}: the largest b-value is {largest:g}; a scan has one of {ranges}")
+
+
+def _check_units(tables: Sequence[TableFiles], runs: Sequence[NDArray[np.float64]], unit: BUnit) -> None:
+    """Refuse runs whose b-values are in two units: one of them would pass for b0s."""
+    for files, b in zip(tables, runs, strict=True):
+        own = _unit_of_weighted(b)
+        if own not in (None, unit):
+            raise DataError(
+                f"{files.bval.name}: b-values of up to {b.max():g}, in {own}, beside a run's in {unit}; one "
+                "unit is needed in all runs of a series"
+            )
 
 
 def _choose_shell(

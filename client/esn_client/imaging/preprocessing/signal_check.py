@@ -139,9 +139,10 @@ def _without_nan(signal: NDArray[np.float32], name: str) -> tuple[NDArray[np.flo
     unusable = int(signal.size - np.isfinite(signal).sum())
     unseen = np.isnan(signal)
     outside = unseen.any(axis=3)
+    x, y, z, volume = np.argwhere(~np.isfinite(signal))[0].tolist()
     refusal = DataError(
-        f"{name}: {unusable} voxels are NaN or infinite; all must be finite, but for NaN that reaches in "
-        "from the edge of the image"
+        f"{name}: {unusable} voxels are NaN or infinite, the first at ({x}, {y}, {z}) of volume {volume}, "
+        "counted from 0; all must be finite, but for NaN that reaches in from the edge of the image"
     )
     if np.isinf(signal).any() or outside.all():
         raise refusal

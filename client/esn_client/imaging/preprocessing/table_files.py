@@ -79,7 +79,7 @@ def read_table(
     if not len(b) == len(vectors) == files.volumes:
         raise DataError(
             f"{files.bval.name} has {len(b)} b-values, {files.bvec.name} has {len(vectors)} vectors and "
-            f"the image has {files.volumes} volumes; the three must be equal"
+            f"the image has {files.volumes} volumes; the three must be equal{_comma(files, b, vectors)}"
         )
     if (b < 0).any():
         raise DataError(f"{files.bval.name}: b-values must not be negative; the least is {b.min():g}")
@@ -110,8 +110,12 @@ def read_b_values(path: Path) -> NDArray[np.float64]:
 
     """
     numbers = _read_numbers(path).ravel()
-    if not np.isfinite(numbers).all():
-        raise DataError(f"{path.name}: numbers must be finite")
+    wrong = np.flatnonzero(~np.isfinite(numbers))
+    if wrong.size:
+        raise DataError(
+            f"{path.name}: volume {wrong[0]}, counted from 0, has {numbers[wrong[0]]:g}; numbers must be "
+            "finite"
+        )
     return numbers
 
 
@@ -128,6 +132,14 @@ def _read_vectors(path: Path) -> NDArray[np.float64]:
     if vectors.shape[0] != 3:
         raise DataError(f"{path.name}: three rows of numbers are needed; found shape {vectors.shape}")
     return _without_nan(vectors.T, path)
+
+
+def _comma(files: TableFiles, b: NDArray[np.float64], vectors: NDArray[np.float64]) -> str:
+    """Name the likely cause where a table has two numbers for each that there should be."""
+    for path, count in ((files.bval, len(b)), (files.bvec, len(vectors))):
+        if count == 2 * files.volumes and b"," in path.read_bytes():
+            return f". A comma parts two numbers: if {path.name} has decimal commas, write points"
+    return ""
 
 
 def _read_scanner(path: Path, affine: NDArray[np.float64], volumes: int) -> NDArray[np.float64]:
@@ -168,4 +180,5 @@ def _read_numbers(path: Path) -> NDArray[np.float64]:
     try:
         return np.loadtxt(text.splitlines(), dtype=np.float64, ndmin=2)
     except ValueError as error:
-        raise DataError(f"{path.name}: not a table of numbers: {error}") from None
+        words = str(error).partition(";")[0]  # what follows is advice on a call
+        raise DataError(f"{path.name}: not a table of numbers: {words}") from None

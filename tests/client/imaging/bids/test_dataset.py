@@ -72,10 +72,19 @@ def test_a_directory_without_description_is_no_dataset(bids):
         Dataset(bids)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{"])
-def test_a_damaged_description_is_no_dataset(bids, content):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "not JSON: Expecting value"),
+        ("[]", "a JSON object, in braces, is needed; found list"),
+        ("{", "not JSON: Expecting property name"),
+        ("{}", "says nothing"),
+        ("[" * 100_000, "not JSON: maximum recursion depth"),
+    ],
+)
+def test_a_damaged_description_is_no_dataset(bids, content, words):
     (bids / "dataset_description.json").write_text(content)
-    with pytest.raises(DataError, match=r"no BIDS dataset; dataset_description\.json says nothing"):
+    with pytest.raises(DataError, match=rf"no BIDS dataset; dataset_description\.json:? {words}"):
         Dataset(bids)
 
 
@@ -245,6 +254,62 @@ def test_runs_of_unknown_phase_encoding_are_joined_with_a_warning(bids, unknown)
     assert "no sidecar says in which direction sub-001_run-2_dwi.nii.gz was phase" in files.warnings[0]
 
 
+def test_a_run_of_b0s_alone_that_may_be_reversed_is_left_out(bids):
+    """It adds no direction, and a brain that is warped the other way."""
+    two_runs(bids, AP, {}, volumes=(7, 2))
+    (bids / "sub-001" / "dwi" / "sub-001_run-2_dwi.bval").write_text("0 0")
+    files = chosen(bids)
+    assert names(files) == ["sub-001_run-1_dwi.nii.gz"]
+    assert [path.name for path in files.left_out] == ["sub-001_run-2_dwi.nii.gz"]
+    assert "it has b0s alone, and no sidecar says in which direction they were phase" in files.remarks[0]
+    assert files.warnings == ()
+
+
+def test_the_only_b0s_are_kept_whatever_their_phase_encoding(bids):
+    two_runs(bids, AP, {}, volumes=(7, 2))
+    (bids / "sub-001" / "dwi" / "sub-001_run-1_dwi.bval").write_text(" ".join(["1000"] * 7))
+    (bids / "sub-001" / "dwi" / "sub-001_run-2_dwi.bval").write_text("0 0")
+    assert len(chosen(bids).runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("SliceEncodingDirection", "up"), ("PhaseEncodingDirection", ["j"]), ("PhaseEncodingDirection", "PA")],
+)
+def test_an_axis_that_bids_does_not_have_is_named(bids, key, value):
+    sidecar(bids / "sub-001" / "dwi", "sub-001_dwi", **{key: value})
+    (warning,) = chosen(bids).warnings
+    assert f"{key} is {value!r} in its sidecar, which names no axis (i, i-, j, j-, k, k-)" in warning
+
+
+@pytest.mark.parametrize("readout", [float("inf"), float("nan"), -1, 0, "0.05", None])
+def test_a_readout_time_that_is_none_is_not_said(bids, readout):
+    sidecar(bids / "sub-001" / "dwi", "sub-001_dwi", TotalReadoutTime=readout)
+    assert chosen(bids).runs[0].readout_s is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_a_sidecar_is_read_however_a_converter_spelt_it(bids, encoding):
+    text = '{"InstitutionName": "Zürich", "SliceEncodingDirection": "i"}'
+    (bids / "sub-001" / "dwi" / "sub-001_dwi.json").write_bytes(text.encode(encoding))
+    assert chosen(bids).runs[0].slice_axis == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"a": 1,', "not JSON: "),
+        ("[1]", "a JSON object, in braces, is needed; found list"),
+        ("", "not JSON"),
+    ],
+)
+def test_a_damaged_sidecar_is_refused_by_name(bids, content, words):
+    """Slices and warps would be unknown without a word."""
+    (bids / "sub-001" / "dwi" / "sub-001_dwi.json").write_text(content)
+    with pytest.raises(DataError, match=rf"^sub-001: sub-001_dwi\.json: {words}.*; correct the file"):
+        chosen(bids)
+
+
 def test_two_directions_of_phase_encoding_are_not_to_be_joined_as_runs(bids):
     for direction in ("AP", "PA"):
         scan(bids / "sub-001" / "dwi", f"sub-001_dir-{direction}_dwi", volumes=9)
@@ -325,6 +390,9 @@ def test_names_in_capitals_are_read(bids):
         ([{"Name": "QSIPrep", "Version": "0.20.0"}], "image"),
         ([{"Name": "qsiprep"}, {"Name": "datalad"}], "image"),
         ([{"Name": "datalad"}, {"Name": "QSIPrep", "Version": "1.0.1"}], "image"),
+        ([{"Name": "pennlinc/qsiprep", "Version": "1.0.1"}], "image"),
+        ([{"Name": "QSIRecon"}], "image"),
+        ({"Name": "QSIPrep", "Version": "0.16.1"}, "image"),
         ([{"Name": "FSL eddy", "Version": "6.0.7"}], "fsl"),
         ([], "fsl"),
         ("QSIPrep", "fsl"),
@@ -335,6 +403,27 @@ def test_the_pipeline_says_which_axes_its_vectors_follow(preprocessed, generated
     dataset = preprocessed.rename(preprocessed.with_name("corrected"))
     describe(dataset, DatasetType="derivative", GeneratedBy=generated_by)
     assert chosen(dataset).runs[0].convention == convention
+
+
+def test_a_pipeline_may_describe_itself_as_before_bids_1_4(preprocessed):
+    dataset = preprocessed.rename(preprocessed.with_name("corrected"))
+    describe(dataset, PipelineDescription={"Name": "qsiprep", "Version": "0.8.0"})
+    files = chosen(dataset)
+    assert (files.preprocessed_by, files.runs[0].convention) == ("qsiprep 0.8.0", "image")
+
+
+def test_a_derivative_whose_description_was_not_fetched_is_not_passed_over(bids, preprocessed):
+    """Its scan would be left aside for the raw one, or its table read by the wrong rule."""
+    (preprocessed / "dataset_description.json").unlink()
+    (preprocessed / "dataset_description.json").symlink_to("../../.git/annex/objects/zz/gone")
+    with pytest.raises(DataError, match=r"datalad get derivatives/qsiprep/dataset_description\.json' in the"):
+        chosen(bids)
+
+
+def test_a_derivative_whose_description_is_damaged_is_not_read_by_a_guess(bids, preprocessed):
+    (preprocessed / "dataset_description.json").write_text("{")
+    with pytest.raises(DataError, match=r"sub-001: .*dataset_description\.json: not JSON"):
+        chosen(bids)
 
 
 def test_a_directory_is_named_like_the_pipeline_that_does_not_say_so(preprocessed):
@@ -417,6 +506,20 @@ def test_two_label_volumes_are_one_too_many(bids):
 def all_same_scans(bids):
     dataset = Dataset(bids)
     return dataset.same_scans(dataset.visits(None, None))
+
+
+def test_a_scan_under_two_sessions_of_a_child_is_seen(bids):
+    dataset = Dataset(bids)
+    visits = dataset.visits(None, None)
+    assert dataset.scans_of_two_visits(visits) == {}
+    first, second = (f"sub-002/ses-{n}/dwi/sub-002_ses-{n}_dwi.nii.gz" for n in (1, 2))
+    shutil.copy(bids / first, bids / second)
+    assert all_same_scans(bids) == {}
+    assert dataset.scans_of_two_visits(visits) == {
+        "sub-002_ses-1": "sub-002_ses-2",
+        "sub-002_ses-2": "sub-002_ses-1",
+    }
+    assert dataset.scans_of_two_visits([Visit("sub-002", "ses-2")]) == {"sub-002_ses-2": "sub-002_ses-1"}
 
 
 def test_a_scan_under_two_labels_is_seen(bids):
@@ -611,6 +714,44 @@ def test_derivatives_of_derivatives_are_not_looked_at(bids, preprocessed):
 def test_a_derivative_directory_without_a_description_is_passed_over(bids, preprocessed):
     (preprocessed / "dataset_description.json").unlink()
     assert names(chosen(bids)) == ["sub-001_dwi.nii.gz"]
+    (warning,) = chosen(bids).warnings
+    assert warning == (
+        "derivatives/qsiprep/sub-001/dwi/sub-001_space-ACPC_desc-preproc_dwi.nii.gz is not used: "
+        "derivatives/qsiprep has no dataset_description.json"
+    )
+
+
+@pytest.mark.parametrize("name", ["sub-001_label-resection_mask.nii.gz", "sub-001_seg-pair_dseg.nii"])
+def test_labels_and_masks_in_a_directory_without_a_description_are_named(bids, name):
+    touch(bids / "derivatives" / "drawn" / "sub-001" / "dwi" / name)
+    (warning,) = chosen(bids).warnings
+    assert warning == (
+        f"derivatives/drawn/sub-001/dwi/{name} is not used: derivatives/drawn has no dataset_description.json"
+    )
+    assert chosen(bids, Visit("sub-002", "ses-1")).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["sub-001_label-lesion_roi", "sub-001_desc-lesion_mask", "sub-001_T1w_label-Resection_roi"]
+)
+def test_a_mask_by_another_name_is_named_and_not_used(bids, name):
+    describe(bids / "derivatives" / "masks")
+    touch(bids / "derivatives" / "masks" / "sub-001" / "dwi" / f"{name}.nii.gz")
+    files = chosen(bids)
+    assert files.lesion is None
+    (warning,) = files.warnings
+    assert "is not used: a mask of what is lost is named …_label-lesion_mask.nii.gz or" in warning
+
+
+def test_an_image_that_names_an_operation_is_no_mask(bids):
+    touch(bids / "sub-001" / "anat" / "sub-001_acq-postresection_T1w.nii.gz")
+    assert chosen(bids).warnings == ()
+
+
+def test_a_masks_label_may_have_capitals(bids):
+    describe(bids / "derivatives" / "masks")
+    drawn = touch(bids / "derivatives" / "masks" / "sub-001" / "dwi" / "sub-001_label-Lesion_mask.nii.gz")
+    assert chosen(bids).lesion == drawn
 
 
 def test_the_directory_of_derivatives_may_be_one_dataset(bids, preprocessed):

@@ -96,3 +96,24 @@ def test_an_affine_that_is_no_grid_of_these_voxels_is_refused(affine, size_mm, w
 def test_a_voxel_size_that_differs_a_little_is_named():
     (warning,) = read(LAS, size_mm=(2, 2, 2.02)).warnings
     assert "its two voxel sizes differ by 1.0%; the sform's is used" in warning
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit", "words"),
+    [
+        (
+            1e-3,
+            "meter",
+            "voxels of 0.002 x 0.002 x 0.002 .* must be in mm; the header's unit of length is meter",
+        ),
+        (1e3, "micron", "voxels of 2e[+]03 .* unit of length is micron"),
+        (1e-3, None, "unit of length is not named"),
+    ],
+)
+def test_an_image_in_another_unit_of_length_is_refused_as_that(factor, unit, words):
+    affine = LAS * np.array([[factor]] * 3 + [[1.0]])
+    made = header(affine, size_mm=(2 * factor,) * 3)
+    if unit:
+        made.set_xyzt_units(unit)
+    with pytest.raises(DataError, match=words):
+        read_orientation(made, name="s_dwi.nii.gz")

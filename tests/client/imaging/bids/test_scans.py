@@ -12,6 +12,7 @@ import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from esn_client.imaging.bids.dataset import Dataset
+from esn_client.imaging.bids.images import read_image
 from esn_client.imaging.bids.scans import load_scan
 from esn_client.imaging.bids.visits import Visit
 from esn_client.simulation.scans import write_site
@@ -248,3 +249,101 @@ def test_the_sidecar_names_the_axis_of_the_slices(site):
 def test_without_a_sidecar_slices_lie_along_the_axis_nearest_to_upright(site):
     preprocess(site, generator="QSIPrep", rows="image", orient="PSR")
     assert load(site).slice_axis == 1
+
+
+def test_b_values_of_another_order_are_refused_though_each_table_has_the_right_length(site):
+    """Only the b-values moved by one: what is then weighted without a vector would pass for a mean."""
+    np.savetxt(site / f"{DWI}.bval", np.roll(np.loadtxt(site / f"{DWI}.bval"), 1)[None])
+    with pytest.raises(DataError, match="the b-values belong to another scan or order"):
+        load(site)
+
+
+def test_runs_of_another_scale_are_brought_to_one_and_the_page_says_so(site):
+    folder = site / "sub-001" / "dwi"
+    for path in list(folder.iterdir()):
+        shutil.copy(path, folder / path.name.replace("_dwi", "_run-1_dwi"))
+        path.rename(folder / path.name.replace("_dwi", "_run-2_dwi"))
+    rewrite(folder / "sub-001_run-2_dwi.nii.gz", lambda d, a: (d.astype(np.float32) * 7, a))
+    scan = load(site)
+    assert "its b0s are 7 times as bright as those of sub-001_run-1_dwi.nii.gz" in scan.warnings[0]
+    assert scan.signal[..., 36:] == pytest.approx(scan.signal[..., :36], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("voxels", "words"),
+    [
+        (np.zeros((4, 4, 4, 3), dtype=np.complex64), "found complex numbers: give the magnitude"),
+        (
+            np.zeros((4, 4, 4, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")]),
+            "found colours: give the scan",
+        ),
+    ],
+)
+def test_an_image_without_one_real_number_a_voxel_is_refused(tmp_path, voxels, words):
+    """Of complex numbers the real part would be read, and of colours nothing."""
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "s_dwi.nii.gz")
+    with pytest.raises(DataError, match=f"s_dwi.nii.gz: one real number for each voxel is needed; {words}"):
+        read_image(tmp_path / "s_dwi.nii.gz")
+
+
+def test_a_packed_image_whose_sum_is_wrong_is_refused(site):
+    """Its bytes may be read to the last voxel without a word; the sum stands behind them."""
+    path = site / f"{DWI}.nii.gz"
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"sub-001_dwi\.nii\.gz: not a whole NIfTI image: CRC check failed"):
+        load(site)
+
+
+def test_the_ceiling_of_a_negative_slope_is_the_least_integer(tmp_path):
+    image = nib.Nifti1Image(np.full((3, 3, 3), -5, dtype=np.int16), np.eye(4))
+    image.header.set_slope_inter(-1, 2)
+    nib.save(image, tmp_path / "s.nii.gz")
+    found = read_image(tmp_path / "s.nii.gz")
+    assert found.ceiling == 32768 + 2
+
+
+@pytest.mark.parametrize("behind", [(1,), (1, 1)])
+def test_labels_and_masks_with_axes_of_length_one_are_volumes(site, behind):
+    plain = load(site).labels
+    rewrite(site / LABELS, lambda d, a: (d.reshape(*d.shape, *behind), a))
+    assert np.array_equal(load(site).labels, plain)
+
+
+def test_two_volumes_of_labels_are_refused(site):
+    rewrite(site / LABELS, lambda d, a: (np.stack([d, d], axis=-1), a))
+    with pytest.raises(DataError, match=r"one 3-D volume is needed; found shape \(28, 34, 24, 2\)"):
+        load(site)
+
+
+def mask(site, values):
+    folder = site / "derivatives" / "labels" / "sub-001" / "dwi"
+    image = nib.load(site / LABELS)
+    nib.save(nib.Nifti1Image(values(image.shape), image.affine), folder / "sub-001_label-lesion_mask.nii.gz")
+    return load(site)
+
+
+def test_an_empty_mask_is_named(site):
+    scan = mask(site, lambda shape: np.zeros(shape, dtype=np.uint8))
+    assert scan.warnings == ("sub-001_label-lesion_mask.nii.gz is empty: nothing is marked",)
+    assert mask(site, lambda shape: np.ones((*shape, 1), dtype=np.uint8)).lesion.all()
+
+
+@pytest.mark.parametrize("value", [255, 0.7, np.nan])
+def test_a_mask_of_anything_but_0_and_1_is_refused_with_what_it_holds(site, value):
+    with pytest.raises(DataError, match=f"a lesion mask holds 0 and 1 alone; found {value:g}: write 1"):
+        mask(site, lambda shape: np.full(shape, value, dtype=np.float32))
+
+
+def test_freesurfers_packed_format_is_read_to_its_end_too(tmp_path):
+    voxels = np.arange(27, dtype=np.float32).reshape(3, 3, 3)
+    nib.save(nib.MGHImage(voxels, np.diag([-1.0, 1, 1, 1])), tmp_path / "brain.mgz")
+    found = read_image(tmp_path / "brain.mgz")
+    assert np.array_equal(found.voxels, voxels)
+    assert found.orientation.axes == "LAS"
+    content = bytearray((tmp_path / "brain.mgz").read_bytes())
+    content[-6] ^= 255
+    (tmp_path / "brain.mgz").write_bytes(content)
+    with pytest.raises(DataError, match=r"brain\.mgz: not a whole NIfTI image"):
+        read_image(tmp_path / "brain.mgz")

@@ -76,7 +76,7 @@ def test_a_b_value_of_five_counts_as_b0(tmp_path, table):
         ),
         (lambda b, v: (b, v[:-1]), "13 b-values, s_dwi.bvec has 12 vectors and the image has 13 volumes"),
         (lambda b, v: (b, v[:, :2]), "three rows of numbers are needed; found shape"),
-        (lambda b, v: ([float("nan"), *b[1:]], v), "s_dwi.bval: numbers must be finite"),
+        (lambda b, v: ([float("nan"), *b[1:]], v), "s_dwi.bval: volume 0, counted from 0, has nan; numbers must be finite"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path, table, change, message):
@@ -285,3 +285,51 @@ def test_tables_are_read_however_a_spreadsheet_wrote_them(tmp_path, table, spell
     again = read_files(tmp_path, 13).gradients
     assert np.array_equal(again.b_values_s_per_mm2, plain.b_values_s_per_mm2)
     assert np.array_equal(again.directions, plain.directions)
+
+
+def test_runs_in_two_units_are_refused(tmp_path, table):
+    """In s/mm2, the second run's b-values of 1 would all be b0s."""
+    b, vectors = table
+    files = []
+    for name, factor in (("one", 1.0), ("two", 1e-3)):
+        folder = tmp_path / name
+        folder.mkdir()
+        read(folder, np.array(b) * factor, vectors)
+        files.append(TableFiles(folder / "s_dwi.bval", folder / "s_dwi.bvec", 13))
+    with pytest.raises(DataError, match=r"b-values of up to 1, in ms/um2, beside a run's in s/mm2; one unit"):
+        read_gradients(files, affine=LAS, sh_order_max=2)
+
+
+def test_a_run_of_b0s_beside_any_unit_has_none_of_its_own(tmp_path, table):
+    b, vectors = table
+    read(tmp_path, np.array(b) * 1e-3, vectors)
+    (tmp_path / "b0.bval").write_text("0 0")
+    (tmp_path / "b0.bvec").write_text("0 0\n0 0\n0 0")
+    files = [
+        TableFiles(tmp_path / "s_dwi.bval", tmp_path / "s_dwi.bvec", 13),
+        TableFiles(tmp_path / "b0.bval", tmp_path / "b0.bvec", 2),
+    ]
+    assert read_gradients(files, affine=LAS, sh_order_max=2).unit == "ms/um2"
+
+
+@pytest.mark.parametrize("name", ["s_dwi.bval", "s_dwi.bvec"])
+def test_a_decimal_comma_is_named_where_it_doubles_a_table(tmp_path, table, name):
+    read(tmp_path, *table)
+    rows = np.loadtxt(tmp_path / name, ndmin=2)
+    spelt = "\n".join("\t".join(f"{number:.3f}".replace(".", ",") for number in row) for row in rows)
+    (tmp_path / name).write_text(spelt)
+    with pytest.raises(DataError, match=f"26 .* if {name} has decimal commas, write points"):
+        read_files(tmp_path, 13)
+
+
+def test_a_b_value_that_is_no_number_is_named_with_its_place(tmp_path, table):
+    b, vectors = table
+    with pytest.raises(DataError, match=r"s_dwi\.bval: volume 3, counted from 0, has nan; numbers must be"):
+        read(tmp_path, [*b[:3], np.nan, *b[4:]], vectors)
+
+
+def test_a_ragged_table_is_refused_without_advice_on_our_code(tmp_path, table):
+    read(tmp_path, *table)
+    (tmp_path / "s_dwi.bval").write_text("0 1000\n0\n")
+    with pytest.raises(DataError, match=r"the number of columns changed from 2 to 1 at row 2$"):
+        read_files(tmp_path, 13)

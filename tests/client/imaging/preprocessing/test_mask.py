@@ -183,10 +183,10 @@ def no_volume(s):
     [
         (
             a_hole,
-            "80 voxels are NaN or infinite; all must be finite, but for NaN that reaches in from the edge",
+            r"80 voxels are NaN or infinite, the first at \(9, 9, 9\) of volume 0, counted from 0; all",
         ),
         (half_a_head, "% of the head is NaN in some volumes and not in others; 1% at most"),
-        (no_volume, "voxels are NaN or infinite; all must be finite"),
+        (no_volume, r"the first at \(0, 0, 0\) of volume 4, counted"),
         (lambda s: np.where(np.arange(s.shape[0])[:, None, None, None] < 2, np.inf, s), "NaN or infinite"),
     ],
 )
