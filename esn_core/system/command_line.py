@@ -99,11 +99,14 @@ def with_examples(app: typer.Typer, examples: Mapping[str, str], *, group: str =
 
 def run(app: typer.Typer, *, program: str) -> NoReturn:
     """Run a command line to its end: a user's mistake is one line, and each class has its status."""
-    set_up()
-    # A request to end is an interrupt: what was started is stopped in order.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        set_up()
+        # A request to end is an interrupt: what was started is stopped in order.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         app(prog_name=program)
+    except KeyboardInterrupt:  # before typer has begun
+        _complain(program, "interrupted")
+        sys.exit(_INTERRUPTED)
     except EsnError as error:
         _complain(program, str(error))
         sys.exit(error.exit_status)

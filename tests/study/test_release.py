@@ -1,9 +1,12 @@
 """From a finished run to a child whom the study never saw: proposed, countersigned, released, predicted."""
 
+import errno
 import json
+import os
 import re
 import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -249,6 +252,20 @@ class TestRelease:
         words = "countersignature of west"
         not_released(words, "release", centre, run, "--out", tmp_path / "model.esn", *given)
 
+    def test_a_proposal_takes_no_countersignatures(
+        self, command_fails, centre, run, countersignatures, tmp_path
+    ):
+        given = ("--countersignature", countersignatures[0])
+        words = ("release", centre, run, "--propose", "--out", tmp_path / "model.esn", *given)
+        command_fails("esn-server", server.main, 10, "leave out --propose", *words)
+        assert not (tmp_path / "model.esn").exists()
+
+    def test_a_run_that_is_not_finished_says_so(self, not_released, centre, run, tmp_path):
+        shutil.copytree(run, tmp_path / "run")
+        (tmp_path / "run" / "result.json").unlink()
+        words = ("not finished", "--resume")
+        not_released(words, "release", centre, tmp_path / "run", "--propose", "--out", tmp_path / "model.esn")
+
     def test_the_same_run_gives_the_same_bytes(self, esn_server, centre, run, proposal, tmp_path):
         again = tmp_path / "again.esn"
         assert esn_server("release", centre, run, "--propose", "--out", again)[0] == 0
@@ -324,6 +341,36 @@ class TestCountersignature:
         assert (status, "the audit found a fault" in err) == (10, True)
         assert not (tmp_path / "north.json").exists()
 
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"--agree": None}, "nobody can be asked here"),
+            ({"--out": None}, "--agree signs nothing without --out"),
+            ({"--audit": "another.json"}, "is the audit of site south"),
+            ({"--audit": "deep.json"}, "is not what 'esn-client audit --json' prints"),
+            ({"--out": "there.json"}, "never overwritten"),
+        ],
+    )
+    def test_what_is_refused_is_refused_in_one_line_before_anybody_reads(
+        self, refused, hospitals, proposal, tmp_path, monkeypatch, change, words
+    ):
+        monkeypatch.chdir(tmp_path)
+        shutil.copy(hospitals["south"] / "audit.json", "another.json")
+        Path("deep.json").write_text("[" * 100_000)
+        Path("there.json").touch()
+        before = sorted(tmp_path.iterdir())
+        said = {"--audit": hospitals["north"] / "audit.json", "--out": "new.json", "--agree": ""} | change
+        given = [word for option, value in said.items() if value is not None for word in (option, value)]
+        command = ("countersign", hospitals["north"] / "site.toml", proposal, *(w for w in given if w != ""))
+        refused(10, words, *command)
+        assert sorted(tmp_path.iterdir()) == before
+        assert Path("there.json").read_bytes() == b""
+
+    def test_a_model_that_is_released_is_not_countersigned_again(self, refused, hospitals, model, tmp_path):
+        words = ("--audit", hospitals["north"] / "audit.json", "--out", tmp_path / "new.json", "--agree")
+        command = ("countersign", hospitals["north"] / "site.toml", model, *words)
+        refused(10, "is released already", *command)
+
     def test_a_site_that_never_approved_the_study_does_not_sign(self, refused, hospitals, proposal, tmp_path):
         directory = shutil.copytree(hospitals["north"], tmp_path / "site")
         shutil.rmtree(directory / "state" / "approved")
@@ -356,10 +403,29 @@ class TestPrediction:
         table = (tmp_path / "out" / "predictions.tsv").read_text().splitlines()
         assert len(table) == 5
 
+    @pytest.mark.parametrize("place", ["bids", "derivatives"])
+    def test_what_is_not_there_is_named(self, refused, clinic, model, tmp_path, place):
+        words = [w if w != clinic / place else tmp_path / "no" for w in predict_words(clinic, model, "out")]
+        refused(11, f"{tmp_path / 'no'}: there is no such", *words, "--participant-label", "001")
+
     def test_nothing_is_replaced(self, esn_client, refused, clinic, model, tmp_path):
         words = predict_words(clinic, model, tmp_path / "out", "--participant-label", "001")
         assert esn_client(*words)[0] == 0
         refused(10, "would be overwritten", *words)
+
+    def test_a_disk_that_is_full_after_some_children_leaves_none_of_them(
+        self, refused, clinic, model, tmp_path, monkeypatch
+    ):
+        whole = iter([True] * 4)
+
+        def fsync(_descriptor):
+            if not next(whole, False):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        words = predict_words(clinic, model, tmp_path / "out")
+        monkeypatch.setattr(os, "fsync", fsync)
+        refused(1, ("sub-002_prediction", "No space left"), *words)
+        assert not (tmp_path / "out").exists()
 
     def test_one_matrix_is_predicted_as_the_same_child_of_the_dataset(
         self, esn_client, clinic, model, tmp_path

@@ -21,7 +21,7 @@ from esn_core.protocol.study_package import kept_study
 from esn_core.released_model.archive import ReleasedModel, read_model
 from esn_core.released_model.signatures import AuditSaid, Countersignature
 
-_WIDTH = 98
+_WIDTH = 78
 
 
 def proposal_for(settings: SiteSettings, path: Path) -> ReleasedModel:
@@ -129,7 +129,7 @@ def audit_of(path: Path, model: ReleasedModel, settings: SiteSettings) -> AuditS
         said = AuditSaid(at=facts["at"], software=facts["software"], repeats=facts["repeats"])
     except OSError as cause:
         raise ConfigError(f"{path}: cannot be read: {cause.strerror}") from cause
-    except (ValueError, KeyError, TypeError, ValidationError) as cause:
+    except (ValueError, KeyError, TypeError, ValidationError, RecursionError) as cause:
         raise ConfigError(f"{path}: is not what 'esn-client audit --json' prints") from cause
     if (site, digest) != (settings.site, model.content.protocol_sha256):
         raise ConfigError(f"{path}: is the audit of site {site} and protocol {str(digest)[:16]}, of another")

@@ -1,5 +1,6 @@
 """Commands about released models: countersigned, and predicted with."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -33,9 +34,14 @@ def countersign(
 
     site = load_site(settings)
     proposal = proposal_for(site, model)
-    typer.echo(in_words(proposal), err=out is not None)
     if out is None:
+        if agree:
+            raise ConfigError("--agree signs nothing without --out, the countersignature to write")
+        typer.echo(in_words(proposal))
         return
+    # Everything that can be refused is, before anybody is asked to read.
+    if proposal.released:
+        raise ConfigError(f"{model}: is released already; a proposal is what a site countersigns")
     if audit is None:
         raise ConfigError(
             "a countersignature says that this site attacked the protocol on its own children and found no "
@@ -44,8 +50,12 @@ def countersign(
     said = audit_of(audit, proposal, site)
     if out.exists():
         raise ConfigError(f"{out} exists; a countersignature is never overwritten")
+    if not agree and not sys.stdin.isatty():
+        raise ConfigError("nobody can be asked here; --agree says that this site has read it and agrees")
+    typer.echo(in_words(proposal), err=True)
     if not agree and not typer.confirm("Does this site agree that this is published?", err=True):
         raise ConfigError("not countersigned")
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_new(out, countersigned(site, proposal, said), mode=0o644)
     typer.echo(str(out))
 

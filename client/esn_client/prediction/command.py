@@ -17,11 +17,11 @@ from esn_client.prediction.page import page_of, table_of
 from esn_client.prediction.predict import Personal, Predictor
 from esn_client.site.centre_kit import centre_key
 from esn_client.site.settings import SiteSettings
-from esn_core.errors import ConfigError, ProtocolError
+from esn_core.errors import ConfigError, DataError, ProtocolError
 from esn_core.identity.public_keys import identity_text
 from esn_core.identity.signing import fingerprint
 from esn_core.released_model.archive import ReleasedModel, read_model
-from esn_core.system.files import write_whole
+from esn_core.system.files import write_all
 
 _COLUMNS = ("participant_id", "predicted_gase", "low", "high", "prediction_z", "quality")
 
@@ -96,6 +96,10 @@ def predictions(
     withdrew: Withdrew = nobody_known,
 ) -> list[Prediction]:
     """Predict everybody who is wanted, or nobody; `DataError` names every fault."""
+    if not wanted.subject.exists():
+        raise DataError(f"{wanted.subject}: there is no such dataset or connectome")
+    if not wanted.derivatives.is_dir():
+        raise DataError(f"{wanted.derivatives}: there is no such directory of connectomes")
     if wanted.subject.is_dir():
         if wanted.controls is not None or wanted.age_years is not None:
             raise ConfigError(
@@ -130,7 +134,7 @@ def predictions(
 
 
 def write_predictions(found: Sequence[Prediction], model: ReleasedModel, out: Path) -> list[Path]:
-    """Write a page and a JSON file for each child, and a table where there are several.
+    """Write a page and a JSON file for each child, and a table where there are several; all of it or nothing.
 
     Raises
     ------
@@ -148,8 +152,7 @@ def write_predictions(found: Sequence[Prediction], model: ReleasedModel, out: Pa
     present = [path.name for path in files if path.exists()]
     if present:
         raise ConfigError(f"{out}: {', '.join(present)} would be overwritten; choose another directory")
-    for path, content in files.items():
-        write_whole(path, content.encode())
+    write_all({path: content.encode() for path, content in files.items()})
     return list(files)
 
 

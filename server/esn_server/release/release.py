@@ -18,6 +18,8 @@ from esn_server.report.result import read_result
 from esn_server.run.directory import PROTOCOL
 from esn_server.run.learned import LEARNED, read_learned
 
+_RESULT = "result.json"
+
 
 def release(
     run: Path, out: Path, *, centre: Path, countersignatures: Sequence[Path], propose: bool
@@ -41,20 +43,27 @@ def release(
     Raises
     ------
     ConfigError
-        `out` exists, or the run's directory is not one.
+        `out` exists, the run's directory is not one, or a proposal is given countersignatures.
     StudyError
-        A required control is absent, or a site has not countersigned; the message lists all of it.
+        The run is not finished, a required control is absent, or a site has not countersigned; the message
+        lists all of it.
     ProtocolError
         The protocol is not this centre's, or a countersignature is not of this model.
 
     """
     if out.exists():
         raise ConfigError(f"{out} exists; a model is never overwritten")
+    if propose and countersignatures:
+        raise ConfigError(
+            "a proposal is what the sites countersign: leave out --propose, or the countersignatures"
+        )
     if not (run / PROTOCOL).is_file():
         raise ConfigError(f"{run}: is no directory of a run; it holds no {PROTOCOL}")
+    if not (run / _RESULT).is_file():
+        raise StudyError(f"{run}: the run is not finished; 'esn-server run --resume' finishes it")
     key = load_centre_key(centre)
     protocol = load_signed(run / PROTOCOL, key.public_key()).protocol
-    result = read_result(run / "result.json")
+    result = read_result(run / _RESULT)
     missing = missing_controls(protocol, result)
     given = [Countersignature.read(_read(path), name=str(path)) for path in countersignatures]
     signed = {one.site for one in given}
@@ -67,7 +76,7 @@ def release(
     parts = {
         LEARNED: learned,
         "protocol.toml": (run / PROTOCOL).read_bytes(),
-        "result.json": (run / "result.json").read_bytes(),
+        _RESULT: (run / _RESULT).read_bytes(),
         "README.md": card_of(protocol, result).encode(),
     }
     parts |= {f"{INPUTS}/{name}": part for name, part in protocol.own_files.items()}

@@ -46,6 +46,14 @@ def fails(command_fails):
     return partial(command_fails, "esn-client", cli.main)
 
 
+def test_an_interrupt_before_the_command_has_begun_is_one_line(fails, monkeypatch, tmp_path):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("esn_core.system.command_line.set_up", interrupted)
+    fails(130, "esn-client: interrupted", *init_words(tmp_path / "site"))
+
+
 def init_words(directory, **changes):
     options = {
         "--site": "north",
