@@ -34,7 +34,7 @@ def demo(
     full: Annotated[
         bool,
         typer.Option(
-            "--full", help="Six hospitals of connectomes, without scans, and every analysis: eight minutes."
+            "--full", help="Six hospitals of connectomes, without scans, and every analysis: seven minutes."
         ),
     ] = False,
 ) -> None:
