@@ -76,7 +76,10 @@ def test_a_b_value_of_five_counts_as_b0(tmp_path, table):
         ),
         (lambda b, v: (b, v[:-1]), "13 b-values, s_dwi.bvec has 12 vectors and the image has 13 volumes"),
         (lambda b, v: (b, v[:, :2]), "three rows of numbers are needed; found shape"),
-        (lambda b, v: ([float("nan"), *b[1:]], v), "s_dwi.bval: volume 0, counted from 0, has nan; numbers must be finite"),
+        (
+            lambda b, v: ([float("nan"), *b[1:]], v),
+            "s_dwi.bval: volume 0, counted from 0, has nan; numbers must be finite",
+        ),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path, table, change, message):
