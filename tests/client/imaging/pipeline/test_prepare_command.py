@@ -158,8 +158,8 @@ BAD_INPUT = {
     "fewdirections": (keep_few, "20 distinct directions; order 6 needs 28 or more"),
     "empty": (voxels(lambda d: d * 0), "all voxels have the value 0"),
     "dark": (voxels(lambda d: np.where(np.arange(d.shape[3]) == 7, 0, d)), "volume 7 is empty"),
-    "nan": (with_value(np.nan), "voxels are NaN or infinite; all must be finite"),
-    "infinite": (with_value(np.inf), "voxels are NaN or infinite; all must be finite"),
+    "nan": (with_value(np.nan), "voxels are NaN or infinite, the first at"),
+    "infinite": (with_value(np.inf), "voxels are NaN or infinite, the first at"),
     "negative": (voxels(lambda d: d - 300), "% of the voxels are negative"),
     "overflow": (voxels(lambda d: (d.astype(int) * 40).astype(np.int16)), "as after an overflow of integers"),
     "ceiling": (
