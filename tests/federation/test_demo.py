@@ -15,6 +15,7 @@ import pytest
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.template import load_template, strengths_of_counts
 from esn_core.errors import ConfigError, StudyError
+from esn_core.protocol.protocol import load_protocol
 from esn_core.protocol.rules import CohortRules
 from esn_core.simulation.tracking import log_shares, tracking
 from esn_server.report.result import read_result
@@ -100,6 +101,8 @@ def test_a_demo_prepares_its_scans_runs_both_studies_and_says_so_in_few_lines(tm
     assert written.privacy.noise == "gaussian"
     assert read_result(tmp_path / "demo" / "no-noise" / "result.json").privacy.noise == "none"
     assert of_directory(tmp_path / "demo") == []
+    # On a busy machine a site takes minutes to start: nobody may be missed for it.
+    assert load_protocol(tmp_path / "demo" / "protocol.toml").rounds.deadline_s >= 600
     found, cost, to_open = shown.in_three_lines
     assert found.startswith("found  predicted severity: r ")
     assert f"one site alone {written.local_only.mean_r:.2f}".replace("-", "−") in found

@@ -91,7 +91,11 @@ def test_every_setting_that_cannot_be_used_is_named_at_once(settings, tmp_path):
 
 @pytest.mark.parametrize(
     "words",
-    ["WARNING :   Giving up reconnection after 30.39 seconds.", "SSL/TLS handshake error"],
+    [
+        "WARNING :   Giving up reconnection after 30.39 seconds.",
+        "SSL/TLS handshake error",
+        "ERROR :     Server error '500 ' for url 'https://127.0.0.1:1/v1/fleet/pull-messages'",
+    ],
 )
 def test_a_supernode_that_gave_up_and_lingers_counts_as_ended(tmp_path, words):
     program = """

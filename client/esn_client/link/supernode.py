@@ -20,7 +20,7 @@ LEASE_S = 90.0
 
 
 # What it says when it calls the centre no more. It may linger for ever after that, and hand out nothing.
-_GAVE_UP = (b"Giving up reconnection", b"SSL/TLS handshake error")
+_GAVE_UP = (b"Giving up reconnection", b"SSL/TLS handshake error", b"Server error '5")
 
 
 @dataclass

@@ -70,11 +70,15 @@ class Upstream:
     async def call(self, request: Request, body: bytes) -> Reply:
         """Make a call in place of a client.
 
-        A SuperLink that is away is a 503, and a reply that is too large a 502.
+        A SuperLink that is away, or failed at this call (a locked database), is a 503, after which a site
+        asks again: of a 500 its SuperNode would end, and linger. A reply that is too large is a 502.
         """
         try:
             reply = await self._client.send(self._rewritten(request, body), stream=True)
             try:
+                if reply.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
+                    _log.warning("the SuperLink failed at %s; the site asks again", request.target.decode())
+                    return 503, [], b"the centre is not ready\n"
                 length = reply.headers.get("content-length", "")
                 declared = int(length) if length.isdigit() else _MAX_REPLY_BYTES + 1
                 if declared > _MAX_REPLY_BYTES or "content-encoding" in reply.headers:

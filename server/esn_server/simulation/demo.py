@@ -362,7 +362,7 @@ def _draft(study: _Study) -> None:
         *("--epsilon", str(study.epsilon), "--delta", str(DELTA), "--noise", study.noise, "--simulated"),
         *("--held-out-fraction", str(study.plan.held_out_fraction)),
         *("--split-salt", study.plan.split_salt, "--training-rounds", str(study.plan.training_rounds)),
-        *("--deadline-s", "120", "--atlas", study.plan.atlas, *study.plan.analyses),
+        *("--atlas", study.plan.atlas, *study.plan.analyses),
         *(study.plan.exact_analyses if study.noise == "none" else ()),
     )
     _call(study, "server", "protocol", "sign", str(study.centre), str(study.protocol))

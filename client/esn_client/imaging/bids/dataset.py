@@ -249,7 +249,11 @@ class Dataset:
     def _generators_of(self, visit: Visit, dataset: Path) -> list[str]:
         """Say which pipelines preprocessed a visit's scan; by which rule its vectors are read hangs on it."""
         self._companions.check_fetched(dataset / "dataset_description.json", label=visit.label)
-        return _generators(dataset)
+        try:
+            return _generators(dataset)
+        except DataError as error:
+            place = dataset.relative_to(self.bids).as_posix()
+            raise DataError(f"{visit.label}: in {place}: {error}") from None
 
     def _tabled(
         self, visit: Visit, files: Iterable[BidsFile], generators: list[str]

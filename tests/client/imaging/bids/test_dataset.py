@@ -422,7 +422,7 @@ def test_a_derivative_whose_description_was_not_fetched_is_not_passed_over(bids,
 
 def test_a_derivative_whose_description_is_damaged_is_not_read_by_a_guess(bids, preprocessed):
     (preprocessed / "dataset_description.json").write_text("{")
-    with pytest.raises(DataError, match=r"sub-001: .*dataset_description\.json: not JSON"):
+    with pytest.raises(DataError, match=r"sub-001: in derivatives/qsiprep: dataset_description\.json: not"):
         chosen(bids)
 
 

@@ -37,12 +37,14 @@ def test_volumes_as_bright_as_their_b_values_pass_as_they_are():
     assert np.array_equal(signal, before)
 
 
-@pytest.mark.parametrize("roll", [1, -1, 3])
+@pytest.mark.parametrize("roll", [1, -1, 2])
 def test_b_values_of_another_order_are_refused(roll):
+    """Where no b0 is left in its place, all are as dark, which the voxels' own check refuses."""
+    b = [0, 0, 0, 0, *[1000] * 8]
     with pytest.raises(
         DataError, match=r"volume \d, counted from 0, is a b0 by its b-value and as dark as a"
     ):
-        level(["s.nii.gz"], [volumes(np.roll(B, roll))], B)
+        level(["s.nii.gz"], [volumes(np.roll(b, roll))], b)
 
 
 def test_a_b0_that_passes_for_a_mean_over_the_directions_is_seen():
