@@ -8,6 +8,7 @@ import click
 import pytest
 import typer
 from rich.text import Text
+from typer.testing import CliRunner
 
 from esn_client.cli import main as client_main
 from esn_client.cli.main import app as client
@@ -70,6 +71,19 @@ def test_every_command_has_an_example_that_it_would_take(app, program):
     for path, command in commands(top, program):
         assert command.epilog, f"{path}: no example in cli/examples.py"
         assert parse(top, shlex.split(command.epilog.removeprefix("Example: "))) == path
+
+
+@pytest.mark.parametrize(("app", "program"), [(client, "esn-client"), (server, "esn-server")])
+def test_names_of_options_are_whole_in_a_terminal_of_80_columns(app, program):
+    for path, command in commands(typer.main.get_command(app), program):
+        words = [*path.split()[1:], "--help"]
+        shown = CliRunner().invoke(app, words, env={"COLUMNS": "80"}).stdout
+        assert all(len(line) <= 80 for line in shown.splitlines())
+        assert re.findall(r"\S*[\w-]…", shown) == [], path  # what rich has cut short
+        names = {
+            name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
+        }
+        assert {name for name in names if name[:2] == "--"} <= set(re.findall(r"--[\w-]+", shown)), path
 
 
 def in_blocks(text):

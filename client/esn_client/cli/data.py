@@ -132,10 +132,18 @@ def prepare(
         Path | None,
         typer.Option(help="Keep every stage here; without it, those of unfinished subjects stay."),
     ] = None,
-    skip_pages: Annotated[bool, typer.Option(help="Make no page on each subject's quality.")] = False,
-    tractograms: Annotated[bool, typer.Option(help="Keep all streamlines too, as .trx.")] = False,
+    skip_pages: Annotated[
+        bool, typer.Option("--skip-pages", help="Make no page on each subject's quality.")
+    ] = False,
+    tractograms: Annotated[
+        bool, typer.Option("--tractograms", help="Keep all streamlines too, as .trx.")
+    ] = False,
     exclude_failed: Annotated[
-        bool, typer.Option(help="group: studies leave out the visits that fail, by numbers or by who looked.")
+        bool,
+        typer.Option(
+            "--exclude-failed",
+            help="group: studies leave out the visits that fail, by numbers or by who looked.",
+        ),
     ] = False,
 ) -> None:
     """Make each subject's connectome from its raw diffusion MRI, and judge it."""

@@ -26,12 +26,21 @@ def init(
     colluding_sites: Annotated[
         int, typer.Option(min=0, help="Other sites that may side with the centre without harm.")
     ] = 1,
-    exact_sums: Annotated[bool, typer.Option(help="Consent to releases without noise.")] = False,
+    exact_sums: Annotated[
+        bool, typer.Option("--exact-sums", help="Consent to releases without noise.")
+    ] = False,
     control_sums: Annotated[
-        bool, typer.Option(help="Consent to exact sums about healthy controls, under masks: votes.")
+        bool,
+        typer.Option(
+            "--control-sums", help="Consent to exact sums about healthy controls, under masks: votes."
+        ),
     ] = False,
     control_reference: Annotated[
-        bool, typer.Option(help="Consent to the controls' exact strengths in a pooled, public reference.")
+        bool,
+        typer.Option(
+            "--control-reference",
+            help="Consent to the controls' exact strengths in a pooled, public reference.",
+        ),
     ] = False,
 ) -> None:
     """Write the site's settings, its keys and enrolment request, and an empty ledger."""
@@ -61,7 +70,7 @@ def kit(
         str | None, typer.Option(help="As the centre read it out; without it, a terminal is asked.")
     ] = None,
     replace: Annotated[
-        bool, typer.Option(help="Accept another signing key or authority than the one before.")
+        bool, typer.Option("--replace", help="Accept another signing key or authority than the one before.")
     ] = False,
 ) -> None:
     """Take in the centre's kit: from then on, only that centre is connected to and believed."""

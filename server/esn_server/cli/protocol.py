@@ -21,13 +21,18 @@ def new(
     split_salt: Annotated[str, typer.Option(help="Decides, with a child's label, who is held out.")],
     simulated: Annotated[bool, typer.Option(help="Whether every child is simulated.")],
     noise: Annotated[
-        Literal["gaussian", "none"], typer.Option(help="none: exact sums, for simulated children.")
+        Literal["gaussian", "none"],
+        typer.Option(metavar="KIND", help="gaussian, or none: exact sums, for simulated children."),
     ] = "gaussian",
     trust: Annotated[
-        Literal["secure-sum", "local"], typer.Option(help="local: every site adds the whole noise.")
+        Literal["secure-sum", "local"],
+        typer.Option(metavar="KIND", help="secure-sum, or local: every site adds the whole noise."),
     ] = "secure-sum",
     colluding_sites: Annotated[
-        int, typer.Option(min=0, help="Sites that may side with the centre without harm to the others.")
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Sites that may side with the centre without harm to the others."
+        ),
     ] = 1,
     atlas: Annotated[
         str,
@@ -66,25 +71,39 @@ def new(
         list[str] | None,
         typer.Option(help="A site with fewer than 3 controls; judged by the pooled reference."),
     ] = None,
-    valid_days: Annotated[int, typer.Option(min=1, help="Days until the protocol expires.")] = 365,
+    valid_days: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Days until the protocol expires.")
+    ] = 365,
     held_out_fraction: Annotated[
         float,
         typer.Option(help="Share of the children that only judge the prediction; training has the rest."),
     ] = 0.333,
-    training_rounds: Annotated[int, typer.Option(min=0, help="Steps of DP-SGD.")] = 8,
+    training_rounds: Annotated[int, typer.Option(metavar="N", min=0, help="Steps of DP-SGD.")] = 8,
     cohort_summary: Annotated[
-        bool, typer.Option(help="Ask how children and controls match, and who was left out.")
+        bool,
+        typer.Option("--cohort-summary", help="Ask how children and controls match, and who was left out."),
     ] = False,
-    cross_site: Annotated[bool, typer.Option(help="Leave one site out, in turn.")] = False,
+    cross_site: Annotated[bool, typer.Option("--cross-site", help="Leave one site out, in turn.")] = False,
     folds: Annotated[int, typer.Option(help="Parts of a cross-validation; 0: none.")] = 0,
-    random_scores: Annotated[int, typer.Option(min=0, help="Runs with scores drawn at random.")] = 0,
-    subgroups: Annotated[bool, typer.Option(help="Ask how the prediction does by sex and by age.")] = False,
-    explanation: Annotated[bool, typer.Option(help="Ask what each edge contributes.")] = False,
+    random_scores: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Runs with scores drawn at random.")
+    ] = 0,
+    subgroups: Annotated[
+        bool, typer.Option("--subgroups", help="Ask how the prediction does by sex and by age.")
+    ] = False,
+    explanation: Annotated[
+        bool, typer.Option("--explanation", help="Ask what each edge contributes.")
+    ] = False,
     network: Annotated[
-        bool, typer.Option(help="Ask for the exact network and its stability; needs --exact network.")
+        bool,
+        typer.Option("--network", help="Ask for the exact network and its stability; needs --exact network."),
     ] = False,
     neurocognition: Annotated[
-        bool, typer.Option(help="Ask whether the prediction explains impairment; edit the models afterwards.")
+        bool,
+        typer.Option(
+            "--neurocognition",
+            help="Ask whether the prediction explains impairment; edit the models afterwards.",
+        ),
     ] = False,
     exact: Annotated[
         list[str] | None,

@@ -57,7 +57,9 @@ def enrol(
         str | None,
         typer.Option(help="host:port at which sites reach this centre; else its first name and its port."),
     ] = None,
-    replace: Annotated[bool, typer.Option(help="Exchange the keys of a site that has rotated them.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Exchange the keys of a site that has rotated them.")
+    ] = False,
 ) -> None:
     """Let a site in by its keys, and write the kit to send to it. The centre must be started."""
     from esn_core.system.command_line import compare_by_telephone
