@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus.validators import ModuleValidator
 from torch.nn import functional
 
 from esn_core.errors import ConfigError
@@ -70,7 +69,9 @@ def gradients(
         The model holds a layer that mixes children, such as batch normalisation.
 
     """
-    # Opacus validates a model in training mode only.
+    # Here, as it costs a hospital's process half of its start. Opacus validates a model in training mode only.
+    from opacus.validators import ModuleValidator
+
     was_training = model.training
     model.train()
     faults = ModuleValidator.validate(model, strict=False)
