@@ -213,7 +213,7 @@ def test_a_site_behind_a_proxy_that_inspects_tls_answers_once_it_names_the_proxy
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_network_that_drops_everything_for_three_minutes_is_survived(centre, let_in, relay, tmp_path):
     with (
         site(centre, let_in, tmp_path, address=relay.address) as (node, process),

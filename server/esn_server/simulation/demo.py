@@ -307,7 +307,7 @@ def _initialise(study: _Study) -> None:
                 *("--epsilon-cap", str(study.epsilon), "--delta", str(DELTA)),
                 *("--dataset", str(study.hospitals / site / "bids")),
                 *("--derivatives", str(study.hospitals / site / "derivatives")),
-                "--exact-sums" if exact else "--no-exact-sums",
+                *(("--exact-sums",) if exact else ()),
             )
             for site in study.plan.children
         ],
