@@ -86,6 +86,15 @@ def test_names_of_options_are_whole_in_a_terminal_of_80_columns(app, program):
         assert {name for name in names if name[:2] == "--"} <= set(re.findall(r"--[\w-]+", shown)), path
 
 
+@pytest.mark.parametrize(("app", "program"), [(client, "esn-client"), (server, "esn-server")])
+def test_the_help_of_positional_arguments_is_shown(app, program):
+    for path, command in commands(typer.main.get_command(app), program):
+        shown = CliRunner().invoke(app, [*path.split()[1:], "--help"], env={"COLUMNS": "200"}).stdout
+        for argument in (p for p in command.params if isinstance(p, click.Argument)):
+            assert argument.help, f"{path}: {argument.name}"
+            assert Text.from_markup(argument.help).plain in shown, f"{path}: {argument.name}"
+
+
 def in_blocks(text):
     """Every command of ours in the code blocks of a document, a line each."""
     for block in re.findall(r"^ *```\w+\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE):
