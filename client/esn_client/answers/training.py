@@ -69,7 +69,7 @@ def gradients(
         The model holds a layer that mixes children, such as batch normalisation.
 
     """
-    # Here, as it costs a hospital's process half of its start. Opacus validates a model in training mode only.
+    # Here, as it is half of what a hospital's process needs to start. Opacus validates in training mode only.
     from opacus.validators import ModuleValidator
 
     was_training = model.training
