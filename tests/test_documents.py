@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import re
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -144,3 +145,10 @@ def test_the_reference_is_compared_with_the_source(tmp_path):
     assert stale.returncode == 1
     assert "esn_core.md" in stale.stderr
     assert "python docs/make_reference.py" in stale.stderr
+
+
+def test_the_readme_sums_up_the_demos_of_the_page():
+    page, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/benchmarks.md", "README.md"))
+    r = [float(each) for each in re.search(r"r ((?:\.\d{3} ){9}\.\d{3}), median", page)[1].split()]
+    least, most, middle = (f"{each(r):.2f}".removeprefix("0") for each in (min, max, statistics.median))
+    assert f"gave r of {least} to {most}, a median of {middle};" in readme

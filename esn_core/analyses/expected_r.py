@@ -87,8 +87,17 @@ class Expected:
 
     @property
     def gain(self) -> float:
-        """What a hospital has of the federation, over the strongest that it does alone."""
-        return max(self.consortium, self.personal or 0.0) - self.alone
+        """What a hospital has of the federation, over the strongest that it does alone.
+
+        By its personal model where it has one, whose curve is also that of a model alone, so that both are
+        wrong alike. The consortium's curve is wrong by more than a federation buys.
+        """
+        return (self.consortium if self.personal is None else self.personal) - self.alone
+
+    @property
+    def buys_little(self) -> bool:
+        """Whether the gain may be less than `LEAST_GAIN`, as far as the curves tell."""
+        return self.gain - (self.consortium_error if self.personal is None else self.error) < LEAST_GAIN
 
 
 @dataclass(frozen=True)

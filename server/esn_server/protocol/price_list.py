@@ -181,10 +181,10 @@ def _warnings(
         ),
     ]
     said = [caution.words for caution in known if caution.fact != Fact.SIMULATED]
-    little = [each.world for each in expected if each.gain < LEAST_GAIN]
+    little = [each.world for each in expected if each.buys_little]
     if little:
         said.append(
-            f"Worlds {' and '.join(little)}: a hospital has less than {LEAST_GAIN} of r more than the "
+            f"Worlds {' and '.join(little)}: a hospital may have less than {LEAST_GAIN} of r more than the "
             "strongest that it does alone."
         )
     return tuple(said)

@@ -262,7 +262,12 @@ def _network(protocol: Protocol, network: Network, weight_of_slope: float | None
             + "No false-discovery rate holds for the number of retained connections: those that go together "
             "are retained together, in up to a quarter of studies without any effect 5 to 8 of them. Where "
             "the controls themselves have few streamlines, a connection without any scores about −1: a "
-            "bundle that is lost there does not show."
+            "bundle that is lost there does not show. "
+            + (
+                "What goes with age and sex was taken out of the scores."
+                if protocol.severity_network.centre == "adjusted"
+                else "Nothing was adjusted for age or sex."
+            )
         ),
     )
 

@@ -79,3 +79,17 @@ def test_hospitals_of_few_children_have_no_personal_model(patients_content, more
     found = of(patients_content, more_sites[0], 54, 8.0)
     assert {each.personal for each in found.values()} == {None}
     assert all(each.gain == each.consortium - each.alone for each in found.values())
+
+
+def test_what_is_told_of_a_federation_is_what_was_measured_of_it():
+    """Within four times what a curve is wrong by, as two are subtracted; where it is little, that is said."""
+    for each in measured():
+        _, curve = module._curves(each.world)
+        others = [worth(sum(each.children) - own, each.noise_sd) for own in each.children]
+        merged = np.mean(
+            [curve.at(own + curve.others * x) for own, x in zip(each.children, others, strict=True)]
+        )
+        alone = float(np.mean([curve.at(own) for own in each.children]))
+        told = module.Expected(each.world, alone, 0.0, float(merged), curve.error, 0.0, measured=True)
+        assert abs(told.gain - (each.personal - each.alone)) < 4 * curve.error, each
+        assert told.buys_little or each.personal - each.alone > 0.01 - curve.error, each

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from esn_server.report.analyses import Estimated
 from esn_server.report.analyses_outcome import absent_of
 from esn_server.report.figures.correlations import lines_of
 from esn_server.report.page import page_text
@@ -49,15 +50,23 @@ def test_an_undefined_correlation_is_a_row_without_a_number(full):
     assert low < full.evaluation.r_interval[0] < full.evaluation.r_interval[1] < high
 
 
-def test_a_federation_that_gives_no_more_than_one_site_alone_is_told_so(full, atlas):
-    weak = full.evaluation.model_copy(update={"r": 0.65})
-    assert "gives these sites no more than they have alone" in page_text(
-        full.model_copy(update={"evaluation": weak}), atlas
-    )
-    strong = full.evaluation.model_copy(update={"r": 0.9})
-    assert "no more than they have alone" not in page_text(
-        full.model_copy(update={"evaluation": strong}), atlas
-    )
+@pytest.mark.parametrize(
+    ("value", "interval", "words"),
+    [
+        (0.55, (0.40, 0.62), "gives these sites no more than they have alone"),
+        (0.65, (0.40, 0.80), "more than they have alone, this study cannot tell"),
+        (0.90, (0.80, 0.95), None),
+    ],
+)
+def test_what_a_federation_gives_is_told_with_what_its_noise_leaves_open(full, atlas, value, interval, words):
+    """And never by the released r, which noise may have put anywhere or undone."""
+    told = full.evaluation.estimates.model_copy(update={"r": Estimated(value=value, interval=interval)})
+    for r in (0.99, None):
+        evaluation = full.evaluation.model_copy(update={"r": r, "estimates": told})
+        page = page_text(full.model_copy(update={"evaluation": evaluation}), atlas)
+        found = [said for said in ("no more than they have alone", "cannot tell") if said in page]
+        assert found == ([] if words is None else [said for said in found if said in words])
+        assert words is None or words in page
 
 
 def test_what_was_declared_exact_stands_beside_the_price(full, atlas):
