@@ -67,7 +67,12 @@ def _lines(digest: str, model: ReleasedModel) -> Iterator[str]:
         f"* the {len(model.numbers.weights)} weights of the network, and weight and uncertainty of "
         f"{len(network.edges)} connections;"
     )
-    yield f"* how well it did: r {content.error.r:.2f}, error {content.error.rmse:.2f} steps of GASE;"
+    error = content.error
+    yield (
+        f"* how well it did in children held out: r {error.r:.2f} (95 % interval "
+        f"{_between(error.r_interval)}), root mean squared error {error.rmse:.2f} "
+        f"({_between(error.rmse_interval)}) steps of GASE;"
+    )
     if content.risks:
         names = ", ".join(dict.fromkeys(one.outcome for one in content.risks))
         yield f"* {len(content.risks)} models of impairment ({names}), with their coefficients;"
@@ -86,6 +91,10 @@ def _lines(digest: str, model: ReleasedModel) -> Iterator[str]:
         "children, without a bound."
     )
     yield "* A model that is out cannot be called back; a child's later withdrawal does not change it."
+
+
+def _between(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.2f} to {interval[1]:.2f}"
 
 
 def _reveals(protocol: Protocol) -> Iterator[str]:

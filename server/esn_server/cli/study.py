@@ -131,7 +131,8 @@ def release(
     typer.echo(str(out))
     what = "released" if model.released else "proposed: send it to every site, to be countersigned"
     say(f"model {model.content.sha256[:16]}, {what}")
-    say(f"Publish its fingerprint beside it:\n  {model.fingerprint}")
+    if model.released:
+        say(f"Publish its fingerprint beside it:\n  {model.fingerprint}")
 
 
 def export(

@@ -256,8 +256,8 @@ def _network(protocol: Protocol, network: Network, weight_of_slope: float | None
         note=(
             f"Candidates are {_source(protocol.severity_network)}. A weight is the posterior mean of the "
             "product of edge score and severity residual (spike and slab, one share of network edges per "
-            "pair of modules): a covariance; the score changes by two to five times as much per unit of "
-            "severity; "
+            "pair of modules): a covariance and no slope (that is told per step of GASE where the "
+            "protocol's sums allow it); "
             + ("the known privacy noise is in its uncertainty. " if private else "no noise was added. ")
             + "No false-discovery rate holds for the number of retained connections: those that go together "
             "are retained together, in up to a quarter of studies without any effect 5 to 8 of them. Where "

@@ -76,7 +76,7 @@ def privacy_in_words(privacy: PrivacySummary) -> str:
     if privacy.noise == "none":
         return "No noise was added: exact sums left the sites, and no ε bounds what they tell of a child."
     if training is None or held_out is None:
-        return "At least one release has no bound, so nothing is promised to the children whom it touched."
+        return " ".join(_promised(privacy, children) for children in ("training", "held-out"))
     worst = max(training, held_out)
     return (
         f"The whole study costs one training child ε = {training:.3f} and one held-out child"
@@ -84,6 +84,15 @@ def privacy_in_words(privacy: PrivacySummary) -> str:
         " nobody outside the child's own hospital who sees all that was released can change their odds that"
         f" the child took part by more than a factor of {odds_in_words(worst)}."
     )
+
+
+def _promised(privacy: PrivacySummary, children: str) -> str:
+    """Say what one child of a kind is promised, where exact sums leave another kind without a bound."""
+    epsilon = privacy.epsilon_training_child if children == "training" else privacy.epsilon_held_out_child
+    if epsilon is not None:
+        return f"The whole study costs one {children} child ε = {epsilon:.3f} at δ = {privacy.delta:g}."
+    exact = [phase.phase for phase in privacy.phases if phase.children == children and phase.epsilon is None]
+    return f"One {children} child is promised nothing: the sums of {', '.join(exact)} are exact."
 
 
 def _against_zero(ends: tuple[float, float], subject: str) -> str:

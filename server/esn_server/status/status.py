@@ -14,6 +14,7 @@ from esn_core.messages.facts import LedgerMark
 from esn_server.enrolment.sites import enrolled, node_key_of
 from esn_server.link.registration import known_nodes
 from esn_server.report.result import read_result
+from esn_server.report.verdict import likely_r
 from esn_server.run.directory import PROGRESS
 from esn_server.run.progress import REFRESH_S, RunProgress, read_progress
 from esn_server.run.queue import queue
@@ -152,7 +153,11 @@ def _outcome(directory: Path) -> str | None:
         found = read_result(directory / "result.json").evaluation
     except EsnError:
         return None
-    return f"r {found.r:.2f}" if found.r is not None else f"r undefined: {found.undefined_because}"
+    likely = likely_r(found)
+    if likely is None:
+        return "r lost in the noise" if found.r_noise_sd != 0 else f"r undefined: {found.undefined_because}"
+    low, high = likely.interval
+    return f"r {likely.value:.2f} (95 % interval {low:.2f} to {high:.2f})"
 
 
 def _alive(progress: RunProgress) -> bool:

@@ -33,7 +33,11 @@ def test_a_run_that_leaves_the_queue_is_shown_on_with_its_outcome(
     assert [r.outcome for r in watch().runs] == [None]
     monkeypatch.setattr(status, "queue", lambda _: [])
     file.ended(None)
-    found = SimpleNamespace(evaluation=SimpleNamespace(r=0.5, undefined_because=None))
-    monkeypatch.setattr(status, "read_result", lambda path: found)
+    # By r with its noise, and not as released: the same figure as the report's.
+    likely = SimpleNamespace(value=0.5, interval=(0.1, 0.8))
+    evaluation = SimpleNamespace(r=0.7, undefined_because=None, estimates=SimpleNamespace(r=likely))
+    monkeypatch.setattr(status, "read_result", lambda path: SimpleNamespace(evaluation=evaluation))
     (shown,) = watch().runs
-    assert headline(shown, datetime.datetime.now(datetime.UTC)).endswith("UTC: r 0.50")
+    assert headline(shown, datetime.datetime.now(datetime.UTC)).endswith(
+        "UTC: r 0.50 (95 % interval 0.10 to 0.80)"
+    )
