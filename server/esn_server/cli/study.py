@@ -138,6 +138,9 @@ def release(
 def export(
     result: Annotated[Path, typer.Argument(help="A result.json.")],
     out: Annotated[Path, typer.Option(help="Directory for tables, figures, the network and a summary.")],
+    no_noise: Annotated[
+        Path | None, typer.Option(help="result.json of the same study without noise, drawn beside it.")
+    ] = None,
 ) -> None:
     """Write a result as tidy CSV, its figures as SVG, the network in 3-D, and one page in short."""
     from esn_server.report.beside import write_beside
@@ -145,5 +148,7 @@ def export(
     from esn_server.run.directory import atlas_of
 
     found = read_result(result)
-    for path in write_beside(found, atlas_of(found.severity_network.atlas, result.parent), out):
+    beside = read_result(no_noise) if no_noise else None
+    atlas = atlas_of(found.severity_network.atlas, result.parent)
+    for path in write_beside(found, atlas, out, no_noise=beside):
         typer.echo(str(path))

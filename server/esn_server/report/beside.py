@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from esn_core.connectome.atlas import Atlas
-from esn_core.figures.brain import connectogram, glass_brain
-from esn_core.figures.drawing import Drawing
+from esn_core.figures.brain import glass_brain
 from esn_core.system.files import write_whole
 from esn_core.system.pages import templates_of
-from esn_server.report.figures.scores import learning_curve, predicted_against_clinical, price_by_phase
+from esn_server.report.figures.scores import predicted_against_clinical
+from esn_server.report.figures.shown import figures_of
 from esn_server.report.paragraphs import headline
 from esn_server.report.result import SeverityNetwork, StudyResult
 from esn_server.report.tables import tables_of
@@ -22,28 +22,31 @@ MOST_EDGES = 120
 _NAMESPACES = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 
-def write_beside(result: StudyResult, atlas: Atlas, directory: Path) -> list[Path]:
-    """Write everything beside a report; return the files."""
+def write_beside(
+    result: StudyResult, atlas: Atlas, directory: Path, *, no_noise: StudyResult | None = None
+) -> list[Path]:
+    """Write everything beside a report; return the files.
+
+    Parameters
+    ----------
+    result : StudyResult
+    atlas : Atlas
+        Holds every region that the severity network names.
+    directory : Path
+    no_noise : StudyResult, optional
+        As `write_page` has it, so that there are as many figures here as on the page.
+
+    """
     files = {directory / TABLES / f"{name}.csv": text for name, text in tables_of(result).items()}
-    files |= {directory / FIGURES / f"{name}.svg": svg for name, svg in _figures(result, atlas).items()}
+    for name, shown in figures_of(result, atlas, no_noise=no_noise).items():
+        svg = shown.drawing.svg.replace("<svg", _NAMESPACES, 1)
+        files[directory / FIGURES / f"{name}.svg"] = f"{svg}\n"
     files[directory / SUMMARY] = summary_text(result, atlas)
     if result.severity_network.edges:
         files[directory / NETWORK] = network_text(result.severity_network, atlas)
     for path, text in files.items():
         write_whole(path, text.encode())
     return list(files)
-
-
-def _figures(result: StudyResult, atlas: Atlas) -> dict[str, str]:
-    drawn: dict[str, Drawing] = {
-        "prediction": predicted_against_clinical(result.evaluation),
-        "severity_network_brain": glass_brain(result.severity_network, atlas),
-        "severity_network_circle": connectogram(result.severity_network, atlas),
-        "privacy_price": price_by_phase(result.privacy),
-    }
-    if result.learning_curve:
-        drawn["learning_curve"] = learning_curve(result.learning_curve)
-    return {name: drawing.svg.replace("<svg", _NAMESPACES, 1) + "\n" for name, drawing in drawn.items()}
 
 
 def network_text(network: SeverityNetwork, atlas: Atlas) -> str:

@@ -4,15 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esn_core.connectome.atlas import Atlas
-from esn_core.figures.brain import connectogram, glass_brain
-from esn_core.figures.drawing import Drawing
 from esn_core.protocol.phases import PHASES
 from esn_core.system.files import write_whole
 from esn_core.system.pages import templates_of
-from esn_server.report.figures.correlations import correlations
-from esn_server.report.figures.forest import forest
-from esn_server.report.figures.scores import learning_curve, predicted_against_clinical, price_by_phase
-from esn_server.report.figures.stability import stability, stable_edges
+from esn_server.report.figures.shown import figures_of
+from esn_server.report.figures.stability import stable_edges
 from esn_server.report.paragraphs import REFERENCES, headline, methods, results
 from esn_server.report.result import NetworkEdge, StudyResult
 from esn_server.report.verdict import likely_r, prediction_in_words, privacy_in_words
@@ -57,8 +53,6 @@ def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None
     templates.filters["ranked"] = lambda rows: list(enumerate(rows, start=1))
     exact = result.exact_network or (no_noise.exact_network if no_noise is not None else None)
     edges = sorted(result.severity_network.edges, key=lambda edge: -abs(edge.weight))
-    crossed = (study.cross_site for study in (result, no_noise) if study is not None)
-    alone = next((found for found in crossed if found is not None and found.by_site), None)
     return templates.get_template("page.html.j2").render(
         result=result,
         no_noise=no_noise,
@@ -73,17 +67,9 @@ def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None
         flow=_flow(result),
         verdict=prediction_in_words(result.evaluation),
         privacy_sentence=privacy_in_words(result.privacy),
-        prediction=predicted_against_clinical(result.evaluation),
-        brain=glass_brain(result.severity_network, atlas),
-        circle=connectogram(result.severity_network, atlas),
-        correlations=_beside(result, no_noise),
-        forest=None if alone is None else forest(alone),
+        figures=figures_of(result, atlas, no_noise=no_noise),
         exact_network=exact,
-        stability=None if exact is None else stability(exact),
         stable=0 if exact is None else stable_edges(exact),
-        learning=learning_curve(result.learning_curve),
-        price=price_by_phase(result.privacy),
-        exact_prediction=predicted_against_clinical(no_noise.evaluation, name="exact") if no_noise else None,
         shared=_shared(result.severity_network.edges, no_noise.severity_network.edges) if no_noise else 0,
     )
 
@@ -105,12 +91,6 @@ def ordered(rows: Sequence[tuple[int, object]], fields: str, *, descending: bool
 
     known = [row for row in rows if None not in key(row)]
     return [*sorted(known, key=key, reverse=descending), *(row for row in rows if None in key(row))]
-
-
-def _beside(result: StudyResult, no_noise: StudyResult | None) -> Drawing | None:
-    """Draw the correlations, where there is more than one kind of them."""
-    asked = (result.cross_site, result.cross_validation, result.random_score, result.local_only)
-    return None if all(found is None for found in asked) else correlations(result, no_noise=no_noise)
 
 
 def _shared(edges: list[NetworkEdge], others: list[NetworkEdge]) -> int:

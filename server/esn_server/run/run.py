@@ -161,5 +161,5 @@ def write_outcome(
     atlas = atlas_of(result.severity_network.atlas, directory)
     write_result(result, directory / "result.json")
     write_page(result, atlas, directory / "report.html", no_noise=no_noise)
-    write_beside(result, atlas, directory)
+    write_beside(result, atlas, directory, no_noise=no_noise)
     return result

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from esn_core.connectome.atlas import Atlas, Region
-from esn_server.report import page
 from esn_server.report.analyses import (
     AgreementEstimates,
     AloneAtSite,
@@ -28,6 +27,7 @@ from esn_server.report.analyses import (
     RandomScore,
     Subgroup,
 )
+from esn_server.report.figures import shown
 from esn_server.report.impairment import Coefficient, Contest, ModelSummary, NeurocognitionSummary
 from esn_server.report.result import (
     Evaluation,
@@ -48,10 +48,10 @@ def drawn_once() -> Iterator[None]:
     drawn: dict[bytes, object] = {}
 
     def once(draw: Callable[..., object]) -> Callable[..., object]:
-        def found(*shown: object, **named: object) -> object:
-            key = pickle.dumps((draw.__name__, shown, named))
+        def found(*given: object, **named: object) -> object:
+            key = pickle.dumps((draw.__name__, given, named))
             if key not in drawn:
-                drawn[key] = draw(*shown, **named)
+                drawn[key] = draw(*given, **named)
             return drawn[key]
 
         return found
@@ -59,7 +59,7 @@ def drawn_once() -> Iterator[None]:
     figures = "glass_brain connectogram correlations stability learning_curve price_by_phase"
     with pytest.MonkeyPatch.context() as patch:
         for name in [*figures.split(), "predicted_against_clinical"]:
-            patch.setattr(page, name, once(getattr(page, name)))
+            patch.setattr(shown, name, once(getattr(shown, name)))
         yield
 
 

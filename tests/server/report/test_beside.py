@@ -61,6 +61,20 @@ def test_all_files_are_written_and_ask_for_no_other(full, atlas, tmp_path):
         assert '<html lang="en">' in text
 
 
+@pytest.mark.parametrize("beside", ["no run without noise", "a run without noise"])
+def test_every_figure_of_the_page_stands_beside_it(full, exact_result, atlas, tmp_path, beside):
+    no_noise = exact_result if beside.startswith("a") else None
+    page = page_text(full, atlas, no_noise=no_noise)
+    write_beside(full, atlas, tmp_path, no_noise=no_noise)
+    written = {path.stem: path.read_text() for path in (tmp_path / FIGURES).glob("*.svg")}
+    labels = re.findall(r'<svg[^>]* aria-label="([^"]*)"', page)
+    assert len(written) == page.count("<svg") == len(labels)
+    assert sorted(labels) == sorted(re.search(r'aria-label="([^"]*)"', svg)[1] for svg in written.values())
+    assert {"stability", "correlations", "forest"} <= set(written)
+    numbers = re.findall(r"<strong>Figure (\d+b?)\.", page)
+    assert numbers == sorted(set(numbers), key=lambda number: (int(number.strip("b")), number))
+
+
 def test_the_network_in_3d_has_every_edge_once_in_each_direction_and_its_weight(result, atlas):
     text = network_text(result.severity_network, atlas)
     assert "Severity network: blue is weaker when severe" in text
