@@ -28,7 +28,15 @@ from esn_server.report.analyses import (
     Subgroup,
 )
 from esn_server.report.figures import shown
-from esn_server.report.impairment import Coefficient, Contest, ModelSummary, NeurocognitionSummary
+from esn_server.report.impairment import (
+    CalibrationGroup,
+    Coefficient,
+    Contest,
+    ModelSummary,
+    NeurocognitionSummary,
+    OperatingPoint,
+    RocPoint,
+)
 from esn_server.report.result import (
     Evaluation,
     GaseBin,
@@ -56,7 +64,7 @@ def drawn_once() -> Iterator[None]:
 
         return found
 
-    figures = "glass_brain connectogram correlations stability learning_curve price_by_phase"
+    figures = "glass_brain connectogram correlations impairments stability learning_curve price_by_phase"
     with pytest.MonkeyPatch.context() as patch:
         for name in [*figures.split(), "predicted_against_clinical"]:
             patch.setattr(shown, name, once(getattr(shown, name)))
@@ -249,6 +257,27 @@ def full(result):
         auc=0.78,
         auc_interval=(0.6, 0.95),
         auc_interval_by="DeLong",
+        roc=[
+            RocPoint(false_positive_rate=x, true_positive_rate=y)
+            for x, y in ((0.0, 0.0), (0.13, 0.52), (0.37, 0.81), (1.0, 1.0))
+        ],
+        calibration=[
+            CalibrationGroup(children=12.0, predicted=0.14, observed=0.17, interval=(0.05, 0.45)),
+            CalibrationGroup(children=4.0, predicted=0.63, observed=0.75, interval=(0.3, 0.95)),
+            CalibrationGroup(children=0.0, predicted=None, observed=None, interval=None),
+        ],
+        operating_points=[
+            OperatingPoint(
+                threshold=threshold,
+                sensitivity=Estimated(value=0.71, interval=(0.45, 0.88)),
+                specificity=Estimated(value=0.66, interval=(0.42, 0.85)),
+                positive_predictive_value=None,
+                negative_predictive_value=None,
+                net_benefit=Estimated(value=benefit, interval=(benefit - 0.08, benefit + 0.08)),
+                net_benefit_of_all=of_all,
+            )
+            for threshold, benefit, of_all in ((0.2, 0.26, 0.22), (0.5, 0.11, -0.24))
+        ],
         brier=0.18,
         hosmer_lemeshow_p=0.6,
         guard=None,

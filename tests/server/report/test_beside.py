@@ -70,7 +70,7 @@ def test_every_figure_of_the_page_stands_beside_it(full, exact_result, atlas, tm
     labels = re.findall(r'<svg[^>]* aria-label="([^"]*)"', page)
     assert len(written) == page.count("<svg") == len(labels)
     assert sorted(labels) == sorted(re.search(r'aria-label="([^"]*)"', svg)[1] for svg in written.values())
-    assert {"stability", "correlations", "forest"} <= set(written)
+    assert {"stability", "correlations", "forest", "impairment_1_verbal"} <= set(written)
     numbers = re.findall(r"<strong>Figure (\d+b?)\.", page)
     assert numbers == sorted(set(numbers), key=lambda number: (int(number.strip("b")), number))
 

@@ -13,6 +13,7 @@ from esn_core.figures import brain
 from esn_core.figures.brain import _angles, connectogram, glass_brain
 from esn_server.report.figures.correlations import lines_of
 from esn_server.report.figures.forest import forest, heterogeneity
+from esn_server.report.figures.impairment import impairments
 from esn_server.report.figures.scores import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.result import RoundLoss
 from esn_server.report.verdict import likely_r, prediction_in_words, privacy_in_words
@@ -192,3 +193,48 @@ def test_a_forest_shows_every_site_and_how_much_they_differ(full):
     alike = [site(name, 0.6, 30.0) for name in ("north", "south")]
     assert heterogeneity(crossed.model_copy(update={"by_site": alike})).share == 0
     assert heterogeneity(full.cross_site.model_copy(update={"by_site": alike[:1]})) is None
+
+
+def test_an_impairment_has_its_curves_beside_the_lines_that_they_are_judged_by(full):
+    drawing = impairments(full.neurocognition)["impairment_1_verbal"]
+    texts = " ".join(TextOf(drawing.svg).texts)
+    for words in ("Verbal impairment", "ROC", "Calibration", "Decision curve", "area 0.78 (0.60 to 0.95)"):
+        assert words in texts, words
+    for words in (
+        "1 − specificity",
+        "share with the impairment",
+        "everybody",
+        "nobody",
+        "predicted severity",
+    ):
+        assert words in texts, words
+    assert "predicted and observed share 0.14 and 0.17, 0.63 and 0.75" in drawing.alt
+    assert "net benefit from 0.20 on 26.0 a hundred children, of all 22.0" in drawing.alt
+    assert (
+        "Hollow: a group of fewer than 5 children. Groups of too few children are left out." in drawing.note
+    )
+
+
+def test_curves_that_the_noise_took_are_named_and_an_impairment_without_any_has_no_figure(full):
+    def without(**lost):
+        (model,) = full.neurocognition.models
+        return full.neurocognition.model_copy(update={"models": [model.model_copy(update=lost)]})
+
+    (drawing,) = impairments(without(roc=[], auc=None)).values()
+    texts = TextOf(drawing.svg).texts
+    assert "lost in the noise," in texts
+    assert "sensitivity" not in texts
+    assert "area not known" in drawing.alt
+    assert impairments(without(roc=[], calibration=[], operating_points=[])) == {}
+
+
+def test_an_impairment_shows_the_models_of_its_primary_comparison(full):
+    (model,), (contest,) = full.neurocognition.models, full.neurocognition.contests
+    with_age = model.model_copy(update={"predictors": ["age", "gase"]})
+    primary = contest.model_copy(update={"others": ["age"], "primary": True})
+    found = full.neurocognition.model_copy(
+        update={"models": [model, with_age], "contests": [contest, primary], "called_impaired_from": 0.3}
+    )
+    (drawing,) = impairments(found).values()
+    assert drawing.alt.count("severity with age") == drawing.alt.count("severity") == 1
+    assert "Dotted" in drawing.note

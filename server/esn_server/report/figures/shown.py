@@ -7,6 +7,7 @@ from esn_core.figures.brain import connectogram, glass_brain
 from esn_core.figures.drawing import Drawing
 from esn_server.report.figures.correlations import correlations
 from esn_server.report.figures.forest import forest
+from esn_server.report.figures.impairment import impairments
 from esn_server.report.figures.scores import learning_curve, predicted_against_clinical, price_by_phase
 from esn_server.report.figures.stability import stability
 from esn_server.report.result import StudyResult
@@ -56,7 +57,7 @@ def figures_of(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | Non
         (study.cross_site for study in studies if study.cross_site and study.cross_site.by_site), None
     )
     compared = (result.cross_site, result.cross_validation, result.random_score, result.local_only)
-    network = result.severity_network
+    network, impaired = result.severity_network, result.neurocognition
     subjects: list[dict[str, Drawing | None]] = [
         {"privacy_price": price_by_phase(result.privacy)},
         {
@@ -74,6 +75,7 @@ def figures_of(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | Non
             "correlations": correlations(result, no_noise=no_noise) if any(compared) else None,
             "forest": None if crossed is None else forest(crossed),
         },
+        {} if impaired is None else {**impairments(impaired)},
         {"learning_curve": learning_curve(result.learning_curve) if result.learning_curve else None},
     ]
     return _numbered(subjects)
