@@ -6,12 +6,15 @@ from functools import partial
 from xml.etree import ElementTree
 
 import pytest
+from pydantic import BaseModel
 
 from esn_server.cli import main as cli
 from esn_server.report.beside import FIGURES, NETWORK, SUMMARY, TABLES, network_text, write_beside
+from esn_server.report.figures.correlations import lines_of
+from esn_server.report.impairment import LinearCoefficient
 from esn_server.report.page import page_text
 from esn_server.report.paragraphs import headline, methods, results
-from esn_server.report.result import read_result, write_result
+from esn_server.report.result import NetworkTruth, PublicInput, read_result, write_result
 from esn_server.report.tables import tables_of
 
 
@@ -48,6 +51,73 @@ def test_every_table_has_a_line_an_observation_and_intervals_in_two_columns(full
     assert [(e["region_a"], float(e["weight"])) for e in edges] == [
         (e.region_a, e.weight) for e in full.severity_network.edges
     ]
+
+
+@pytest.fixture
+def fullest(full, result):
+    """A result whose every part has something to tell."""
+    (model,) = full.neurocognition.models
+    slope = LinearCoefficient(name="predicted_gase", coefficient=0.4, interval=(0.1, 0.7), p_value=0.01)
+    model = model.model_copy(update={"linear": [slope], "expected_slope": result.evaluation.estimates.r})
+    estimates = {"estimates": result.evaluation.estimates}
+    truth = NetworkTruth(listed=2, same_sign=1, candidates=5)
+    one = PublicInput(
+        kind="atlas", name="six", files={}, origin="drawn", licence="CC0", people=12, ships=True
+    )
+    sites = [site.model_copy(update=estimates) for site in full.cross_site.by_site]
+    return full.model_copy(
+        update={
+            "inputs": [one],
+            "harmonisation": full.harmonisation.model_copy(update={"compared": full.baselines}),
+            "cross_site": full.cross_site.model_copy(update={"by_site": sites}),
+            "cross_validation": full.cross_validation.model_copy(update=estimates),
+            "severity_network": full.severity_network.model_copy(update={"truth": truth}),
+            "neurocognition": full.neurocognition.model_copy(
+                update={"models": [model], "called_impaired_from": 0.3}
+            ),
+        }
+    )
+
+
+def marked(value, place, marks):
+    """Return the same with another whole number for each of its numbers; `marks` says where each stands."""
+    if isinstance(value, BaseModel):
+        names = [name for name in type(value).model_fields if name != "format"]
+        return value.model_copy(
+            update={name: marked(getattr(value, name), f"{place}.{name}", marks) for name in names}
+        )
+    if isinstance(value, dict):
+        return {key: marked(item, f"{place}.{key}", marks) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(marked(item, f"{place}[{i}]", marks) for i, item in enumerate(value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = 1_000_001 + len(marks)
+        marks[str(number)] = place
+        return number
+    return value
+
+
+NOT_IN_TABLES = r"\.estimates\.(children|rmse|calibration_\w+)\."
+"""Of reruns, which the report shows r and MAE of."""
+
+
+def test_every_number_of_a_result_stands_in_a_table(fullest):
+    marks = {}
+    tables = tables_of(marked(fullest, "result", marks))
+    cells = {cell for text in tables.values() for row in rows_of(text) for cell in row.values()}
+    missing = [place for number, place in marks.items() if number not in cells]
+    reruns = re.compile(rf"result\.cross_\w+.*{NOT_IN_TABLES}")
+    assert [place for place in missing if not reruns.match(f"{place}.")] == []
+    assert len(marks) > 250
+
+
+def test_every_part_that_the_report_shows_has_its_own_table(fullest):
+    wanted = "local_only baselines harmonisation_compared random_score_simulated cohort cohort_differences"
+    assert set(wanted.split()) <= set(tables_of(fullest))
+    rows = [(row["r"], row["r_low"], row["r_high"]) for row in rows_of(tables_of(fullest)["correlations"])]
+    for line in lines_of(fullest, no_noise=None):
+        ends = ("", "") if line.interval is None else tuple(map(str, line.interval))
+        assert ("" if line.r is None else str(line.r), *ends) in rows, line.label
 
 
 def test_all_files_are_written_and_ask_for_no_other(full, atlas, tmp_path):
