@@ -9,7 +9,15 @@ import pytest
 from pydantic import BaseModel
 
 from esn_server.cli import main as cli
-from esn_server.report.beside import FIGURES, NETWORK, SUMMARY, TABLES, network_text, write_beside
+from esn_server.report.beside import (
+    FIGURES,
+    NETWORK,
+    SUMMARY,
+    TABLES,
+    network_text,
+    summary_text,
+    write_beside,
+)
 from esn_server.report.figures.correlations import lines_of
 from esn_server.report.impairment import LinearCoefficient
 from esn_server.report.page import page_text
@@ -149,6 +157,12 @@ def test_the_network_in_3d_has_every_edge_once_in_each_direction_and_its_weight(
     text = network_text(result.severity_network, atlas)
     assert "Severity network: blue is weaker when severe" in text
     assert "_con_w" in text or "con_w" in text
+
+
+def test_the_summary_is_light_or_dark_on_a_screen_and_light_in_print(result, atlas):
+    text = summary_text(result, atlas)
+    assert "color-scheme: light dark" in text
+    assert "@media screen and (prefers-color-scheme: dark)" in text
 
 
 def test_the_headline_says_the_uncertainty_and_never_that_r_is_undefined(result, undefined, atlas):
