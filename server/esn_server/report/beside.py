@@ -19,6 +19,8 @@ from esn_server.report.wording import fixed, interval, signed
 TABLES, FIGURES, NETWORK, SUMMARY = "tables", "figures", "network.html", "summary.html"
 MOST_EDGES = 120
 """In 3-D; more hide each other."""
+_LABELS = {'<select id="select-view"': "Seen from", '<input id="opacity-range"': "Opacity of the brain"}
+"""Of the controls of nilearn's page."""
 _NAMESPACES = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 
@@ -66,8 +68,17 @@ def network_text(network: SeverityNetwork, atlas: Atlas) -> str:
         node_color="black",
         title="Severity network: blue is weaker when severe, red stronger",
     )
-    text: str = view.get_standalone()
-    return text.replace("<html>", '<html lang="en">', 1)
+    return _with_landmarks(view.get_standalone())
+
+
+def _with_landmarks(page: str) -> str:
+    """Give nilearn's page its language, a heading, a main part, and labels for its two controls."""
+    head, start, body = page.replace("<html>", '<html lang="en">', 1).rpartition("<body>")
+    body = body.replace("</body>", "</main></body>")
+    for control, label in _LABELS.items():
+        body = body.replace(control, f"<label>{label} {control}")
+    body = body.replace("</select>", "</select></label>").replace('value="30" />', 'value="30" /></label>')
+    return f"{head}{start}<main><h1>Severity network in 3-D</h1>{body}"
 
 
 def summary_text(result: StudyResult, atlas: Atlas) -> str:

@@ -159,6 +159,15 @@ def test_the_network_in_3d_has_every_edge_once_in_each_direction_and_its_weight(
     assert "_con_w" in text or "con_w" in text
 
 
+def test_the_network_in_3d_has_a_heading_a_main_part_and_labelled_controls(result, atlas):
+    _, _, body = network_text(result.severity_network, atlas).rpartition("<body>")
+    assert re.match(r"<main><h1>Severity network in 3-D</h1>\s*<div", body)
+    assert re.search(r"</main></body>\s*</html>\s*$", body)
+    assert re.search(r"<label>Seen from <select [^<]*(<option.*?</option>\s*)+</select></label>", body)
+    assert re.search(r"<label>Opacity of the brain <input [^<]*/></label>", body)
+    assert body.count("<label>") == body.count("</label>") == 2
+
+
 def test_the_summary_is_light_or_dark_on_a_screen_and_light_in_print(result, atlas):
     text = summary_text(result, atlas)
     assert "color-scheme: light dark" in text

@@ -13,7 +13,7 @@ from esn_client.prediction.findings import Driver, OwnPrediction, Prediction, Ri
 from esn_client.prediction.page import page_of, table_of
 from esn_core.connectome.atlas import load_atlas
 from esn_core.released_model.archive import read_model
-from esn_server.report.beside import summary_text
+from esn_server.report.beside import network_text, summary_text
 from esn_server.report.page import page_text
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -201,7 +201,7 @@ AXE = os.environ.get("AXE_CORE")
 
 @pytest.mark.skipif(AXE is None, reason="npm pack axe-core, and name its axe.min.js by AXE_CORE")
 def test_a_screen_reader_and_a_keyboard_find_nothing_missing(full, exact_result, atlas, predicted, tmp_path):
-    """By axe-core: no violation of its rules on the report with every analysis, the summary, predictions."""
+    """By axe-core: no violation of its rules on the report with every analysis and what stands beside it."""
     script = Path(str(AXE)).read_text(encoding="utf-8").replace("</script>", "<\\/script>")
     judge = (
         f"<script>{script}</script><script>axe.run({{resultTypes: ['violations']}}).then(found => {{"
@@ -211,11 +211,13 @@ def test_a_screen_reader_and_a_keyboard_find_nothing_missing(full, exact_result,
     for name, page in (
         ("report", page_text(full, atlas, no_noise=exact_result)),
         ("summary", summary_text(full, atlas)),
+        ("network", network_text(full.severity_network, atlas)),
         *predicted.items(),
     ):
         page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
         path = tmp_path / f"{name}.html"
-        path.write_text(page.replace("</body>", judge), encoding="utf-8")
+        before, _, after = page.rpartition("</body>")  # scripts may hold the word as well
+        path.write_text(f"{before}{judge}{after}", encoding="utf-8")
         dom, _ = open_page(path, tmp_path / "profile", wait_ms=20000)
         found = re.search(r"<title>judged (.*?)</title>", dom)
         assert found is not None
