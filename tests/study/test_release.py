@@ -22,6 +22,8 @@ from esn_client.gate.ledger import Ledger
 from esn_client.gate.patients import salt_fingerprint
 from esn_client.imaging.bids.derivatives import Derivative
 from esn_client.imaging.bids.visits import Visit
+from esn_client.imaging.quality.ratings import rate, ratings_file
+from esn_client.imaging.quality.site_table import write_site
 from esn_client.simulation.connectomes import _shipped_recipe, _write_derivatives
 from esn_client.simulation.scans import write_table
 from esn_client.site.centre_kit import take_in
@@ -215,6 +217,12 @@ def predict_words(clinic, model, out, *more, fingerprint=None):
     heard = fingerprint or read_model(model).fingerprint
     where = ("--derivatives", clinic / "derivatives", "--out", out, "--fingerprint", heard)
     return ("predict", model, clinic / "bids", *where, *more)
+
+
+def matrix_words(clinic, model, out, path, *more):
+    """The words that predict one matrix, by the clinic's own controls."""
+    words = predict_words(clinic, model, out, "--controls", clinic / "bids", *more)
+    return (*words[:2], path, *words[3:])
 
 
 def matrix_of(clinic, model, label):
@@ -551,6 +559,49 @@ class TestPrediction:
             *predict_words(own, model, tmp_path / "out", "--participant-label", "nobody"),
         )
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("way", ["dataset", "matrix", "relative matrix"])
+    def test_a_child_whom_a_rater_fails_is_predicted_neither_way(
+        self, refused, own, model, tmp_path, monkeypatch, way
+    ):
+        found = matrix_of(own, model, "sub-001")
+        rate(found.out, found.recipe, found.visit, rating="fail", initials="AB")
+        if way == "dataset":
+            words = predict_words(own, model, tmp_path / "out", "--participant-label", "001")
+        else:
+            monkeypatch.chdir(found.record.parent)
+            path = found.matrix("count")
+            path = Path(path.name) if way == "relative matrix" else path
+            words = matrix_words(own, model, tmp_path / "out", path)
+        refused(11, ("sub-001", "rated fail by AB"), *words)
+        assert not (tmp_path / "out").exists()
+
+    def test_a_matrix_that_the_table_of_quality_leaves_out_is_not_predicted(
+        self, refused, own, model, tmp_path
+    ):
+        found = matrix_of(own, model, "sub-001")
+        rate(found.out, found.recipe, found.visit, rating="fail", initials="AB")
+        write_site(found.out, found.recipe, exclude_failed=True)
+        ratings_file(found.out, found.recipe).unlink()
+        words = matrix_words(own, model, tmp_path / "out", found.matrix("count"))
+        refused(11, "sub-001_seg-phantom28_meas-count_relmat.dense.tsv: is left out by the table", *words)
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("way", ["dataset", "matrix"])
+    def test_a_warning_of_the_record_asks_for_a_look_either_way(self, esn_client, own, model, tmp_path, way):
+        found = matrix_of(own, model, "sub-001")
+        record = json.loads(found.record.read_text()) | {"Warnings": ["no map of the field was given"]}
+        found.record.write_text(json.dumps(record))
+        words = (
+            predict_words(own, model, tmp_path / "out", "--participant-label", "001")
+            if way == "dataset"
+            else matrix_words(own, model, tmp_path / "out", found.matrix("count"))
+        )
+        status, _, err = esn_client(*words)
+        assert status == 0, err
+        (one,) = (json.loads(p.read_text()) for p in (tmp_path / "out").glob("*.json"))
+        assert one["quality"] == "warn"
+        assert "The scan's quality asks for a look." in one["notes"]
 
     @pytest.mark.parametrize(
         ("spoil", "words"),

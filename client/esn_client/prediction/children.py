@@ -14,7 +14,8 @@ from esn_client.cohort.participants import Participant, read_participants, read_
 from esn_client.cohort.scoring import People, Visits
 from esn_client.cohort.withdrawn import Withdrew
 from esn_client.imaging.bids.derivatives import Derivative, prepared_visits, scans_of, strength_of
-from esn_client.imaging.quality.ratings import read_ratings
+from esn_client.imaging.bids.visits import Visit
+from esn_client.imaging.quality.ratings import Rating, read_ratings
 from esn_client.imaging.quality.site_table import read_exclusions
 from esn_core.connectome.connectome import Connectome
 from esn_core.connectome.template import edge_strengths
@@ -154,8 +155,6 @@ def _child(
     for visit in prepared_visits(derivatives, protocol.imaging, participant=label):
         Derivative(derivatives, visit, protocol.imaging).read_connectome()  # says what is wrong with it
     quality = _quality(label, derivatives, protocol)
-    if quality == "fail":
-        raise DataError("fails the protocol's limits of quality; its page says by which number")
     excluded = read_exclusions(derivatives, protocol.imaging)
     visits = strengths_in(derivatives, protocol.imaging, label, excluded)
     if not visits:
@@ -190,17 +189,29 @@ def require_fit(visits: Visits, age_years: float | None, model: ReleasedModel) -
 
 
 def _quality(label: str, derivatives: Path, protocol: Protocol) -> Verdict:
-    """Return the worst verdict of a child's visits; a rater's fail of the same connectome counts as one."""
-    ratings, found = read_ratings(derivatives, protocol.imaging), []
+    """Return the worst verdict of a child's visits; `DataError` where one fails."""
+    ratings = read_ratings(derivatives, protocol.imaging)
+    found: dict[str, Verdict] = {}
     for visit in prepared_visits(derivatives, protocol.imaging, participant=label):
         record = Derivative(derivatives, visit, protocol.imaging).read_record()
-        verdicts = protocol.imaging.quality.judge(dict(record.get("Quality", {})))
-        digest = record["MatricesSha256"].get("count")
-        own = [one for one in ratings.get(visit, ()) if one.connectome_sha256 == digest]
-        said: dict[str, Verdict] = {one.initials: "fail" for one in own if one.rating == "fail"}
-        warned: dict[str, Verdict] = dict.fromkeys(record.get("Warnings", ()), "warn")
-        found.append(overall(verdicts | warned | said))
-    return overall({str(place): verdict for place, verdict in enumerate(found)})
+        found[visit.label] = _judged(record, protocol, ratings.get(visit, ()))
+    return overall(found)
+
+
+def _judged(record: Mapping[str, Any], protocol: Protocol, ratings: Iterable[Rating]) -> Verdict:
+    """Judge one visit by its numbers, its warnings, and those who rated this connectome, unless it fails."""
+    digest = record["MatricesSha256"].get("count")
+    rated: dict[str, Verdict] = {
+        f"rated fail by {one.initials}": "fail"
+        for one in ratings
+        if one.rating == "fail" and one.connectome_sha256 == digest
+    }
+    warned: dict[str, Verdict] = dict.fromkeys(record.get("Warnings", ()), "warn")
+    verdicts = protocol.imaging.quality.judge(dict(record.get("Quality", {}))) | warned | rated
+    failed = [name for name, verdict in verdicts.items() if verdict == "fail"]
+    if failed:
+        raise DataError(f"fails the protocol's limits of quality or a rating: {', '.join(failed)}")
+    return overall(verdicts)
 
 
 def child_in_file(
@@ -227,7 +238,8 @@ def child_in_file(
     ------
     DataError
         Consent was withdrawn, or the matrix cannot be read, has other regions, negative or asymmetric counts,
-        was changed after it was made, or another recipe made it.
+        was changed after it was made, or another recipe made it; or it fails the protocol's limits of quality
+        or, where it lies in a derivative dataset, that one's ratings or table of quality.
 
     """
     protocol = model.protocol
@@ -252,17 +264,28 @@ def child_in_file(
     _check_record(path, content, record, protocol)
     if withdrew(person, scans_of(record)):
         raise DataError(f"{path.name}: {_WITHDREW}")
-    verdicts = protocol.imaging.quality.judge(dict(record.get("Quality", {})))
-    if "fail" in verdicts.values():
-        said = ", ".join(name for name, verdict in verdicts.items() if verdict == "fail")
-        raise DataError(f"{path.name}: fails the protocol's limits of quality: {said}")
     visits = (edge_strengths(connectome),)
     try:
+        quality = _quality_beside(path, record, protocol)
         require_fit(visits, age_years, model)
     except DataError as fault:
         raise DataError(f"{path.name}: {fault}") from fault
-    quality: Verdict = "warn" if "warn" in verdicts.values() else "pass"
-    return Child(person, visits, {}, quality if "pass" in verdicts.values() else "not measured")
+    return Child(person, visits, {}, quality)
+
+
+def _quality_beside(path: Path, record: Mapping[str, Any], protocol: Protocol) -> Verdict:
+    """Judge a matrix as the derivative dataset that it lies in does, where it lies in one."""
+    recipe = protocol.imaging
+    label, _, session = path.name.partition("_seg-")[0].partition("_")
+    visit = Visit(label, session or None)
+    ratings: list[Rating] = []
+    for out in dict.fromkeys([*path.absolute().parents, *path.resolve().parents]):
+        place = Derivative(out, visit, recipe).matrix(strength_of(recipe))
+        if place in (path.absolute(), path.resolve()):
+            ratings += read_ratings(out, recipe).get(visit, ())
+            if visit in read_exclusions(out, recipe):
+                raise DataError(f"is left out by the table of quality of {out}")
+    return _judged(record, protocol, ratings)
 
 
 def _matrix_and_record(path: Path) -> tuple[bytes, dict[str, Any]]:
