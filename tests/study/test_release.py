@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from esn_client.approval.countersigning import in_words
 from esn_client.cli import main as client
 from esn_client.cohort.members import scans_behind
+from esn_client.cohort.participants import read_participants
 from esn_client.cohort.withdrawn import name_of
 from esn_client.gate.frozen_cohort import keyed_scans
 from esn_client.gate.ledger import Ledger
@@ -24,6 +26,7 @@ from esn_client.imaging.bids.derivatives import Derivative
 from esn_client.imaging.bids.visits import Visit
 from esn_client.imaging.quality.ratings import rate, ratings_file
 from esn_client.imaging.quality.site_table import write_site
+from esn_client.prediction import command
 from esn_client.simulation.connectomes import _shipped_recipe, _write_derivatives
 from esn_client.simulation.scans import write_table
 from esn_client.site.centre_kit import take_in
@@ -221,8 +224,13 @@ def predict_words(clinic, model, out, *more, fingerprint=None):
 
 def matrix_words(clinic, model, out, path, *more):
     """The words that predict one matrix, by the clinic's own controls."""
-    words = predict_words(clinic, model, out, "--controls", clinic / "bids", *more)
+    words = predict_words(clinic, model, out, "--controls", clinic / "bids", "--age-years", "10", *more)
     return (*words[:2], path, *words[3:])
+
+
+def age_of(clinic, label):
+    people = read_participants(clinic / "bids")
+    return next(person.age_years for person in people if person.label == label)
 
 
 def matrix_of(clinic, model, label):
@@ -444,11 +452,13 @@ class TestPrediction:
         alone[2] = matrix_of(clinic, model, "sub-001").matrix("count")
         alone[alone.index(tmp_path / "a")] = tmp_path / "b"
         alone = [*alone[: alone.index("--participant-label")], "--controls", clinic / "bids"]
+        alone += ["--age-years", str(age_of(clinic, "sub-001"))]
         status, _, err = esn_client(*alone)
         assert status == 0, err
         a, b = (json.loads((tmp_path / d / "sub-001_prediction.json").read_text()) for d in "ab")
         assert a["predicted_gase"] == b["predicted_gase"]
         assert a["drivers"] == b["drivers"]
+        assert a["unlike"] == b["unlike"]
 
     def test_who_withdrew_consent_is_not_predicted_and_judges_nobody(
         self, esn_client, refused, own, model, centre, tmp_path
@@ -602,6 +612,38 @@ class TestPrediction:
         (one,) = (json.loads(p.read_text()) for p in (tmp_path / "out").glob("*.json"))
         assert one["quality"] == "warn"
         assert "The scan's quality asks for a look." in one["notes"]
+
+    def test_a_matrix_without_an_age_is_not_predicted_where_the_study_released_ages(
+        self, refused, clinic, model, tmp_path
+    ):
+        path = matrix_of(clinic, model, "sub-001").matrix("count")
+        words = predict_words(clinic, model, tmp_path / "out", "--controls", clinic / "bids")
+        refused(11, "age is not known; say it by --age-years", *words[:2], path, *words[3:])
+        assert not (tmp_path / "out").exists()
+
+    def test_where_the_study_released_no_ages_page_json_and_output_say_so(
+        self, esn_client, clinic, model, tmp_path, monkeypatch
+    ):
+        def without_ages(path):
+            found = read_model(path)
+            children = found.content.children.model_copy(
+                update={"mean_age_years": None, "sd_age_years": None}
+            )
+            return replace(found, content=found.content.model_copy(update={"children": children}))
+
+        monkeypatch.setattr(command, "read_model", without_ages)
+        heard = without_ages(model).fingerprint
+        path = matrix_of(clinic, model, "sub-001").matrix("count")
+        words = predict_words(
+            clinic, model, tmp_path / "out", "--controls", clinic / "bids", fingerprint=heard
+        )
+        status, _, err = esn_client(*words[:2], path, *words[3:])
+        assert status == 0, err
+        said = "The study released no ages: nothing says whether this child is of its ages."
+        one = json.loads((tmp_path / "out" / "sub-001_prediction.json").read_text())
+        assert said in one["unlike"]["words"]
+        assert said in (tmp_path / "out" / "sub-001_prediction.html").read_text()
+        assert err.count(said) == 1
 
     @pytest.mark.parametrize(
         ("spoil", "words"),

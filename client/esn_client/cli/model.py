@@ -71,7 +71,10 @@ def predict(
     controls: Annotated[
         Path | None, typer.Option(help="For one matrix: the BIDS dataset with this hospital's controls.")
     ] = None,
-    age_years: Annotated[float | None, typer.Option(min=0, max=120, help="For one matrix.")] = None,
+    age_years: Annotated[
+        float | None,
+        typer.Option(min=0, max=120, help="For one matrix; needed where the study released its ages."),
+    ] = None,
     pooled_reference: Annotated[
         bool,
         typer.Option(
@@ -98,6 +101,7 @@ def predict(
     Works offline, at any hospital with three or more own healthy controls of the model's recipe; without
     them by the pooled controls of the study's hospitals, where these pooled them.
     """
+    from esn_client.prediction.children import NO_AGES, ages_of
     from esn_client.prediction.command import Wanted, predictions, trusted_model, write_predictions
     from esn_client.prediction.findings import RESEARCH_USE
     from esn_client.prediction.personal_command import predictions_at
@@ -119,6 +123,8 @@ def predict(
     files = write_predictions(predicted, found, out)
     for path in files:
         typer.echo(str(path))
+    if ages_of(found) is None:
+        say(NO_AGES)
     if site is None:
         say("without --settings it is not known who withdrew consent at this hospital")
     typer.echo(RESEARCH_USE, err=True)

@@ -25,6 +25,7 @@ from esn_core.protocol.quality_limits import Verdict, overall
 from esn_core.released_model.archive import ReleasedModel
 
 _MOST_AGE_SDS = 3.0
+NO_AGES = "The study released no ages: nothing says whether this child is of its ages."
 _WITHDREW = "consent was withdrawn at this hospital: nothing more is computed of this child"
 
 
@@ -177,15 +178,23 @@ def require_fit(visits: Visits, age_years: float | None, model: ReleasedModel) -
             f"lacks tissue for more than {model.protocol.cohort.missing_edges:.0%} of the candidate "
             "connections, or for all"
         )
-    ages = model.content.children
-    if age_years is None or ages.mean_age_years is None or not ages.sd_age_years:
+    ages = ages_of(model)
+    if ages is None:
         return
-    reach = _MOST_AGE_SDS * ages.sd_age_years
-    if abs(age_years - ages.mean_age_years) > reach:
-        raise DataError(
-            f"is {age_years:g} years old; the study's children were {ages.mean_age_years - reach:.1f} to "
-            f"{ages.mean_age_years + reach:.1f}"
-        )
+    mean, reach = ages[0], _MOST_AGE_SDS * ages[1]
+    were = f"the study's children were {mean - reach:.1f} to {mean + reach:.1f}"
+    if age_years is None:
+        raise DataError(f"the child's age is not known; say it by --age-years: {were}")
+    if abs(age_years - mean) > reach:
+        raise DataError(f"is {age_years:g} years old; {were}")
+
+
+def ages_of(model: ReleasedModel) -> tuple[float, float] | None:
+    """Return mean and standard deviation of the age of the study's children; None where it released none."""
+    ages = model.content.children
+    if ages.mean_age_years is None or not ages.sd_age_years:
+        return None
+    return ages.mean_age_years, ages.sd_age_years
 
 
 def _quality(label: str, derivatives: Path, protocol: Protocol) -> Verdict:
@@ -229,6 +238,7 @@ def child_in_file(
     path : Path
     model : ReleasedModel
     age_years : float or None
+        None is refused where the study released ages.
     simulated : bool
         Whether the dataset of the controls says that its people do not exist.
     withdrew : callable

@@ -10,7 +10,7 @@ from esn_client.answers.study import calibrated
 from esn_client.cohort.participants import Participant
 from esn_client.cohort.scoring import People, Visits, by_controls, mean_over_visits, scoring
 from esn_client.cohort.strata import judges, stratum_of
-from esn_client.prediction.children import Child
+from esn_client.prediction.children import NO_AGES, Child, ages_of
 from esn_client.prediction.findings import Driver, OwnPrediction, Prediction, Risk, Unlike
 from esn_core.arrays import Floats
 from esn_core.connectome.own_controls import FEWEST_CONTROLS, ControlReference
@@ -140,7 +140,8 @@ class Predictor:
     def _unlike(self, child: Child, scores: Floats, predicted: float) -> Unlike:
         study = self._model.content.children
         z = _z(predicted, study.mean_prediction, study.sd_prediction)
-        age_z = _z(child.participant.age_years, study.mean_age_years, study.sd_age_years)
+        ages = ages_of(self._model)
+        age_z = None if ages is None else _z(child.participant.age_years, *ages)
         spread, known = _spread(scores), self._spread_of_controls
         missing = float(
             np.mean([np.isnan(strengths[self._network.edges]).mean() for strengths in child.visits])
@@ -244,7 +245,9 @@ def _in_words(z: float | None, age_z: float | None, spread: float, largest: floa
             "The connections lie much further from the controls than any control does from the others: a "
             "large lesion, another scanner, or a fault of the scan."
         )
-    if age_z is not None and abs(age_z) > _UNUSUAL:
+    if age_z is None:
+        said.append(NO_AGES)
+    elif abs(age_z) > _UNUSUAL:
         said.append(f"The age is unusual among the study's children ({_signed(age_z)} sd).")
     if missing > 0:
         said.append(f"{missing:.0%} of the candidate connections have no tissue, and count as unknown.")
