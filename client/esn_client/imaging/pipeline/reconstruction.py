@@ -25,7 +25,7 @@ from esn_client.imaging.regions.atlas_volume import checked_labels
 from esn_client.imaging.regions.connectivity import Assignments, assign, connect
 from esn_client.imaging.regions.freesurfer import from_freesurfer
 from esn_client.imaging.regions.parcellation import grow_regions, measure_volumes
-from esn_client.imaging.regions.registration import register_atlas
+from esn_client.imaging.regions.registration import register_atlas, require_all
 from esn_client.imaging.regions.t1_labels import T1Anatomy, brain_of, lay_t1_labels
 from esn_client.imaging.regions.tissue import RegionTissue, Tissue, find_tissue, keep_tissue, measure_tissue
 from esn_client.imaging.stages import Arrays, Stage, Stages, digest_of
@@ -37,7 +37,6 @@ from esn_client.imaging.tracking.tractogram import write_tractogram
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
 from esn_core.connectome.edge_measures import EdgeMeasures
-from esn_core.errors import DataError
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 
 _NO_NUMBERS = ("labels", "template")
@@ -375,11 +374,7 @@ def _find_labels(
         found = register_atlas(
             maps.fa, maps.mask, scan.affine, atlas=atlas, volume=volume, lesion=scan.lesion
         )
-        if found.missing:
-            raise DataError(
-                f"{len(found.missing)} regions of atlas {atlas.name} lie outside of the scan, such as "
-                f"{found.missing[0]}; is the brain cut off?"
-            )
+        require_all(found.missing, atlas)
         ratio = np.maximum(found.volume_ratio, 1 / found.volume_ratio)
         return {
             "labels": found.labels,

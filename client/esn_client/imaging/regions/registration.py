@@ -1,7 +1,7 @@
 """Atlas regions in a subject's space: FA template to FA, and the labels with it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -173,6 +173,15 @@ def register_atlas(
         volume_ratio=laid_mm3 / (volumes_mm3(labels, atlas, labels_affine) * scale),
         missing=tuple(name for name, v in zip(atlas.names, laid_mm3, strict=True) if v == 0),
     )
+
+
+def require_all(missing: Sequence[str], atlas: Atlas) -> None:
+    """Do nothing where no region is missing on the scan's grid; `DataError` otherwise."""
+    if missing:
+        raise DataError(
+            f"{len(missing)} regions of atlas {atlas.name} lie outside of the scan, such as {missing[0]}; is "
+            "the brain cut off?"
+        )
 
 
 def _without_rim(brain: NDArray[np.bool_], affine: Floats) -> NDArray[np.bool_]:

@@ -6,7 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, binary_closing, binary_fill_holes
 
-from esn_client.imaging.regions.registration import misplaced_fraction, turn_and_scale, volumes_mm3
+from esn_client.imaging.regions.registration import (
+    misplaced_fraction,
+    require_all,
+    turn_and_scale,
+    volumes_mm3,
+)
 from esn_client.imaging.regions.sides import compare_sides
 from esn_core.arrays import Floats
 from esn_core.connectome.atlas import Atlas
@@ -40,7 +45,7 @@ class T1Labels:
     misplaced_fraction : float
         Share of the labelled voxels of left and right regions on the wrong side of the median plane.
     volume_ratio : (R,) float64
-        Each region's volume on the scan's grid over its volume in T1 space; 0 where it has none there.
+        Each region's volume on the scan's grid over its volume in T1 space; 0 where it has none in either.
 
     """
 
@@ -116,7 +121,8 @@ def lay_t1_labels(
     Raises
     ------
     DataError
-        The two brains do not come to lie on each other, or one is the other's mirror image.
+        The two brains do not come to lie on each other, one is the other's mirror image, or a region of the
+        T1w image has no voxel on the scan's grid.
 
     """
     sides = compare_sides(
@@ -146,6 +152,8 @@ def lay_t1_labels(
     before, after = (
         volumes_mm3(v, atlas, a) for v, a in ((anatomy.labels, anatomy.affine), (labels, affine))
     )
+    lost = (before > 0) & (after == 0)
+    require_all([name for name, away in zip(atlas.names, lost, strict=True) if away], atlas)
     turn, _ = turn_and_scale(linear)
     return T1Labels(
         labels,

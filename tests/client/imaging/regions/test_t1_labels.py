@@ -14,6 +14,7 @@ from esn_core.errors import DataError
 
 DK = load_atlas("desikan-killiany-83")
 PAIR = Atlas("pair", (Region(1, "a", "L", -1, 0, 0, "m"), Region(2, "b", "R", 1, 0, 0, "n")))
+CROWNED = Atlas("crowned", (*PAIR.regions, Region(3, "top", "L", 0, 0, 1, "o")))
 SHAPE, SIZE_MM = (48, 56, 44), 3.0
 T1_AFFINE = np.array([[-3.0, 0, 0, 70], [0, 3.0, 0, -84], [0, 0, 3.0, -60], [0, 0, 0, 1]])
 SCAN_AFFINE = np.array([[4.0, 0, 0, -74], [0, 4.0, 0, -88], [0, 0, 4.0, -64], [0, 0, 0, 1]])
@@ -95,6 +96,26 @@ def test_another_head_is_refused(moved):
     small = mask & (points_of(SCAN_AFFINE, SCAN_SHAPE)[2] > 12)
     with pytest.raises(DataError, match=r"overlap by .* of the same head and session, and whole"):
         lay_t1_labels(anatomy, b0, small, SCAN_AFFINE, atlas=PAIR)
+
+
+@pytest.mark.parametrize(("cut", "refused"), [(0, False), (9, True)])
+def test_a_region_of_the_t1w_image_that_the_scan_cuts_off_is_refused_as_an_atlass_is(moved, cut, refused):
+    """A crown of the head is a region of its own; the scan ends below it, and still overlaps enough."""
+    anatomy, b0, mask, *_ = moved
+    crown = anatomy.labels * (points_of(T1_AFFINE, SHAPE)[2] > 40) > 0
+    anatomy = replace(anatomy, labels=np.where(crown, 3, anatomy.labels))
+    kept = (..., slice(None, SCAN_SHAPE[2] - cut))
+    if refused:
+        with pytest.raises(DataError, match=r"1 regions of atlas crowned lie outside of the scan, .* top;"):
+            lay_t1_labels(anatomy, b0[kept], mask[kept], SCAN_AFFINE, atlas=CROWNED)
+    else:
+        found = lay_t1_labels(anatomy, b0[kept], mask[kept], SCAN_AFFINE, atlas=CROWNED)
+        assert (found.volume_ratio > 0).all()
+
+
+def test_a_region_that_the_t1w_image_lacks_is_no_fault(moved):
+    anatomy, b0, mask, *_ = moved
+    assert lay_t1_labels(anatomy, b0, mask, SCAN_AFFINE, atlas=CROWNED).volume_ratio[2] == 0
 
 
 def test_a_segmentation_becomes_a_brain_without_gaps(moved):
