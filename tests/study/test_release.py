@@ -307,8 +307,28 @@ class TestRelease:
         assert "license: other" in front
         assert "**Research use only. Not a medical device.**" in card
         assert "| ε of a training child | no bound |" in card
-        assert "| 23 performance | above |" in card
         assert "None" not in card
+
+    def test_the_card_has_every_item_of_tripod_by_the_projects_titles(self, model, run):
+        """As docs/tripod.md has them, filled where protocol and result know."""
+        card, result = read_model(model).card, read_result(run / "result.json")
+        table = card.partition("## TRIPOD+AI\n")[2].partition("\n## ")[0]
+        rows = re.findall(r"^\| (\d+e?) (.+?) \| (.+) \|$", table, re.MULTILINE)
+        text = (Path(__file__).parents[2] / "docs" / "tripod.md").read_text()
+        listed = re.findall(r"^\| (\d+e?) \| (.+?) \|", text, re.MULTILINE)
+        assert [(number, title) for number, title, _ in rows] == listed
+        assert [number for number, _ in listed if number != "12e"] == [str(n) for n in range(1, 28)]
+        said = {number: words for number, _, words in rows}
+        assert result.protocol_sha256 in said["18"]
+        assert "protocol.toml" in said["18"]
+        assert "GASE from 1 to 7" in said["15"]
+        for number in ("20", "23"):
+            assert f"{result.evaluation.children:.0f} held-out children" in said[number]
+        for one in result.neurocognition.models:
+            counts = f"{one.impaired:.0f} impaired of {one.children:.0f}"
+            assert f"verbal from {', '.join(one.predictors)}: {counts}" in said["21"]
+        assert all(said[number] == "authors" for number in ("1", "2", "19"))
+        assert "own controls" in said["27"]
 
     def test_a_changed_byte_anywhere_is_refused(self, model, tmp_path):
         content, path = model.read_bytes(), tmp_path / "changed.esn"

@@ -7,6 +7,7 @@ from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.public_inputs import PublicInput
 from esn_core.protocol.warnings import cautions
 from esn_server.release.contents import INTENDED_USE, NOT_INTENDED
+from esn_server.release.tripod import tripod
 from esn_server.report.outcome import ADJACENCY, CONTROLS_NOTE, UNIT
 from esn_server.report.result import StudyResult
 from esn_server.report.wording import fixed, interval
@@ -47,7 +48,7 @@ def card_of(protocol: Protocol, result: StudyResult) -> str:
         _section("Subgroups", _subgroups(result)),
         _section("Privacy, in the terms of NIST SP 800-226", _privacy(protocol, result)),
         _section("What is known not to hold", _limits(protocol, result)),
-        _section("TRIPOD+AI", _tripod(protocol, result)),
+        _section("TRIPOD+AI", tripod(protocol, result)),
         _section("Use", _use()),
     )
     return _FRONT + "\n".join(line for part in parts for line in part)
@@ -167,40 +168,6 @@ def _privacy(protocol: Protocol, result: StudyResult) -> list[str]:
 def _limits(protocol: Protocol, result: StudyResult) -> list[str]:
     said = [*(caution.words for caution in cautions(protocol)), *result.warnings]
     return [f"* {words}" for words in dict.fromkeys(said)] or ["Nothing beyond what stands above."]
-
-
-def _tripod(protocol: Protocol, result: StudyResult) -> list[str]:
-    """Fill the items that a protocol and a result can answer (Collins et al. 2024, BMJ 385:e078378)."""
-    imaging, rules = protocol.imaging, protocol.cohort
-    impairment = protocol.analyses.neurocognition
-    outcomes = (
-        ""
-        if impairment is None
-        else "; "
-        + ", ".join(f"{one.name}: {one.column} below {one.impaired_below:g}" for one in impairment.outcomes)
-    )
-    bands = ", ".join(f"{site.name} {site.cohort_size_band}" for site in result.sites)
-    harmonised = result.harmonisation.method if result.harmonisation else "not said"
-    network, held_out = result.severity_network, rules.held_out_fraction
-    rows = {
-        "3 intended use": "above",
-        "4 objectives": "development, and evaluation in held-out children of the same sites",
-        "5 data": f"{len(result.sites)} sites: {', '.join(site.name for site in result.sites)}",
-        "6 participants": f"children with drug-resistant epilepsy; bands of each site's number: {bands}",
-        "7 preparation": f"recipe {imaging.sha256[:16]} on atlas {imaging.atlas}; {harmonised}",
-        "8 outcome": f"clinical GASE, 1 to 7{outcomes}",
-        "9 predictors": f"{network.candidates} candidate connections; {network.note}",
-        "10 sample size": "fixed by the protocol; 'esn-server protocol price' prints power",
-        "11 missing data": "complete cases; a missing connection counts as unknown, with the score 0",
-        "12 analysis": f"{protocol.training.in_words}; the plan is the protocol {protocol.sha256[:16]}",
-        "14 fairness": "not asked for" if result.subgroups is None else "see Subgroups",
-        "16 evaluation": f"{held_out:.0%} held out by a hash of the label, before anything was asked",
-        "20 numbers": f"{fixed(result.evaluation.children, 0)} held-out children",
-        "22 full model": "model.safetensors and model.json",
-        "23 performance": "above",
-        "25 limitations": "above",
-    }
-    return ["| item | here |", "|---|---|", *(f"| {name} | {said} |" for name, said in rows.items())]
 
 
 def _use() -> list[str]:
