@@ -11,6 +11,8 @@ from esn_client.gate.limits import Limits
 from esn_core.protocol.phases import PHASES, PhaseName
 from esn_core.statistics.matching import COHORT
 
+UNBOUNDED = "unbounded (an exact release)"
+
 
 class LedgerReport:
     """The entries of a site's ledger, and the largest epsilon of one patient.
@@ -22,18 +24,26 @@ class LedgerReport:
     limits : Limits
         At whose delta the epsilon is read.
 
+    Attributes
+    ----------
+    largest_epsilon : float
+        Of one patient; infinite after an exact release. Controls are no patients.
+    controls : int
+        Healthy controls in exact sums.
+
     """
 
     def __init__(self, ledger: Ledger, *, site: str, limits: Limits) -> None:
         self._site = site
         self._limits = limits
         self._entries, spent = ledger.entries(), ledger.spent()
-        self._controls = _controls(self._entries)
+        controls = _controls(self._entries)
+        self.controls = len(controls)
         self._withdrawn, self._closed = len(ledger.withdrawn), len(ledger.closed)
-        children = {spending for person, spending in spent.items() if person not in self._controls}
-        self._patients = len(spent) - len(self._controls)
+        children = {spending for person, spending in spent.items() if person not in controls}
+        self._patients = len(spent) - self.controls
         # Most patients have the same history.
-        self._worst = max((s.epsilon(limits.delta) for s in children), default=0.0)
+        self.largest_epsilon = max((s.epsilon(limits.delta) for s in children), default=0.0)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -43,8 +53,8 @@ class LedgerReport:
             "delta": self._limits.delta,
             "epsilon_cap": self._limits.epsilon_cap,
             "patients": self._patients,
-            "controls": len(self._controls),
-            "largest_epsilon": self._worst if math.isfinite(self._worst) else None,
+            "controls": self.controls,
+            "largest_epsilon": self.largest_epsilon if math.isfinite(self.largest_epsilon) else None,
             "withdrawn": self._withdrawn,
             "closed_protocols": self._closed,
             "entries": [
@@ -80,9 +90,8 @@ class LedgerReport:
     @property
     def in_words(self) -> str:
         """The patients, and the largest epsilon of one of them beside the site's cap."""
-        said = f"{self._worst:.2f}" if math.isfinite(self._worst) else "unbounded (an exact release)"
-        controls = len(self._controls)
-        beside = f"; {controls} healthy controls in exact sums, who have no epsilon" if controls else ""
+        said = f"{self.largest_epsilon:.2f}" if math.isfinite(self.largest_epsilon) else UNBOUNDED
+        beside = beside_children(self.controls)
         if self._withdrawn:
             beside += f"; the consent of {self._withdrawn} was withdrawn"
         if self._closed:
@@ -93,6 +102,11 @@ class LedgerReport:
             f"{self._patients} patients; largest epsilon of one patient: {said} at delta "
             f"{self._limits.delta:g}; the site's cap is {self._limits.epsilon_cap:g}{beside}"
         )
+
+
+def beside_children(controls: int) -> str:
+    """Tell of the controls in exact sums; of none, nothing."""
+    return f"; {controls} healthy controls in exact sums, who have no epsilon" if controls else ""
 
 
 def _controls(entries: Sequence[Entry]) -> frozenset[str]:

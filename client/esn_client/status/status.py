@@ -7,6 +7,7 @@ import shutil
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from esn_client.gate.ledger_report import UNBOUNDED, LedgerReport, beside_children
 from esn_client.site.settings import SiteSettings
 from esn_client.site.state import open_ledger
 from esn_client.status.snapshot import Snapshot
@@ -63,6 +64,8 @@ class SiteStatus(_Table):
     last: LastMessage | None
     epsilon_of_worst_child: float | None
     """None after an exact release: it has no epsilon."""
+    controls_in_exact_sums: int
+    """Healthy controls, who have no epsilon and are no children."""
     epsilon_cap: float
     delta: float
     ledger_entries: int
@@ -70,7 +73,7 @@ class SiteStatus(_Table):
 
     def words(self) -> dict[str, str]:
         """Return the same in words, by line."""
-        spent = "unbounded (an exact release)"
+        spent = UNBOUNDED
         if self.epsilon_of_worst_child is not None:
             spent = f"{self.epsilon_of_worst_child:.2f}"
         last = f"{self.last.event} {self.last.question}, {_clock(self.last.at)}" if self.last else "none yet"
@@ -80,7 +83,10 @@ class SiteStatus(_Table):
             "joined": f"since {_clock(self.joined_since)}" if self.joined_since else "no",
             "approved": "; ".join(approved) or "nothing",
             "last question": last,
-            "worst child": f"epsilon {spent} of {self.epsilon_cap:g} at delta {self.delta:g}",
+            "worst child": (
+                f"epsilon {spent} of {self.epsilon_cap:g} at delta {self.delta:g}"
+                f"{beside_children(self.controls_in_exact_sums)}"
+            ),
             "ledger": f"{self.ledger_entries} entries",
             "disk": f"{self.disk_free_bytes / 2**30:.1f} GiB free",
         }
@@ -105,8 +111,7 @@ def status_of(settings: SiteSettings) -> SiteStatus:
         complaint = str(error)
     with open_ledger(settings) as ledger:
         entries = ledger.mark.entries
-        spent = ledger.spent()
-    worst = max((s.epsilon(settings.limits.delta) for s in set(spent.values())), default=0.0)
+        spent = LedgerReport(ledger, site=settings.site, limits=settings.limits)
     lease = settings.state / "connected"
     return SiteStatus(
         site=settings.site,
@@ -128,7 +133,8 @@ def status_of(settings: SiteSettings) -> SiteStatus:
         ),
         unreadable=snapshot.unreadable if settings.kit_path.exists() else (),
         last=_last(settings),
-        epsilon_of_worst_child=worst if math.isfinite(worst) else None,
+        epsilon_of_worst_child=spent.largest_epsilon if math.isfinite(spent.largest_epsilon) else None,
+        controls_in_exact_sums=spent.controls,
         epsilon_cap=settings.limits.epsilon_cap,
         delta=settings.limits.delta,
         ledger_entries=entries,

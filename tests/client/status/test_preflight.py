@@ -32,6 +32,7 @@ from esn_client.site.state import own_entry, read_salt
 from esn_client.status import preflight
 from esn_client.status import snapshot as snapshot
 from esn_client.status.snapshot import Snapshot
+from esn_client.status.status import status_of
 from esn_core.errors import ConfigError, DataError, GateError, LinkError, PrivacyBudgetError, ProtocolError
 from esn_core.identity.roster import RosterEntry
 from esn_core.protocol.analyses import Analyses
@@ -407,6 +408,19 @@ def pay(site, protocol, phases, label="sub-003", noise=2.0):
                 software="0.1",
             )
             ledger.charge(charge, np.arange(2), content_sha256="c", epsilon_cap=99, delta=1e-3)
+
+
+def test_the_status_tells_controls_who_voted_from_children(site, approve):
+    """An exact release about controls leaves the worst child where it was, as 'ledger show' says."""
+    protocol = approve()
+    pay(site, protocol.sha256, ["votes"], label="sub-030", noise=0.0)
+    assert status_of(load_site(site)).words()["worst child"] == (
+        "epsilon 0.00 of 8 at delta 0.001; 1 healthy controls in exact sums, who have no epsilon"
+    )
+    pay(site, protocol.sha256, ["centre"])
+    found = status_of(load_site(site))
+    assert 1 < found.epsilon_of_worst_child < 3
+    assert found.controls_in_exact_sums == 1
 
 
 def test_an_approval_that_another_release_left_is_named_and_the_rest_is_looked_at(
