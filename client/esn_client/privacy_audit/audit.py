@@ -35,7 +35,7 @@ from esn_client.privacy_audit.attacks import (
     true_positive_rate,
 )
 from esn_client.privacy_audit.cheats import cheats
-from esn_client.privacy_audit.controls import FEWEST_CONTROLS, attack_on_controls
+from esn_client.privacy_audit.controls import FEWEST_CONTROLS, attack_on_controls, votes_turned
 from esn_client.privacy_audit.findings import (
     CANARY_DELTA,
     FALSE_POSITIVES,
@@ -78,7 +78,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, progress: Progress) -> Audit:
-    """Audit a protocol on the site's own children.
+    """Audit a protocol on the site's own children; one by which the sites vote, on its own controls.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
     Raises
     ------
     GateError, PrivacyBudgetError
-        The site's own policy forbids a release of the protocol.
+        The site's own policy forbids a release of the protocol, or too few controls could vote.
     ProtocolError
         The site is not on the roster.
     DataError
@@ -110,6 +110,12 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
             limits=settings.limits,
             scratch=scratch,
         )
+        least = rehearsal.minimum_controls
+        if protocol.voting and cohort.controls < least:
+            raise GateError(
+                f"this site has {cohort.controls} controls with a connectome, fewer than the minimum of {least}: "
+                "it would refuse the protocol"
+            )
         device = device_for(settings.compute.device)
         study = Study(settings.site, rehearsal.protocol, cohort, device)
         without = [Study(settings.site, rehearsal.protocol, one, device) for one in without_each]
@@ -133,6 +139,7 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
         repeats=repeats,
         kinds=kinds,
         attempts=attempts,
+        votes=votes_turned(cohort.control_strengths) if protocol.voting else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the sums over children tell of the site's own controls, by whom every child is judged: an attack.
+"""What leaves that hangs on the site's own controls: sums over children, judged by them, and the site's vote.
 
 No noise is sized for a control. The attacker knows all but one thing: every child, every other control and
 what colluding sites know; not whether one control was among those by whom the children are judged. What hides
@@ -14,11 +14,12 @@ from esn_client.answers.hospital import rows_of
 from esn_client.answers.study import Study
 from esn_client.privacy_audit.arguments import arguments_of
 from esn_client.privacy_audit.attacks import area, area_bound, area_error
-from esn_client.privacy_audit.findings import ControlExposure
+from esn_client.privacy_audit.findings import ControlExposure, VotesTurned
 from esn_core.arrays import Floats
 from esn_core.connectome.own_controls import ControlReference
 from esn_core.privacy.release import clip_rows
 from esn_core.protocol.phases import PhaseName
+from esn_core.severity_network.candidate_list import present_in_most
 
 FEWEST_CONTROLS = 4
 """One is left out, and of fewer than three a spread says nothing."""
@@ -79,6 +80,13 @@ def attack_on_controls(
         area_of_most=area_bound(float(mu.max())),
         reconstruction=reconstruction,
     )
+
+
+def votes_turned(strengths: Floats) -> VotesTurned:
+    """Leave out one of the (n, E) controls at a time, and count the edges of which the site votes otherwise."""
+    vote = present_in_most(strengths)
+    others = (present_in_most(np.delete(strengths, k, axis=0)) for k in range(len(strengths)))
+    return VotesTurned(len(vote), tuple(int((vote != other).sum()) for other in others))
 
 
 def sum_of(phase: PhaseName, study: Study) -> Floats:

@@ -135,6 +135,48 @@ class ControlsFound:
 
 
 @dataclass(frozen=True)
+class VotesTurned:
+    """What one of the site's controls does to the site's vote on candidates.
+
+    Attributes
+    ----------
+    edges : int
+        Voted on: all of the atlas.
+    turned : tuple of int
+        For each control: of how many edges the site would vote otherwise without it.
+
+    """
+
+    edges: int
+    turned: tuple[int, ...]
+
+    @property
+    def controls(self) -> int:
+        """How many vote."""
+        return len(self.turned)
+
+    @property
+    def median(self) -> float:
+        """Of the edges that one control turns."""
+        return float(np.median(self.turned))
+
+    @property
+    def largest(self) -> int:
+        """The edges that the control turns who turns most."""
+        return max(self.turned)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What may be told of all controls together."""
+        return {
+            "controls": self.controls,
+            "edges": self.edges,
+            "median": self.median,
+            "largest": self.largest,
+        }
+
+
+@dataclass(frozen=True)
 class Attempt:
     """What a centre that does not keep to the study tried at this site.
 
@@ -251,6 +293,8 @@ class Audit:
         In the order of the study.
     attempts : tuple of Attempt
         What a centre that cheats tried, phase by phase.
+    votes : VotesTurned or None
+        Of a protocol by which the sites vote, which asks about controls alone; None of any other.
 
     """
 
@@ -265,6 +309,7 @@ class Audit:
     repeats: int
     kinds: tuple[KindAudit, ...]
     attempts: tuple[Attempt, ...] = ()
+    votes: VotesTurned | None = None
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -294,7 +339,7 @@ class Audit:
     def facts(self) -> dict[str, Any]:
         """Everything, as JSON can hold it: null stands for what is infinite or was not found."""
         training, held_out = self.price.epsilon("training"), self.price.epsilon("held-out")
-        listed = ("price", "kinds", "attempts")
+        listed = ("price", "kinds", "attempts", "votes")
         said = {name: value for name, value in asdict(self).items() if name not in listed}
         kinds = [{**asdict(kind), "passed": not kind.faults, "faults": kind.faults} for kind in self.kinds]
         facts: dict[str, Any] = _finite(
@@ -307,6 +352,7 @@ class Audit:
                 "canary_delta": CANARY_DELTA,
                 "false_positives": FALSE_POSITIVES,
                 "controls": None if self.controls is None else asdict(self.controls),
+                "votes": None if self.votes is None else self.votes.facts,
                 "kinds": kinds,
                 "attempts": [{**asdict(attempt), "broken": attempt.broken} for attempt in self.attempts],
             }

@@ -7,6 +7,7 @@ from esn_client.privacy_audit.findings import CANARY_DELTA, FALSE_POSITIVES, Aud
 from esn_core.privacy.accounting import odds_in_words
 from esn_core.privacy.release import CHILDREN
 from esn_core.protocol.phases import PHASES
+from esn_core.severity_network.candidate_list import PRESENT_SHARE
 from esn_core.system.files import write_whole
 from esn_core.system.pages import templates_of
 
@@ -23,6 +24,8 @@ def page_text(audit: Audit) -> str:
     templates.filters["epsilon"] = lambda value: f"{value:.2f}" if math.isfinite(value) else "unbounded"
     return templates.get_template("page.html.j2").render(
         audit=audit,
+        votes=audit.votes,
+        present_share=PRESENT_SHARE,
         phases=PHASES,
         noise_found=_noise_found,
         canary_delta=f"{CANARY_DELTA:.6f}",

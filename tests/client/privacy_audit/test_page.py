@@ -17,6 +17,7 @@ from esn_client.privacy_audit.findings import Audit, Canaries, KindAudit, Member
 from esn_client.privacy_audit.page import page_text, write_page
 from esn_client.site.settings import load_site
 from esn_client.site.state import own_entry
+from esn_core.errors import GateError
 from esn_core.protocol.analyses import Analyses
 from esn_core.protocol.phases import PHASES
 from esn_core.protocol.price import price_of
@@ -125,6 +126,51 @@ def test_an_audit_passes_writes_its_page_and_nothing_else(site, esn_client, tmp_
     assert "Pass: no attack found more" in page.read_text()
     assert "Can this site's healthy controls be found?" in page.read_text()
     assert "sub-" not in page.read_text()
+
+
+def test_an_audit_of_votes_counts_the_edges_that_one_control_turns(site, esn_client, tmp_path, more_sites):
+    """Nothing about children is said: a control who alone lacks a region turns the vote on its 27 edges."""
+    settings, _ = site
+    entries = [own_entry(load_site(settings)), *roster_of(more_sites)[1:3]]
+    rules = draft(
+        study="votes",
+        roster=entries,
+        training_rounds=2,
+        deadline_s=5.0,
+        analyses=Analyses(),
+        simulated=True,
+        trust="secure-sum",
+        colluding_sites=1,
+        noise="gaussian",
+        epsilon=8.0,
+        delta=1e-3,
+        split_salt="x",
+        votes=True,
+    )
+    protocol, page = tmp_path / "votes.toml", tmp_path / "audit.html"
+    protocol.write_text(rules)
+    settings.write_text(settings.read_text().replace("control_sums = false", "control_sums = true"))
+    command = ("audit", settings, protocol, "--out", page, "--json")
+    status, _, err = esn_client(*command)
+    assert status == GateError.exit_status
+    assert "4 controls with a connectome, fewer than the minimum of 5" in err
+    table = tmp_path / "bids" / "participants.tsv"
+    table.write_text(re.sub(r"dre\t\d", "control\tn/a", table.read_text(), count=4))
+    recipe = load_protocol(protocol).imaging
+    lacking = Derivative(tmp_path / "derivatives", Visit("sub-001", None), recipe)
+    counts = np.full((28, 28), 9.0)
+    counts[0] = counts[:, 0] = 0.0
+    lacking.write(dict.fromkeys(lacking.measures, counts), sources={}, details={"Quality": {}})
+    status, out, err = esn_client(*command)
+    assert (status, err.count("esn-client:")) == (0, 0), err
+    found = json.loads(out)
+    assert found["votes"] == {"controls": 8, "edges": 378, "median": 0.0, "largest": 27}
+    words = Words(page.read_text()).text
+    assert "this site's 8 controls" in words
+    assert "turns the site's vote on 0 of 378 connections" in words
+    assert "and on 27 for the control who turns most" in words
+    for absent in ("Table 2", "how well children are found", "beyond the attack above"):
+        assert absent not in words
 
 
 @pytest.mark.long
