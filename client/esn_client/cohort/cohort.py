@@ -71,6 +71,8 @@ class Cohort:
         Each participant's line of the table, as far as the study reads it.
     scans : dict of str to tuple of str
         Digests of the scans behind each participant's scores.
+    lacking_tissue : tuple of str
+        Those of whom too much tissue is missing, left out as without a connectome. For the site's own eyes.
 
     """
 
@@ -82,6 +84,7 @@ class Cohort:
     control_scores: Floats = field(default_factory=lambda: np.empty((0, 0)))
     lines: Mapping[str, str] = field(default_factory=dict)
     scans: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    lacking_tissue: tuple[str, ...] = ()
 
     @property
     def enrolled(self) -> tuple[Person, ...]:
@@ -164,6 +167,7 @@ def cohort_of(members: Members, score: Score, protocol: Protocol) -> Cohort:
         control_scores=np.array([score(p, (own,)) for (p, _), own in zip(controls, strengths, strict=True)]),
         lines=members.lines(protocol.phenotypes),
         scans=members.scans,
+        lacking_tissue=members.lacking_tissue,
     )
 
 

@@ -71,6 +71,8 @@ class Member:
         Whether it is a child whom the study holds out.
     scans : tuple of str
         Digests of the scans behind the edge strengths.
+    lacks_tissue : bool
+        Whether that is why there are none: for too many of the candidates. Never released.
 
     """
 
@@ -79,6 +81,7 @@ class Member:
     left_out: Standing | None
     held_out: bool
     scans: tuple[str, ...] = ()
+    lacks_tissue: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,11 @@ class Members:
         return Counter(m.left_out for m in self.members if m.left_out is not None)
 
     @property
+    def lacking_tissue(self) -> tuple[str, ...]:
+        """The participants who lack tissue for more of the candidates than the protocol allows."""
+        return tuple(m.participant.label for m in self.members if m.lacks_tissue)
+
+    @property
     def scans(self) -> dict[str, tuple[str, ...]]:
         """The digests of everybody's scans, by label."""
         return {m.participant.label: m.scans for m in self.members}
@@ -174,12 +182,14 @@ def _member(
     if child and participant.gase is None:
         return Member(participant, (), "no-score", held_out=False)
     visits = strengths_in(derivatives, protocol.imaging, label, excluded)
-    if visits and lacks_too_much(visits, protocol):
+    lacking = bool(visits) and lacks_too_much(visits, protocol)
+    if lacking:
         _log.warning("a participant lacks more edges than the protocol allows, and is left out")
         visits = ()
     if not visits:
         poor = any(visit.participant == label for visit in excluded)
-        return Member(participant, (), "poor-quality" if poor else "no-connectome", held_out=False)
+        reason: Standing = "poor-quality" if poor else "no-connectome"
+        return Member(participant, (), reason, held_out=False, lacks_tissue=lacking)
     held_out = child and protocol.cohort.holds_out(label, site=site)
     scans = scans_behind(derivatives, protocol.imaging, label, excluded)
     return Member(participant, visits, None, held_out=held_out, scans=scans)

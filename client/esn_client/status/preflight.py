@@ -134,14 +134,14 @@ def prepared(snapshot: Snapshot) -> str:
             if held_out < least["held-out"]:
                 raise DataError(
                     f"{protocol.study}: {held_out} held-out children can take part; {least['held-out']} are "
-                    f"needed: {_cure(cohort)}"
+                    f"needed: {_cure(cohort, protocol)}"
                 )
             few.append(f"{protocol.study}: {held_out} held-out children take part; {POOLED}")
             continue
         if training < least["training"] or held_out < least["held-out"]:
             raise DataError(
                 f"{protocol.study}: {training} training and {held_out} held-out children can take part; "
-                f"{least['training']} and {least['held-out']} are needed: {_cure(cohort)}"
+                f"{least['training']} and {least['held-out']} are needed: {_cure(cohort, protocol)}"
             )
         usable = training + held_out + cohort.controls
         stray = unlisted(
@@ -158,7 +158,7 @@ def prepared(snapshot: Snapshot) -> str:
         )
         if usable < len(snapshot.participants):
             few.append(
-                f"{protocol.study}: {usable} of {len(snapshot.participants)} take part; {_cure(cohort)}"
+                f"{protocol.study}: {usable} of {len(snapshot.participants)} take part; {_cure(cohort, protocol)}"
             )
     if few:
         raise Doubt("; ".join(few))
@@ -181,10 +181,21 @@ _CURES: dict[Standing, str] = {
 }
 
 
-def _cure(cohort: Cohort) -> str:
+def _cure(cohort: Cohort, protocol: Protocol) -> str:
     """Say why people take no part, and what would change that; what would not is no cure."""
-    others = cohort.people.others
-    said = [f"{_named(others[reason])} {words}" for reason, words in _CURES.items() if others.get(reason)]
+    others, lacking = cohort.people.others, cohort.lacking_tissue
+    said = []
+    for reason, words in _CURES.items():
+        labels = [label for label in others.get(reason, ()) if label not in lacking]
+        if labels:
+            said.append(f"{_named(labels)} {words}")
+    if lacking:
+        allowed = protocol.cohort.missing_edges
+        share = "all" if allowed == 1 else f"more than {allowed:g}"
+        said.append(
+            f"{_named(lacking)} left out, as tissue is missing for {share} of the candidate connections "
+            "(cohort.missing_edges in the protocol): nothing can be done"
+        )
     return "; ".join(said) or "the table lists no more; this hospital is too small for the protocol"
 
 
@@ -194,7 +205,7 @@ def _controls_for_votes(snapshot: Snapshot, protocol: Protocol, cohort: Cohort) 
     if controls < least:
         raise DataError(
             f"{protocol.study}: {controls} controls have connectomes, {least} are needed to vote on "
-            f"candidates: {_cure(cohort)}"
+            f"candidates: {_cure(cohort, protocol)}"
         )
     return f"{protocol.study}: {controls} controls, who vote on candidates"
 

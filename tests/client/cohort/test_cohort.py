@@ -201,6 +201,7 @@ def test_a_child_who_lacks_more_than_the_protocol_allows_is_left_out(dataset, mo
     cohort = dataset.load()
     assert "sub-004" not in by_label(cohort)
     assert cohort.people.standing.count("no-connectome") == 1
+    assert cohort.lacking_tissue == ("sub-004",)
     assert "lacks more edges than the protocol allows" in caplog.text
     assert "sub-004" not in caplog.text
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import ssl
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -238,6 +239,19 @@ def test_too_few_connectomes_fail_and_missing_ones_are_told(tmp_path, about, app
         monkeypatch.setattr(snapshot, "load_cohort", lambda *_, made=made, **__: made)
         with pytest.raises(fails, match=cure):
             preflight.prepared(about())
+
+
+def test_a_child_who_lacks_tissue_is_not_to_be_prepared_again(tmp_path, about, approve, monkeypatch):
+    approve()
+    table(tmp_path, rows=18)
+    made = replace(cohort(7, 6, left_out=["no-connectome"] * 2), lacking_tissue=("sub-x1",))
+    monkeypatch.setattr(snapshot, "load_cohort", lambda *_, **__: made)
+    with pytest.raises(
+        preflight.Doubt,
+        match=r"1 \(sub-x0\) without a connectome: run .*; 1 \(sub-x1\) left out, as tissue is missing for "
+        r".* \(cohort.missing_edges in the protocol\): nothing can be done",
+    ):
+        preflight.prepared(about())
 
 
 @pytest.mark.parametrize(("free", "fails"), [(100 * 2**20, ConfigError), (2**30, preflight.Doubt)])
