@@ -27,7 +27,7 @@ from esn_client.site.keys import load_identity_key, load_mask_key
 from esn_client.site.settings import SiteSettings
 from esn_client.site.state import read_salt
 from esn_client.worker.executor import STALE
-from esn_core.errors import ConfigError, DataError, EsnError, GateError
+from esn_core.errors import ConfigError, DataError, EsnError, GateError, ProtocolError
 from esn_core.messages.envelope import LARGEST_MESSAGE_BYTES
 from esn_core.protocol.protocol import Protocol
 from esn_core.system.logs import set_up
@@ -125,8 +125,6 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple["Hospital", Approval
     ------
     ConfigError
         The site was not initialised, or has no kit of the centre.
-    ProtocolError
-        An approved protocol was changed since.
     LedgerError
         The ledger is not the one that this site wrote, or older than its audit log.
 
@@ -137,7 +135,14 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple["Hospital", Approval
     key = centre_key(settings)
     approvals = Approvals(settings, centre_key=key, audit=audit)
     for digest in approvals.digests():
-        approvals.recorded(digest)
+        try:
+            approvals.recorded(digest)
+        except ProtocolError:  # refused when it is asked about, as 'status' and 'check' tell; the others go on
+            _log.warning(
+                "site %s: approval %s cannot be read: its questions are refused; 'esn-client check' says why",
+                settings.site,
+                digest[:16],
+            )
     participants = read_participants(settings.dataset)
     if not settings.derivatives.is_dir():
         raise DataError(f"{settings.derivatives}: there is no such directory; run 'esn-client prepare' first")

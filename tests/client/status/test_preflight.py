@@ -34,6 +34,7 @@ from esn_client.status import preflight
 from esn_client.status import snapshot as snapshot
 from esn_client.status.snapshot import Snapshot
 from esn_client.status.status import status_of
+from esn_client.worker.process import open_hospital
 from esn_core.errors import ConfigError, DataError, GateError, LinkError, PrivacyBudgetError, ProtocolError
 from esn_core.identity.roster import RosterEntry
 from esn_core.protocol.analyses import Analyses
@@ -452,6 +453,19 @@ def test_an_approval_that_another_release_left_is_named_and_the_rest_is_looked_a
     assert preflight.phenotypes(about()).startswith("18 children")
     found = json.loads(esn_client("status", site, "--json")[1])
     assert (found["approved"][0]["study"], len(found["unreadable"])) == ("test", 1)
+
+
+def test_a_site_joins_beside_an_approval_that_another_release_left(tmp_path, site, approve, caplog):
+    protocol = approve()
+    table(tmp_path)
+    (tmp_path / "derivatives").mkdir()
+    (load_site(site).approved_path / f"{'b' * 64}.toml").write_text("format = 99\n")
+    with open_hospital(load_site(site)) as (_, approvals):
+        assert approvals.protocol(protocol.sha256).protocol.study == "test"
+        with pytest.raises(ProtocolError, match="written by a newer"):
+            approvals.protocol("b" * 64)
+    assert f"approval {'b' * 16} cannot be read: its questions are refused" in caplog.text
+    assert str(tmp_path) not in caplog.text
 
 
 def test_a_study_that_was_answered_to_its_end_is_out_of_the_way(tmp_path, site, about, approve, esn_client):
