@@ -8,7 +8,7 @@ from esn_core.protocol.public_inputs import PublicInput
 from esn_core.protocol.warnings import cautions
 from esn_server.release.contents import INTENDED_USE, NOT_INTENDED
 from esn_server.release.tripod import tripod
-from esn_server.report.outcome import ADJACENCY, CONTROLS_NOTE, UNIT
+from esn_server.report.outcome import ADJACENCY, UNIT, controls_note
 from esn_server.report.result import StudyResult
 from esn_server.report.wording import fixed, interval
 
@@ -160,7 +160,7 @@ def _privacy(protocol: Protocol, result: StudyResult) -> list[str]:
         "| composition | all releases of the study together, Gaussian differential privacy, no sampling |",
         f"| trust | {trust} |",
         f"| exact releases | {exact} |",
-        f"| controls | {CONTROLS_NOTE} |",
+        f"| controls | {controls_note(protocol)} |",
         "| what the model adds | nothing: it is computed from the sums above |",
     ]
 

@@ -42,9 +42,23 @@ from esn_server.study.study import Findings
 
 UNIT = "one patient: all scans and scores of a child with epilepsy"
 ADJACENCY = "add or remove one patient; sites are disjoint"
-CONTROLS_NOTE = (
-    "Each child is judged by its hospital's own healthy controls. Epsilon covers children with epilepsy "
-    "only: controls take part in every release without a bound."
+_JUDGED_BY_CONTROLS = "Each child is judged by its hospital's own healthy controls."
+_JUDGED_BY_POOLED = (
+    "Each child is judged by its hospital's own healthy controls, and the children of {sites} by the pooled "
+    "controls of other sites. The pooled reference is public and was made of exact sums: whoever knows a "
+    "control's connectome can tell that it is in it."
+)
+_JUDGED_BY_TEMPLATE = (
+    "Each child is judged by a public template, less the offset of its hospital, which is estimated from the "
+    "hospital's own healthy controls."
+)
+_WITHOUT_BOUND = (
+    "Epsilon covers children with epilepsy only: controls take part in every release without a bound."
+)
+# Measured where children are judged by own controls (decision 0231).
+_AS_OPEN_AS = (
+    "With ten controls, whether somebody is one is about as open as whether somebody is a child of the study; "
+    "more so with fewer, less so with more."
 )
 _CONTROLS_NOTE_COMBAT = (
     "ComBat estimates each site's shift and scale from its children with epilepsy: no healthy control enters "
@@ -197,7 +211,7 @@ def privacy_of(protocol: Protocol, price: Price) -> PrivacySummary:
         if protocol.privacy.noise == "none"
         else max(price.noised.epsilon(children) for children in CHILDREN),
         members_found=None if price.exact else max(price.true_positives(children) for children in CHILDREN),
-        controls_note=_CONTROLS_NOTE_COMBAT if protocol.cohort.harmonisation == "combat" else CONTROLS_NOTE,
+        controls_note=controls_note(protocol),
         phases=[
             PhasePrice(phase="roll-call", children="none", releases=0, noise_multiplier=None, epsilon=0.0),
             *(
@@ -212,6 +226,17 @@ def privacy_of(protocol: Protocol, price: Price) -> PrivacySummary:
             ),
         ],
     )
+
+
+def controls_note(protocol: Protocol) -> str:
+    """Say what is promised to the healthy controls, by whom children are judged or not."""
+    if protocol.cohort.harmonisation == "combat":
+        return _CONTROLS_NOTE_COMBAT
+    if protocol.cohort.offset_shrinkage is not None:
+        return f"{_JUDGED_BY_TEMPLATE} {_WITHOUT_BOUND}"
+    named = protocol.cohort.without_controls
+    judged = _JUDGED_BY_POOLED.format(sites=", ".join(named)) if named else _JUDGED_BY_CONTROLS
+    return f"{judged} {_WITHOUT_BOUND} {_AS_OPEN_AS}"
 
 
 _SOURCES: Mapping[Source, str] = {
