@@ -125,6 +125,14 @@ def prepared(snapshot: Snapshot) -> str:
     said, few = [], []
     for protocol in snapshot.current:
         cohort = snapshot.cohort(protocol)
+        stray = unlisted(
+            listed_labels(snapshot.settings.dataset), snapshot.settings.derivatives, protocol.imaging
+        )
+        if stray:
+            few.append(
+                f"{protocol.study}: {_named(stray)} with a connectome and without a line in "
+                "participants.tsv, whom nobody reads"
+            )
         if protocol.voting:
             said.append(_controls_for_votes(snapshot, protocol, cohort))
             continue
@@ -144,14 +152,6 @@ def prepared(snapshot: Snapshot) -> str:
                 f"{least['training']} and {least['held-out']} are needed: {_cure(cohort, protocol)}"
             )
         usable = training + held_out + cohort.controls
-        stray = unlisted(
-            listed_labels(snapshot.settings.dataset), snapshot.settings.derivatives, protocol.imaging
-        )
-        if stray:
-            few.append(
-                f"{protocol.study}: {_named(stray)} with a connectome and without a line in "
-                "participants.tsv, whom nobody reads"
-            )
         said.append(
             f"{protocol.study}: {training} training and {held_out} held-out children, "
             f"{cohort.controls} controls"

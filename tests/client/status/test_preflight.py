@@ -534,6 +534,13 @@ def test_children_and_controls_are_compared_where_controls_judge(tmp_path, about
     with (tmp_path / "bids" / "participants.tsv").open("a") as file:
         file.writelines(lines)
     assert preflight.likeness(about()).startswith("children and controls are alike")
+    with monkeypatch.context() as others, pytest.raises(preflight.Doubt, match="whom nobody reads; .*half a"):
+        others.setattr(Protocol, "trains", lambda *_: False)
+        preflight.prepared(about())
+    with monkeypatch.context() as votes, pytest.raises(preflight.Doubt, match="without a line"):
+        votes.setattr(Protocol, "voting", property(lambda _: True))
+        votes.setattr(snapshot, "load_cohort", lambda *_, **__: replace(cohort(), controls=9))
+        preflight.prepared(about())
     text = (tmp_path / "bids" / "participants.tsv").read_text().replace("\t8\t", "\t30\t")
     (tmp_path / "bids" / "participants.tsv").write_text(text)
     with pytest.raises(
