@@ -1,6 +1,7 @@
 """A snapshot of a site, which its preflight and its status look at."""
 
 import datetime
+from collections.abc import Sequence
 from functools import cached_property
 
 from esn_client.approval.approvals import Approvals
@@ -8,6 +9,7 @@ from esn_client.cohort.cohort import Cohort, load_cohort
 from esn_client.cohort.participants import Participant, read_participants
 from esn_client.cohort.withdrawn import remaining
 from esn_client.gate.audit_log import AuditLog
+from esn_client.gate.ledger import Entry
 from esn_client.imaging.bids.simulated_mark import is_simulated, misfit
 from esn_client.link.centre_probe import Probe, probe
 from esn_client.site.centre_kit import centre_key, load_kit
@@ -16,6 +18,8 @@ from esn_client.site.state import open_ledger, read_salt
 from esn_core.errors import ProtocolError
 from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
+
+_SILENCE = datetime.timedelta(days=14)
 
 
 class Snapshot:
@@ -69,12 +73,24 @@ class Snapshot:
 
     @cached_property
     def answered(self) -> tuple[Protocol, ...]:
-        """The approved protocols of which every phase was answered: nothing more will be asked."""
+        """The approved protocols of which nothing more will be asked.
+
+        Every phase was answered; or the evaluation was, and nothing for two weeks: a study may end without an
+        analysis (decision 0165). It would still be answered if it went on.
+        """
         with open_ledger(self.settings) as ledger:
-            charged = {p.sha256: ledger.charged_in(p.sha256).keys() for p in self.protocols}
-        return tuple(
-            p for p in self.protocols if {phase.phase for phase in price_of(p).phases} <= charged[p.sha256]
-        )
+            entries = ledger.entries()
+        return tuple(p for p in self.protocols if self._is_over(p, entries))
+
+    def _is_over(self, protocol: Protocol, entries: Sequence[Entry]) -> bool:
+        own = [entry for entry in entries if entry.charge.protocol_sha256 == protocol.sha256]
+        charged = {entry.charge.release for entry in own}
+        if {phase.phase for phase in price_of(protocol).phases} <= charged:
+            return True
+        if "evaluation" not in charged:
+            return False
+        last = max(datetime.datetime.fromisoformat(entry.at) for entry in own).date()
+        return self.today - last > _SILENCE
 
     @property
     def current(self) -> tuple[Protocol, ...]:

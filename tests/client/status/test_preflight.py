@@ -482,6 +482,19 @@ def test_a_study_that_was_answered_to_its_end_is_out_of_the_way(tmp_path, site, 
     assert "answered to its end" in esn_client("status", site)[1].replace("\n", " ")
 
 
+def test_a_study_that_ended_without_an_analysis_is_out_of_the_way_after_two_silent_weeks(site, approve):
+    """A study may end without one of its analyses, whose phase is then never charged (decision 0165)."""
+    protocol = approve()
+
+    def current(days):
+        return Snapshot(load_site(site), today=TODAY + datetime.timedelta(days=days)).current
+
+    pay(site, protocol.sha256, ["centre"])
+    assert current(20) == (protocol,)
+    pay(site, protocol.sha256, ["evaluation"])
+    assert (current(14), current(15)) == ((protocol,), ())
+
+
 def test_a_review_says_what_the_ledger_has_against_the_protocol(
     tmp_path, site, approve, esn_client, monkeypatch
 ):
