@@ -225,8 +225,9 @@ def likeness(snapshot: Snapshot) -> str:
         for p in snapshot.current
         if p.cohort.harmonisation == "site-controls" and not p.voting and p.trains(snapshot.settings.site)
     ]
+    ages = _ages_of_templates(snapshot)
     if not judged:
-        raise Doubt("no protocol is approved that judges children by this site's controls")
+        raise Doubt(f"no protocol is approved that judges children by this site's controls{ages}")
     said, apart = [], []
     for protocol in judged:
         cohort = snapshot.cohort(protocol)
@@ -245,11 +246,29 @@ def likeness(snapshot: Snapshot) -> str:
     if said:
         raise Doubt(
             f"{'; '.join(said)}. What differs beside the illness may be taken for it: prepare more like them"
+            f"{ages}"
         )
     alike = "children and controls are alike in age and sex"
     if apart:
-        return f"{alike}; each is judged by the controls of the own scanner or session: {'; '.join(apart)}"
-    return f"{alike}, and were scanned alike as far as is known"
+        text = f"{alike}; each is judged by the controls of the own scanner or session: {'; '.join(apart)}"
+    else:
+        text = f"{alike}, and were scanned alike as far as is known"
+    if ages:
+        raise Doubt(f"{text}{ages}")
+    return text
+
+
+def _ages_of_templates(snapshot: Snapshot) -> str:
+    """Say of which studies nobody can tell here whether their template's people are as old as the children."""
+    studies = [
+        p.study for p in snapshot.current if p.cohort.harmonisation != "site-controls" and not p.voting
+    ]
+    if not studies:
+        return ""
+    return (
+        f"; {', '.join(studies)}: children are judged by a template that does not say its ages; ask the "
+        "centre whether they are those of these children"
+    )
 
 
 def same_cohort(snapshot: Snapshot) -> str:

@@ -534,6 +534,13 @@ def test_connectomes_without_a_line_are_listed(tmp_path, about, approve, monkeyp
         preflight.Doubt, match=rf"10 \({named} and 2 more\) with a connectome and without a line"
     ):
         preflight.prepared(about())
+    with monkeypatch.context() as others, pytest.raises(preflight.Doubt, match="whom nobody reads; .*half a"):
+        others.setattr(Protocol, "trains", lambda *_: False)
+        preflight.prepared(about())
+    with monkeypatch.context() as votes, pytest.raises(preflight.Doubt, match="without a line"):
+        votes.setattr(Protocol, "voting", property(lambda _: True))
+        votes.setattr(snapshot, "load_cohort", lambda *_, **__: replace(cohort(), controls=9))
+        preflight.prepared(about())
 
 
 def test_children_and_controls_are_compared_where_controls_judge(tmp_path, about, approve, monkeypatch):
@@ -547,17 +554,22 @@ def test_children_and_controls_are_compared_where_controls_judge(tmp_path, about
     with (tmp_path / "bids" / "participants.tsv").open("a") as file:
         file.writelines(lines)
     assert preflight.likeness(about()).startswith("children and controls are alike")
-    with monkeypatch.context() as others, pytest.raises(preflight.Doubt, match="whom nobody reads; .*half a"):
-        others.setattr(Protocol, "trains", lambda *_: False)
-        preflight.prepared(about())
-    with monkeypatch.context() as votes, pytest.raises(preflight.Doubt, match="without a line"):
-        votes.setattr(Protocol, "voting", property(lambda _: True))
-        votes.setattr(snapshot, "load_cohort", lambda *_, **__: replace(cohort(), controls=9))
-        preflight.prepared(about())
     text = (tmp_path / "bids" / "participants.tsv").read_text().replace("\t8\t", "\t30\t")
     (tmp_path / "bids" / "participants.tsv").write_text(text)
     with pytest.raises(
         preflight.Doubt, match=r"test: children are 9\.0 years old and controls 16\.3, .*more like"
+    ):
+        preflight.likeness(about())
+
+
+def test_that_a_template_does_not_say_its_ages_is_told(tmp_path, about, approve, monkeypatch):
+    protocol = approve()
+    table(tmp_path)
+    rules = protocol.cohort.model_copy(update={"harmonisation": "public-template"})
+    by_template = protocol.model_copy(update={"cohort": rules})
+    monkeypatch.setattr(Snapshot, "protocols", property(lambda _: (by_template,)))
+    with pytest.raises(
+        preflight.Doubt, match=r"by this site's controls; test: .* by a template that does not say its ages"
     ):
         preflight.likeness(about())
 
