@@ -14,7 +14,7 @@ from esn_core.privacy.release import LARGEST_CHILDREN
 from esn_core.protocol.newer_settings import NewIn
 from esn_core.protocol.phases import PhaseName
 from esn_core.protocol.public_inputs import InputName
-from esn_core.severity_network.candidate_list import Origin
+from esn_core.severity_network.candidate_list import Line, Origin
 from esn_core.severity_network.candidates import Source
 from esn_core.severity_network.centring import Centring
 from esn_core.severity_network.pooled_reference import PooledReference
@@ -83,6 +83,13 @@ RegionName = Annotated[str, Field(min_length=1, max_length=100)]
 """As in an atlas's table, where a name is a word or two."""
 
 
+class CarriedOrigin(Origin):
+    """The origin of a list of candidates, as a protocol carries it."""
+
+    licence: Annotated[Line | None, NewIn(2)] = None
+    """As in the list; a protocol whose list has none keeps its hash."""
+
+
 class SelectionRules(Table):
     """How the severity network is found."""
 
@@ -94,7 +101,7 @@ class SelectionRules(Table):
     """The list, by region names, for candidates 'list' alone. It is public only for children who were not in
     the study that found it: a site with such a child must not approve the protocol. The largest atlas that
     ships has 6,670 pairs."""
-    origin: Annotated[Origin | None, NewIn(2)] = None
+    origin: Annotated[CarriedOrigin | None, NewIn(2)] = None
     """Where the list comes from; a list without an origin was published."""
     centre: Annotated[Centring, NewIn(2)] = "mean"
     """Where severity is centred. `levels`: at which the clipped residuals sum to zero, from how many children

@@ -23,6 +23,9 @@ PRESENT_SHARE = 0.95
 """An edge is present where so many of the controls have streamlines."""
 
 
+Line = Annotated[str, Field(min_length=1, max_length=400, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
 class Origin(Table):
     """Where a list of candidates comes from, and how many people stand behind it."""
 
@@ -31,8 +34,15 @@ class Origin(Table):
     controls, by their votes."""
     people: int = Field(ge=0, le=10**6)
     """How many; for votes the fewest that it can be. 0 where nobody knows."""
-    note: str = Field(min_length=1, max_length=400, pattern=r"^[^\x00-\x1f\x7f]+$")
+    note: Line
     """In words: which article, which cohort, which votes."""
+    licence: Line | None = None
+    """Under which the list may be used, where somebody else published it."""
+
+    @property
+    def in_words(self) -> str:
+        """The note, and the licence where one is named."""
+        return self.note if self.licence is None else f"{self.note.rstrip('.')}. Licence: {self.licence}"
 
 
 class CandidateList(Table):

@@ -330,7 +330,7 @@ def _list(protocol: Protocol, known: Container[Fact]) -> list[str]:
         return [
             "Where the candidates come from",
             f"  {pairs} pairs of regions of {protocol.imaging.atlas}, {_ORIGINS[rules.origin.kind]}:",
-            *(f"  {line}" for line in textwrap.wrap(rules.origin.note, 100)),
+            *(f"  {line}" for line in textwrap.wrap(rules.origin.in_words, 100)),
             f"  {rules.origin.people} people or more stand behind them.",
             "",
         ]
@@ -339,7 +339,7 @@ def _list(protocol: Protocol, known: Container[Fact]) -> list[str]:
         f"  A published list of {pairs} pairs of regions. It is public only for children who were not in the",
         "  study that found it. If one of this site's children was, do NOT approve: no epsilon below covers",
         "  what the list itself tells about that child.",
-        *(f"  {line}" for line in textwrap.wrap(rules.origin.note if rules.origin else "", 100)),
+        *(f"  {line}" for line in textwrap.wrap(rules.origin.in_words if rules.origin else "", 100)),
         "",
     ]
 

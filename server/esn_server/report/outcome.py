@@ -57,8 +57,8 @@ _WITHOUT_BOUND = (
 )
 # Measured where children are judged by own controls (decision 0231).
 _AS_OPEN_AS = (
-    "With ten controls, whether somebody is one is about as open as whether somebody is a child of the study; "
-    "more so with fewer, less so with more."
+    "With ten controls, whether somebody is one is about as open as whether somebody is a child of the "
+    "study; more so with fewer, less so with more."
 )
 _CONTROLS_NOTE_COMBAT = (
     "ComBat estimates each site's shift and scale from its children with epilepsy: no healthy control enters "
@@ -247,10 +247,12 @@ _SOURCES: Mapping[Source, str] = {
 
 
 def _source(rules: SelectionRules) -> str:
-    if rules.origin is None or rules.origin.kind == "published":
-        return _SOURCES[rules.candidates]
+    origin = rules.origin
+    if origin is None or origin.kind == "published":
+        licensed = f" ({origin.in_words})" if origin is not None and origin.licence else ""
+        return f"{_SOURCES[rules.candidates]}{licensed}"
     whose = {"prepared": "the controls of a cohort", "votes": "the sites' controls, by their votes"}
-    return f"edges found in {whose[rules.origin.kind]} ({rules.origin.note})"
+    return f"edges found in {whose[origin.kind]} ({origin.in_words})"
 
 
 def _network(protocol: Protocol, network: Network, weight_of_slope: float | None) -> SeverityNetwork:

@@ -8,10 +8,12 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from esn_client.approval.review import review
 from esn_core.connectome.atlas import load_atlas
 from esn_core.identity.enrolment import EnrolmentRequest
 from esn_core.identity.public_keys import identity_text, mask_text
 from esn_core.identity.roster import RosterEntry
+from esn_core.protocol.newer_settings import canonical_content
 from esn_core.protocol.protocol import load_protocol
 from esn_core.severity_network.candidate_list import CandidateList, Origin
 from esn_core.severity_network.pooled_reference import PooledReference
@@ -102,6 +104,23 @@ def candidate_list(tmp_path, atlas, **changes):
     found = CandidateList(format=1, atlas=atlas, origin=origin, pairs=pairs)
     found.model_copy(update=changes).write(tmp_path / "candidates.toml")
     return tmp_path / "candidates.toml"
+
+
+def test_a_published_list_brings_its_licence(centre, tmp_path, esn_server):
+    atlas, out = "desikan-killiany-83", tmp_path / "study.toml"
+    words = (*protocol_words(centre, out, atlas=atlas)[:-1], "--no-simulated", "--candidates")
+    origin = Origin(kind="published", people=0, note="an article.", licence="CC BY 4.0")
+    assert esn_server(*words, candidate_list(tmp_path, atlas, origin=origin))[0] == 0
+    licensed = load_protocol(out)
+    assert licensed.severity_network.origin.licence == "CC BY 4.0"
+    assert "an article. Licence: CC BY 4.0" in review(licensed)
+    # A list without one is said as before, and the protocol's hash stays what it was.
+    out.unlink()
+    assert esn_server(*words, candidate_list(tmp_path, atlas))[0] == 0
+    bare = load_protocol(out)
+    assert "Licence" not in "".join(review(bare).partition("Where the candidates")[2].partition("\n\n")[0])
+    said = canonical_content(bare.severity_network)["origin"]
+    assert said == {"kind": "published", "people": 0, "note": "an article"}
 
 
 def test_sites_pool_their_controls_for_one_that_has_none(centre, spare_entry, tmp_path, esn_server, fails):
