@@ -113,8 +113,8 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
         least = rehearsal.minimum_controls
         if protocol.voting and cohort.controls < least:
             raise GateError(
-                f"this site has {cohort.controls} controls with a connectome, fewer than the minimum of {least}: "
-                "it would refuse the protocol"
+                f"this site has {cohort.controls} controls with a connectome, fewer than the minimum of "
+                f"{least}: it would refuse the protocol"
             )
         device = device_for(settings.compute.device)
         study = Study(settings.site, rehearsal.protocol, cohort, device)

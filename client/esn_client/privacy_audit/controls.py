@@ -83,7 +83,7 @@ def attack_on_controls(
 
 
 def votes_turned(strengths: Floats) -> VotesTurned:
-    """Leave out one of the (n, E) controls at a time, and count the edges of which the site votes otherwise."""
+    """Leave out one of the (n, E) controls at a time, and count the edges where the vote differs."""
     vote = present_in_most(strengths)
     others = (present_in_most(np.delete(strengths, k, axis=0)) for k in range(len(strengths)))
     return VotesTurned(len(vote), tuple(int((vote != other).sum()) for other in others))

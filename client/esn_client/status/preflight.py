@@ -158,7 +158,8 @@ def prepared(snapshot: Snapshot) -> str:
         )
         if usable < len(snapshot.participants):
             few.append(
-                f"{protocol.study}: {usable} of {len(snapshot.participants)} take part; {_cure(cohort, protocol)}"
+                f"{protocol.study}: {usable} of {len(snapshot.participants)} take part; "
+                f"{_cure(cohort, protocol)}"
             )
     if few:
         raise Doubt("; ".join(few))
@@ -259,7 +260,7 @@ def likeness(snapshot: Snapshot) -> str:
 
 
 def _ages_of_templates(snapshot: Snapshot) -> str:
-    """Say of which studies nobody can tell here whether their template's people are as old as the children."""
+    """Say which studies judge by a template, of which nobody can tell here how old its people were."""
     studies = [
         p.study for p in snapshot.current if p.cohort.harmonisation != "site-controls" and not p.voting
     ]

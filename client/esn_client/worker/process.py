@@ -137,7 +137,9 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple["Hospital", Approval
     for digest in approvals.digests():
         try:
             approvals.recorded(digest)
-        except ProtocolError:  # refused when it is asked about, as 'status' and 'check' tell; the others go on
+        except (
+            ProtocolError
+        ):  # refused when it is asked about, as 'status' and 'check' tell; the others go on
             _log.warning(
                 "site %s: approval %s cannot be read: its questions are refused; 'esn-client check' says why",
                 settings.site,
