@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from esn_core.analyses.neurocognition import kinds_of, models_of, rivals, rules_of
 from esn_core.arrays import Floats
@@ -85,10 +85,12 @@ def powers_of(protocol: Protocol, *, children: int) -> tuple[Power, ...]:
 
 
 def power_of(children: int, *, noise_sd: float = 0.0, level: float = 0.05) -> float:
-    """Return the chance that Vuong's test finds a truly better prediction.
+    """Return the chance that Vuong's test finds a truly better prediction, and calls it the better one.
 
     The mean and the variance of a child's difference of log-likelihoods are those of a large cohort; the
-    power is that of a normal test, as statsmodels computes it.
+    power is that of a normal test, as statsmodels computes it. Under noise the test divides by more than the
+    sum varies by (`esn_core.statistics.model_comparison.vuong_test`), and so is the level here. What noise in
+    the models' own coefficients takes comes on top: the power is no larger than this.
 
     Parameters
     ----------
@@ -96,14 +98,18 @@ def power_of(children: int, *, noise_sd: float = 0.0, level: float = 0.05) -> fl
     noise_sd : float
         Of the sum of the differences, in units of the log-likelihood.
     level : float
+        Of both sides.
 
     """
     # Imported here: statsmodels takes a second, and most programs plan nothing.
     from statsmodels.stats.power import normal_power
 
     mean, variance = _advantage()
-    effect = mean / math.sqrt(variance + noise_sd**2 / children)
-    return float(normal_power(effect, children, level))
+    varies = math.sqrt(variance + noise_sd**2 / children)
+    more = (noise_sd**2 + Z_95 * noise_sd * largest_loss(LOGIT_CLIP)) / children
+    divided_by = math.sqrt(variance + more)
+    side = float(ndtr(ndtri(level / 2) * divided_by / varies))
+    return float(normal_power(mean / varies, children, side, alternative="larger"))
 
 
 @lru_cache(maxsize=1)

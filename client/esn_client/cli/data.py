@@ -111,7 +111,9 @@ def prepare(
     output_dir: Annotated[Path, typer.Argument(help="The derivative dataset to write.")],
     analysis_level: Annotated[
         Literal["participant", "group"],
-        typer.Argument(help="participant: make connectomes; group: judge all that are made."),
+        typer.Argument(
+            metavar="LEVEL", help="participant: make connectomes; group: judge all that are made."
+        ),
     ],
     protocol: Annotated[
         Path, typer.Option(help="The study's protocol: its table \\[imaging] is the recipe.")

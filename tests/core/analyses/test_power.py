@@ -16,6 +16,8 @@ from esn_core.analyses.power import (
     false_positives,
     power_of,
 )
+from esn_core.statistics.logistic_sums import LOGIT_CLIP, largest_loss
+from esn_core.statistics.model_comparison import vuong_test
 
 
 def test_the_power_is_that_of_simulated_studies():
@@ -30,10 +32,25 @@ def test_the_power_is_that_of_simulated_studies():
             fit = sm.Logit(y, sm.add_constant(r * severity + math.sqrt(1 - r**2) * error)).fit(disp=0)
             each.append(fit.model.loglikeobs(fit.params))
         apart = each[0] - each[1]
-        found.append(abs(apart.sum() / (math.sqrt(children) * apart.std())) > 1.959964)
+        found.append(apart.sum() / (math.sqrt(children) * apart.std()) > 1.959964)
     assert np.mean(share) == pytest.approx(SHARE_IMPAIRED, abs=0.02)
     # Of 250 studies, within three standard errors.
     assert np.mean(found) == pytest.approx(power_of(children), abs=0.08)
+
+
+@pytest.mark.parametrize(("children", "noise_sd"), [(400, 2.0), (1200, 4.0), (2400, 8.0)])
+def test_the_power_under_noise_is_that_of_the_test_under_noise(children, noise_sd):
+    """The released sums of so many children, noised, and the test that the report makes of them."""
+    rng, largest, found = np.random.default_rng(2), largest_loss(LOGIT_CLIP), []
+    mean, variance = _advantage()
+    for _ in range(400):
+        apart = rng.normal(mean, math.sqrt(variance), children) / largest
+        total = np.array([children, apart.sum(), (apart**2).sum()])
+        total += rng.normal(0, noise_sd / largest, 3)
+        said = vuong_test(total, first_features=2, second_features=2, noise_sd=noise_sd / largest)
+        found.append(said.z > 0 and said.p_value < 0.05)
+    # Of 400 studies, within three standard errors.
+    assert np.mean(found) == pytest.approx(power_of(children, noise_sd=noise_sd), abs=0.075)
 
 
 def test_more_children_and_less_noise_find_more():
