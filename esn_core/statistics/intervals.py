@@ -5,6 +5,7 @@ import math
 import numpy as np
 from scipy.special import ndtri
 
+from esn_core.arrays import Floats
 from esn_core.errors import DataError
 
 Z_95 = float(ndtri(0.975))
@@ -56,3 +57,42 @@ def share_interval(count: float, of: float, *, noise_sd: float = 0.0) -> tuple[f
         return low, high
     noise = Z_95 * noise_sd
     return max(share - math.hypot(share - low, noise), 0.0), min(share + math.hypot(high - share, noise), 1.0)
+
+
+def noise_floor(noise_sd: float, size: int) -> float:
+    """Return the largest eigenvalue of a symmetric matrix of noise, 2 sd sqrt(p) (Wigner 1955)."""
+    return 2 * noise_sd * math.sqrt(size)
+
+
+def noise_in_ratio(
+    standard_errors: Floats, noise_sd: Floats, step: Floats, *, quantile: float = Z_95
+) -> Floats:
+    """Return the standard deviation that the noise gives to coefficients that solve (H + E) step = s + e.
+
+    A true coefficient b holds (found - b)^2 <= z^2 (error^2 + noise^2 (1 + |b - start|^2)), as the noise E of
+    the curvature is multiplied by the true way from the start, not by the one that was found (Fieller 1954,
+    Journal of the Royal Statistical Society B 16:175). The further of its two ends decides.
+
+    Parameters
+    ----------
+    standard_errors, noise_sd : (p,) float64
+        Of each coefficient for the choice of people, and for noise e alone.
+    step : (p,) float64
+        The way that was found, from where the sums were taken.
+    quantile : float
+        z, of the interval.
+
+    Returns
+    -------
+    (p,) float64
+        Infinite where the noise leaves no interval.
+
+    """
+    squares = noise_sd**2
+    share = quantile**2 * squares
+    # In x = b - found: (1 - share) x^2 - 2 share step x = rest.
+    rest = quantile**2 * (standard_errors**2 + squares * (1 + float(step @ step)))
+    left = np.where(share < 1, 1 - share, np.nan)
+    half = (share * np.abs(step) + np.sqrt((share * step) ** 2 + left * rest)) / left
+    wide = np.sqrt(np.maximum((half / quantile) ** 2 - standard_errors**2, 0.0))
+    return np.where(squares == 0, 0.0, np.where(share < 1, wide, np.inf))

@@ -9,6 +9,7 @@ from scipy.special import stdtr, stdtrit
 from esn_core.arrays import Floats
 from esn_core.errors import DataError, StudyError
 from esn_core.privacy.release import ReleaseKind, clip_rows
+from esn_core.statistics.intervals import noise_floor, noise_in_ratio
 
 # Of a feature within -1 and 1: a two-thousandth of its range. What varies less, such as a prediction that
 # is all but the same for every child, would get a coefficient beyond all sense.
@@ -65,7 +66,8 @@ class LinearFit:
     coefficients, standard_errors : (p,) float64
         In units of the standardised score per unit of each feature.
     noise_sd_of_coefficients : (p,) float64
-        Standard deviation that the noise gives to each, to first order; 0 for exact sums.
+        Standard deviation that the noise gives to each, so that the interval reaches Fieller's further end;
+        0 for exact sums.
     intervals : (p, 2) float64
         95 %, by Student's t for the choice of children, and the noise added in squares.
     t, p_values : (p,) float64
@@ -79,6 +81,8 @@ class LinearFit:
         'moments held at 3.2' where noise left moments that no children have.
     covariance : (p, p) float64
         Of the choice of children.
+    told : bool
+        Whether the noise leaves coefficients that can be told; always for exact sums.
 
     """
 
@@ -98,6 +102,7 @@ class LinearFit:
     children: float
     guard: str | None
     covariance: Floats
+    told: bool = True
 
 
 def linear_fit(total: Floats, names: tuple[str, ...], *, noise_sd: float = 0.0) -> LinearFit:
@@ -137,8 +142,8 @@ def linear_fit(total: Floats, names: tuple[str, ...], *, noise_sd: float = 0.0) 
     inverse, held = _inverse(moments, names, noise_sd)
     beta = inverse @ product
     # Noise E in X'X and e in X'y moves the coefficients by (X'X)^-1 (e - E b), to first order; each
-    # number of e - E b has the variance sd^2 (1 + |b|^2).
-    noise = noise_sd * np.sqrt((inverse**2).sum(axis=1) * (1 + float(beta @ beta)))
+    # number of e - E b has the variance sd^2 (1 + |b|^2), whose b is the true one.
+    noise = noise_sd * np.sqrt((inverse**2).sum(axis=1))
     residual = sum_yy - float(beta @ product)
     around_mean = sum_yy - sum_y**2 / n
     if residual <= 0 or around_mean <= 0:
@@ -148,8 +153,11 @@ def linear_fit(total: Floats, names: tuple[str, ...], *, noise_sd: float = 0.0) 
         )
     covariance = inverse * (residual / freedom)
     standard_errors = np.sqrt(np.diag(covariance))
-    both = np.hypot(standard_errors, noise)
     quantile = float(stdtrit(freedom, 0.975))
+    by_noise = noise_in_ratio(standard_errors, noise, beta, quantile=quantile)
+    told = held is None and bool(np.isfinite(by_noise).all())
+    noise = by_noise if told else noise * math.hypot(1, float(np.linalg.norm(beta)))
+    both = np.hypot(standard_errors, noise)
     log_likelihood = -n / 2 * (math.log(2 * math.pi * residual / n) + 1)
     r_squared = 1 - residual / around_mean
     return LinearFit(
@@ -169,6 +177,7 @@ def linear_fit(total: Floats, names: tuple[str, ...], *, noise_sd: float = 0.0) 
         children=n,
         guard=None if held is None else f"moments held at {held:.3g}",
         covariance=covariance,
+        told=told,
     )
 
 
@@ -198,8 +207,7 @@ def fault_in_features(moments: Floats, names: tuple[str, ...]) -> str | None:
 def _inverse(moments: Floats, names: tuple[str, ...], noise_sd: float) -> tuple[Floats, float | None]:
     """Invert X'X; eigenvalues that its noise could have made are held at the noise's size."""
     values, vectors = np.linalg.eigh(moments)
-    # Largest eigenvalue of a symmetric matrix of noise: 2 sd sqrt(p) (Wigner 1955).
-    floor = 2 * noise_sd * math.sqrt(len(moments))
+    floor = noise_floor(noise_sd, len(moments))
     fault = fault_in_features(moments, names) if floor == 0 else None
     if fault is not None:
         raise StudyError(f"the linear model of {', '.join(names)}: {fault}")

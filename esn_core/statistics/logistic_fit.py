@@ -9,7 +9,7 @@ from scipy.special import ndtr
 
 from esn_core.arrays import Floats
 from esn_core.errors import StudyError
-from esn_core.statistics.intervals import Z_95
+from esn_core.statistics.intervals import Z_95, noise_floor, noise_in_ratio
 from esn_core.statistics.logistic_sums import LARGEST_COEFFICIENT, LOGIT_CLIP, NewtonSums, largest_loss
 
 ROUNDS = 8
@@ -20,6 +20,12 @@ EXACT_ROUNDS = 18
 
 SEPARATION_RIDGE = 0.05
 """Weight of the penalty of a noised model: as a normal prior of sd 4.5 on each log odds ratio."""
+
+FEWEST_FLOORS = 9
+"""How often the noise's largest eigenvalue must go into the children's variance for coefficients to be told.
+
+The curvature along a feature with a standard deviation of .4, of a range from -1 to 1, is a sixth of that of
+the intercept; a curvature that passes for more by its noise alone gives a coefficient that is too small."""
 
 # A step this small leaves the maximum: the next would be its square.
 _CONVERGED = 1e-8
@@ -42,7 +48,8 @@ class LogisticFit:
     covariance : (p, p) float64
         Inverse of the information, of the choice of children.
     noise_sd_of_coefficients : (p,) float64
-        Standard deviation that the noise of the last sums gives to each coefficient; 0 for exact sums.
+        Standard deviation that the noise of the last sums gives to each coefficient, so that the interval
+        reaches Fieller's further end; 0 for exact sums.
     log_likelihood : float
         The largest that there is, also where no coefficients reach it (`separated`).
     null_log_likelihood : float or None
@@ -62,6 +69,8 @@ class LogisticFit:
         root of the mean square: half of e'H^-1 e for a noise e in the slope.
     separated : bool
         Whether the predictors tell every child's outcome; exact sums only.
+    told : bool
+        Whether the noise leaves coefficients that can be told; always for exact sums.
     maximum : bool
         Whether `log_likelihood` is the largest up to rounding, so that models can be compared by it.
     profile : (p, 2) float64 or None
@@ -85,9 +94,15 @@ class LogisticFit:
     noise_sd_of_log_likelihood: float = 0.0
     loss_by_noise: float = 0.0
     separated: bool = False
+    told: bool = True
     maximum: bool = False
     profile: Floats | None = None
     ratio_p: Floats | None = None
+
+    @property
+    def possible(self) -> bool:
+        """Whether the log-likelihood is one that children can have: noise may leave it above 0."""
+        return self.log_likelihood <= 0 or not self.noise_sd_of_coefficients.any()
 
     @property
     def aic(self) -> float:
@@ -254,12 +269,17 @@ class LogisticNewton:
         likelihood = sums.log_likelihood + rise
         noise = self._noise_sd / math.sqrt(averaged)
         loss = _loss_by_noise(here.inverse, noise)
-        told = noise * largest_loss(self._logit_clip) / self._feature_norm
+        sampling = np.sqrt(np.diag(here.inverse))
+        by_noise = noise_in_ratio(sampling, here.noise_sd, step)
+        # The intercept's curvature is that of all children, which noise can hardly make.
+        enough = n * _variance(positives / n) >= FEWEST_FLOORS * noise_floor(noise, len(beta))
+        told = here.held is None and enough and bool(np.isfinite(by_noise).all())
+        of_likelihood = noise * largest_loss(self._logit_clip) / self._feature_norm
         return LogisticFit(
             names=self._names,
             coefficients=beta,
             covariance=here.inverse,
-            noise_sd_of_coefficients=here.noise_sd,
+            noise_sd_of_coefficients=by_noise if told else here.noise_sd,
             log_likelihood=likelihood,
             null_log_likelihood=null_log_likelihood(n, positives),
             children=n,
@@ -267,8 +287,9 @@ class LogisticNewton:
             iterations=self._steps,
             converged=self._converged,
             guard=self._guard(here),
-            noise_sd_of_log_likelihood=math.hypot(told, loss, noise * float(np.linalg.norm(step))),
+            noise_sd_of_log_likelihood=math.hypot(of_likelihood, loss, noise * float(np.linalg.norm(step))),
             loss_by_noise=loss,
+            told=told,
         )
 
     def _read(self, total: Floats) -> NewtonSums:
@@ -285,9 +306,7 @@ class LogisticNewton:
     def _point(self, beta: Floats, sums: NewtonSums, *, averaged: int = 1) -> "_Point":
         """Compute what a Newton step needs at `beta`."""
         noise, ridge = self._noise_sd / math.sqrt(averaged), self._penalty()
-        # Largest eigenvalue of a symmetric matrix of noise: 2 sd sqrt(p) (Wigner 1955). What is
-        # smaller cannot be told from none.
-        floor = 2 * noise * math.sqrt(len(beta))
+        floor = noise_floor(noise, len(beta))  # what is smaller cannot be told from none
         values, vectors = np.linalg.eigh(sums.curvature)
         held = floor if values[0] < floor else None
         curvature = (vectors * np.maximum(values, floor)) @ vectors.T + np.diag(ridge)
@@ -339,6 +358,10 @@ def _loss_by_noise(inverse: Floats, noise_sd: float) -> float:
 def _held(coefficients: Floats) -> Floats:
     """Hold coefficients within what sites answer at."""
     return np.clip(coefficients, -LARGEST_COEFFICIENT, LARGEST_COEFFICIENT)
+
+
+def _variance(share: float) -> float:
+    return max(share * (1 - share), 0.0)
 
 
 def check_children(names: tuple[str, ...], sums: NewtonSums, *, exact: bool = True) -> None:

@@ -114,3 +114,25 @@ def test_what_cannot_be_fitted_is_refused_with_words():
             linear_fit(rows.sum(axis=0), NAMES)
     with pytest.raises(DataError, match=r"of 3 features holds 12 finite numbers, not \(2,\)"):
         linear_fit(np.zeros(2), NAMES)
+
+
+@pytest.mark.parametrize(("n", "sd", "told"), [(36, 18.1, False), (300, 18.1, None), (1200, 18.1, True)])
+def test_an_interval_that_is_told_holds_the_true_coefficient_under_noise(n, sd, told):
+    rng, found = np.random.default_rng(n), []
+    for _ in range(150):
+        score = np.clip(0.4 * rng.normal(size=n), -1, 1)
+        target = np.clip(0.5 * score + 0.25 * rng.normal(size=n), -1, 1)
+        rows = linear_rows(
+            np.column_stack([np.ones(n), score]), target, feature_norm=math.sqrt(2), largest_target=1.0
+        )
+        total = rows.sum(axis=0)
+        try:
+            fit = linear_fit(total + rng.normal(0, sd, total.shape), NAMES[:2], noise_sd=sd)
+        except StudyError:
+            continue
+        found.append((fit.told, fit.intervals[1, 0] <= 0.5 <= fit.intervals[1, 1]))
+    held = [holds for shown, holds in found if shown]
+    if told is not None:
+        assert (len(held) > 0.9 * len(found)) if told else (len(held) < 0.05 * len(found))
+    # Of .95: three standard errors of as many draws.
+    assert not held or np.mean(held) >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / len(held))

@@ -160,3 +160,32 @@ def test_each_childs_likelihood_adds_up_to_the_models():
     )
     assert each == pytest.approx(reference.model.loglikeobs(reference.params), abs=1e-12)
     assert math.isclose(each.sum(), reference.llf, abs_tol=1e-10)
+
+
+def drawn_fit(n, rng, *, sd=7.6):
+    """Fit the severity's odds ratio to n drawn children, under the noise of a study with two models."""
+    severity = rng.normal(size=n)
+    ill = rng.random(n) < 1 / (1 + np.exp(0.95 - 2.58 * severity / 2.5))
+    x = np.column_stack([np.ones(n), np.clip(severity / 2.5, -1, 1)])
+    model = LogisticNewton(("intercept", "gase"), feature_norm=math.sqrt(2), noise_sd=sd)
+    for _ in range(ROUNDS):
+        sums = newton_rows(x, ill, coefficients=model.coefficients, feature_norm=math.sqrt(2)).sum(axis=0)
+        model.step(sums + rng.normal(0, sd, sums.shape))
+    return model.fit()
+
+
+@pytest.mark.parametrize(("n", "most_told"), [(36, 0.0), (126, 0.0), (400, 1.0), (1200, 1.0)])
+def test_an_interval_that_is_told_holds_the_true_odds_ratio_under_noise(n, most_told):
+    rng = np.random.default_rng(n)
+    fits = [drawn_fit(n, rng) for _ in range(100)]
+    ends = [fit.intervals[1] for fit in fits if fit.told]
+    assert len(ends) <= most_told * len(fits)
+    if ends:
+        assert len(ends) > 60
+        # Of .95: three standard errors of 60 draws are .08.
+        assert np.mean([low <= 2.58 <= high for low, high in ends]) >= 0.95 - 0.08
+
+
+def test_the_sampling_alone_hides_no_coefficient():
+    x, y = children(9, 30)
+    assert federate(x, y, rounds=EXACT_ROUNDS).told
