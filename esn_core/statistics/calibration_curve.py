@@ -62,7 +62,7 @@ class Group:
 
     """
 
-    children: float
+    children: float | None
     predicted: float | None
     observed: float | None
     interval: tuple[float, float] | None
@@ -93,11 +93,12 @@ class AtThreshold:
     threshold : float
     sensitivity, specificity, positive_predictive_value, negative_predictive_value : Share or None
         None where there is nobody to take a share of, or as few as noise could make.
-    net_benefit : float
-        True positives less false ones at the odds of the threshold, per child (Vickers & Elkin 2006).
-    net_benefit_interval : (float, float)
-        95 %, for the choice of children and the noise together.
-    net_benefit_of_all : float
+    net_benefit : float or None
+        True positives less false ones at the odds of the threshold, per child (Vickers & Elkin 2006). None
+        where noise leaves no value from minus these odds, all false, to the share with the outcome, all true.
+    net_benefit_interval : (float, float) or None
+        95 %, for the choice of children and the noise together, within minus the odds and 1.
+    net_benefit_of_all : float or None
         Of calling every child impaired; that of nobody is 0.
 
     """
@@ -107,9 +108,9 @@ class AtThreshold:
     specificity: Share | None
     positive_predictive_value: Share | None
     negative_predictive_value: Share | None
-    net_benefit: float
-    net_benefit_interval: tuple[float, float]
-    net_benefit_of_all: float
+    net_benefit: float | None
+    net_benefit_interval: tuple[float, float] | None
+    net_benefit_of_all: float | None
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,11 @@ class Reliability:
 
     Attributes
     ----------
-    in_the_large : float
-        Share with the outcome less mean probability; 0 is perfect.
-    in_the_large_interval : (float, float)
-        95 %, for the choice of children and the noise together.
+    in_the_large : float or None
+        Share with the outcome less mean probability; 0 is perfect. None where noise leaves no value from -1
+        to 1.
+    in_the_large_interval : (float, float) or None
+        95 %, for the choice of children and the noise together, within -1 and 1.
     brier : float or None
         Mean squared difference of probability and outcome; None where noise leaves no value from 0 to 1.
     brier_interval : (float, float) or None
@@ -136,8 +138,8 @@ class Reliability:
 
     """
 
-    in_the_large: float
-    in_the_large_interval: tuple[float, float]
+    in_the_large: float | None
+    in_the_large_interval: tuple[float, float] | None
     brier: float | None
     brier_interval: tuple[float, float] | None
     hosmer_lemeshow: float | None
@@ -185,8 +187,8 @@ def judge_reliability(total: Floats, *, noise_sd: float = 0.0) -> Reliability:
     spread = Z_95 * math.hypot(_error_of_brier(rows, brier), of_all * math.hypot(1, brier) / n)
     possible = 0 <= brier <= 1
     return Reliability(
-        in_the_large=gap,
-        in_the_large_interval=(gap - half, gap + half),
+        in_the_large=gap if abs(gap) <= 1 else None,
+        in_the_large_interval=(max(gap - half, -1.0), min(gap + half, 1.0)) if abs(gap) <= 1 else None,
         brier=brier if possible else None,
         brier_interval=(max(brier - spread, 0.0), min(brier + spread, 1.0)) if possible else None,
         hosmer_lemeshow=statistic,
@@ -223,15 +225,22 @@ def _at_threshold(rows: Floats, k: int, *, noise_sd: float) -> AtThreshold:
     share, false = ill_above / n, (above - ill_above) / n
     variance = (share + odds**2 * false - benefit**2) / n
     half = Z_95 * math.hypot(math.sqrt(max(variance, 0.0)), many * math.hypot(1 + odds, odds) / n)
+    of_all = ill / n - odds * (1 - ill / n)
+
+    def possible(found: float) -> bool:
+        return noise_sd == 0 or (0 <= ill / n <= 1 and -odds <= found <= ill / n)
+
     return AtThreshold(
         threshold=threshold,
         sensitivity=_share(ill_above, ill_below, many, few),
         specificity=_share(below - ill_below, above - ill_above, math.sqrt(2) * few, math.sqrt(2) * many),
         positive_predictive_value=_share(ill_above, above - ill_above, many, math.sqrt(2) * many),
         negative_predictive_value=_share(below - ill_below, ill_below, math.sqrt(2) * few, few),
-        net_benefit=benefit,
-        net_benefit_interval=(benefit - half, benefit + half),
-        net_benefit_of_all=ill / n - odds * (1 - ill / n),
+        net_benefit=benefit if possible(benefit) else None,
+        net_benefit_interval=(max(benefit - half, -odds), min(benefit + half, 1.0))
+        if possible(benefit)
+        else None,
+        net_benefit_of_all=of_all if possible(of_all) else None,
     )
 
 
@@ -258,7 +267,7 @@ def _hosmer_lemeshow(rows: Floats) -> tuple[float | None, float | None]:
 
 def _group(children: float, predicted: float, observed: float, *, noise_sd: float) -> Group:
     if children < max(1.0, 2 * noise_sd):
-        return Group(children, None, None, None)
+        return Group(children if children >= 0 else None, None, None, None)
     share, mean = observed / children, predicted / children
     if noise_sd and not (0 <= share <= 1 and 0 <= mean <= 1):
         return Group(children, None, None, None)

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
+from scipy.stats import norm
 
 from esn_client.answers import neurocognition as answers
 from esn_core.analyses.neurocognition import features_of, kinds_of, table_of
@@ -71,8 +73,9 @@ def models_of_columns(protocol_content, monkeypatch):
             kind = kind_of(phase, protocol)
             assert {(r.kind.name, r.kind.dimension) for r in rows} == {(kind.name, kind.dimension)}
             total = sum(r.values.sum(axis=0) for r in rows)
-            noised = total + rng.normal(0, noise_sd, total.shape)
-            return course.take(phase, round_, Released(noised, ("north", "south"), noise_sd))
+            sd = noise_sd[phase] if isinstance(noise_sd, dict) else noise_sd
+            noised = total + rng.normal(0, sd, total.shape)
+            return course.take(phase, round_, Released(noised, ("north", "south"), sd))
 
         return run_neurocognition(course, ask)
 
@@ -232,6 +235,37 @@ def test_a_column_that_a_site_lacks_costs_only_the_models_that_have_it(models_of
     assert all(m.area_interval for m in found.models)
 
 
+def test_the_children_that_a_column_costs_cannot_be_counted_under_noise(models_of_columns):
+    models = (*MODELS, ("gase", "medicines"), ("predicted_gase", "medicines"))
+    for chosen, said in ((MODELS, 0), (models, 1)):
+        found = models_of_columns(*halves(drawn(3, n=80)), models=chosen, noise_sd=DRAFTED, rounds=6)
+        assert len(children_lost(found)) == said
+    assert "cannot be counted under the privacy noise" in children_lost(found)[0]
+
+
+def test_expected_slope_and_calibration_in_the_large_are_their_formulas(models_of_columns):
+    columns = drawn(6, n=200)
+    models, _ = told(models_of_columns(*halves(columns)), 200.0)
+    ill = (columns["verbal_score"] < 85).astype(float)
+    fit = sm.Logit(ill, sm.add_constant(columns["gase"])).fit(disp=0, tol=1e-12)
+    # van Houwelingen & le Cessie 1990: 1 - p / chi-squared; the apparent slope, 1, has Wald's error.
+    half = norm.ppf(0.975) / abs(fit.tvalues[1])
+    slope = 1 - 1 / fit.llr
+    assert models[0].expected_slope.value == pytest.approx(slope, abs=1e-6)
+    assert models[0].expected_slope.interval == pytest.approx((slope - half, slope + half), abs=1e-6)
+    assert models[0].model_p == pytest.approx(fit.llr_pvalue, rel=1e-5)
+    p = fit.predict()
+    in_the_large = models[0].calibration_in_the_large
+    assert in_the_large.value == pytest.approx(ill.mean() - p.mean(), abs=1e-6)
+    half = norm.ppf(0.975) * math.sqrt(p.mean() * (1 - p.mean()) / 200)
+    assert in_the_large.interval == pytest.approx((-half, half), abs=1e-6)
+
+
+def test_under_noise_there_is_no_expected_slope(models_of_columns):
+    found = models_of_columns(*halves(drawn(6, n=200)), noise_sd=DRAFTED, rounds=6)
+    assert {model.expected_slope for model in told(found, 200.0)[0]} == {None}
+
+
 def test_areas_stay_exact_where_probabilities_crowd(models_of_columns):
     columns = drawn(4, n=300, cut=72.0)
     found = models_of_columns(*halves(columns))
@@ -246,15 +280,96 @@ def test_areas_stay_exact_where_probabilities_crowd(models_of_columns):
         assert model.auc.binning_bound < 0.02 or name == "gase"
 
 
-def test_the_noise_leaves_no_figure_that_cannot_be_true(models_of_columns):
-    for seed in range(3):
-        found = models_of_columns(*halves(drawn(seed, n=60)), noise_sd=12.0, rounds=6, seed=seed)
-        models, (contest,) = told(found, 60.0)
+# Of a drafted study: epsilon 8 at delta 1e-3, six sites, 27 models.
+DRAFTED = {"linear": 38.1, "newton": 34.4, "comparison": 19.6}
+
+
+def figures(record, path=""):
+    """Every number of a record, by its path without positions."""
+    if isinstance(record, dict):
+        for name, value in record.items():
+            yield from figures(value, f"{path}.{name}".lstrip("."))
+    elif isinstance(record, list | tuple):
+        for value in record:
+            yield from figures(value, path)
+    elif isinstance(record, int | float) and not isinstance(record, bool):
+        yield path, record
+
+
+# Of each figure of a model; None: no end.
+POSSIBLE = {
+    "children": (0, None),
+    "impaired": (0, None),
+    "left_out": (0, None),
+    "events_per_variable": (0, None),
+    "log_likelihood": (None, 0),
+    "coefficients.coefficient": (None, None),
+    "coefficients.standard_error": (0, None),
+    "coefficients.noise_sd": (0, None),
+    "coefficients.odds_ratio": (0, None),
+    "coefficients.odds_ratio_interval": (0, None),
+    "coefficients.p_value": (0, 1),
+    "aic": (4, None),
+    "bic": (0, None),
+    "auc": (0, 1),
+    "auc_interval": (0, 1),
+    "auc_binning": (0, None),
+    "roc.false_positive_rate": (0, 1),
+    "roc.true_positive_rate": (0, 1),
+    "brier": (0, 1),
+    "brier_interval": (0, 1),
+    "calibration_in_the_large.value": (-1, 1),
+    "calibration_in_the_large.interval": (-1, 1),
+    "calibration.children": (0, None),
+    "calibration.predicted": (0, 1),
+    "calibration.observed": (0, 1),
+    "calibration.interval": (0, 1),
+    "operating_points.threshold": (0, 1),
+    **{
+        f"operating_points.{share}.{part}": (0, 1)
+        for share in ("sensitivity", "specificity", "positive_predictive_value", "negative_predictive_value")
+        for part in ("value", "interval")
+    },
+    "r_squared": (0, 1),
+    "linear.coefficient": (None, None),
+    "linear.interval": (None, None),
+    "linear.p_value": (0, 1),
+}
+
+
+@pytest.mark.parametrize("children", [24, 126])
+def test_the_noise_leaves_no_figure_that_cannot_be_true(models_of_columns, children):
+    lost, fitted = set(), 0
+    for seed in range(8):
+        columns = drawn(seed, n=children)
+        found = models_of_columns(*halves(columns), noise_sd=DRAFTED, rounds=8, seed=seed)
+        models, (contest,) = told(found, float(children))
         for model in models:
-            for figure in (model.auc, model.brier, model.r_squared):
-                assert figure is None or 0 <= figure <= 1
-            assert model.auc is not None or not model.coefficients or "auc" in model.lost
+            for name, figure in figures(model.model_dump()):
+                if not name.startswith("operating_points.net_benefit"):
+                    low, high = POSSIBLE[name]
+                    assert low is None or figure >= low, (name, figure)
+                    assert high is None or figure <= high, (name, figure)
+            assert model.impaired is None or model.impaired <= model.children
+            for point in model.operating_points:
+                odds = point.threshold / (1 - point.threshold)
+                for benefit in (point.net_benefit and point.net_benefit.value, point.net_benefit_of_all):
+                    assert benefit is None or -odds - 1e-9 <= benefit <= 1
+            lost |= set(model.lost)
+            fitted += bool(model.coefficients)
+            if model.coefficients:
+                # What is null is named, and no coefficient of so few children is told.
+                assert "coefficients" in model.lost
+                assert {term.odds_ratio for term in model.coefficients} == {None}
+                for name in ("impaired", "log_likelihood", "aic", "bic", "auc", "brier"):
+                    assert (getattr(model, name) is None) == (name in model.lost), name
         assert "agrees" not in contest.verdict
+        if contest.aic_difference is None:
+            assert "cannot be compared" in contest.verdict
+    assert fitted > 8
+    assert {"coefficients", "linear", "auc", "brier"} <= lost
+    # Of 24 children there is no curve at all.
+    assert ({"impaired", "aic", "bic", "log_likelihood"} if children == 24 else {"net_benefit"}) <= lost
 
 
 def test_features_and_tables_are_those_of_each_models_own_children(models_of_columns, protocol_content):

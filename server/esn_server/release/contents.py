@@ -139,7 +139,7 @@ def _risks(protocol: Protocol, result: StudyResult, numbers: ModelNumbers) -> tu
     return tuple(
         _risk(model, summary, risk)
         for model, summary, risk in found
-        if risk is not None and summary.children is not None
+        if risk is not None and summary.children is not None and summary.impaired is not None
     )
 
 

@@ -58,6 +58,7 @@ def verdict_of(rivalry: Rivalry, p_held: float | None, *, primary: bool = False)
         return f"The two models cannot be compared: {why}."
     apart, noise = rivalry.aic_difference, rivalry.criterion_noise_sd or 0.0
     better, other = ("predicted", "clinical") if apart < 0 else ("clinical", "predicted")
+    severity = PREDICTED if better == "predicted" else CLINICAL
     smallest = (
         " With 80 % power a study like this one finds differences of "
         f"{2 * rivalry.vuong.detectable:.1f} units of AIC or more."
@@ -67,7 +68,7 @@ def verdict_of(rivalry: Rivalry, p_held: float | None, *, primary: bool = False)
             f"The privacy noise hides which severity fits better: the difference of {apart:+.1f} units "
             f"of AIC has a noise of {noise:.1f} (one standard deviation).{smallest}"
         )
-    if (PREDICTED if better == "predicted" else CLINICAL) in rivalry.wrong_way:
+    if severity in rivalry.wrong_way:
         return (
             f"The {better} severity runs the wrong way: children who are more severe by it are less often "
             f"impaired. Its better fit by {abs(apart):.1f} units of AIC speaks against it, not for it."
@@ -82,7 +83,10 @@ def verdict_of(rivalry: Rivalry, p_held: float | None, *, primary: bool = False)
             f"{said}, but Vuong's test does not tell it from the {other} one ({p}): these children do "
             f"not decide.{smallest}"
         )
-    return f"{said}; Vuong's test agrees ({p})."
+    way = (
+        " Whether it goes with more impairment is lost in the noise." if severity in rivalry.way_lost else ""
+    )
+    return f"{said}; Vuong's test agrees ({p}).{way}"
 
 
 def _separated(rivalry: Rivalry) -> str:

@@ -9,24 +9,32 @@ class Coefficient(Record):
     """One predictor of one logistic model."""
 
     name: str = Field(description="Predictor, or intercept.")
-    coefficient: float = Field(description="Log odds ratio per unit of the predictor.")
-    standard_error: float = Field(description="For the choice of children.")
-    noise_sd: float = Field(description="Standard deviation that the privacy noise gives to it.")
-    odds_ratio: float | None = Field(description="Per unit; null where it is beyond all numbers.")
+    coefficient: float | None = Field(
+        description="Log odds ratio per unit of the predictor; like all that follows, null where the noise "
+        "hides it."
+    )
+    standard_error: float | None = Field(description="For the choice of children.")
+    noise_sd: float | None = Field(description="Standard deviation that the privacy noise gives to it.")
+    odds_ratio: float | None = Field(description="Per unit; null also where it is beyond all numbers.")
     odds_ratio_interval: Interval | None = Field(
         description="95 %, choice of children and noise together; whose it is stands in interval_by."
     )
     interval_by: str | None = Field(default=None, description="Profile likelihood, or Wald.")
-    p_value: float = Field(description="Two-sided, of the same two together.")
+    p_value: float | None = Field(description="Two-sided, of the same two together.")
 
 
 class LinearCoefficient(Record):
     """One predictor of the linear model of a score."""
 
     name: str = Field(description="Predictor, or intercept.")
-    coefficient: float = Field(description="Units of the score per unit of the predictor.")
-    interval: Interval = Field(description="95 % by Student's t, choice of children and noise together.")
-    p_value: float = Field(description="Two-sided, of the same two together.")
+    coefficient: float | None = Field(
+        description="Units of the score per unit of the predictor; like all that follows, null where the "
+        "noise hides it."
+    )
+    interval: Interval | None = Field(
+        description="95 % by Student's t, choice of children and noise together."
+    )
+    p_value: float | None = Field(description="Two-sided, of the same two together.")
 
 
 class RocPoint(Record):
@@ -41,7 +49,9 @@ class RocPoint(Record):
 class CalibrationGroup(Record):
     """Children of one range of predicted probability."""
 
-    children: float = Field(description="Released number; noise may make it no whole number.")
+    children: float | None = Field(
+        description="Released number; noise may make it no whole number, or null where it would be below 0."
+    )
     predicted: float | None = Field(description="Mean probability; null where too few are left.")
     observed: float | None = Field(description="Share with the impairment.")
     interval: Interval | None = Field(description="95 % by Wilson, the noise included.")
@@ -55,10 +65,13 @@ class OperatingPoint(Record):
     specificity: Estimated | None = Field(description="Of children without it.")
     positive_predictive_value: Estimated | None = Field(description="Of children who are called impaired.")
     negative_predictive_value: Estimated | None = Field(description="Of the others.")
-    net_benefit: Estimated = Field(
-        description="True positives less false ones at the threshold's odds, a child."
+    net_benefit: Estimated | None = Field(
+        description="True positives less false ones at the threshold's odds, a child; null where the noise "
+        "left nothing that can be true."
     )
-    net_benefit_of_all: float = Field(description="Of calling every child impaired; that of nobody is 0.")
+    net_benefit_of_all: float | None = Field(
+        description="Of calling every child impaired; that of nobody is 0."
+    )
 
 
 class ModelSummary(Record):
@@ -104,7 +117,7 @@ class ModelSummary(Record):
     expected_slope: Estimated | None = Field(
         default=None,
         description="Calibration slope to expect in other children: 1 less predictors over the model's "
-        "chi-squared.",
+        "chi-squared; null under noise, which does not tell it.",
     )
     calibration_in_the_large: Estimated | None = Field(
         default=None, description="Share with the impairment less mean probability; apparent."
@@ -121,7 +134,7 @@ class ModelSummary(Record):
     )
     lost: list[str] = Field(
         default_factory=list,
-        description="Figures that are null because the noise left nothing that can be true.",
+        description="Figures that are null because the noise hides them or left nothing that can be true.",
     )
     failed: str | None = Field(description="Why something could not be fitted.")
 

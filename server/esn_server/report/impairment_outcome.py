@@ -1,13 +1,14 @@
 """What the models of impairment found, put into the schema of result.json."""
 
 import math
+from typing import TypeVar
 
 import numpy as np
 from scipy.special import chdtrc
 
 from esn_core.analyses.neurocognition import rules_of
 from esn_core.protocol.protocol import Protocol
-from esn_core.statistics.calibration_curve import AtThreshold, Reliability, Share
+from esn_core.statistics.calibration_curve import AtThreshold, Share
 from esn_core.statistics.intervals import Z_95
 from esn_core.statistics.linear import LinearFit
 from esn_core.statistics.logistic_fit import LogisticFit
@@ -25,6 +26,13 @@ from esn_server.report.impairment import (
 )
 from esn_server.study.neurocognition import ModelFound, Neurocognition
 from esn_server.study.study import Findings
+
+Said = TypeVar("Said", Coefficient, LinearCoefficient)
+
+_LOSSES_UNKNOWN = (
+    "How many children a model of impairment lacks because a hospital has not one of its columns cannot be "
+    "counted under the privacy noise."
+)
 
 
 def neurocognition_of(protocol: Protocol, findings: Findings) -> NeurocognitionSummary | None:
@@ -44,14 +52,17 @@ def neurocognition_of(protocol: Protocol, findings: Findings) -> NeurocognitionS
 
 def children_lost(found: Neurocognition) -> list[str]:
     """Say which predictors cost a model children, beside the models of the same outcome that do without."""
+    fitted = [m for m in found.models if m.logistic is not None]
+    if any(m.logistic.noise_sd_of_coefficients.any() for m in fitted if m.logistic):
+        some = any(m.model.others for m in fitted)
+        return [_LOSSES_UNKNOWN] if some else []
     said = []
-    for outcome in dict.fromkeys(m.model.outcome.name for m in found.models):
-        own = [m for m in found.models if m.model.outcome.name == outcome and m.logistic is not None]
-        most = max((m.logistic.children for m in own if m.logistic), default=0.0)
+    for outcome in dict.fromkeys(m.model.outcome.name for m in fitted):
+        own = [m for m in fitted if m.model.outcome.name == outcome]
+        most = max(m.logistic.children for m in own if m.logistic)
         for others in dict.fromkeys(m.model.others for m in own):
             left = max(m.logistic.children for m in own if m.logistic and m.model.others == others)
-            noise = any(m.logistic.noise_sd_of_coefficients.any() for m in own if m.logistic)
-            if not noise and left < most - 0.5:
+            if left < most - 0.5:
                 said.append(
                     f"Models of {outcome} with {', '.join(sorted(others))} have {left:.0f} of "
                     f"{most:.0f} children: the others lack one of these."
@@ -64,22 +75,22 @@ def summary_of(found: ModelFound, held_out: float) -> ModelSummary:
     fit, auc, curve = found.logistic, found.auc, found.calibration
     area = found.area_interval or (auc.interval if auc is not None else None)
     predictors = len(found.model.predictors)
-    r_squared = None if found.linear is None else found.linear.r_squared
-    possible = r_squared is not None and 0 <= r_squared <= 1
-    lost = [] if fit is None else _lost(fit, auc, curve)
+    r_squared = None if found.linear is None or not found.linear.told else found.linear.r_squared
+    likelihood = fit if fit is not None and fit.possible else None
+    counted = fit if fit is not None and 0 <= fit.positives <= fit.children else None
     return ModelSummary(
         outcome=found.model.outcome.name,
         predictors=list(found.model.predictors),
         children=None if fit is None else fit.children,
-        impaired=None if fit is None else fit.positives,
+        impaired=None if counted is None else counted.positives,
         left_out=None if fit is None else max(held_out - fit.children, 0.0),
-        events_per_variable=None if fit is None else _rarer(fit) / predictors,
+        events_per_variable=None if counted is None else _rarer(counted) / predictors,
         coefficients=[] if fit is None else _coefficients(fit),
         converged=None if fit is None else fit.converged,
-        log_likelihood=None if fit is None else fit.log_likelihood,
+        log_likelihood=None if likelihood is None else likelihood.log_likelihood,
         model_p=None if fit is None else _model_p(fit),
-        aic=None if fit is None else fit.aic,
-        bic=None if fit is None else fit.bic,
+        aic=None if likelihood is None else likelihood.aic,
+        bic=None if likelihood is None else likelihood.bic,
         auc=None if auc is None else auc.value,
         auc_interval=area,
         auc_interval_by=None if area is None else "DeLong" if found.area_interval else "Hanley and McNeil",
@@ -90,7 +101,7 @@ def summary_of(found: ModelFound, held_out: float) -> ModelSummary:
         expected_slope=None if fit is None else _expected_slope(fit),
         calibration_in_the_large=None
         if curve is None
-        else Estimated(value=curve.in_the_large, interval=curve.in_the_large_interval),
+        else _estimated(curve.in_the_large, curve.in_the_large_interval),
         calibration=[]
         if curve is None
         else [
@@ -102,19 +113,41 @@ def summary_of(found: ModelFound, held_out: float) -> ModelSummary:
         operating_points=[] if curve is None else [_operating_point(at) for at in curve.thresholds],
         hosmer_lemeshow_p=None if curve is None else curve.p_value,
         guard=None if fit is None else fit.guard,
-        r_squared=r_squared if possible else None,
+        r_squared=r_squared if r_squared is not None and 0 <= r_squared <= 1 else None,
         linear=[] if found.linear is None else _linear(found.linear),
-        lost=lost + (["r_squared"] if r_squared is not None and not possible else []),
+        lost=_lost(found),
         failed=found.failed,
     )
 
 
-def _lost(fit: LogisticFit, auc: Auc | None, curve: Reliability | None) -> list[str]:
-    """Name what noise left nothing possible of."""
-    if not fit.noise_sd_of_coefficients.any():
-        return []
-    lost = {"auc": auc, "calibration": curve, "brier": curve and curve.brier}
-    return [name for name, found in lost.items() if found is None]
+def _lost(found: ModelFound) -> list[str]:
+    """Name what noise hides, or left nothing possible of."""
+    fit, curve, line = found.logistic, found.calibration, found.linear
+    lost: dict[str, bool] = {}
+    if fit is not None and fit.noise_sd_of_coefficients.any():
+        at = () if curve is None else curve.thresholds
+        lost = {
+            "coefficients": not fit.told,
+            "impaired": not 0 <= fit.positives <= fit.children,
+            "log_likelihood": not fit.possible,
+            "aic": not fit.possible,
+            "bic": not fit.possible,
+            "auc": found.auc is None,
+            "calibration": curve is None,
+            "brier": curve is None or curve.brier is None,
+            "calibration_in_the_large": curve is None or curve.in_the_large is None,
+            "calibration_children": curve is not None and any(g.children is None for g in curve.groups),
+            "net_benefit": any(one.net_benefit is None for one in at),
+            "net_benefit_of_all": any(one.net_benefit_of_all is None for one in at),
+        }
+    if line is not None:
+        lost["linear"] = not line.told
+        lost["r_squared"] = not (line.told and 0 <= line.r_squared <= 1)
+    return [name for name, gone in lost.items() if gone]
+
+
+def _estimated(value: float | None, interval: tuple[float, float] | None) -> Estimated | None:
+    return None if value is None or interval is None else Estimated(value=value, interval=interval)
 
 
 def _rarer(fit: LogisticFit) -> float:
@@ -171,11 +204,17 @@ def _coefficients(fit: LogisticFit) -> list[Coefficient]:
                 p_value=float(fit.p_values[k]),
             )
         )
-    return said
+    return said if fit.told else [_hidden(one) for one in said]
+
+
+def _hidden(one: Said) -> Said:
+    """Return a coefficient of which the noise leaves nothing but its name."""
+    nothing = {name: None for name in type(one).model_fields if name != "name"}
+    return one.model_copy(update=nothing)
 
 
 def _linear(fit: LinearFit) -> list[LinearCoefficient]:
-    return [
+    said = [
         LinearCoefficient(
             name=name,
             coefficient=float(fit.coefficients[k]),
@@ -184,6 +223,7 @@ def _linear(fit: LinearFit) -> list[LinearCoefficient]:
         )
         for k, name in enumerate(fit.names)
     ]
+    return said if fit.told else [_hidden(one) for one in said]
 
 
 def _roc(auc: Auc) -> list[RocPoint]:
@@ -206,6 +246,6 @@ def _operating_point(at: AtThreshold) -> OperatingPoint:
         specificity=told(at.specificity),
         positive_predictive_value=told(at.positive_predictive_value),
         negative_predictive_value=told(at.negative_predictive_value),
-        net_benefit=Estimated(value=at.net_benefit, interval=at.net_benefit_interval),
+        net_benefit=_estimated(at.net_benefit, at.net_benefit_interval),
         net_benefit_of_all=at.net_benefit_of_all,
     )

@@ -48,10 +48,11 @@ def read_learned(directory: Path) -> bytes:
 def _risk(found: ModelFound) -> tuple[Floats, Floats] | None:
     """Return coefficients, and their covariance for the choice of children and the noise together.
 
-    The noise is known by coefficient alone; what it adds goes together as the choice of children does.
+    None where there are none, or the noise hides them. It is known by coefficient alone; what it adds goes
+    together as the choice of children does.
     """
     fit = found.logistic
-    if fit is None:
+    if fit is None or not fit.told:
         return None
     errors = fit.standard_errors
     grown = np.hypot(errors, fit.noise_sd_of_coefficients) / np.maximum(errors, np.finfo(float).tiny)

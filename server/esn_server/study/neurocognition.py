@@ -87,6 +87,8 @@ class Rivalry:
         sums were exact.
     failed : str or None
         Why something could not be computed.
+    way_lost : tuple of str
+        Which of the two severities go a way that the noise hides.
 
     """
 
@@ -101,6 +103,7 @@ class Rivalry:
     area: AucDifference | None
     added: LikelihoodRatio | None
     failed: str | None
+    way_lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -258,6 +261,11 @@ def _no_maximum(*fits: LogisticFit) -> str | None:
     return f"Vuong's test needs maxima; the fit is {firths[0].guard}" if firths else None
 
 
+def _no_likelihood(*fits: LogisticFit) -> str | None:
+    """Say that noise left a log-likelihood that no children have; None where it did not."""
+    return None if all(fit.possible for fit in fits) else "the likelihood of one is lost in the noise"
+
+
 def _curve(part: Floats, noise: float) -> Reliability | None:
     try:
         return judge_reliability(part, noise_sd=noise)
@@ -303,8 +311,11 @@ def _rivalries(
             first is not None
             and second is not None
             and (not kinds.exact or (first.maximum and second.maximum))
+            and first.possible
+            and second.possible
         )
-        said = [why, None if first is None or second is None else _no_maximum(first, second)]
+        both_fitted = [] if first is None or second is None else [first, second]
+        said = [why, _no_maximum(*both_fitted), _no_likelihood(*both_fitted)]
         found.append(
             Rivalry(
                 predicted=predicted,
@@ -318,7 +329,12 @@ def _rivalries(
                 wrong_way=tuple(
                     severity
                     for severity, fit in ((PREDICTED, first), (CLINICAL, second))
-                    if fit is not None and fit.coefficients[fit.names.index(severity)] < 0
+                    if fit is not None and fit.told and fit.coefficients[fit.names.index(severity)] < 0
+                ),
+                way_lost=tuple(
+                    severity
+                    for severity, fit in ((PREDICTED, first), (CLINICAL, second))
+                    if fit is not None and not fit.told
                 ),
                 vuong=vuongs[predicted, clinical],
                 area=area.difference(position, areas[clinical][1])
