@@ -21,6 +21,7 @@ from esn_core.gase import GASE_MIDDLE, GASE_UNIT
 from esn_core.privacy.accounting import mu_for, noise_multiplier_for
 from esn_core.statistics.agreement import EVALUATION, evaluation_rows
 from esn_core.statistics.agreement_estimates import Estimates, estimates, estimates_of_all
+from esn_core.statistics.linear import linear, linear_fit, linear_rows
 from esn_core.statistics.logistic_exact import ExactLogistic
 from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS, LogisticNewton
 from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, log_likelihoods, newton, newton_rows
@@ -32,6 +33,9 @@ Row = tuple[str, str, float]
 SIZES = (36, 100, 300)
 DELTA, SITES, COLLUDING = 1e-3, 6, 1
 FEWEST = 4 * 5
+TOLD_SIZES, FEWEST_TOLD = (126, 400, 1200), 400
+"""Held-out children; and from how many on enough coefficients are shown to count intervals."""
+LOG_ODDS_RATIO, LINEAR_SLOPE = 2.58, 0.5
 
 
 def noise_of(bound: float, *, epsilon: float, share: float = 1.0, releases: int = 1) -> float:
@@ -198,16 +202,73 @@ def _exact_tests(children: int, rng: np.random.Generator) -> tuple[bool, bool, b
     )
 
 
+def coefficients_under_noise(draws: int, rng: np.random.Generator) -> dict[str, list[Row]]:
+    """Count how often the noise leaves a coefficient to tell, and how often its interval holds the truth.
+
+    Two models with one predictor each, as a study that compares two severities and nothing else.
+    """
+    told: dict[tuple[str, int], list[bool]] = {}
+    fitted: dict[tuple[str, int], int] = {}
+    for children in TOLD_SIZES:
+        for _ in range(draws):
+            for what, holds in _coefficients(children, rng):
+                fitted[what, children] = fitted.get((what, children), 0) + (holds is not None)
+                told.setdefault((what, children), []).extend([] if holds is None else [holds])
+    shown = [(what, f"{n}, ε 8", fitted[what, n] / draws) for what, n in told]
+    held = [(w, f"{n}, ε 8", float(np.mean(told[w, n]))) for w, n in told if n >= FEWEST_TOLD]
+    return {"shown": shown, "held": held}
+
+
+def _coefficients(children: int, rng: np.random.Generator) -> Iterator[tuple[str, bool | None]]:
+    """Draw a study; say of both coefficients whether the interval holds it, or None where it is lost."""
+    norm_of_x = math.sqrt(2)
+    kinds = newton(2, feature_norm=norm_of_x), linear(2, feature_norm=norm_of_x, largest_target=1.0)
+    newton_sd, linear_sd = (
+        noise_of(kind.l2_bound * math.sqrt(2), epsilon=8.0, share=share, releases=releases)
+        for kind, share, releases in zip(kinds, (0.6, 0.1), (ROUNDS, 1), strict=True)
+    )
+    score = np.clip(0.4 * rng.normal(size=children), -1, 1)
+    x = np.column_stack([np.ones(children), score])
+    impaired = rng.random(children) < 1 / (1 + np.exp(0.95 - LOG_ODDS_RATIO * score))
+    model = LogisticNewton(("intercept", "score"), feature_norm=norm_of_x, noise_sd=newton_sd)
+    for _round in range(ROUNDS):
+        rows = newton_rows(x, impaired, coefficients=model.coefficients, feature_norm=norm_of_x)
+        total = rows.sum(axis=0)
+        model.step(total + rng.normal(0, newton_sd, total.shape))
+    target = np.clip(LINEAR_SLOPE * score + 0.25 * rng.normal(size=children), -1, 1)
+    total = linear_rows(x, target, feature_norm=norm_of_x, largest_target=1.0).sum(axis=0)
+    noised = total + rng.normal(0, linear_sd, total.shape)
+    for what, truth, fit in (
+        ("odds ratio under noise", LOG_ODDS_RATIO, model.fit),
+        (
+            "linear coefficient under noise",
+            LINEAR_SLOPE,
+            lambda: linear_fit(noised, ("intercept", "score"), noise_sd=linear_sd),
+        ),
+    ):
+        try:
+            found = fit()
+        except StudyError:
+            yield what, None
+            continue
+        low, high = found.intervals[1]
+        yield what, bool(low <= truth <= high) if found.told else None
+
+
 def tables_of(draws: int, seed: int) -> str:
     """Return the tables as they stand on the page."""
     rng = np.random.default_rng(seed)
     few = max(draws // 4, 50)
+    # Of their own seed, so that the figures above stay what they are.
+    noised = coefficients_under_noise(draws, np.random.default_rng([seed, 18]))
     return "\n\n".join(
         [
             _table("95 % intervals hold", coverage_of_r(draws, rng)),
             _table("95 % intervals of an area hold, a third impaired", coverage_of_auc(draws, rng)),
             _table("sure at 5 % under noise, scores equally good", size_of_vuong(few, rng)),
             _table("sure at 5 %, exact, nothing to find", size_of_exact_tests(draws, rng)),
+            _table("95 % intervals hold, of coefficients that are shown", iter(noised["held"])),
+            _table("coefficients that the noise leaves to show", iter(noised["shown"])),
         ]
     )
 
