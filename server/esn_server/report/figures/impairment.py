@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from esn_core.figures.drawing import BLUE, GREY, INK, VERMILLION, Drawing, draw, style
 from esn_core.protocol.analyses import SEVERITIES
+from esn_server.report.analyses import Estimated
 from esn_server.report.figures.scores import FEW_CHILDREN
 from esn_server.report.impairment import ModelSummary, NeurocognitionSummary
 from esn_server.report.wording import fixed, interval
@@ -48,7 +49,7 @@ def impairments(found: NeurocognitionSummary) -> dict[str, Drawing]:
     """
     drawn = {}
     for number, outcome in enumerate(dict.fromkeys(model.outcome for model in found.models), start=1):
-        curves = [c for c in _rivals(found, outcome) if c.model.roc or _groups(c) or c.model.operating_points]
+        curves = [c for c in _rivals(found, outcome) if c.model.roc or _groups(c) or _benefits(c)]
         if curves:
             drawing = _impairment(curves, found.called_impaired_from, name=f"impairment-{number}")
             drawn[f"impairment_{number}_{_NOT_IN_A_NAME.sub('', outcome)}"] = drawing
@@ -134,22 +135,21 @@ def _calibration(axes: Axes, curves: Sequence[_Curve]) -> bool:
 
 
 def _net_benefit(axes: Axes, curves: Sequence[_Curve]) -> bool:
-    drawn = [curve for curve in curves if curve.model.operating_points]
+    drawn = [curve for curve in curves if _benefits(curve)]
     if not drawn:
         return False
     highest = 0.0
     for curve in drawn:
-        points = sorted(curve.model.operating_points, key=lambda point: point.threshold)
-        at = [point.threshold for point in points]
-        benefit = [100 * point.net_benefit.value for point in points]
-        low, high = zip(*(point.net_benefit.interval for point in points), strict=True)
+        points = _benefits(curve)
+        at = [threshold for threshold, _, _ in points]
+        benefit = [100 * found.value for _, found, _ in points]
+        low, high = zip(*(found.interval for _, found, _ in points), strict=True)
         axes.fill_between(at, [100 * x for x in low], [100 * x for x in high], color=curve.colour, alpha=0.12)
         axes.plot(
             at, benefit, color=curve.colour, linewidth=1.6, marker=curve.marker, markersize=2.5, zorder=3
         )
         highest = max(highest, *benefit)
-    points = sorted(drawn[0].model.operating_points, key=lambda point: point.threshold)
-    everyone = [(point.threshold, 100 * point.net_benefit_of_all) for point in points]
+    everyone = [(threshold, 100 * of_all) for threshold, _, of_all in _benefits(drawn[0])]
     highest = max(highest, *(benefit for _, benefit in everyone), 1.0)
     axes.plot(*zip(*everyone, strict=True), color=INK, linewidth=1, linestyle=_DASHED)
     axes.axhline(0, color=INK, linewidth=1)
@@ -170,7 +170,16 @@ def _groups(curve: _Curve) -> list[tuple[float, float, tuple[float, float], floa
     return [
         (group.predicted, group.observed, group.interval or (group.observed, group.observed), group.children)
         for group in curve.model.calibration
-        if group.predicted is not None and group.observed is not None
+        if group.predicted is not None and group.observed is not None and group.children is not None
+    ]
+
+
+def _benefits(curve: _Curve) -> list[tuple[float, Estimated, float]]:
+    """Return threshold, net benefit and that of calling everybody, where noise left both."""
+    return [
+        (point.threshold, point.net_benefit, point.net_benefit_of_all)
+        for point in sorted(curve.model.operating_points, key=lambda point: point.threshold)
+        if point.net_benefit is not None and point.net_benefit_of_all is not None
     ]
 
 
@@ -195,10 +204,10 @@ def _in_words(curves: Sequence[_Curve]) -> str:
             pairs = ", ".join(f"{fixed(p, 2)} and {fixed(o, 2)}" for p, o, *_ in groups)
             parts.append(f"predicted and observed share {pairs}")
         parts += [
-            f"net benefit from {fixed(point.threshold, 2)} on {fixed(100 * point.net_benefit.value, 1)} "
-            f"a hundred children, of all {fixed(100 * point.net_benefit_of_all, 1)}"
-            for point in model.operating_points
-            if any(abs(point.threshold - at) < 1e-9 for at in _SAID_FROM)
+            f"net benefit from {fixed(threshold, 2)} on {fixed(100 * found.value, 1)} "
+            f"a hundred children, of all {fixed(100 * of_all, 1)}"
+            for threshold, found, of_all in _benefits(curve)
+            if any(abs(threshold - at) < 1e-9 for at in _SAID_FROM)
         ]
         said.append(f"{curve.label.capitalize()}: {'; '.join(parts)}.")
     return f"{curves[0].model.outcome.capitalize()} impairment. {' '.join(said)}"
