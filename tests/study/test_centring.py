@@ -71,6 +71,6 @@ def test_a_weight_is_told_as_a_slope_and_called_what_it_is(make_consortium):
     # The cohorts' twenty edges fall by .8 for each unit of severity, by .53 for each step; those that are
     # retained are the strongest of a sample, and shrunk.
     assert np.median(slopes[: network.retained]) == pytest.approx(-0.8 / GASE_UNIT, abs=0.15)
-    assert "a covariance; the score changes by two to five times as much" in network.note
+    assert "a covariance and no slope" in network.note
     assert "No false-discovery rate holds" in network.note
     assert "a bundle that is lost there does not show" in network.note

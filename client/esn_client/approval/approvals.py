@@ -20,7 +20,7 @@ from esn_client.imaging.bids.simulated_mark import is_simulated, misfit
 from esn_client.site.settings import SiteSettings
 from esn_client.site.state import own_entry
 from esn_core.errors import ProtocolError
-from esn_core.protocol.protocol import Protocol
+from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.protocol.signature import load_signed, require_current, today_utc
 from esn_core.protocol.study_package import file_of, kept_studies, kept_study, read_study
 from esn_core.system.files import write_whole
@@ -153,6 +153,14 @@ class Approvals:
             except ProtocolError as fault:
                 raise ProtocolError(f"{path}: {fault}") from fault
         return known[1]
+
+    def is_of_this_release(self, digest: str) -> bool:
+        """Tell whether an approved protocol's file is one that this release reads, whoever signed it."""
+        try:
+            load_protocol(self._path(digest))
+        except ProtocolError:
+            return False
+        return True
 
     def bundles(self) -> frozenset[str]:
         """Return the hashes of the Flower bundles that the approved protocols name."""

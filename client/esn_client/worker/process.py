@@ -137,11 +137,11 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple["Hospital", Approval
     for digest in approvals.digests():
         try:
             approvals.recorded(digest)
-        except (
-            ProtocolError
-        ):  # refused when it is asked about, as 'status' and 'check' tell; the others go on
+        except ProtocolError:
+            if approvals.is_of_this_release(digest):  # and so somebody changed it
+                raise
             _log.warning(
-                "site %s: approval %s cannot be read: its questions are refused; 'esn-client check' says why",
+                "site %s: approval %s is of another release: its questions are refused; see 'esn-client check'",
                 settings.site,
                 digest[:16],
             )

@@ -464,7 +464,7 @@ def test_a_site_joins_beside_an_approval_that_another_release_left(tmp_path, sit
         assert approvals.protocol(protocol.sha256).protocol.study == "test"
         with pytest.raises(ProtocolError, match="written by a newer"):
             approvals.protocol("b" * 64)
-    assert f"approval {'b' * 16} cannot be read: its questions are refused" in caplog.text
+    assert f"approval {'b' * 16} is of another release: its questions are refused" in caplog.text
     assert str(tmp_path) not in caplog.text
 
 
