@@ -141,7 +141,7 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple["Hospital", Approval
             if approvals.is_of_this_release(digest):  # and so somebody changed it
                 raise
             _log.warning(
-                "site %s: approval %s is of another release: its questions are refused; see 'esn-client check'",
+                "site %s: approval %s is of another release: its questions are refused ('esn-client check')",
                 settings.site,
                 digest[:16],
             )
