@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -16,11 +17,19 @@ from esn_client.imaging.quality.site_table import write_site
 from esn_core.protocol.imaging_recipe import ImagingRecipe
 from esn_core.protocol.quality_limits import overall
 
-SPEC = importlib.util.spec_from_file_location(
-    "real_subject", Path(__file__).parents[3] / "benchmarks" / "real_subject.py"
-)
-real_subject = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(real_subject)
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+
+
+def script(name):
+    """A script of the benchmarks, as a module; one may import another."""
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+real_subject = script("real_subject")
+few_directions = script("few_directions")
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3000)]
 SEEDS = 50_000
@@ -89,3 +98,17 @@ def test_the_second_atlas_starts_from_what_the_first_one_made(prepared):
     stages = json.loads(derivative.record.read_text())["Stages"]
     again = [stage["Name"] for stage in stages if not stage["FromDisk"]]
     assert again == ["labels", "parcellation", "tracking"]
+
+
+@pytest.mark.parametrize(
+    ("scan", "directions", "least"), [("few-directions", 15, 0.65), ("uneven-coil", 64, 0.8)]
+)
+def test_a_named_recipe_finds_about_the_connectome_of_the_usual_one(bids, prepared, scan, directions, least):
+    """Loosely: at 200,000 seeds r is .80 with 15 directions, .95 of two runs alike (docs/benchmarks.md)."""
+    usual, _ = prepared("desikan-killiany-83")
+    counts = usual.read_connectome().counts
+    work = bids.parent / scan
+    subset = few_directions.write_subset(few_directions.real_subject.fetch(bids), work / "bids", directions)
+    found = few_directions.strengths(subset, work, scan=scan, seeds=SEEDS, random_seed=54321)
+    r = np.corrcoef(np.log1p(counts[np.triu_indices(len(counts), k=1)]), found)[0, 1]
+    assert least < r < 0.999, r
