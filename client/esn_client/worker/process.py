@@ -125,6 +125,8 @@ def open_hospital(settings: SiteSettings) -> Iterator[tuple["Hospital", Approval
     ------
     ConfigError
         The site was not initialised, or has no kit of the centre.
+    ProtocolError
+        An approved protocol was changed since.
     LedgerError
         The ledger is not the one that this site wrote, or older than its audit log.
 
