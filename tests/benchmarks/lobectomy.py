@@ -1,6 +1,6 @@
 """What the connectome of the real subject becomes when its right temporal lobe is taken out.
 
-    python tests/benchmarks/lobectomy.py WORK [--seeds 200000] [--json]
+    python tests/benchmarks/lobectomy.py WORK [--seeds 200000]
 
 The lobe's labels and what lies between them are filled with fluid, in the raw scan; it is prepared from there
 on as a hospital would, without a mask and with one. WORK keeps everything, the quality pages too.
@@ -17,6 +17,7 @@ from scipy.ndimage import binary_closing, distance_transform_edt
 
 from esn_client.imaging.bids.dataset import Dataset
 from esn_client.imaging.bids.derivatives import Derivative
+from esn_client.imaging.bids.scan_files import ScanFiles
 from esn_client.imaging.bids.scans import load_scan
 from esn_client.imaging.bids.visits import segmentation_of
 from esn_client.imaging.pipeline.reconstruction import reconstruct
@@ -39,21 +40,26 @@ NOISE = 10.5
 """Sd of the subject's noise, as estimated by MRtrix3's dwidenoise (docs/benchmarks.md)."""
 
 
+def files_of(bids: Path) -> ScanFiles:
+    """Return the files of a dataset of one visit."""
+    dataset = Dataset(bids)
+    (visit,) = dataset.visits(None, None)
+    return dataset.files(visit, segmentation=segmentation_of(ATLAS))
+
+
 def prepared(bids: Path, work: Path, recipe: ImagingRecipe) -> tuple[Connectome, dict[str, object]]:
     """Prepare a dataset of one subject; return its connectome and record."""
-    (visit,) = Dataset(bids).visits(None, None)
-    files = Dataset(bids).files(visit, segmentation=segmentation_of(ATLAS))
+    files = files_of(bids)
     prepare_subject(files, Making(bids, work / "out", recipe, work / "stages", keep_work=True, pages=True))
-    derivative = Derivative(work / "out", visit, recipe)
+    derivative = Derivative(work / "out", files.visit, recipe)
     return derivative.read_connectome(), derivative.read_record()
 
 
 def cavity_of(bids: Path, work: Path, recipe: ImagingRecipe) -> np.ndarray:
     """Return where the lobe is, on the scan's grid: its labels, and what lies between them."""
-    (visit,) = Dataset(bids).visits(None, None)
-    files = Dataset(bids).files(visit, segmentation=segmentation_of(ATLAS))
+    files = files_of(bids)
     scan = load_scan(files, atlas=recipe.parcellation, recipe=recipe)
-    made = reconstruct(scan, recipe, stages=Stages(work / "stages" / visit.label))
+    made = reconstruct(scan, recipe, stages=Stages(work / "stages" / files.visit.label))
     numbers = [recipe.parcellation.names.index(name) for name in LOBE]
     ours = np.isin(made.labels, [recipe.parcellation.regions[k].index for k in numbers])
     others = (made.labels > 0) & ~ours
@@ -94,7 +100,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--seeds", type=int, default=200_000)
-    parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     recipe = ImagingRecipe(**recipe_settings(ATLAS) | {"seeds": asked.seeds})
     whole = real_subject.fetch(asked.work / "bids")
@@ -121,7 +126,7 @@ def main() -> None:
             "streamlines_left_of_the_others": left,
             "r_of_edges_elsewhere": round(float(np.corrcoef(*pair)[0, 1]), 3),
         }
-    print(json.dumps(found, indent=2 if asked.json else 1))
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

@@ -47,8 +47,15 @@ def site(tmp_path, esn_client, more_sites):
     status, _, _ = esn_client("init", tmp_path / "site", *(w for pair in options.items() for w in pair))
     assert status == 0
     settings = tmp_path / "site" / "site.toml"
-    rules = draft(
-        study="test",
+    (tmp_path / "protocol.toml").write_text(drafted(settings, more_sites))
+    write_connectomes(tmp_path, load_protocol(tmp_path / "protocol.toml"))
+    return settings, tmp_path / "protocol.toml"
+
+
+def drafted(settings, more_sites, *, study="test", votes=False):
+    """A protocol of this site and two others, for simulated children."""
+    return draft(
+        study=study,
         roster=[own_entry(load_site(settings)), *roster_of(more_sites)[1:3]],
         training_rounds=2,
         deadline_s=5.0,
@@ -60,10 +67,8 @@ def site(tmp_path, esn_client, more_sites):
         epsilon=8.0,
         delta=1e-3,
         split_salt="x",
+        votes=votes,
     )
-    (tmp_path / "protocol.toml").write_text(rules)
-    write_connectomes(tmp_path, load_protocol(tmp_path / "protocol.toml"))
-    return settings, tmp_path / "protocol.toml"
 
 
 def roster_of(more_sites):
@@ -131,24 +136,8 @@ def test_an_audit_passes_writes_its_page_and_nothing_else(site, esn_client, tmp_
 def test_an_audit_of_votes_counts_the_edges_that_one_control_turns(site, esn_client, tmp_path, more_sites):
     """Nothing about children is said: a control who alone lacks a region turns the vote on its 27 edges."""
     settings, _ = site
-    entries = [own_entry(load_site(settings)), *roster_of(more_sites)[1:3]]
-    rules = draft(
-        study="votes",
-        roster=entries,
-        training_rounds=2,
-        deadline_s=5.0,
-        analyses=Analyses(),
-        simulated=True,
-        trust="secure-sum",
-        colluding_sites=1,
-        noise="gaussian",
-        epsilon=8.0,
-        delta=1e-3,
-        split_salt="x",
-        votes=True,
-    )
     protocol, page = tmp_path / "votes.toml", tmp_path / "audit.html"
-    protocol.write_text(rules)
+    protocol.write_text(drafted(settings, more_sites, study="votes", votes=True))
     settings.write_text(settings.read_text().replace("control_sums = false", "control_sums = true"))
     command = ("audit", settings, protocol, "--out", page, "--json")
     status, _, err = esn_client(*command)
