@@ -219,7 +219,9 @@ def test_without_any_noise_members_are_found_as_in_exact_sums(protocol_of, rehea
 
 def test_a_row_that_is_not_clipped_fails(protocol_of, rehearse, monkeypatch):
     monkeypatch.setattr(egress, "clip_rows", lambda rows, bound: rows)
-    assert audited(rehearse(protocol_of(trust="local")), "association")["association"].faults
+    # Sixty repeats prove a mu of about 2.5, where 1.74 is claimed; twenty about 2.05, once in sixty less.
+    found = audited(rehearse(protocol_of(trust="local")), "association", repeats=60)["association"]
+    assert any("the noise is at most" in fault for fault in found.faults)
 
 
 def test_exact_sums_have_no_claim_to_test_and_their_members_are_shown(protocol_of, rehearse):
