@@ -7,6 +7,9 @@ VENV := .venv
 TORCH ?= $(or $(patsubst $(VENV)/.installed-%,%,$(firstword $(wildcard $(VENV)/.installed-*))),cpu)
 INSTALLED := $(VENV)/.installed-$(TORCH)
 
+# A federation is dozens of processes, of which each would compile all of the source for itself.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test test-long test-science mutate bench wheelhouse clean
 
 setup: $(INSTALLED)
