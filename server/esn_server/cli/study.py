@@ -97,13 +97,15 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a result again."""
+    from esn_server.report.figures.shown import figures_of
     from esn_server.report.page import write_page
     from esn_server.report.result import read_result
     from esn_server.run.directory import atlas_of
 
     found = read_result(result)
     beside = read_result(no_noise) if no_noise else None
-    write_page(found, atlas_of(found.severity_network.atlas, result.parent), out, no_noise=beside)
+    atlas = atlas_of(found.severity_network.atlas, result.parent)
+    write_page(found, figures_of(found, atlas, no_noise=beside), out, no_noise=beside)
     typer.echo(str(out))
 
 
@@ -117,6 +119,7 @@ def release(
     countersignature: Annotated[
         list[Path] | None, typer.Option(help="From 'esn-client countersign'; one of every site.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Release a run's model as one signed file, once every control is there and every site agrees.
 
@@ -128,6 +131,16 @@ def release(
     model = release_model(
         run, out, centre=directory, countersignatures=countersignature or (), propose=propose
     )
+    if as_json:
+        facts = {
+            "file": str(out),
+            "model_sha256": model.content.sha256,
+            "released": model.released,
+            "fingerprint": model.fingerprint if model.released else None,
+            "countersigned_by": [one.site for one in model.countersignatures],
+        }
+        typer.echo(json.dumps(facts, indent=2))
+        return
     typer.echo(str(out))
     what = "released" if model.released else "proposed: send it to every site, to be countersigned"
     say(f"model {model.content.sha256[:16]}, {what}")
@@ -144,11 +157,12 @@ def export(
 ) -> None:
     """Write a result as tidy CSV, its figures as SVG, the network in 3-D, and one page in short."""
     from esn_server.report.beside import write_beside
+    from esn_server.report.figures.shown import figures_of
     from esn_server.report.result import read_result
     from esn_server.run.directory import atlas_of
 
     found = read_result(result)
     beside = read_result(no_noise) if no_noise else None
     atlas = atlas_of(found.severity_network.atlas, result.parent)
-    for path in write_beside(found, atlas, out, no_noise=beside):
+    for path in write_beside(found, atlas, figures_of(found, atlas, no_noise=beside), out):
         typer.echo(str(path))

@@ -1,15 +1,14 @@
 """What stands beside a report: numbers as CSV, figures as SVG, the network in 3-D, one page in short."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from esn_core.connectome.atlas import Atlas
-from esn_core.figures.brain import glass_brain
 from esn_core.system.files import write_whole
 from esn_core.system.pages import templates_of
-from esn_server.report.figures.scores import predicted_against_clinical
-from esn_server.report.figures.shown import figures_of
+from esn_server.report.figures.shown import Shown
 from esn_server.report.paragraphs import headline
 from esn_server.report.result import SeverityNetwork, StudyResult
 from esn_server.report.tables import tables_of
@@ -25,7 +24,7 @@ _NAMESPACES = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w
 
 
 def write_beside(
-    result: StudyResult, atlas: Atlas, directory: Path, *, no_noise: StudyResult | None = None
+    result: StudyResult, atlas: Atlas, figures: Mapping[str, Shown], directory: Path
 ) -> list[Path]:
     """Write everything beside a report; return the files.
 
@@ -34,16 +33,16 @@ def write_beside(
     result : StudyResult
     atlas : Atlas
         Holds every region that the severity network names.
+    figures : dict of str to Shown
+        Those of the page.
     directory : Path
-    no_noise : StudyResult, optional
-        As `write_page` has it, so that there are as many figures here as on the page.
 
     """
     files = {directory / TABLES / f"{name}.csv": text for name, text in tables_of(result).items()}
-    for name, shown in figures_of(result, atlas, no_noise=no_noise).items():
+    for name, shown in figures.items():
         svg = shown.drawing.svg.replace("<svg", _NAMESPACES, 1)
         files[directory / FIGURES / f"{name}.svg"] = f"{svg}\n"
-    files[directory / SUMMARY] = summary_text(result, atlas)
+    files[directory / SUMMARY] = summary_text(result, figures)
     if result.severity_network.edges:
         files[directory / NETWORK] = network_text(result.severity_network, atlas)
     for path, text in files.items():
@@ -81,7 +80,7 @@ def _with_landmarks(page: str) -> str:
     return f"{head}{start}<main><h1>Severity network in 3-D</h1>{body}"
 
 
-def summary_text(result: StudyResult, atlas: Atlas) -> str:
+def summary_text(result: StudyResult, figures: Mapping[str, Shown]) -> str:
     """Return one page for a steering committee."""
     templates = templates_of("esn_server.report")
     templates.filters |= {"fixed": fixed, "interval": interval, "signed": signed}
@@ -90,7 +89,7 @@ def summary_text(result: StudyResult, atlas: Atlas) -> str:
         result=result,
         headline=headline(result.evaluation),
         privacy_sentence=privacy_in_words(result.privacy),
-        brain=glass_brain(result.severity_network, atlas),
-        prediction=predicted_against_clinical(result.evaluation),
+        brain=figures["severity_network_brain"].drawing,
+        prediction=figures["prediction"].drawing,
         strongest=edges[:5],
     )

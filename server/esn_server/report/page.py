@@ -1,53 +1,55 @@
 """The page: report.html, one self-contained file for a methods reviewer and a coordinator."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from esn_core.connectome.atlas import Atlas
 from esn_core.protocol.phases import PHASES
 from esn_core.system.files import write_whole
 from esn_core.system.pages import templates_of
-from esn_server.report.figures.shown import figures_of
+from esn_server.report.figures.shown import Shown, figures_of
 from esn_server.report.figures.stability import stable_edges
 from esn_server.report.paragraphs import REFERENCES, headline, methods, results
 from esn_server.report.result import NetworkEdge, StudyResult
 from esn_server.report.verdict import likely_r, prediction_in_words, privacy_in_words
-from esn_server.report.wording import chance, fixed, interval, signed
+from esn_server.report.wording import chance, count, fixed, interval, signed
 
 STRONGEST = 12
 """Edges in the table that is always open; the table below it, folded, holds all of them."""
 
 
-def write_page(result: StudyResult, atlas: Atlas, path: Path, *, no_noise: StudyResult | None = None) -> None:
+def write_page(
+    result: StudyResult, figures: Mapping[str, Shown], path: Path, *, no_noise: StudyResult | None = None
+) -> None:
     """Write report.html.
 
     Parameters
     ----------
     result : StudyResult
         What the page tells.
-    atlas : Atlas
-        Holds every region that the severity network names.
+    figures : dict of str to Shown
+        As `figures_of` draws them, of the same studies.
     path : Path
         The file; it is replaced in one step once the new content is on disk.
     no_noise : StudyResult, optional
         The same study run without privacy noise, set beside `result` to show what privacy costs.
 
-    Raises
-    ------
-    ProtocolError
-        The severity network names a region that `atlas` does not have.
-
     """
-    write_whole(path, page_text(result, atlas, no_noise=no_noise).encode())
+    write_whole(path, _text(result, figures, no_noise).encode())
 
 
 def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None = None) -> str:
-    """Return the HTML that `write_page` writes; see there."""
+    """Draw the figures, and return the HTML that `write_page` writes; see there."""
+    return _text(result, figures_of(result, atlas, no_noise=no_noise), no_noise)
+
+
+def _text(result: StudyResult, figures: Mapping[str, Shown], no_noise: StudyResult | None) -> str:
     templates = templates_of("esn_server.report")
     templates.filters["fixed"] = fixed
     templates.filters["signed"] = signed
     templates.filters["interval"] = interval
     templates.filters["chance"] = chance
+    templates.filters["count"] = count
     templates.filters["likely_r"] = likely_r
     templates.filters["ordered"] = ordered
     templates.filters["ranked"] = lambda rows: list(enumerate(rows, start=1))
@@ -67,7 +69,7 @@ def page_text(result: StudyResult, atlas: Atlas, *, no_noise: StudyResult | None
         flow=_flow(result),
         verdict=prediction_in_words(result.evaluation),
         privacy_sentence=privacy_in_words(result.privacy),
-        figures=figures_of(result, atlas, no_noise=no_noise),
+        figures=figures,
         exact_network=exact,
         stable=0 if exact is None else stable_edges(exact),
         shared=_shared(result.severity_network.edges, no_noise.severity_network.edges) if no_noise else 0,

@@ -3,7 +3,7 @@
 from esn_core.system.pages import templates_of
 from esn_server.report.result import Evaluation, StudyResult
 from esn_server.report.verdict import likely_r
-from esn_server.report.wording import fixed, interval
+from esn_server.report.wording import count, fixed, interval
 
 REFERENCES = (
     "Collins et al. 2024, TRIPOD+AI, BMJ 385:e078378",
@@ -41,7 +41,7 @@ def results(result: StudyResult) -> str:
 
 def _paragraph(name: str, result: StudyResult) -> str:
     templates = templates_of("esn_server.report", html=False)
-    templates.filters |= {"fixed": fixed, "interval": interval}
+    templates.filters |= {"fixed": fixed, "interval": interval, "count": count}
     text = templates.get_template(name).render(
         result=result,
         network=result.severity_network,

@@ -175,7 +175,7 @@ def _correlations(result: StudyResult) -> Iterable[dict[str, Any]]:
             **_ends("mae", None if error is None else error.interval),
         }
     for line in lines_of(result, no_noise=None):
-        if line.label.endswith("in simulation"):
+        if line.simulated:
             yield {"analysis": line.label.strip(), "r": line.r, **_ends("r", line.interval)}
 
 

@@ -16,6 +16,11 @@ def interval(pair: tuple[float, float] | None, digits: int = 3) -> str:
     return "undefined" if pair is None else f"{fixed(pair[0], digits)} to {fixed(pair[1], digits)}"
 
 
+def count(people: float | None, noisy: bool, digits: int = 0, absent: str = "undefined") -> str:
+    """Return a number of people, with a sign that it is about so many where the privacy noise is in it."""
+    return fixed(people, 0, absent) if people is None or not noisy else f"≈ {fixed(people, digits)}"
+
+
 def chance(p: float | None) -> str:
     """Return a p value."""
     if p is None:

@@ -154,12 +154,14 @@ def write_outcome(
 ) -> StudyResult:
     """Write result.json, report.html and what stands beside it; return the result with `timing_s` added."""
     from esn_server.report.beside import write_beside
-    from esn_server.report.page import write_page  # its figures take as long to load as all else
+    from esn_server.report.figures.shown import figures_of  # they take as long to load as all else
+    from esn_server.report.page import write_page
 
     if timing_s:
         result = result.model_copy(update={"timing_s": {**timing_s, **result.timing_s}})
     atlas = atlas_of(result.severity_network.atlas, directory)
     write_result(result, directory / "result.json")
-    write_page(result, atlas, directory / "report.html", no_noise=no_noise)
-    write_beside(result, atlas, directory, no_noise=no_noise)
+    figures = figures_of(result, atlas, no_noise=no_noise)
+    write_page(result, figures, directory / "report.html", no_noise=no_noise)
+    write_beside(result, atlas, figures, directory)
     return result

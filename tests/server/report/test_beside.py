@@ -19,6 +19,7 @@ from esn_server.report.beside import (
     write_beside,
 )
 from esn_server.report.figures.correlations import lines_of
+from esn_server.report.figures.shown import figures_of
 from esn_server.report.impairment import LinearCoefficient
 from esn_server.report.page import page_text
 from esn_server.report.paragraphs import headline, methods, results
@@ -129,7 +130,10 @@ def test_every_part_that_the_report_shows_has_its_own_table(fullest):
 
 
 def test_all_files_are_written_and_ask_for_no_other(full, atlas, tmp_path):
-    files = {path.relative_to(tmp_path).as_posix() for path in write_beside(full, atlas, tmp_path)}
+    files = {
+        path.relative_to(tmp_path).as_posix()
+        for path in write_beside(full, atlas, figures_of(full, atlas), tmp_path)
+    }
     assert {f"{TABLES}/sites.csv", f"{FIGURES}/severity_network_brain.svg", NETWORK, SUMMARY} <= files
     for path in (tmp_path / FIGURES).glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
@@ -143,7 +147,7 @@ def test_all_files_are_written_and_ask_for_no_other(full, atlas, tmp_path):
 def test_every_figure_of_the_page_stands_beside_it(full, exact_result, atlas, tmp_path, beside):
     no_noise = exact_result if beside.startswith("a") else None
     page = page_text(full, atlas, no_noise=no_noise)
-    write_beside(full, atlas, tmp_path, no_noise=no_noise)
+    write_beside(full, atlas, figures_of(full, atlas, no_noise=no_noise), tmp_path)
     written = {path.stem: path.read_text() for path in (tmp_path / FIGURES).glob("*.svg")}
     labels = re.findall(r'<svg[^>]* aria-label="([^"]*)"', page)
     assert len(written) == page.count("<svg") == len(labels)
@@ -169,7 +173,7 @@ def test_the_network_in_3d_has_a_heading_a_main_part_and_labelled_controls(resul
 
 
 def test_the_summary_is_light_or_dark_on_a_screen_and_light_in_print(result, atlas):
-    text = summary_text(result, atlas)
+    text = summary_text(result, figures_of(result, atlas))
     assert "color-scheme: light dark" in text
     assert "@media screen and (prefers-color-scheme: dark)" in text
 
@@ -201,9 +205,18 @@ def test_paragraphs_hold_the_figures_and_the_price(full, undefined):
     assert f"ε {full.privacy.epsilon_training_child:.2f}" in said
     assert "TRIPOD+AI" in said
     assert f"{full.severity_network.retained} of {full.severity_network.candidates}" in results(full)
+    assert "In about 26 (20 to 32) held-out children" in results(full)
     for text in (said, results(full), methods(undefined), results(undefined)):
         assert "None" not in text
         assert "undefined" not in text
+
+
+def test_comparisons_of_one_outcome_are_told_apart_by_what_both_models_hold_besides(full):
+    (contest,) = full.neurocognition.contests
+    contests = [contest, contest.model_copy(update={"others": ["age_years", "sex"]})]
+    found = full.neurocognition.model_copy(update={"contests": contests})
+    said = results(full.model_copy(update={"neurocognition": found}))
+    assert f"Verbal: {contest.verdict} Verbal, besides age years and sex: {contest.verdict}" in said
 
 
 def test_the_command_writes_what_the_run_writes(run_command, full, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from esn_core.connectome.atlas import Atlas
+from esn_server.report.figures.shown import figures_of
 from esn_server.report.page import page_text, write_page
 from esn_server.report.result import StudyResult
 
@@ -192,5 +193,5 @@ def test_the_page_says_what_it_is_not(page):
 
 
 def test_the_page_is_written_whole(result, atlas, tmp_path: Path):
-    write_page(result, atlas, tmp_path / "report.html")
+    write_page(result, figures_of(result, atlas), tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")

@@ -38,9 +38,23 @@ def sections(full, atlas):
         ("network", "covariance of the connection's strength"),
         ("network", "Score per step of GASE"),
         ("cohort", "above 25 counted as 25"),
+        ("cohort", "Number ≈ 60.0 ≈ 60.0 –"),
+        ("cohort", "≈ 10.2 (≈ 3.1) ≈ 10.2 (≈ 3.1)"),
+        ("cohort", "≈: the privacy noise is in the figure"),
+        (
+            "prediction",
+            "Held-out children ≈ 26.1 20.4 to 32.0 ≈ 25.3 the privacy noise is in the released number",
+        ),
+        ("sites", "held out, and predicted: ≈ 25"),
+        ("glossary", "with other children and fresh privacy noise"),
         ("explanation", "the choice of children at most 0.020 (root mean square over connections)"),
         ("glossary", "a covariance, not a slope"),
     ],
 )
 def test_a_limit_is_said_beside_the_figures_that_it_limits(sections, section, words):
     assert words in sections[section]
+
+
+def test_counts_of_a_study_without_noise_are_exact(full, exact_result, atlas):
+    exact = full.model_copy(update={"privacy": exact_result.privacy, "evaluation": exact_result.evaluation})
+    assert "≈" not in re.sub(r"<svg.*?</svg>", "", page_text(exact, atlas), flags=re.DOTALL)

@@ -15,12 +15,13 @@ _ROW_INCHES = 0.3
 
 @dataclass(frozen=True)
 class Line:
-    """One correlation with its interval."""
+    """One correlation with its interval; `simulated` where it is of no release of the study."""
 
     label: str
     r: float | None
     interval: tuple[float, float] | None
     colour: str
+    simulated: bool = False
 
 
 def correlations(result: StudyResult, *, no_noise: StudyResult | None) -> Drawing:
@@ -68,9 +69,9 @@ def lines_of(result: StudyResult, *, no_noise: StudyResult | None) -> list[Line]
             lines.append(_line(f"cross-validation{suffix}", study.cross_validation, colour))
     if result.local_only is not None:
         alone = result.local_only
-        lines.append(Line("pooled, in simulation", alone.pooled_r, alone.pooled_r_interval, INK))
+        lines.append(Line("pooled, in simulation", alone.pooled_r, alone.pooled_r_interval, INK, True))
         lines += [
-            Line(f"   {site.site} alone, in simulation", site.r, site.r_interval, INK)
+            Line(f"   {site.site} alone, in simulation", site.r, site.r_interval, INK, True)
             for site in alone.by_site
         ]
     for study, suffix in ((result, ""), (no_noise, ", no noise")):
@@ -81,9 +82,8 @@ def lines_of(result: StudyResult, *, no_noise: StudyResult | None) -> list[Line]
             ]
     if result.random_score is not None and result.random_score.simulated is not None:
         chance = result.random_score.simulated
-        lines.append(
-            Line(f"{chance.times} permutations, in simulation", chance.mean, chance.interval, VERMILLION)
-        )
+        label = f"{chance.times} permutations, in simulation"
+        lines.append(Line(label, chance.mean, chance.interval, VERMILLION, True))
     return lines
 
 

@@ -32,6 +32,7 @@ def predicted_against_clinical(evaluation: Evaluation, *, name: str = "predictio
 
     """
     rows = sorted(evaluation.by_gase, key=lambda row: row.gase)
+    exact = evaluation.r_noise_sd == 0
     with style():
         figure = Figure(figsize=(5.6, 5.2), layout="constrained")
         axes = figure.add_subplot(aspect="equal")
@@ -73,7 +74,7 @@ def predicted_against_clinical(evaluation: Evaluation, *, name: str = "predictio
             )
         for row in rows:
             axes.annotate(
-                f"n ≈ {fixed(row.children, 1)}",
+                f"n = {row.children:.0f}" if exact else f"n ≈ {fixed(row.children, 1)}",
                 (row.gase, 0),
                 xycoords=("data", "axes fraction"),
                 xytext=(0, 4),
