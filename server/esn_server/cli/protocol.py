@@ -8,7 +8,7 @@ import typer
 
 from esn_core.errors import ConfigError
 from esn_core.protocol.public_inputs import WEIGHTS
-from esn_core.system.command_line import AsJson
+from esn_core.system.command_line import AsJson, say
 from esn_server.cli.arguments import Centre
 
 
@@ -167,11 +167,15 @@ def new(
     typer.echo(protocol.sha256)
 
 
-def validate(protocol_file: Annotated[Path, typer.Argument(help="The protocol, a draft or signed.")]) -> None:
+def validate(
+    protocol_file: Annotated[Path, typer.Argument(help="The protocol, a draft or signed.")],
+    as_json: AsJson = False,
+) -> None:
     """Say every fault of a protocol at once; or who signed it, until when it counts, and what it costs."""
-    from esn_server.protocol.signing import validate as in_words
+    from esn_server.protocol.signing import validate as look_at
 
-    typer.echo(in_words(protocol_file))
+    found = look_at(protocol_file)
+    typer.echo(json.dumps(found.facts, indent=2) if as_json else found.in_words)
 
 
 def sign(
@@ -183,9 +187,7 @@ def sign(
     signed = sign_protocol(protocol_file, directory).protocol
     typer.echo(signed.sha256)
     if signed.own_files:
-        typer.echo(
-            f"send the sites {package_of(protocol_file)}: it holds the protocol and its inputs", err=True
-        )
+        say(f"send the sites {package_of(protocol_file)}: it holds the protocol and its inputs")
 
 
 def price(

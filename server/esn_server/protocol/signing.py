@@ -1,6 +1,8 @@
 """The centre's side of a protocol's signature: what is looked at before it is given."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
@@ -8,7 +10,7 @@ from esn_core.analyses.planned_sums import misfits
 from esn_core.errors import ProtocolError
 from esn_core.identity.signing import fingerprint
 from esn_core.messages.envelope import LARGEST_NUMBERS_BYTES
-from esn_core.protocol.price import price_of
+from esn_core.protocol.price import Price, price_of
 from esn_core.protocol.protocol import Protocol, load_protocol
 from esn_core.protocol.signature import (
     SignedProtocol,
@@ -28,8 +30,77 @@ from esn_server.link.bundle import bundle_sha256
 _HEAD = "\n# By the centre, over all of the above; 'esn-server protocol sign' writes it.\n"
 
 
-def validate(path: Path) -> str:
-    """Return what a protocol is, in three lines, its inputs, and what is known not to work or not to protect.
+@dataclass(frozen=True)
+class Validated:
+    """What a protocol is that can be used.
+
+    Attributes
+    ----------
+    protocol : Protocol
+    signed_by : str or None
+        Fingerprint of the centre that signed it; None for a draft.
+    price : Price
+        Of what has noise.
+
+    """
+
+    protocol: Protocol
+    signed_by: str | None
+    price: Price
+
+    @property
+    def expired(self) -> bool:
+        """Whether its last day is over."""
+        return today_utc() > self.protocol.expires
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON can hold it; where there is no noise there is no epsilon."""
+        protocol, price = self.protocol, self.price
+        noised = not protocol.voting and protocol.privacy.noise != "none"
+        return {
+            "protocol_sha256": protocol.sha256,
+            "study": protocol.study,
+            "signed_by": self.signed_by,
+            "sites": [entry.site for entry in protocol.roster],
+            "simulated": protocol.simulated,
+            "voting": protocol.voting,
+            "expires": protocol.expires.isoformat(),
+            "expired": self.expired,
+            "epsilon_training_child": price.epsilon("training") if noised else None,
+            "epsilon_held_out_child": price.epsilon("held-out") if noised else None,
+            "delta": price.delta if noised else None,
+            "inputs": {one.title: one.in_words for one in protocol.public_inputs},
+            "warnings": [caution.words for caution in cautions(protocol)],
+        }
+
+    @property
+    def in_words(self) -> str:
+        """Three lines, its inputs, and what is known not to work or not to protect."""
+        protocol, price = self.protocol, self.price
+        by = "unsigned, a draft" if self.signed_by is None else f"signed by {self.signed_by}"
+        costs = (
+            "the sites vote on candidates: exact sums about healthy controls, and no child is asked about"
+            if protocol.voting
+            else "exact sums, without differential privacy"
+            if protocol.privacy.noise == "none"
+            else f"epsilon {price.epsilon('training'):.2f} for a training child, "
+            f"{price.epsilon('held-out'):.2f} for a held-out child, at delta {price.delta:g}"
+        )
+        state = "expired" if self.expired else "valid"
+        return "\n".join(
+            (
+                f"protocol {protocol.sha256}, {by}",
+                f"study {protocol.study}: {len(protocol.roster)} sites; {state}, last day {protocol.expires}",
+                costs,
+                *(f"{one.title}: {one.in_words}" for one in protocol.public_inputs),
+                *(f"warning: {caution.words}" for caution in cautions(protocol)),
+            )
+        )
+
+
+def validate(path: Path) -> Validated:
+    """Return what a protocol is.
 
     Raises
     ------
@@ -42,26 +113,7 @@ def validate(path: Path) -> str:
         found = signer(protocol)
     except ProtocolError as fault:
         raise ProtocolError(f"{path}: {fault}") from fault
-    price = price_of(protocol).noised
-    by = "unsigned, a draft" if found is None else f"signed by {fingerprint(found)}"
-    costs = (
-        "the sites vote on candidates: exact sums about healthy controls, and no child is asked about"
-        if protocol.voting
-        else "exact sums, without differential privacy"
-        if protocol.privacy.noise == "none"
-        else f"epsilon {price.epsilon('training'):.2f} for a training child, "
-        f"{price.epsilon('held-out'):.2f} for a held-out child, at delta {price.delta:g}"
-    )
-    state = "expired" if today_utc() > protocol.expires else "valid"
-    return "\n".join(
-        (
-            f"protocol {protocol.sha256}, {by}",
-            f"study {protocol.study}: {len(protocol.roster)} sites; {state}, last day {protocol.expires}",
-            costs,
-            *(f"{one.title}: {one.in_words}" for one in protocol.public_inputs),
-            *(f"warning: {caution.words}" for caution in cautions(protocol)),
-        )
-    )
+    return Validated(protocol, None if found is None else fingerprint(found), price_of(protocol).noised)
 
 
 def sign_protocol(path: Path, centre: Path) -> SignedProtocol:

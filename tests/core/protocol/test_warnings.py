@@ -71,7 +71,7 @@ def test_every_reader_says_each_fact(protocol_content, tmp_path, fact):
     (words,) = [c.words for c in cautions(protocol) if c.fact == fact]
     path = tmp_path / "protocol.toml"
     path.write_text(tomli_w.dumps(protocol.model_dump(exclude_none=True)), encoding="utf-8")
-    assert f"warning: {words}" in validate(path)
+    assert f"warning: {words}" in validate(path).in_words
     listed = price_list(protocol, training_children=250, held_out_children=180).in_words
     assert (words in listed) == (fact != Fact.SIMULATED)
     assert SAID_BY_REVIEW[fact] in review(protocol)

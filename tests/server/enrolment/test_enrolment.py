@@ -1,6 +1,7 @@
 """Who is let in, who no longer is, and what the centre signs; the SuperLink is played, and remembers."""
 
 import datetime
+import json
 import shutil
 import ssl
 import subprocess
@@ -308,6 +309,10 @@ def test_a_draft_is_validated_signed_once_and_validated_again(consortium, protoc
     assert protocol.read_text() == signed
     _, out, _ = esn_server("protocol", "validate", protocol)
     assert out.startswith(f"protocol {digest}, signed by {fingerprint(key)}\n")
+    facts = json.loads(esn_server("protocol", "validate", protocol, "--json")[1])
+    assert (facts["protocol_sha256"], facts["signed_by"]) == (digest, fingerprint(key))
+    assert (facts["expired"], facts["delta"]) == (False, 0.001)
+    assert facts["epsilon_training_child"] == pytest.approx(8.0, abs=0.005)  # as it is printed in words
 
 
 def test_validation_says_every_fault_at_once(protocol, fails):
