@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -228,6 +229,10 @@ def matrix_words(clinic, model, out, path, *more):
     return (*words[:2], path, *words[3:])
 
 
+def rewritten(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 def age_of(clinic, label):
     people = read_participants(clinic / "bids")
     return next(person.age_years for person in people if person.label == label)
@@ -284,8 +289,16 @@ class TestRelease:
 
     def test_the_same_run_gives_the_same_bytes(self, esn_server, centre, run, proposal, tmp_path):
         again = tmp_path / "again.esn"
-        assert esn_server("release", centre, run, "--propose", "--out", again)[0] == 0
+        status, out, err = esn_server("release", centre, run, "--propose", "--out", again, "--json")
+        assert (status, err) == (0, "")
         assert again.read_bytes() == proposal.read_bytes()
+        assert json.loads(out) == {
+            "file": str(again),
+            "model_sha256": read_model(again).content.sha256,
+            "released": False,
+            "fingerprint": None,
+            "countersigned_by": [],
+        }
 
     def test_the_model_says_what_the_study_found(self, model, run):
         found, result = read_model(model), read_result(run / "result.json")
@@ -339,6 +352,27 @@ class TestRelease:
             path.write_bytes(changed)
             with pytest.raises(ProtocolError):
                 read_model(path)
+
+    def test_a_file_more_than_was_signed_is_refused(self, model, tmp_path):
+        spoilt = Path(shutil.copy(model, tmp_path / "model.esn"))
+        with zipfile.ZipFile(spoilt, "a") as archive:
+            archive.writestr("more.json", "{}")
+        with pytest.raises(ProtocolError, match="a byte of it was changed"):
+            read_model(spoilt)
+
+    def test_what_is_no_model_is_refused(self, model, tmp_path):
+        (tmp_path / "empty.esn").touch()
+        (tmp_path / "gone.esn").symlink_to(tmp_path / "nothing")
+        with zipfile.ZipFile(tmp_path / "other.esn", "w") as archive:
+            archive.writestr("a.txt", "a")
+        for name, said in (
+            ("empty.esn", "is no released model"),
+            ("gone.esn", "cannot be read"),
+            ("other.esn", "is no released model"),
+            ("", "cannot be read"),
+        ):
+            with pytest.raises(ProtocolError, match=said):
+                read_model(tmp_path / name)
 
     def test_a_part_of_another_model_is_refused(self, model, tmp_path):
         import zipfile
@@ -696,6 +730,13 @@ class TestPrediction:
             (lambda path, record: record.unlink(), "beside it, cannot be read"),
             (lambda path, record: record.write_text("{"), "is not a record of a connectome"),
             (lambda path, record: record.write_text("[1]"), "is not a record of a connectome"),
+            (lambda path, record: rewritten(record, Nodes=None), "is not a record of a connectome"),
+            (lambda path, record: rewritten(record, MatricesSha256=[]), "is not a record of a connectome"),
+            (lambda path, record: rewritten(record, RegionsWithoutTissue=5), "is not a record of"),
+            (lambda path, record: path.write_bytes(b""), "is no matrix of tab-separated"),
+            (lambda path, record: path.write_text("1;2\n2;1\n"), "is no matrix of tab-separated"),
+            (lambda path, record: path.write_text("\ufeff1\t2\n2\t1\n"), "is no matrix of tab-separated"),
+            (lambda path, record: path.write_text("5\n"), "its regions are not the 28"),
             (lambda path, record: path.write_text("one\ttwo\n"), "is no matrix of tab-separated"),
             (lambda path, record: path.write_bytes(b"\xff\xfe1\t2\n"), "is no matrix of tab-separated"),
         ],

@@ -206,8 +206,7 @@ def rate(
     from esn_client.imaging.quality.ratings import rate as write_rating
     from esn_core.protocol.protocol import load_protocol
 
-    session = session_label and f"ses-{session_label.removeprefix('ses-')}"
-    visit = Visit(f"sub-{participant_label.removeprefix('sub-')}", session)
+    visit = Visit.named(participant_label, session_label)
     recipe = load_protocol(protocol).imaging
     said = write_rating(output_dir, recipe, visit, rating=rating, initials=initials, note=note)
     typer.echo(f"{visit.label}\t{said.rating}\t{said.initials}\t{said.date}")
@@ -263,7 +262,6 @@ def take_in(
     from esn_client.imaging.bids.visits import Visit
     from esn_core.protocol.protocol import load_protocol
 
-    session = session_label and f"ses-{session_label.removeprefix('ses-')}"
-    visit = Visit(f"sub-{participant_label.removeprefix('sub-')}", session)
+    visit = Visit.named(participant_label, session_label)
     recipe = load_protocol(protocol).imaging
     typer.echo(str(import_connectome(matrix, output_dir, visit, recipe, nodes=nodes)))

@@ -25,6 +25,15 @@ from esn_core.protocol.quality_limits import Verdict, overall
 from esn_core.released_model.archive import ReleasedModel
 
 _MOST_AGE_SDS = 3.0
+# What a record may hold of a connectome, and of which kind it is.
+_IN_A_RECORD = {
+    "Nodes": list,
+    "RegionsWithoutTissue": list,
+    "MatricesSha256": dict,
+    "Sources": dict,
+    "Quality": dict,
+    "Warnings": list,
+}
 NO_AGES = "The study released no ages: nothing says whether this child is of its ages."
 _WITHDREW = "consent was withdrawn at this hospital: nothing more is computed of this child"
 
@@ -259,7 +268,8 @@ def child_in_file(
     person = Participant(label, age, np.nan, "dre", None, simulated=simulated)
     names = protocol.atlas.names
     try:
-        matrix = np.loadtxt(content.decode().splitlines(), dtype=np.float64, ndmin=2, delimiter="\t")
+        lines = content.decode().splitlines() or [""]
+        matrix = np.array([line.split("\t") for line in lines], dtype=np.float64)
     except (ValueError, UnicodeDecodeError) as cause:
         raise DataError(f"{path.name}: is no matrix of tab-separated numbers") from cause
     if tuple(record.get("Nodes", ())) != names or matrix.shape != (len(names),) * 2:
@@ -268,7 +278,7 @@ def child_in_file(
         )
     away = tuple(record.get("RegionsWithoutTissue", ()))
     try:
-        connectome = Connectome(np.nan_to_num(matrix, nan=0.0), names, away)
+        connectome = Connectome(np.where(np.isnan(matrix), 0.0, matrix), names, away)
     except DataError as fault:
         raise DataError(f"{path.name}: {fault}") from fault
     _check_record(path, content, record, protocol)
@@ -309,7 +319,9 @@ def _matrix_and_record(path: Path) -> tuple[bytes, dict[str, Any]]:
         raise DataError(f"{path.name}: it, or {record.name} beside it, cannot be read") from cause
     except (ValueError, RecursionError) as cause:
         raise DataError(f"{record.name}: is not a record of a connectome") from cause
-    if not isinstance(said, dict):
+    if not isinstance(said, dict) or not all(
+        isinstance(said.get(name, kind()), kind) for name, kind in _IN_A_RECORD.items()
+    ):
         raise DataError(f"{record.name}: is not a record of a connectome")
     return content, said
 

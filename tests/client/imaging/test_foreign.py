@@ -9,11 +9,11 @@ import tomli_w
 
 from esn_client.cli import main as cli
 from esn_client.imaging.bids.derivatives import Derivative, load_connectome
-from esn_client.imaging.bids.foreign import read_matrix
+from esn_client.imaging.bids.foreign import read_matrix, read_nodes
 from esn_client.imaging.bids.visits import Visit
 from esn_core.connectome.atlas import load_atlas
 from esn_core.connectome.template import edge_strengths
-from esn_core.errors import ConfigError, DataError
+from esn_core.errors import DataError
 from esn_core.protocol.protocol import load_protocol
 
 HOW = "MRtrix3 3.0.4: iFOD2, 10 M streamlines, SIFT2, labelconvert to phantom-28"
@@ -127,11 +127,66 @@ def test_a_connectome_that_is_there_stays(esn_client, fails, protocol, tmp_path)
     fails(11, "has a connectome already", *command)
 
 
-@pytest.mark.parametrize("text", ["", "a,b\nc,d\n", "1 2\n3\n"])
-def test_what_is_no_matrix_is_refused(tmp_path, text):
-    (tmp_path / "c.csv").write_text(text)
-    with pytest.raises((DataError, ConfigError)):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "has 0 rows and 0 columns"),
+        (b"a,b\nc,d\n", "is no matrix of numbers parted by commas, tabs or spaces"),
+        (b"one,two\n1,2\n2,1\n", "without a heading"),
+        (b"1 2\n3\n", "is no matrix of numbers"),
+        (b"1;2\n2;1\n", "parted by commas, tabs or spaces"),
+        (b"1\t2\n2\t1\n".decode().encode("utf-16"), "is no matrix of numbers"),
+        (b"PK\x03\x04\xff\x00", "is no matrix of numbers"),
+        (b"1,nan\nnan,1\n", "finite and not negative"),
+        (b"1,inf\ninf,1\n", "finite and not negative"),
+        (b"3,0\n0,0\n", "joins no two regions"),
+        (b"5\n", "joins no two regions"),
+    ],
+)
+def test_what_is_no_matrix_is_refused(tmp_path, content, said):
+    (tmp_path / "c.csv").write_bytes(content)
+    with pytest.raises(DataError, match=said):
         read_matrix(tmp_path / "c.csv")
+
+
+def test_a_directory_and_a_link_that_leads_nowhere_are_refused(tmp_path):
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "nothing")
+    for path in (tmp_path, tmp_path / "gone.csv"):
+        with pytest.raises(DataError, match="cannot be read"):
+            read_matrix(path)
+
+
+def test_the_mark_that_spreadsheets_begin_a_file_with_is_no_part_of_it(tmp_path):
+    matrix, nodes = tmp_path / "c.csv", tmp_path / "nodes.txt"
+    matrix.write_text("\ufeff1,2\n2,1\n", encoding="utf-8")
+    nodes.write_text("\ufeff1\ta\n2\tb\n", encoding="utf-8")
+    assert read_matrix(matrix).tolist() == [[1.0, 2.0], [2.0, 1.0]]
+    assert read_nodes(nodes) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("nodes.txt", "² left\n".encode(), "do not number the regions"),
+        ("nodes.txt", b"9" * 5000 + b" left\n", "do not number the regions"),
+        ("nodes.txt", b"\xff\xfe1\x00", "is no text"),
+        ("nodes.json", b"[" * 100_000, "is no sidecar"),
+        ("nodes.json", b'{"Nodes": 3}', "is no sidecar"),
+    ],
+)
+def test_what_names_no_regions_is_refused(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        read_nodes(tmp_path / name)
+
+
+@pytest.mark.parametrize("label", ["012/../../elsewhere", "..", "", "01 2", "sub-sub-012"])
+def test_a_label_that_is_none_writes_nothing_anywhere(fails, protocol, tmp_path, label):
+    command = list(words(tmp_path / "deep" / "er", protocol, *mrtrix(tmp_path)))
+    before = set(tmp_path.rglob("*"))
+    command[command.index("012")] = label
+    fails(10, "is no label of a participant", *command)
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_the_review_says_by_what_connectomes_are_made(esn_client, protocol):

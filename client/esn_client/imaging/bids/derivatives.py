@@ -260,7 +260,7 @@ class Derivative:
             raise DataError(
                 f"{path.name} and {self.record.name} name different regions without tissue; prepare it again"
             )
-        return Connectome(np.nan_to_num(matrix, nan=0.0), names, tuple(away))
+        return Connectome(np.where(np.isnan(matrix), 0.0, matrix), names, tuple(away))
 
 
 def scans_of(record: Mapping[str, Any]) -> set[str]:

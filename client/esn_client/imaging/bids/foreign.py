@@ -7,6 +7,7 @@ matrix of BIDS (BEP017) has them in its sidecar.
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -31,22 +32,28 @@ def read_matrix(path: Path) -> NDArray[np.float64]:
     Raises
     ------
     DataError
-        It cannot be read, is not square, negative, or neither symmetric nor an upper triangle.
+        It cannot be read, is not square, negative, without a connection, or neither symmetric nor an upper
+        triangle.
 
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a mark
         rows = [line.replace(",", " ").split() for line in text.splitlines() if line.strip()]
         matrix = np.array(rows, dtype=np.float64)
     except OSError as cause:
         raise DataError(f"{path}: cannot be read: {cause.strerror}") from cause
     except ValueError as cause:
-        raise DataError(f"{path.name}: is no matrix of numbers, one row a region") from cause
+        raise DataError(
+            f"{path.name}: is no matrix of numbers parted by commas, tabs or spaces, one row a region and "
+            "without a heading"
+        ) from cause
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         columns = len(rows[0]) if rows else 0
         raise DataError(f"{path.name}: has {len(rows)} rows and {columns} columns")
     if not np.isfinite(matrix).all() or (matrix < 0).any():
         raise DataError(f"{path.name}: its numbers must be finite and not negative")
+    if not (np.triu(matrix, 1).any() or np.tril(matrix, -1).any()):
+        raise DataError(f"{path.name}: joins no two regions")
     if not np.tril(matrix, -1).any():
         return np.asarray(matrix + np.triu(matrix, 1).T, dtype=np.float64)
     # Rounding of what was written by others; a matrix of directed connections is far from it.
@@ -71,17 +78,19 @@ def read_nodes(path: Path) -> tuple[str, ...]:
 
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
             return tuple(str(name) for name in json.loads(text)["Nodes"])
     except OSError as cause:
         raise DataError(f"{path}: cannot be read: {cause.strerror}") from cause
-    except (ValueError, KeyError, TypeError) as cause:
+    except UnicodeDecodeError as cause:
+        raise DataError(f"{path.name}: is no text, and names no regions") from cause
+    except (ValueError, KeyError, TypeError, RecursionError) as cause:
         raise DataError(f"{path.name}: is no sidecar of a relation matrix: it names no 'Nodes'") from cause
     named: dict[int, str] = {}
     for line in text.splitlines():
         cells = line.split("\t") if "\t" in line else line.split()
-        if len(cells) > 1 and cells[0].strip().isdigit() and int(cells[0]) > 0:
+        if len(cells) > 1 and re.fullmatch(r"0*[1-9][0-9]{0,5}", cells[0].strip()):
             named[int(cells[0])] = cells[1].strip()
     if sorted(named) != list(range(1, len(named) + 1)) or not named:
         raise DataError(f"{path.name}: its lines do not number the regions from 1 on")

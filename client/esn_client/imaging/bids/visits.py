@@ -1,6 +1,10 @@
 """Visits: who was scanned and when, and how the files of an atlas are named."""
 
+import re
 from dataclasses import dataclass
+from typing import Self
+
+from esn_core.errors import ConfigError
 
 
 @dataclass(frozen=True, order=True)
@@ -18,6 +22,22 @@ class Visit:
 
     participant: str
     session: str | None
+
+    @classmethod
+    def named(cls, participant: str, session: str | None) -> Self:
+        """Return the visit that somebody named, with or without ``sub-`` and ``ses-``.
+
+        Raises
+        ------
+        ConfigError
+            A label is none of BIDS: it would be another file's name, or lie in another directory.
+
+        """
+        who, when = participant.removeprefix("sub-"), session and session.removeprefix("ses-")
+        for what, label in (("participant", who), ("session", when)):
+            if label is not None and not re.fullmatch(r"[A-Za-z0-9]+", label):
+                raise ConfigError(f"{label!r} is no label of a {what}: letters and digits alone")
+        return cls(f"sub-{who}", when and f"ses-{when}")
 
     @property
     def label(self) -> str:
