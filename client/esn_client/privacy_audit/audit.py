@@ -7,6 +7,7 @@ nothing is charged, kept or sent.
 import datetime
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
@@ -74,7 +75,7 @@ _MOST_SUMS_PER_REPEAT = 4
 _CANARY_LENGTH = 2.0
 
 Progress = Callable[[str, int, int], None]
-"""Told phase, release and number of releases."""
+"""Told what is done, how many are done, and of how many."""
 
 
 def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, progress: Progress) -> Audit:
@@ -99,9 +100,11 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
         No child has a connectome.
 
     """
+    progress("connectomes read", 0, 1)
     with open_ledger(settings) as ledger:
         people = remaining(read_participants(settings.dataset), ledger, salt=read_salt(settings))
     cohort, without_each = _cohorts(settings, protocol, people)
+    progress("connectomes read", 1, 1)
     site = settings.site
     with scratch_directory() as scratch:
         rehearsal = Rehearsal(
@@ -120,13 +123,25 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
         study = Study(settings.site, rehearsal.protocol, cohort, device)
         without = [Study(settings.site, rehearsal.protocol, one, device) for one in without_each]
         rng = np.random.default_rng()
-        kinds = tuple(
-            audit_kind(rehearsal, study, price, repeats=repeats, rng=rng, progress=progress, without=without)
+        attacked = [
+            price
             for price in price_of(rehearsal.protocol).phases
             # At a site without controls no training child is in a sum.
             if price.children != "controls" and (price.children == "held-out" or protocol.trains(site))
+        ]
+        kinds = tuple(
+            audit_kind(
+                rehearsal,
+                study,
+                price,
+                repeats=repeats,
+                rng=rng,
+                progress=partial(_attacked, progress, place, len(attacked)),
+                without=without,
+            )
+            for place, price in enumerate(attacked, start=1)
         )
-        attempts = cheats(rehearsal, study)
+        attempts = cheats(rehearsal, study, progress=progress)
     return Audit(
         site=settings.site,
         study=protocol.study,
@@ -141,6 +156,11 @@ def audit_site(settings: SiteSettings, protocol: Protocol, *, repeats: int, prog
         attempts=attempts,
         votes=votes_turned(cohort.control_strengths) if protocol.voting else None,
     )
+
+
+def _attacked(progress: Progress, place: int, phases: int, phase: str, done: int, sums: int) -> None:
+    """Say how many sums of a phase were attacked, and which of the phases it is."""
+    progress(f"sums of phase '{phase}' attacked ({place} of {phases} phases)", done, sums)
 
 
 def _cohorts(

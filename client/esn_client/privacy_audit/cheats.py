@@ -37,14 +37,16 @@ _ANOTHER = TranscriptMark(sums=1, head="5" * 64)
 _IN_THE_LAST_ANSWER = 80
 
 
-def cheats(rehearsal: Rehearsal, study: Study) -> tuple[Attempt, ...]:
+def cheats(
+    rehearsal: Rehearsal, study: Study, *, progress: Callable[[str, int, int], None] = lambda *_: None
+) -> tuple[Attempt, ...]:
     """Try everything on every phase of the rehearsed protocol, in the order of the study."""
+    phases, found = price_of(rehearsal.protocol).phases, list[Attempt]()
     with _asked(rehearsal, study) as ask:
-        return tuple(
-            attempt
-            for price in price_of(rehearsal.protocol).phases
-            for attempt in _on_phase(ask, rehearsal, study, price)
-        )
+        for place, price in enumerate(phases, start=1):
+            found += _on_phase(ask, rehearsal, study, price)
+            progress("phases asked as a dishonest centre would", place, len(phases))
+    return tuple(found)
 
 
 @contextmanager
