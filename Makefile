@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed-$(TORCH)
 # A federation is dozens of processes, of which each would compile all of the source for itself.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-long test-science mutate bench wheelhouse clean
+.PHONY: setup demo test test-long test-science test-pages mutate bench wheelhouse clean
 
 setup: $(INSTALLED)
 
@@ -25,7 +25,7 @@ test: setup
 	./check --slow
 
 # What takes minutes each: every promise broken on purpose, the science at its real size, and the rest.
-test-long: setup mutate test-science test-faults
+test-long: setup mutate test-pages test-science test-faults
 
 # The files that hold a test of a mark: to collect all the others costs every worker the time of a test.
 marked = $(shell grep -rlE "mark\.($(1))\b" --include="test_*.py" tests)
@@ -33,6 +33,20 @@ marked = $(shell grep -rlE "mark\.($(1))\b" --include="test_*.py" tests)
 # Federations that are broken in every way, the real subject, the guides. ESN_FAULT_SEED chooses the instants of the kills.
 test-faults: setup
 	$(VENV)/bin/python -m pytest -q -n 4 --dist loadscope --no-loadscope-reorder --durations=15 -m "(long or faults) and not science" $(call marked,long|faults)
+
+# Every page in a browser, judged by axe-core: what a screen reader or a keyboard would miss. axe-core comes from npm; its hash is looked at.
+AXE := $(VENV)/axe-4.14.1.min.js
+test-pages: setup
+	@if [ -f $(AXE) ] || command -v npm >/dev/null; then $(MAKE) --no-print-directory $(AXE); \
+	else echo "test-pages: no npm here to fetch axe-core: pages are not judged by it" >&2; fi
+	AXE_CORE="$$(realpath -q -e $(AXE))"; [ -z "$$AXE_CORE" ] || export AXE_CORE; \
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadscope -m axe $(call marked,axe)
+
+$(AXE):
+	cd $(VENV) && npm pack --silent axe-core@4.14.1 && tar -xzf axe-core-4.14.1.tgz -O package/axe.min.js >axe-unread.js
+	cd $(VENV) && echo "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c  axe-unread.js" | sha256sum --check --quiet
+	mv $(VENV)/axe-unread.js $(AXE)
+	rm $(VENV)/axe-core-4.14.1.tgz
 
 # Breaks every promise of docs/threat-model.md, one at a time and in a copy: the test named for it must fail.
 mutate: setup

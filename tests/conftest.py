@@ -9,7 +9,11 @@ import contextlib
 import datetime
 import hashlib
 import itertools
+import json
+import re
+import shutil
 import signal
+import subprocess
 import sys
 import tomllib
 from importlib.resources import files
@@ -38,6 +42,8 @@ settings.load_profile("steady")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SITES = ("north", "south", "west")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+AXE = os.environ.get("AXE_CORE")
 
 
 def _children():
@@ -244,3 +250,35 @@ def command_fails(run_command):
             assert word in err
 
     return run
+
+
+@pytest.fixture
+def barriers_of(tmp_path):
+    """Show a page to axe-core, in a browser; returns the rules that it breaks, and how often."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    if AXE is None:
+        pytest.skip("pages are not shown to axe-core: 'make test-pages' fetches it from npm")
+    script = Path(AXE).read_text(encoding="utf-8").replace("</script>", "<\\/script>")
+    judge = (
+        f"<script>{script}</script><script>axe.run({{resultTypes: ['violations']}}).then(found => {{"
+        "document.title = 'judged ' + JSON.stringify(found.violations.map(v => [v.id, v.nodes.length]))})"
+        "</script></body>"
+    )
+
+    def look(page):
+        page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+        before, _, after = page.rpartition("</body>")  # scripts may hold the word as well
+        path = tmp_path / "judged.html"
+        path.write_text(f"{before}{judge}{after}", encoding="utf-8")
+        command = [
+            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *("--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND"),
+            *(f"--user-data-dir={tmp_path / 'judge'}", "--window-size=1200,2000"),
+            *("--virtual-time-budget=20000", "--dump-dom", path.as_uri()),
+        ]
+        dom = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+        return json.loads(re.search(r"<title>judged (.*?)</title>", dom)[1])
+
+    return look

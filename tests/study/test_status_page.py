@@ -152,6 +152,13 @@ def test_the_page_tells_who_is_waited_for_and_what_was_learnt(watched, address):
     assert "no answer (SiteUnavailable)" in page
 
 
+@pytest.mark.axe
+def test_a_screen_reader_and_a_keyboard_miss_nothing_of_the_page(watched, address, barriers_of):
+    page = httpx.get(address).text
+    style = f"<style>{httpx.get(f'{address}/page.css').text}</style></head>"
+    assert barriers_of(re.sub(r"<(link|script)[^>]*>", "", page).replace("</head>", style)) == []
+
+
 @in_a_browser
 def test_the_page_follows_the_study_by_itself(watched, address, tmp_path):
     dom, console = browse(address, tmp_path / "profile")

@@ -102,8 +102,18 @@ def test_an_audit_passes_writes_its_page_and_nothing_else(site, esn_client, tmp_
     page = tmp_path / "audit.html"
     # The fewest repeats: that an honest gate passes does not depend on them, and the attacks' strength is the
     # business of the test below.
-    status, out, _ = esn_client("audit", settings, protocol, "--out", page, "--repeats", 20, "--json")
+    status, out, err = esn_client("audit", settings, protocol, "--out", page, "--repeats", 20, "--json")
     assert status == 0
+    said = [re.sub(r"auditing: \d+/\d+ ", "", line) for line in err.splitlines()]
+    assert list(dict.fromkeys(said)) == [
+        "connectomes read",
+        "sums of phase 'centre' attacked (1 of 5 phases)",
+        "sums of phase 'association' attacked (2 of 5 phases)",
+        "sums of phase 'gradient' attacked (3 of 5 phases)",
+        "sums of phase 'calibration' attacked (4 of 5 phases)",
+        "sums of phase 'evaluation' attacked (5 of 5 phases)",
+        "phases asked as a dishonest centre would",
+    ]
     found = json.loads(out)
     assert found["passed"] is True
     assert found["protocol_sha256"] == load_protocol(protocol).sha256
@@ -247,6 +257,11 @@ class Words(HTMLParser):
     @property
     def text(self):
         return re.sub(r"\s+", " ", "".join(self.said))
+
+
+@pytest.mark.axe
+def test_a_screen_reader_and_a_keyboard_miss_nothing_of_the_page(protocol_content, barriers_of):
+    assert barriers_of(page_text(audit(protocol_content, kind(), kind("centre", canaries=False)))) == []
 
 
 def test_the_page_needs_nothing_else_and_is_well_formed(protocol_content, tmp_path):

@@ -456,6 +456,14 @@ def test_in_a_browser_nothing_is_clipped_or_missing(page, tmp_path, width):
     assert found == {"wide": [], "wider": 0, "broken": 0, "images": 16}
 
 
+@pytest.mark.axe
+def test_a_screen_reader_and_a_keyboard_miss_nothing_of_a_visit_or_a_site(page, site, barriers_of):
+    keep_failure(site, RECIPE, "sub-010_ses-2", Failure("sub-010_ses-2", "DataError", "no <b0>"))
+    write_site(site, RECIPE, exclude_failed=True)
+    assert barriers_of(page) == []
+    assert barriers_of((site / "seg-phantom28_quality.html").read_text()) == []
+
+
 def test_a_rater_who_says_fail_is_believed_and_one_who_says_pass_changes_no_limit(site):
     rate(
         site, RECIPE, Visit("sub-001", None), rating="fail", initials="ab", note="ghost in the\nfrontal lobe"
