@@ -37,8 +37,8 @@ test-faults: setup
 # Every page in a browser, judged by axe-core: what a screen reader or a keyboard would miss. axe-core comes from npm; its hash is looked at.
 AXE := $(VENV)/axe-4.14.1.min.js
 test-pages: setup
-	@if [ -f $(AXE) ] || command -v npm >/dev/null; then $(MAKE) --no-print-directory $(AXE); \
-	else echo "test-pages: no npm here to fetch axe-core: pages are not judged by it" >&2; fi
+	@{ [ -f $(AXE) ] || command -v npm >/dev/null; } && $(MAKE) --no-print-directory $(AXE) || \
+	echo "test-pages: axe-core cannot be fetched from npm here: pages are not judged by it" >&2
 	AXE_CORE="$$(realpath -q -e $(AXE))"; [ -z "$$AXE_CORE" ] || export AXE_CORE; \
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadscope -m axe $(call marked,axe)
 
