@@ -44,7 +44,7 @@ from esn_server.enrolment.centre_keys import create_authority
 from esn_server.enrolment.kits import write_kit
 from esn_server.report.outcome import result_of
 from esn_server.report.result import read_result, write_result
-from esn_server.run.learned import write_learned
+from esn_server.run.learned import LEARNED, write_learned
 
 SITES = ("north", "south", "west")
 PHENOTYPES = {
@@ -286,6 +286,40 @@ class TestRelease:
         (tmp_path / "run" / "result.json").unlink()
         words = ("not finished", "--resume")
         not_released(words, "release", centre, tmp_path / "run", "--propose", "--out", tmp_path / "model.esn")
+
+    @pytest.mark.parametrize(
+        ("spoil", "status", "words"),
+        [
+            (lambda run: (run / "result.json").write_text(""), 12, "result.json"),
+            (lambda run: (run / "result.json").write_text("[1]"), 12, "result.json"),
+            (lambda run: (run / "result.json").write_bytes(b"PK\x03\x04\xff"), 12, "result.json"),
+            (lambda run: (run / "protocol.toml").write_text(""), 12, "protocol.toml"),
+            (lambda run: (run / LEARNED).write_bytes(b""), 12, "holds no numbers of a model"),
+            (lambda run: shutil.rmtree(run), 10, "is no directory of a run"),
+        ],
+    )
+    def test_what_is_no_run_is_refused_in_one_line(
+        self, command_fails, centre, run, tmp_path, spoil, status, words
+    ):
+        spoilt = shutil.copytree(run, tmp_path / "run")
+        spoil(spoilt)
+        command = ("release", centre, spoilt, "--propose", "--out", tmp_path / "made" / "model.esn")
+        command_fails("esn-server", server.main, status, words, *command)
+        assert not (tmp_path / "made").exists()
+
+    @pytest.mark.parametrize("given", ["directory", "empty", "zip", "gone"])
+    def test_what_is_no_countersignature_is_refused_in_one_line(
+        self, command_fails, centre, run, tmp_path, given
+    ):
+        path = tmp_path / given
+        if given == "directory":
+            path.mkdir()
+        elif given != "gone":
+            path.write_bytes(b"" if given == "empty" else b"PK\x03\x04\xff")
+        status, words = (10, "cannot be read") if given in ("directory", "gone") else (12, "is no signature")
+        command = ("release", centre, run, "--countersignature", path, "--out", tmp_path / "model.esn")
+        command_fails("esn-server", server.main, status, words, *command)
+        assert not (tmp_path / "model.esn").exists()
 
     def test_the_same_run_gives_the_same_bytes(self, esn_server, centre, run, proposal, tmp_path):
         again = tmp_path / "again.esn"
