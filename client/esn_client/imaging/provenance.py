@@ -21,7 +21,7 @@ STAGE_VERSIONS = {
     "gibbs": 2,
     "motion": 3,
     "bias": 1,
-    "tensor": 1,
+    "tensor": 2,
     "gradients": 3,
     "response": 1,
     "responses": 1,

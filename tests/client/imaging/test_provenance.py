@@ -79,7 +79,7 @@ def test_a_stage_is_made_again_after_its_version_was_raised_and_not_after_a_rele
     assert "esn-federated" not in provenance.versions_of_software()
     monkeypatch.setitem(provenance.STAGE_VERSIONS, "fodf", 7)
     assert stage_is_found_again(tmp_path)
-    monkeypatch.setitem(provenance.STAGE_VERSIONS, "tensor", 2)
+    monkeypatch.setitem(provenance.STAGE_VERSIONS, "tensor", provenance.version_of("tensor") + 1)
     assert not stage_is_found_again(tmp_path)
 
 

@@ -20,6 +20,8 @@ from esn_core.connectome.atlas import Atlas
 INK, BLUE, ORANGE, GREY = "#1f2933", "#0072b2", "#d55e00", "#7b8794"
 DOTS_PER_INCH = 110
 WIDTH_IN = 11.0
+COMPRESSION = 1
+"""Of 9: at 6, which is usual, a picture takes a fifth to 70 % more time, and a ninth less room."""
 FONT: dict[str, Any] = {"family": "DejaVu Sans", "size": 9}
 
 
@@ -49,8 +51,8 @@ def draw_planes(
     picture: Floats,
     *,
     alternative: str,
-    outline: NDArray[np.bool_] | None = None,
-    hatched: NDArray[np.bool_] | None = None,
+    outline: Floats | None = None,
+    hatched: Floats | None = None,
     colours: str = "gray",
     limits: tuple[float, float] = (0.0, 1.0),
     bar: str | None = None,
@@ -63,10 +65,10 @@ def draw_planes(
     picture : (h, w) or (h, w, 3) float64
         As `Planes.image` gives it.
     alternative : str
-    outline : (X, Y, Z) bool, optional
-        A volume whose edge is drawn.
-    hatched : (X, Y, Z) bool, optional
-        A volume that is marked: what is no tissue.
+    outline : (h, w) float64, optional
+        The cut of a mask whose edge is drawn.
+    hatched : (h, w) float64, optional
+        The cut of a mask that is marked: what is no tissue.
     colours : str
         Of matplotlib; unused for a picture in colour.
     limits : tuple of float
@@ -91,9 +93,9 @@ def draw_planes(
         interpolation="nearest",
     )
     if outline is not None:
-        axes.contour(planes.image(outline, order=1), levels=[0.5], colors="#ff9e1b", linewidths=0.9)
-    if hatched is not None and (cut := planes.image(hatched, order=1)).max() > 0.5:
-        axes.contour(cut, levels=[0.5], colors="#56b4e9", linewidths=0.7)
+        axes.contour(outline, levels=[0.5], colors="#ff9e1b", linewidths=0.9)
+    if hatched is not None and hatched.max() > 0.5:
+        axes.contour(hatched, levels=[0.5], colors="#56b4e9", linewidths=0.7)
     tile_h, tile_w = planes.voxels.shape[2:4]
 
     def mark(left: int, top: int, name: str) -> None:
@@ -288,7 +290,13 @@ def to_png(figure: Figure, alternative: str) -> Drawing:
     """Turn a figure into what a page holds."""
     FigureCanvasAgg(figure)
     content = io.BytesIO()
-    figure.savefig(content, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
+    figure.savefig(
+        content,
+        format="png",
+        facecolor=figure.get_facecolor(),
+        metadata={"Software": None},
+        pil_kwargs={"compress_level": COMPRESSION},
+    )
     width, height = (round(float(side) * figure.dpi) for side in figure.get_size_inches())
     return Drawing(
         "data:image/png;base64," + base64.b64encode(content.getvalue()).decode(), alternative, width, height

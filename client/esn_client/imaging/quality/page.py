@@ -96,12 +96,12 @@ def _draw(anatomy: Anatomy, atlas: Atlas, recipe: ImagingRecipe) -> dict[str, Dr
     plain = anatomy.plain
     bright = float(np.percentile(anatomy.b0[anatomy.mask], 99))
     b0 = np.clip(anatomy.b0 / bright, 0, 1)
-    fa = planes.image(anatomy.fa, order=1)
+    fa, brain = planes.image(anatomy.fa, order=1), planes.image(anatomy.mask, order=1)
     drawn = {
         "mask": figures.draw_planes(
             planes,
             planes.image(b0, order=1),
-            outline=anatomy.mask,
+            outline=brain,
             alternative="Planes of the mean unweighted volume with the outline of the brain mask.",
         ),
         "fa": figures.draw_planes(
@@ -118,12 +118,12 @@ def _draw(anatomy: Anatomy, atlas: Atlas, recipe: ImagingRecipe) -> dict[str, Dr
         "regions": figures.draw_planes(
             planes,
             figures.overlay_regions(planes, np.clip(anatomy.fa * 1.4, 0, 1), anatomy.regions, atlas),
-            outline=anatomy.mask,
-            hatched=anatomy.lost,
+            outline=brain,
+            hatched=planes.image(anatomy.lost, order=1),
             alternative=f"Planes of the FA with the {len(atlas.regions)} regions of atlas {atlas.name}; cool "
             "colours mark the left hemisphere, warm ones the right.",
         ),
-        "density": _density(planes, anatomy),
+        "density": _density(planes, anatomy, brain),
         "connectome": figures.draw_connectome(anatomy.counts, atlas, anatomy.absent),
         "directions": draw_directions(anatomy.scanned_directions, anatomy.turned_directions, anatomy.affine),
         "residuals": figures.draw_residuals(
@@ -138,16 +138,17 @@ def _draw(anatomy: Anatomy, atlas: Atlas, recipe: ImagingRecipe) -> dict[str, Dr
         drawn["path"] = draw_path(anatomy.transforms, anatomy.mask, anatomy.affine, anatomy.is_b0)
         drawn["before"], drawn["after"] = _aligned(planes, anatomy)
     more = Planes.through(anatomy.mask, anatomy.affine, counts=MORE)
+    edge = more.image(anatomy.mask, order=1)
     drawn["unweighted"] = figures.draw_planes(
         more,
         more.image(b0, order=1),
-        outline=anatomy.mask,
+        outline=edge,
         alternative="More planes of the mean unweighted volume with the outline of the brain mask.",
     )
     drawn["labels"] = figures.draw_planes(
         more,
         figures.overlay_regions(more, b0, anatomy.regions, atlas),
-        outline=anatomy.mask,
+        outline=edge,
         alternative=f"The same planes with the {len(atlas.regions)} regions of atlas {atlas.name}.",
     )
     if anatomy.template is not None:
@@ -159,7 +160,7 @@ def _draw(anatomy: Anatomy, atlas: Atlas, recipe: ImagingRecipe) -> dict[str, Dr
             drawn[name] = figures.draw_planes(
                 more,
                 more.image(np.clip(volume, 0, 0.8) / 0.8, order=1),
-                outline=anatomy.mask,
+                outline=edge,
                 alternative=f"Planes of {words}, with the outline of the subject's brain.",
             )
     return drawn
@@ -187,14 +188,14 @@ def _colour(anatomy: Anatomy, principal: Floats) -> Floats:
     return colour
 
 
-def _density(planes: Planes, anatomy: Anatomy) -> Drawing:
+def _density(planes: Planes, anatomy: Anatomy, brain: Floats) -> Drawing:
     shown = np.log10(1.0 + planes.image(anatomy.density, order=1))
     return figures.draw_planes(
         planes,
         shown,
         colours="inferno",
         limits=(0.0, max(1.0, float(shown.max()))),
-        outline=anatomy.mask,
+        outline=brain,
         bar="streamlines through a voxel: power of ten",
         alternative="Planes of the number of streamlines through each voxel, on a logarithmic scale.",
     )
