@@ -202,7 +202,8 @@ def measured(consortium: Consortium) -> dict[str, object]:
     with consortium.step("enrolment"):
         found(consortium)
     with consortium.step("children"):
-        sizes = fill(consortium, draft(consortium, "recipe", "--simulated", *consortium.analyses))
+        simulated = ("--simulated", "--candidates", "template")
+        sizes = fill(consortium, draft(consortium, "recipe", *simulated, *consortium.analyses))
     with consortium.step("votes agreed"):
         votes = draft(consortium, "votes-1", "--no-simulated", "--votes")
         agree(consortium, votes)

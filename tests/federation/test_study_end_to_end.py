@@ -162,7 +162,8 @@ def federation(tmp_path_factory):
         esn(
             "server",
             *("protocol", "new", str(centre), "--study", "test", "--epsilon", "8", "--delta", "0.001"),
-            *("--split-salt", "test-119", "--simulated", "--training-rounds", str(ROUNDS)),
+            *("--split-salt", "test-119", "--simulated", "--candidates", "template"),
+            *("--training-rounds", str(ROUNDS)),
             *("--deadline-s", "300", "--out", str(protocol)),
         )
         lower_minimum(protocol)

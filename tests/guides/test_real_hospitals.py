@@ -99,7 +99,8 @@ def test_hospitals_run_a_study_on_scans_of_their_own(founded, commands):
     centre, sites = consortium.centre, dict(zip(SITES, consortium.sites, strict=True))
     centre.follow(
         "esn-server protocol new centre --study rehearsal --epsilon 8 --delta 0.001 --split-salt any "
-        f"--simulated --atlas {ATLAS} --scan few-directions --neurocognition --out rehearsal.toml"
+        f"--simulated --candidates template --atlas {ATLAS} --scan few-directions --neurocognition "
+        "--out rehearsal.toml"
     )
     consortium.send("rehearsal.toml")
     for site in sites.values():

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,6 +10,9 @@ from esn_core.errors import ConfigError
 from esn_core.protocol.public_inputs import WEIGHTS
 from esn_core.system.command_line import AsJson, say
 from esn_server.cli.arguments import Centre
+
+if TYPE_CHECKING:
+    from esn_core.severity_network.candidate_list import CandidateList
 
 
 def new(
@@ -58,8 +61,12 @@ def new(
         ),
     ] = None,
     candidates: Annotated[
-        Path | None,
-        typer.Option(help="File of the edges that may belong to the network; simulated children need none."),
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Edges that may belong to the network, as votes leave them; or template: those of the "
+            "simulated template, for simulated children.",
+        ),
     ] = None,
     votes: Annotated[
         bool, typer.Option("--votes", help="Draft the step before: the sites vote on candidates.")
@@ -118,7 +125,6 @@ def new(
     from esn_core.protocol.protocol import load_protocol, parse_protocol
     from esn_core.protocol.public_inputs import read_own_inputs
     from esn_core.protocol.study_package import write_inputs
-    from esn_core.severity_network.candidate_list import read_candidates
     from esn_server.enrolment.sites import enrolled
     from esn_server.protocol.drafting import analyses_of, draft
 
@@ -141,7 +147,7 @@ def new(
         atlas=atlas,
         scan=scan,
         recipe=None if recipe_of is None else load_protocol(recipe_of).imaging,
-        candidates=None if candidates is None else read_candidates(candidates),
+        candidates=_candidates(candidates),
         votes=votes,
         pool_controls=pool_controls,
         without_controls=without_controls or (),
@@ -165,6 +171,14 @@ def new(
     write_inputs(out.parent, given)
     out.write_text(text, encoding="utf-8")
     typer.echo(protocol.sha256)
+
+
+def _candidates(said: str | None) -> "CandidateList | Literal['template'] | None":
+    from esn_core.severity_network.candidate_list import read_candidates
+
+    if said == "template":
+        return "template"
+    return None if said is None else read_candidates(Path(said))
 
 
 def validate(

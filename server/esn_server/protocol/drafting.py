@@ -128,7 +128,7 @@ def draft(
     atlas: str = "phantom-28",
     scan: str = "usual",
     recipe: ImagingRecipe | None = None,
-    candidates: CandidateList | None = None,
+    candidates: CandidateList | Literal["template"] | None = "template",
     votes: bool = False,
     pool_controls: bool = False,
     without_controls: Sequence[str] = (),
@@ -167,9 +167,9 @@ def draft(
         What is scanned, for the recipe: see `recipe_settings`.
     recipe : ImagingRecipe, optional
         Taken as it is, with its atlas, in place of `atlas` and `scan`.
-    candidates : CandidateList, optional
-        The edges that may belong to the network. Without one, those of the template of simulated controls,
-        which simulated children have alone.
+    candidates : CandidateList or 'template', or None
+        The edges that may belong to the network; 'template' takes those of the template of simulated
+        controls, which simulated children have alone. None where the sites vote.
     votes : bool
         Draft the step before the study, in which the sites vote on candidates.
     pool_controls : bool
@@ -192,7 +192,8 @@ def draft(
     Raises
     ------
     ConfigError
-        No such atlas or recipe ships, the list is of another atlas or recipe, or real children have none.
+        No such atlas or recipe ships, the list is of another atlas or recipe, or there is neither a list nor
+        a template that these children may have.
 
     """
     if not simulated:
@@ -202,7 +203,7 @@ def draft(
         raise ConfigError(f"without controls: {', '.join(sorted(unknown))}, which no enrolled site is called")
     if votes:
         roster = [entry for entry in roster if entry.site not in without_controls]
-    elif without_controls and (candidates is None or candidates.reference is None):
+    elif without_controls and not (isinstance(candidates, CandidateList) and candidates.reference):
         raise ConfigError(
             f"without controls: {', '.join(without_controls)}; the candidates carry no pooled reference to "
             "judge their children by: let the other sites vote with --pool-controls first"
@@ -225,7 +226,7 @@ def draft(
         drafted = ImagingRecipe.model_validate(imaging, context=given)
         _require_candidates(candidates, drafted, simulated=simulated)
     used: list[tuple[Kind, str]] = [("atlas", atlas), ("weights", initial_weights)]
-    if not votes and candidates is None:
+    if not votes and not isinstance(candidates, CandidateList):
         used.append(("template", atlas))
     ships = [shipped_input(kind, name) for kind, name in used if (kind, name) not in own]
     template = (files("esn_server.protocol") / "protocol.toml.j2").read_text(encoding="utf-8")
@@ -242,7 +243,7 @@ def draft(
         imaging=imaging,
         inputs=[*(one for one in ships if one is not None), *inputs],
         initial_weights=initial_weights,
-        candidates=candidates,
+        candidates=candidates if isinstance(candidates, CandidateList) else None,
         votes=votes,
         pool_controls=pool_controls,
         minimum_controls=FEWEST_AT_A_SITE if pool_controls else FEWEST_CONTROLS,
@@ -268,22 +269,36 @@ def draft(
     )
 
 
-def _require_candidates(candidates: CandidateList | None, recipe: ImagingRecipe, *, simulated: bool) -> None:
-    """Refuse a list of another atlas or recipe, and to go without a list where no template has one."""
-    if candidates is None:
-        if not simulated and recipe.atlas in SIMULATED_HEADS:
-            return  # which the protocol itself refuses, in better words
-        try:
-            load_template(recipe.atlas, simulated=simulated)
-        except ConfigError as error:
+_WAYS_TO_CANDIDATES = (
+    "let the sites vote first (--votes, then --candidates OUT/candidates.toml), or take a list from "
+    "'esn-client candidates' or an article (--candidates FILE)"
+)
+
+
+def _require_candidates(
+    candidates: CandidateList | Literal["template"] | None, recipe: ImagingRecipe, *, simulated: bool
+) -> None:
+    """Refuse to go without candidates, a list of another atlas or recipe, and a template of other people."""
+    if not simulated and recipe.atlas in SIMULATED_HEADS:
+        return  # which the protocol itself refuses, in better words
+    if candidates == "template":
+        if not simulated:
             raise ConfigError(
-                f"{error}; the study needs a public list of candidates (--candidates FILE): let the sites "
-                "vote first (--votes), or take one from 'esn-client candidates' or an article"
-            ) from None
-        return
-    if candidates.atlas != recipe.atlas:
+                "the candidates 'template' are edges of a template of simulated controls, and these children "
+                f"are real: {_WAYS_TO_CANDIDATES}"
+            )
+        try:
+            load_template(recipe.atlas, simulated=True)
+        except ConfigError as error:
+            raise ConfigError(f"{error}: {_WAYS_TO_CANDIDATES}") from None
+    elif candidates is None:
+        template = "; or say --candidates template: the simulated template's edges, which rehearses no votes"
+        raise ConfigError(
+            f"the study needs a public list of candidates: {_WAYS_TO_CANDIDATES}{template * simulated}"
+        )
+    elif candidates.atlas != recipe.atlas:
         raise ConfigError(f"the candidates are edges of {candidates.atlas}, the study is on {recipe.atlas}")
-    if candidates.recipe_sha256 not in (None, recipe.sha256):
+    elif candidates.recipe_sha256 not in (None, recipe.sha256):
         raise ConfigError(
             f"the candidates were found with another imaging recipe, {candidates.recipe_sha256[:16]}, than "
             f"the study's, {recipe.sha256[:16]}: take the one by which the sites voted (--recipe-of PROTOCOL)"

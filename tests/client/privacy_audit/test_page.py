@@ -68,6 +68,7 @@ def drafted(settings, more_sites, *, study="test", votes=False):
         delta=1e-3,
         split_salt="x",
         votes=votes,
+        candidates=None if votes else "template",
     )
 
 

@@ -76,7 +76,7 @@ def spare_request(tmp_path, spare_entry, spare_key):
     return write
 
 
-def protocol_words(centre, out, **changes):
+def new_words(centre, out, **changes):
     options = {
         "--study": "test",
         "--epsilon": "8",
@@ -85,7 +85,16 @@ def protocol_words(centre, out, **changes):
         "--split-salt": "x",
         **{f"--{name.replace('_', '-')}": value for name, value in changes.items()},
     }
-    return ["protocol", "new", centre, *(word for pair in options.items() for word in pair), "--simulated"]
+    return ["protocol", "new", centre, *(word for pair in options.items() for word in pair)]
+
+
+def protocol_words(centre, out, **changes):
+    """Of a study of simulated children, with the template's candidates."""
+    return [*new_words(centre, out, **changes), "--simulated", "--candidates", "template"]
+
+
+def real_words(centre, out, **changes):
+    return [*new_words(centre, out, **changes), "--no-simulated"]
 
 
 def test_a_protocol_is_drafted_with_all_enrolled_sites(centre, tmp_path, esn_server):
@@ -108,7 +117,7 @@ def candidate_list(tmp_path, atlas, **changes):
 
 def test_a_published_list_brings_its_licence(centre, tmp_path, esn_server):
     atlas, out = "desikan-killiany-83", tmp_path / "study.toml"
-    words = (*protocol_words(centre, out, atlas=atlas)[:-1], "--no-simulated", "--candidates")
+    words = (*real_words(centre, out, atlas=atlas), "--candidates")
     origin = Origin(kind="published", people=0, note="an article.", licence="CC BY 4.0")
     assert esn_server(*words, candidate_list(tmp_path, atlas, origin=origin))[0] == 0
     licensed = load_protocol(out)
@@ -127,7 +136,7 @@ def test_sites_pool_their_controls_for_one_that_has_none(centre, spare_entry, tm
     keep_enrolment(centre, RosterEntry.model_validate(spare_entry))
 
     def words(out, *more):
-        return (*protocol_words(centre, out, atlas="desikan-killiany-83")[:-1], "--no-simulated", *more)
+        return (*real_words(centre, out, atlas="desikan-killiany-83"), *more)
 
     votes = tmp_path / "votes.toml"
     assert esn_server(*words(votes, "--votes", "--pool-controls", "--without-controls", "east"))[0] == 0
@@ -152,21 +161,37 @@ def test_sites_pool_their_controls_for_one_that_has_none(centre, spare_entry, tm
 
 
 def test_real_children_are_not_offered_the_phantom_or_a_simulated_template(centre, tmp_path, fails):
-    out = tmp_path / "protocol.toml"
-    words = protocol_words(centre, out)[:-1]
-    fails(12, "the atlas phantom-28 is of simulated heads", *words, "--no-simulated")
-    fails(
-        10,
-        ("no public template of real children", "--candidates FILE"),
-        *(*words, "--no-simulated", "--atlas", "desikan-killiany-83"),
+    out, real = tmp_path / "protocol.toml", {"atlas": "desikan-killiany-83"}
+    fails(12, "the atlas phantom-28 is of simulated heads", *real_words(centre, out))
+    ways = (
+        "let the sites vote first (--votes, then --candidates OUT/candidates.toml)",
+        "(--candidates FILE)",
     )
-    fails(10, "needs a public list", *words, "--simulated", "--atlas", "aal-116")
+    needed = "the study needs a public list of candidates"
+    fails(10, (needed, *ways), *real_words(centre, out, **real))
+    template = "are edges of a template of simulated controls, and these children are real"
+    fails(10, (template, *ways), *real_words(centre, out, **real, candidates="template"))
+    none = "no public template for the atlas 'aal-116' ships with esn-federated"
+    fails(10, (none, *ways), *protocol_words(centre, out, atlas="aal-116"))
     assert not out.exists()
+
+
+def test_a_rehearsal_takes_the_simulated_template_where_that_is_said_alone(
+    centre, tmp_path, esn_server, fails
+):
+    out = tmp_path / "protocol.toml"
+    words = (*new_words(centre, out), "--simulated")
+    ways = ("let the sites vote first (--votes, then", "or say --candidates template", "rehearses no votes")
+    fails(10, ways, *words)
+    fails(10, "has no candidates yet", *words, "--votes", "--candidates", "template")
+    assert not out.exists()
+    assert esn_server(*words, "--candidates", "template")[0] == 0
+    assert load_protocol(out).severity_network.candidates == "template"
 
 
 def test_candidates_of_another_atlas_or_recipe_are_refused(centre, tmp_path, fails):
     out = tmp_path / "protocol.toml"
-    words = (*protocol_words(centre, out)[:-1], "--no-simulated", "--atlas", "desikan-killiany-83")
+    words = real_words(centre, out, atlas="desikan-killiany-83")
     other = candidate_list(tmp_path, "aal-116")
     fails(10, "are edges of aal-116, the study is on desikan-killiany-83", *words, "--candidates", other)
     other = candidate_list(tmp_path, "desikan-killiany-83", recipe_sha256="0" * 64)
@@ -174,7 +199,7 @@ def test_candidates_of_another_atlas_or_recipe_are_refused(centre, tmp_path, fai
 
 
 def test_a_study_has_the_recipe_by_which_its_sites_voted(centre, tmp_path, esn_server, fails):
-    words = (*protocol_words(centre, votes := tmp_path / "votes.toml")[:-1], "--no-simulated")
+    words = real_words(centre, votes := tmp_path / "votes.toml")
     asked = ("--atlas", "desikan-killiany-83", "--scan", "few-directions", "--votes")
     assert esn_server(*words, *asked)[0] == 0
     edited = votes.read_text(encoding="utf-8").replace("seeds = 1000000", "seeds = 3000000")
@@ -182,10 +207,7 @@ def test_a_study_has_the_recipe_by_which_its_sites_voted(centre, tmp_path, esn_s
     recipe = load_protocol(votes).imaging
     assert (recipe.seeds, recipe.sh_order_max) == (3_000_000, 4)
     listed = candidate_list(tmp_path, "desikan-killiany-83", recipe_sha256=recipe.sha256)
-    words = (
-        *protocol_words(centre, out := tmp_path / "study.toml", candidates=listed)[:-1],
-        "--no-simulated",
-    )
+    words = real_words(centre, out := tmp_path / "study.toml", candidates=listed)
     fails(10, "(--recipe-of PROTOCOL)", *words, *asked[:-1])
     assert esn_server(*words, "--recipe-of", votes)[0] == 0
     assert load_protocol(out).imaging == recipe
@@ -194,8 +216,8 @@ def test_a_study_has_the_recipe_by_which_its_sites_voted(centre, tmp_path, esn_s
 def test_exact_models_of_real_children_are_not_drafted(centre, tmp_path, fails):
     out, atlas = tmp_path / "protocol.toml", "desikan-killiany-83"
     listed = candidate_list(tmp_path, atlas)
-    words = protocol_words(centre, out, atlas=atlas, candidates=listed)[:-1]
-    asked = ("--no-simulated", "--neurocognition", "--exact", "neurocognition")
+    words = real_words(centre, out, atlas=atlas, candidates=listed)
+    asked = ("--neurocognition", "--exact", "neurocognition")
     fails(12, "ranking are for simulated children; these are real", *words, *asked)
     assert not out.exists()
 
@@ -204,10 +226,7 @@ def test_exact_models_of_real_children_are_not_drafted(centre, tmp_path, fails):
 def test_a_protocol_for_real_scans_has_the_clinical_recipe_of_its_atlas(centre, tmp_path, esn_server, atlas):
     out = tmp_path / "protocol.toml"
     listed = candidate_list(tmp_path, atlas)
-    assert (
-        esn_server(*protocol_words(centre, out, atlas=atlas, candidates=listed)[:-1], "--no-simulated")[0]
-        == 0
-    )
+    assert esn_server(*real_words(centre, out, atlas=atlas, candidates=listed))[0] == 0
     protocol = load_protocol(out)
     assert (protocol.simulated, protocol.cohort.harmonisation, protocol.template) == (
         False,

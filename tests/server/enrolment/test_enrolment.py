@@ -29,6 +29,10 @@ from esn_server.protocol.drafting import example
 from esn_server.service.address import Address
 
 SITES = ("north", "south", "west")
+DRAFT = (
+    *("--study", "test", "--epsilon", "8", "--delta", "1e-3", "--split-salt", "x"),
+    *("--simulated", "--candidates", "template"),
+)
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"x" * 32)
 
 
@@ -117,8 +121,7 @@ def consortium(centre, sites, enrol):
 def protocol(consortium, tmp_path, esn_server):
     """A draft of the three sites' protocol."""
     path = tmp_path / "protocol.toml"
-    words = ["--study", "test", "--epsilon", "8", "--delta", "1e-3", "--split-salt", "x", "--simulated"]
-    assert esn_server("protocol", "new", consortium, *words, "--out", path)[0] == 0
+    assert esn_server("protocol", "new", consortium, *DRAFT, "--out", path)[0] == 0
     return path
 
 
@@ -365,9 +368,8 @@ def test_an_expired_protocol_is_neither_run_nor_signed(
 
 def test_the_days_of_a_draft_are_counted_from_today(consortium, tmp_path, esn_server):
     path = tmp_path / "short.toml"
-    words = ["--study", "test", "--epsilon", "8", "--delta", "1e-3", "--split-salt", "x", "--simulated"]
     before = datetime.datetime.now(datetime.UTC).date()
-    esn_server("protocol", "new", consortium, *words, "--out", path, "--valid-days", "30")
+    esn_server("protocol", "new", consortium, *DRAFT, "--out", path, "--valid-days", "30")
     after = datetime.datetime.now(datetime.UTC).date()
     days = datetime.timedelta(days=30)
     assert before + days <= load_protocol(path).expires <= after + days
