@@ -15,6 +15,9 @@ from esn_client.cohort.strata import in_words, judges, stratum_of
 NOTABLE = 0.5
 """A standardised mean difference above this, in size, is told: half a standard deviation (Cohen's medium)."""
 
+FAR_YEARS = 3.0
+"""A child who is so much younger or older than every control is told: nobody near its age judges it."""
+
 
 def differences(
     participants: Sequence[Participant],
@@ -44,6 +47,13 @@ def differences(
         means = [np.mean([p.age_years for p in group]) for group in (ill, healthy)]
         said.append(
             f"children are {means[0]:.1f} years old and controls {means[1]:.1f}, {abs(ages):.1f} sd apart"
+        )
+    youngest, oldest = (pick(p.age_years for p in healthy) for pick in (min, max))
+    far = sum(not youngest - FAR_YEARS <= p.age_years <= oldest + FAR_YEARS for p in ill)
+    if far:
+        said.append(
+            f"{far} children are over {FAR_YEARS:g} years younger or older than every control, "
+            f"{youngest:.1f} to {oldest:.1f}"
         )
     sexes = standardised([p.sex for p in ill], [p.sex for p in healthy])
     if abs(sexes) > NOTABLE:

@@ -226,7 +226,7 @@ def likeness(snapshot: Snapshot) -> str:
         for p in snapshot.current
         if p.cohort.harmonisation == "site-controls" and not p.voting and p.trains(snapshot.settings.site)
     ]
-    ages = _ages_of_templates(snapshot)
+    ages = _ages_not_said(snapshot)
     if not judged:
         raise Doubt(f"no protocol is approved that judges children by this site's controls{ages}")
     said, apart = [], []
@@ -259,16 +259,19 @@ def likeness(snapshot: Snapshot) -> str:
     return text
 
 
-def _ages_of_templates(snapshot: Snapshot) -> str:
-    """Say which studies judge by a template, of which nobody can tell here how old its people were."""
-    studies = [
-        p.study for p in snapshot.current if p.cohort.harmonisation != "site-controls" and not p.voting
-    ]
-    if not studies:
-        return ""
-    return (
-        f"; {', '.join(studies)}: children are judged by a template that does not say its ages; ask the "
-        "centre whether they are those of these children"
+def _ages_not_said(snapshot: Snapshot) -> str:
+    """Say which studies judge by people of whom nobody can tell here how old they were."""
+    studies = [p for p in snapshot.current if not p.voting]
+    by_template = [p.study for p in studies if p.cohort.harmonisation != "site-controls"]
+    pooled = [p.study for p in studies if snapshot.settings.site in p.cohort.without_controls]
+    return "".join(
+        f"; {', '.join(names)}: children are judged by {whom}; ask the centre whether they are those of "
+        "these children"
+        for names, whom in (
+            (by_template, "a template that does not say its ages"),
+            (pooled, "pooled controls of other hospitals, which do not say their ages"),
+        )
+        if names
     )
 
 

@@ -33,9 +33,19 @@ def test_age_and_sex_are_told_where_they_differ():
     assert told(children, people("control", 10, age=9.2, sex=0.7)) == ()
     assert told(children, people("control", 10, age=13, sex=0.2)) == (
         "children are 9.0 years old and controls 13.0, 2.8 sd apart",
+        "4 children are over 3 years younger or older than every control, 11.0 to 15.0",
         "80 % of the children are male, and 20 % of the controls",
     )
     assert told(children, []) == ()
+
+
+def test_a_child_far_from_the_ages_of_all_controls_is_told_where_the_means_agree():
+    controls = people("control", 10, age=9)  # 7 to 11
+    children = [*people("dre", 20, age=9), *people("old", 1, age=16), *people("young", 1, age=6)]
+    assert told(children, controls) == ()  # 14 and 4: three years off at most
+    assert told([*children, *people("older", 1, age=16.5)], controls) == (
+        "1 children are over 3 years younger or older than every control, 7.0 to 11.0",
+    )
 
 
 def test_a_scanner_that_too_few_controls_were_in_is_named():

@@ -575,6 +575,18 @@ def test_that_a_template_does_not_say_its_ages_is_told(tmp_path, about, approve,
         preflight.likeness(about())
 
 
+def test_that_pooled_controls_do_not_say_their_ages_is_told(tmp_path, about, approve, monkeypatch):
+    protocol = approve()
+    table(tmp_path)
+    rules = protocol.cohort.model_copy(update={"without_controls": (about().settings.site,)})
+    without = protocol.model_copy(update={"cohort": rules})
+    monkeypatch.setattr(Snapshot, "protocols", property(lambda _: (without,)))
+    with pytest.raises(
+        preflight.Doubt, match=r"test: .* pooled controls of other hospitals, which do not say"
+    ):
+        preflight.likeness(about())
+
+
 def test_a_child_who_was_scanned_otherwise_than_the_controls_is_told(tmp_path, about, approve, monkeypatch):
     recipe = approve().imaging
     table(tmp_path)
