@@ -50,6 +50,7 @@ Floats = NDArray[np.float64]
 ATLAS = "desikan-killiany-83"
 EPSILONS = (None, 8.0, 3.0)
 TRUST = "secure-sum"
+SELECTED = 100
 
 
 @dataclass(frozen=True)
@@ -166,23 +167,40 @@ def consortium_of(drawn: Drawn, scores: Sequence[Floats], *, silent: int | None 
 
 
 class Last(Study):
-    """A study that keeps how far the last site's predictions lie from the scores on average."""
+    """A study that keeps what it predicted last of all held-out children."""
 
-    off: float
+    predicted: Floats
 
     def judge(self, summing: Summing, said: list[Floats], held_out: Floats) -> tuple[float, float]:
         """As a study does."""
         keep: list[Floats] = []
 
         def listen(predicted: Floats, gase: Floats) -> tuple[float, float]:
-            keep.append(predicted - gase)
+            keep.append(predicted)
             return r_and_mae(predicted, gase)
 
         with patch("private_pipeline.r_and_mae", listen):
             found = super().judge(summing, said, held_out)
-        own = len(self.consortium.sites[-1].held_out.gase)
-        object.__setattr__(self, "off", abs(float(keep[0][-own:].mean())))
+        object.__setattr__(self, "predicted", keep[0])
         return found
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a study selects and predicts."""
+
+    weight: Floats
+    predicted: Floats
+    gase: Floats
+
+    def r(self, whom: NDArray[np.bool_] | slice = slice(None)) -> float:
+        """r in some of the held-out children."""
+        return r_and_mae(self.predicted[whom], self.gase[whom])[0]
+
+    @property
+    def selected(self) -> set[int]:
+        """The hundred candidates of the largest weight, of either sign."""
+        return set(np.argsort(-np.abs(self.weight))[:SELECTED].tolist())
 
 
 def r_of(
@@ -197,14 +215,25 @@ def r_of(
 
     With `off`: how far the last site's predictions lie off the scores on average, in steps of GASE.
     """
+    own = len(drawn.sites[-1].gase) - drawn.sites[-1].training
+    return {
+        epsilon: abs(float((read.predicted - read.gase)[-own:].mean())) if off else read.r()
+        for epsilon, read in read_by(drawn, scores, chosen, silent=silent).items()
+    }
+
+
+def read_by(
+    drawn: Drawn, scores: list[Floats], chosen: NDArray[np.bool_], *, silent: int | None = None
+) -> dict[float | None, Read]:
+    """What a study selects and predicts at each epsilon; the site `silent` trains nothing."""
     consortium = consortium_of(drawn, scores, silent=silent)
     study = Last(drawn.atlas, consortium, candidates_from(drawn.atlas, chosen))
     model, found = pretrained("compact-3"), {}
     for epsilon in EPSILONS:
         summing = Summing(epsilon, TRUST, SHARES, len(study.training))
         network, _ = study.select(summing)
-        r, _ = study.network_reads(summing, network, model)
-        found[epsilon] = study.off if off else r
+        study.network_reads(summing, network, model)
+        found[epsilon] = Read(network.weight, study.predicted, study.held_out.gase)
     return found
 
 
@@ -274,16 +303,17 @@ def absent(seed: int) -> Rows:
 
 
 def resection(seed: int) -> Rows:
-    """A tenth of the children, and then all of one site's tenth, without tissue in one lobe's regions."""
+    """A tenth of the children without tissue in half a lobe's regions: r, theirs, and what is selected."""
     drawn, rng = draw(seed), np.random.default_rng(seed + 1)
     chosen = votes(drawn)
     modules = np.array([region.module for region in drawn.atlas.regions])
     lobes = sorted(set(modules))
 
-    def without(site: Site, *, known: bool) -> Floats:
-        reference, z = ControlReference.of_controls(site.controls), []
+    def without(site: Site, *, known: bool) -> tuple[Floats, NDArray[np.bool_]]:
+        reference, z, affected = ControlReference.of_controls(site.controls), [], []
         for strengths in site.children:
-            if rng.random() < 0.1:
+            affected.append(rng.random() < 0.1)
+            if affected[-1]:
                 regions = np.flatnonzero(modules == rng.choice(lobes))
                 gone = np.isin(drawn.atlas.edges, regions[: max(len(regions) // 2, 1)]).any(axis=1)
                 counts = np.where(gone, 0.0, np.expm1(strengths))
@@ -291,17 +321,26 @@ def resection(seed: int) -> Rows:
                 if known:
                     strengths = np.where(gone, np.nan, strengths)
             z.append(reference.scores(strengths))
-        return np.array(z)
+        return np.array(z), np.array(affected)
 
-    whole = r_of(drawn, [by_own(site) for site in drawn.sites], chosen)
+    ways = {"nobody": read_by(drawn, [by_own(site) for site in drawn.sites], chosen)}
     state = rng.bit_generator.state
-    told = r_of(drawn, [without(site, known=True) for site in drawn.sites], chosen)
-    rng.bit_generator.state = state
-    untold = r_of(drawn, [without(site, known=False) for site in drawn.sites], chosen)
+    for name, known in {"edges known to be missing": True, "edges taken for weak": False}.items():
+        rng.bit_generator.state = state  # the same children, and the same lobes
+        made = [without(site, known=known) for site in drawn.sites]
+        ways[name] = read_by(drawn, [z for z, _ in made], chosen)
+    parts = zip(drawn.sites, made, strict=True)
+    them = np.concatenate([affected[site.training :] for site, (_, affected) in parts])
+    exact = ways["nobody"][None].selected
     return {
-        "nobody": whole,
-        "a tenth, edges known to be missing": told,
-        "a tenth, edges taken for weak": untold,
+        **{f"{name}": {e: r.r() for e, r in way.items()} for name, way in ways.items()},
+        **{f"r in the tenth: {name}": {e: r.r(them) for e, r in way.items()} for name, way in ways.items()},
+        **{
+            f"selected as by nobody's: {name}": {
+                e: len(r.selected & exact) / SELECTED for e, r in way.items()
+            }
+            for name, way in ways.items()
+        },
     }
 
 
