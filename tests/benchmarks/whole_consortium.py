@@ -1,6 +1,6 @@
 """A whole consortium at full size, by the guides' commands: six hospitals, each with a HOME, over Flower.
 
-    python tests/benchmarks/whole_consortium.py --seed 1 --out /tmp/whole [--severity-alone] [--json]
+    python tests/benchmarks/whole_consortium.py --seed 1 --out /tmp/whole [--severity-alone] [--subgroups]
 
 Connectomes are simulated and written as derivatives; then the mark of that is taken away, so that everything
 goes the way of real children: own controls, votes on candidates, review, approval, the private study with all
@@ -251,11 +251,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--atlas", default="desikan-killiany-83")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--severity-alone", action="store_true", help="ask for no further analysis")
+    parser.add_argument("--subgroups", action="store_true", help="ask for figures by sex and age as well")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
     asked.out.mkdir(parents=True)
     with ExitStack() as stack:
-        analyses = () if asked.severity_alone else ANALYSES
+        analyses = (*(() if asked.severity_alone else ANALYSES), *(["--subgroups"] * asked.subgroups))
         facts = measured(Consortium(asked.out.resolve(), asked.seed, asked.atlas, analyses, stack))
     print(json.dumps(facts, indent=2) if asked.json else "\n".join(f"{k}: {v}" for k, v in facts.items()))
 
