@@ -131,8 +131,15 @@ class ChildProcess:
             time.sleep(_POLL_S)
         return True
 
-    def stop(self, *, grace_s: float = 8.0) -> None:
-        """Ask the child to end; after `grace_s` end it and whatever it started."""
+    def stop(self, *, grace_s: float = 8.0) -> bool:
+        """Ask the child to end; after `grace_s` end it and whatever it started.
+
+        Returns
+        -------
+        bool
+            Whether it had ended by then.
+
+        """
         try:
             if self.running:
                 self._process.terminate()
@@ -141,6 +148,8 @@ class ChildProcess:
         finally:
             # The child leads its own process group: nothing that it started may stay behind, even if an
             # interrupt cuts the wait short.
+            ended = not self.running
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        return ended

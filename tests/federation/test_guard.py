@@ -5,11 +5,13 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
+from esn_client.link import supernode
 from esn_client.link.guard import GuardSettings, join
-from esn_client.link.supernode import SuperNode
+from esn_client.link.supernode import SuperNode, run_supernode
 from esn_client.site.keys import create_node_key
 from esn_core.errors import ConfigError, LinkError
 from esn_core.system.child_process import ChildProcess
@@ -107,9 +109,45 @@ time.sleep(60)
 """
     command = [sys.executable, "-c", program, words]
     with ChildProcess(command, log_file=tmp_path / "log", environment={}) as process:
-        supernode = SuperNode("127.0.0.1:1", b"", process)
+        node = SuperNode("127.0.0.1:1", b"", process)
         assert process.wait_until(lambda: "hello" in process.log_lines(), timeout_s=120)
-        assert supernode.running
-        assert process.wait_until(lambda: not supernode.running, timeout_s=120)
+        assert node.running
+        assert process.wait_until(lambda: not node.running, timeout_s=120)
         assert process.running
-        assert not supernode.running  # and stays so
+        assert not node.running  # and stays so
+
+
+def test_an_answer_that_never_left_does_not_hold_an_idle_site():
+    """Its run had ended, or its question was withdrawn, while it was on its way."""
+    waited = []
+    process = SimpleNamespace(wait_until=lambda ready, *, timeout_s: waited.append((ready(), timeout_s)))
+    process.log_lines = lambda: ["Sent successfully"]
+    node = SuperNode("", b"", process)
+    node.drain(2, last_s=time.monotonic())
+    node.drain(2, last_s=time.monotonic() - 61)
+    node.drain(1, last_s=time.monotonic())
+    (just_now, (_, long_ago), (left, _)) = waited
+    assert (just_now, left) == ((False, supernode._DRAIN_S), True)
+    assert long_ago < 0
+
+
+@pytest.mark.parametrize("polite", [True, False])
+def test_a_supernode_that_was_killed_before_it_said_goodbye_has_its_lease_to_wait_for(
+    tmp_path, monkeypatch, polite
+):
+    program = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_DFL if sys.argv[1] == "True" else signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(600)
+"""
+    command = [sys.executable, "-c", program, str(polite)]
+    with ChildProcess(command, log_file=tmp_path / "log", environment={}) as process:
+        assert process.wait_until(lambda: "ready" in process.log_lines(), timeout_s=120)
+        monkeypatch.setattr(supernode, "_connect", lambda *_: SuperNode("", b"", process))
+        monkeypatch.setattr(supernode, "_SHORT_GOODBYE_S", 60.0 if polite else 0.1)
+        about = dict.fromkeys(("server_address", "ca_certificate", "node_key"))
+        place = {"state_directory": tmp_path, "connect_timeout_s": 1.0}
+        with run_supernode(**about, **place, stopped=lambda: True):
+            assert (tmp_path / "connected").exists()
+        assert (process.running, (tmp_path / "connected").exists()) == (False, not polite)

@@ -13,7 +13,9 @@ import psutil
 import pytest
 from flwr.proto.control_pb2 import ListRunsRequest
 
+from esn_client.link import guard, supernode
 from esn_client.site.keys import create_node_key
+from esn_client.worker import executor, following
 from esn_core.errors import LinkError
 from esn_core.system.loopback import free_port
 from esn_server.enrolment.centre_keys import create_authority
@@ -268,6 +270,16 @@ def test_a_site_that_is_asked_to_stop_answers_first(centre, enrolled_site):
         wait_until(lambda: bool(replies.extend(transport.receive()) or replies))
     assert [(reply.message_id, reply.body) for reply in replies] == [(message_id, b"echo:slow")]
     assert site.process.wait(timeout=120) == 0
+
+
+def test_an_idle_site_that_is_asked_to_stop_waits_for_nothing(enrolled_site):
+    """It takes three seconds at most, on a machine with nothing else to do (docs/benchmarks.md)."""
+    waits = (guard._LONGEST_POLL_S, supernode._SHORT_GOODBYE_S, executor._END_S, following._LOOK_S)
+    assert sum(waits) < 3
+    site = enrolled_site()
+    wait_until((site.directory / "state" / "connected").exists)
+    site.process.terminate()
+    assert site.process.wait(timeout=60) == 0
 
 
 @pytest.mark.faults

@@ -204,7 +204,7 @@ def _answer_questions(supernode: SuperNode, settings: GuardSettings, stop: threa
                 asked_s = time.monotonic()
             else:
                 stop.wait(pause_s)
-    supernode.drain(answered)
+    supernode.drain(answered, last_s=asked_s)
 
 
 def _take_task(supernode: SuperNode, token: str, settings: GuardSettings) -> bool:

@@ -14,7 +14,10 @@ from esn_core.system.files import write_new
 from esn_core.system.loopback import free_port
 
 _RETRY_S = 1.0
-_DRAIN_S = 10.0
+# Answers are waited for before an end, unless the last was handed over so long ago that it never will leave.
+_DRAIN_S, _LONGEST_WAY_S = 10.0, 60.0
+# To say goodbye: where it is started again, and where a site is asked to stop, in three seconds at most.
+_GOODBYE_S, _SHORT_GOODBYE_S = 8.0, 1.8
 # The SuperLink keeps a node that vanished for two heartbeats of 30 s, and refuses its key meanwhile.
 LEASE_S = 90.0
 
@@ -52,11 +55,20 @@ class SuperNode:
         """Return the SuperNode's last line."""
         return self._process.last_words()
 
-    def drain(self, answers: int) -> None:
-        """Wait until so many answers have left for the centre since the start, for a bounded time."""
+    def drain(self, answers: int, *, last_s: float) -> None:
+        """Wait until so many answers have left for the centre since the start, for a bounded time.
+
+        Parameters
+        ----------
+        answers : int
+        last_s : float
+            When the last of them was handed over, on the monotonic clock. What has not left long after that
+            never will: its run may have ended meanwhile.
+
+        """
         self._process.wait_until(
             lambda: sum("Sent successfully" in line for line in self._process.log_lines()) >= answers,
-            timeout_s=_DRAIN_S,
+            timeout_s=min(_DRAIN_S, last_s + _LONGEST_WAY_S - time.monotonic()),
         )
 
 
@@ -86,7 +98,7 @@ def run_supernode(
     connect_timeout_s : float
         How long the SuperNode may take to connect.
     stopped : callable
-        Ends the wait for the connection when it returns true.
+        Ends the wait for the connection when it returns true, and leaves less time for the end.
 
     Raises
     ------
@@ -115,9 +127,9 @@ def run_supernode(
     try:
         yield supernode
     finally:
-        said_goodbye = supernode.running
-        supernode._process.stop()
-        if said_goodbye:
+        connected = supernode.running
+        in_time = supernode._process.stop(grace_s=_SHORT_GOODBYE_S if stopped() else _GOODBYE_S)
+        if connected and in_time:  # and so it said goodbye
             lease.unlink(missing_ok=True)
 
 

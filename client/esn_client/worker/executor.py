@@ -28,6 +28,7 @@ STALE = b"N"
 
 _LOOK_S = 0.2
 _STARTUP_S = 300.0
+_END_S = 0.2
 # A question is put once more after its process died: the answer that was paid for is found in the ledger.
 _TRIES = 2
 
@@ -162,7 +163,7 @@ class Executor:
         if pipe is not None:
             pipe.close()
         if process is not None:
-            process.stop(grace_s=0.5)
+            process.stop(grace_s=_END_S)
 
 
 def _error_of(content: bytes) -> EsnError:
