@@ -309,6 +309,10 @@ class Protocol(Table):
             faults.append("adjusts its network for age and sex")
         return tuple(faults)
 
+    def gives_personal_model(self, site: str) -> bool:
+        """Tell whether a site that has answered everything can have a personal model of the study."""
+        return not self.voting and self.trains(site) and not self.against_personal_models
+
     @property
     def template_sha256(self) -> str:
         """Hash of the public template, which is compared at roll call; zeros where there is none."""

@@ -17,8 +17,9 @@ from esn_client.prediction.personal import fit_personal, judge, own_predictor, r
 from esn_client.prediction.personal_command import personal_findings, write_personal
 from esn_client.prediction.personal_findings import STAYS, PersonalFindings
 from esn_client.site.state import initialise
+from esn_client.worker.study_end import make_personal_models
 from esn_core.connectome.own_controls import ControlReference
-from esn_core.errors import ConfigError, GateError, ProtocolError, StudyError
+from esn_core.errors import ConfigError, DataError, GateError, ProtocolError, StudyError
 from esn_core.learning.personal_model import fit
 from esn_core.learning.personal_network import OthersSum
 from esn_core.privacy.release import clip_rows
@@ -199,6 +200,40 @@ def test_the_command_writes_a_page_for_the_hospital_alone_and_notes_nothing(nort
     assert {path: path.read_bytes() for path in before} == before
     with pytest.raises(ConfigError, match=r"personal-model\.html, personal-model\.json would be overwritten"):
         write_personal(found, tmp_path / "out", atlas=consortium.protocol.atlas)
+
+
+def test_the_end_of_a_study_leaves_one_in_the_sites_state(north, consortium, caplog):
+    caplog.set_level("INFO")
+    protocol = consortium.protocol
+    make_personal_models(north, [protocol, protocol.model_copy(update={"study": "another"})])
+    place = north.personal_model_path(protocol.study, protocol.sha256)
+    assert [path.parent for path in (north.state / "personal").glob("*/*.json")] == [place]
+    facts = (place / "personal-model.json").read_text(encoding="utf-8")
+    assert PersonalFindings.model_validate_json(facts) == personal_findings(north, protocol)
+    (said,) = caplog.messages
+    assert said.startswith("test: this hospital's personal model was made, and stays here")
+    make_personal_models(north, [protocol])  # and is not made again
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("error", [DataError("sub-001 is missing"), ValueError("sub-001")])
+def test_what_stands_in_its_way_is_logged_without_a_persons_name_and_ends_nothing(
+    north, consortium, monkeypatch, caplog, error
+):
+    def fail(participants, **about):
+        raise error
+
+    monkeypatch.setattr(personal_command, "load_cohort", fail)
+    make_personal_models(north, [consortium.protocol])
+    assert "personal model was not made ('esn-client personal-model' makes it)" in caplog.text
+    assert "sub-001" not in caplog.text
+    assert not (north.state / "personal").exists()
+
+
+def test_a_study_that_gives_none_is_passed_over_without_a_word(north, consortium, caplog):
+    rules = consortium.protocol.cohort.model_copy(update={"harmonisation": "public-template"})
+    make_personal_models(north, [consortium.protocol.model_copy(update={"cohort": rules})])
+    assert (caplog.text, (north.state / "personal").exists()) == ("", False)
 
 
 def test_another_cohort_than_that_of_the_study_is_refused(north, consortium, monkeypatch):

@@ -164,12 +164,16 @@ class Approvals:
 
     def bundles(self) -> frozenset[str]:
         """Return the hashes of the Flower bundles that the approved protocols name."""
-        named = set()
+        return frozenset(protocol.bundle_sha256 for protocol in self.readable())
+
+    def readable(self) -> tuple[Protocol, ...]:
+        """Return the approved protocols, expired ones among them, without those that cannot be read."""
+        found = []
         for digest in self.digests():
             # A file that was changed is refused under its own name, when it is asked about.
             with suppress(ProtocolError):
-                named.add(self.recorded(digest).protocol.bundle_sha256)
-        return frozenset(named)
+                found.append(self.recorded(digest).protocol)
+        return tuple(found)
 
     def _path(self, digest: str) -> Path:
         return kept_study(self._settings.approved_path, digest)

@@ -128,6 +128,10 @@ class SiteSettings(Table):
         """The released sums of studies, as the site has verified them."""
         return self.state / "transcripts.sqlite"
 
+    def personal_model_path(self, study: str, protocol_sha256: str) -> Path:
+        """Directory of this hospital's own model of a study; nothing in it may be sent."""
+        return self.state / "personal" / f"{study}-{protocol_sha256[:16]}"
+
     @property
     def approved_path(self) -> Path:
         """Directory of approved protocols, each under its hash."""

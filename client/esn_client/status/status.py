@@ -40,6 +40,20 @@ class Approved(_Table):
         )
 
 
+class PersonalModel(_Table):
+    """A hospital's own model of a study that it has answered."""
+
+    study: str
+    directory: str | None
+    """Where page and JSON lie; None while nobody has made them."""
+
+    @property
+    def in_words(self) -> str:
+        """The study, and where its model is or what makes it."""
+        missing = "none yet, 'esn-client personal-model' makes it"
+        return f"{self.study}: {self.directory or missing}"
+
+
 class LastMessage(_Table):
     """The newest question that the site answered or refused."""
 
@@ -61,6 +75,8 @@ class SiteStatus(_Table):
     approved: tuple[Approved, ...]
     unreadable: tuple[str, ...]
     """Approvals that were changed, or that another release left, each with what is wrong with it."""
+    personal_models: tuple[PersonalModel, ...]
+    """Of the answered studies that give one; nothing of them may be sent."""
     last: LastMessage | None
     epsilon_of_worst_child: float | None
     """None after an exact release: it has no epsilon."""
@@ -82,6 +98,8 @@ class SiteStatus(_Table):
             "centre": "answers" if self.centre_answers else f"not reached: {self.centre_fault}",
             "joined": f"since {_clock(self.joined_since)}" if self.joined_since else "no",
             "approved": "; ".join(approved) or "nothing",
+            "personal model": "; ".join(model.in_words for model in self.personal_models)
+            or "no study has ended",
             "last question": last,
             "worst child": (
                 f"epsilon {spent} of {self.epsilon_cap:g} at delta {self.delta:g}"
@@ -132,6 +150,12 @@ def status_of(settings: SiteSettings) -> SiteStatus:
             for p in _approved(snapshot)
         ),
         unreadable=snapshot.unreadable if settings.kit_path.exists() else (),
+        personal_models=tuple(
+            PersonalModel(study=p.study, directory=str(place) if place.exists() else None)
+            for p in _approved(snapshot)
+            if p in snapshot.answered and p.gives_personal_model(settings.site)
+            for place in (settings.personal_model_path(p.study, p.sha256),)
+        ),
         last=_last(settings),
         epsilon_of_worst_child=spent.largest_epsilon if math.isfinite(spent.largest_epsilon) else None,
         controls_in_exact_sums=spent.controls,

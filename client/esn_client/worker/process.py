@@ -1,7 +1,8 @@
 """The hospital in a process of its own: reads questions from its guard, and answers each through the gate.
 
 It ends when no question came for a while, and is started again by the next one: what a study loaded (torch,
-the children, a model) is some hundred MB, which a hospital need not hold between two studies.
+the children, a model) is some hundred MB, which a hospital need not hold between two studies. Before it ends,
+it makes the personal models of studies that have come to their end.
 """
 
 import logging
@@ -46,6 +47,7 @@ def serve(
     reply: Callable[[bytes], bytes],
     *,
     stale: Callable[[], bool] = lambda: False,
+    at_rest: Callable[[], None] = lambda: None,
     idle_s: float = _IDLE_S,
 ) -> None:
     """Answer until the guard closes its end, or asks nothing for so long.
@@ -59,12 +61,19 @@ def serve(
     stale : callable
         Tells whether what this process was started with has changed: then it ends before the next answer, and
         the question is put to a new one.
+    at_rest : callable
+        Called when nothing was asked for so long, before the end; a question that comes meanwhile is
+        answered.
     idle_s : float
         Longest wait for a question.
 
     """
     pipe.send_bytes(b"R")
-    while pipe.poll(idle_s):
+    while True:
+        if not pipe.poll(idle_s):
+            at_rest()
+            if not pipe.poll(0):
+                return
         try:
             body = pipe.recv_bytes()
         except EOFError:
@@ -97,11 +106,18 @@ def main() -> None:
     try:
         from esn_client.site.settings import load_site
         from esn_client.worker.process import open_hospital
+        from esn_client.worker.study_end import make_personal_models
 
         path = Path(sys.argv[1])
         content = path.read_bytes()
-        with open_hospital(load_site(path)) as (hospital, _):
-            serve(pipe, hospital.reply, stale=lambda: path.read_bytes() != content)
+        settings = load_site(path)
+        with open_hospital(settings) as (hospital, approvals):
+            serve(
+                pipe,
+                hospital.reply,
+                stale=lambda: path.read_bytes() != content,
+                at_rest=lambda: make_personal_models(settings, approvals.readable()),
+            )
     except EsnError as error:
         pipe.send_bytes(b"F" + f"{type(error).__name__}\n{error}".encode())
 

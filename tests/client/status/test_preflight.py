@@ -482,6 +482,18 @@ def test_a_study_that_was_answered_to_its_end_is_out_of_the_way(tmp_path, site, 
     assert "answered to its end" in esn_client("status", site)[1].replace("\n", " ")
 
 
+def test_the_status_says_where_the_personal_model_of_a_study_is_or_what_makes_it(site, approve):
+    protocol = approve()
+    settings = load_site(site)
+    assert status_of(settings).words()["personal model"] == "no study has ended"
+    pay(site, protocol.sha256, [phase.phase for phase in price_of(protocol).phases])
+    said = "test: none yet, 'esn-client personal-model' makes it"
+    assert status_of(settings).words()["personal model"] == said
+    place = settings.personal_model_path("test", protocol.sha256)
+    place.mkdir(parents=True)
+    assert status_of(settings).words()["personal model"] == f"test: {place}"
+
+
 def test_a_study_that_ended_without_an_analysis_is_out_of_the_way_after_two_silent_weeks(site, approve):
     """A study may end without one of its analyses, whose phase is then never charged (decision 0165)."""
     protocol = approve()

@@ -3,11 +3,13 @@
 import os
 import signal
 import sys
+from multiprocessing import Pipe
 
 import psutil
 import pytest
 
 from esn_client.worker.executor import Executor
+from esn_client.worker.process import serve
 from esn_core.errors import ConfigError, EsnError, GateError, LedgerError, QuestionLimitError
 
 PROGRAM = """
@@ -74,6 +76,21 @@ def test_a_process_that_is_asked_nothing_ends_and_the_next_question_starts_anoth
         psutil.Process(before).wait(120)
         assert int(executor.ask(b"who")) != before
     assert not caplog.records  # it is no fault
+
+
+def test_a_question_that_comes_while_a_process_is_about_to_end_is_answered_by_it():
+    """What is done at rest comes first: the end of a study, whose next question was slow to come."""
+    (guard, process), said = Pipe(), []
+    guard.send_bytes(b"one")
+
+    def at_rest():
+        said.append("at rest")
+        if len(said) == 1:
+            guard.send_bytes(b"two")
+
+    serve(process, bytes.upper, at_rest=at_rest, idle_s=0.0)
+    assert [guard.recv_bytes() for _ in range(3)] == [b"R", b"AONE", b"ATWO"]
+    assert said == ["at rest", "at rest"]
 
 
 def test_a_question_that_takes_too_long_is_an_error_and_the_next_is_answered(executor_of):
