@@ -36,11 +36,10 @@ def call(side: str, *words: object) -> None:
 def leave(root: Path) -> tuple[float, bool]:
     """Join, be idle, be asked to stop; return the seconds that it took, and whether it said goodbye."""
     lease = root / "site" / "state" / "connected"
-    process = subprocess.Popen(
-        command("client", "--quiet", "join", root / "site" / "site.toml"), stderr=subprocess.DEVNULL
-    )
+    with (root / "join.log").open("a", encoding="utf-8") as log:
+        process = subprocess.Popen(command("client", "join", root / "site" / "site.toml"), stderr=log)
     while not lease.exists():
-        assert process.poll() is None
+        assert process.poll() is None, root / "join.log"
         time.sleep(0.1)
     time.sleep(IDLE_S)
     asked_s = time.monotonic()
