@@ -14,11 +14,16 @@ Z_95 = float(ndtri(0.975))
 DETECTED = Z_95 + float(ndtri(0.8))
 """Standard errors that a difference has to measure for a test at 5 % to find it in four of five studies."""
 
+# Of a correlation of exact sums, which lie on a grid.
+_ROUNDING = 1e-9
+
 
 def fisher_interval(r: float, n: float) -> tuple[float, float]:
     """Return the 95 % interval of a correlation by Fisher's transformation (Fisher 1921).
 
-    atanh(r) is nearly normal with standard error 1 / sqrt(n - 3).
+    atanh(r) is nearly normal with standard error 1 / sqrt(n - 3). A correlation of 1 or -1 has no atanh, and
+    is of few children, or of scores with few values: its other end is that of 1 - 1/2n, as if half a child
+    did not go along.
 
     Raises
     ------
@@ -28,9 +33,11 @@ def fisher_interval(r: float, n: float) -> tuple[float, float]:
     """
     if n <= 3:
         raise DataError(f"Fisher's interval needs more than 3 children, not {n:.1f}")
-    if abs(r) == 1:
-        return r, r
-    z, half = math.atanh(r), Z_95 / math.sqrt(n - 3)
+    half = Z_95 / math.sqrt(n - 3)
+    if 1 - abs(r) < _ROUNDING:
+        inner = math.tanh(math.atanh(1 - 1 / (2 * n)) - half)
+        return (inner, 1.0) if r > 0 else (-1.0, -inner)
+    z = math.atanh(r)
     return math.tanh(z - half), math.tanh(z + half)
 
 

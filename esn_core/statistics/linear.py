@@ -17,6 +17,9 @@ _SMALLEST_SPREAD = 1e-3
 # Of a correlation matrix of the features: below, one is a line in the others up to rounding.
 _SMALLEST_EIGENVALUE = 1e-9
 
+# Of a mean square on the scale of the score: what the grid of sums, and their subtraction, leave of zero.
+_ROUNDING = 1e-9
+
 
 def linear_dimension(features: int) -> int:
     """Return the length of a row of `linear` for a model with so many features."""
@@ -83,6 +86,9 @@ class LinearFit:
         Of the choice of children.
     told : bool
         Whether the noise leaves coefficients that can be told; always for exact sums.
+    spreads : (p,) float64
+        Sums of squares of each feature, within -1 and 1, around what the others say of it; 0 where the
+        noise may have made them.
 
     """
 
@@ -102,7 +108,8 @@ class LinearFit:
     children: float
     guard: str | None
     covariance: Floats
-    told: bool = True
+    told: bool
+    spreads: Floats
 
 
 def linear_fit(total: Floats, names: tuple[str, ...], *, noise_sd: float = 0.0) -> LinearFit:
@@ -146,7 +153,7 @@ def linear_fit(total: Floats, names: tuple[str, ...], *, noise_sd: float = 0.0) 
     noise = noise_sd * np.sqrt((inverse**2).sum(axis=1))
     residual = sum_yy - float(beta @ product)
     around_mean = sum_yy - sum_y**2 / n
-    if residual <= 0 or around_mean <= 0:
+    if min(residual, around_mean) <= n * _ROUNDING:
         raise StudyError(
             f"the linear model of {', '.join(names)} leaves a sum of squares of {residual:.3g} of "
             f"{around_mean:.3g}: the scores do not vary beyond the model, or less than the noise"
@@ -178,6 +185,7 @@ def linear_fit(total: Floats, names: tuple[str, ...], *, noise_sd: float = 0.0) 
         guard=None if held is None else f"moments held at {held:.3g}",
         covariance=covariance,
         told=told,
+        spreads=1 / np.diag(inverse) if held is None else np.zeros(p),
     )
 
 

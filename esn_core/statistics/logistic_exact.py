@@ -31,6 +31,8 @@ _ROUNDING = 1e-8
 _NEAR_THE_TOP = 1e-5
 # Of a log-likelihood; models are compared by tenths.
 _NEAR_ENOUGH = 0.01
+# Cosine of what a curvature lacked with the step: below, an update of rank one is nearly a division by 0.
+_LEARNT = 1e-8
 _MOST_HALVINGS = 6
 _LONGEST_STEP = 10.0
 
@@ -57,13 +59,20 @@ class _Point:
 
 
 class _Track:
-    """Newton's way to a maximum, of the likelihood or of Firth's; one coefficient may be held at zero."""
+    """Newton's way to a maximum, of the likelihood or of Firth's; one coefficient may be held at zero.
+
+    The curvature of Firth's penalty itself needs fourth moments, which no sum has. It is learnt from how its
+    part of the score changed between two places, by symmetric updates of rank one, beside the likelihood's
+    own curvature, which is known (Dennis, Martinez & Tapia 1989, Journal of Optimization Theory and
+    Applications 61:161). Without it each step left three quarters of the way in eight children.
+    """
 
     def __init__(self, features: int, *, penalised: bool, without: int | None = None) -> None:
         self.needed = [0.0] * features
         self.at: _Point | None = None
         self.converged = False
         self._penalised, self._without, self._halvings = penalised, without, 0
+        self._penalty: _Matrix = [[0.0] * features for _ in range(features)]
 
     def step(self, sums: NewtonSums) -> None:
         if self.converged:
@@ -84,10 +93,32 @@ class _Track:
             return
         assert here is not None
         self.at, self._halvings = here, 0
-        step = _newton_step(here, self._without)
+        if self._penalised and before is not None:
+            self._learn(before, here)
+        step = self.way
         self.converged = max(abs(x) for x in step) <= _CONVERGED
         if not self.converged:
             self.needed = _moved(here.coefficients, step)
+
+    @property
+    def way(self) -> _Vector:
+        """The step from where the track is."""
+        assert self.at is not None
+        return _newton_step(self.at, self._without, self._penalty)
+
+    def _learn(self, before: _Point, here: _Point) -> None:
+        """Learn from the last step, where what is not known yet is more than rounding."""
+        moved = [b - a for a, b in zip(before.coefficients, here.coefficients, strict=True)]
+        fell = [a - b for a, b in zip(_by_penalty(before), _by_penalty(here), strict=True)]
+        lacked = [a - b for a, b in zip(fell, _times(self._penalty, moved), strict=True)]
+        if self._without is not None:
+            lacked[self._without] = 0.0
+        along = _dot(lacked, moved)
+        if abs(along) > _LEARNT * math.sqrt(_dot(lacked, lacked) * _dot(moved, moved)):
+            self._penalty = [
+                [old + a * b / along for old, b in zip(row, lacked, strict=True)]
+                for row, a in zip(self._penalty, lacked, strict=True)
+            ]
 
 
 class _End:
@@ -107,16 +138,17 @@ class _End:
         # Wald's end, to begin with; a step of Newton for the others along the base's curvature.
         by = side * Z_95 * math.sqrt(base.inverse[k][k])
         along = [row[k] / base.inverse[k][k] for row in base.inverse]
-        self.needed = [b + by * a for b, a in zip(base.coefficients, along, strict=True)]
+        self.needed = _moved(base.coefficients, [by * a for a in along], longest=LARGEST_COEFFICIENT)
 
     def step(self, sums: NewtonSums) -> None:
         if self.value is not None:
             return
         here = _point(self.needed, sums, penalised=self._penalised)
         others = None if here is None else _newton_step(here, self._k)
-        if here is None or others is None:
+        k, at = self._k, self.needed[self._k]
+        # At the largest coefficient that is asked at there is no way to an end beyond it.
+        if here is None or others is None or at == self._centre:
             return
-        k, at = self._k, here.coefficients[self._k]
         rise = _dot(here.score, others) / 2
         root = math.sqrt(max(2 * (self._top - here.objective - rise), 0.0))
         centre = self._centre
@@ -234,8 +266,7 @@ class ExactLogistic:
         if fault is not None or at is None or best is None:
             raise StudyError(f"{model}: {fault or 'its features cannot be told apart'}")
         n, positives = best.sums.children, best.sums.positives
-        step = _newton_step(at, None)
-        beta = np.array(_moved(at.coefficients, step))
+        beta = np.array(_moved(at.coefficients, tracked.way))
         separated = best.log_likelihood > -math.log(2)
         # Larger coefficients lead a separated model as near to a likelihood of 1 as anybody wants.
         likelihood = 0.0 if separated else best.log_likelihood + _gain(best)
@@ -298,11 +329,12 @@ def _point(coefficients: _Vector, sums: NewtonSums, *, penalised: bool) -> _Poin
     return _Point(list(coefficients), objective, sums.log_likelihood, score, curvature, inverse, sums)
 
 
-def _newton_step(at: _Point, without: int | None) -> _Vector:
-    if without is None:
-        return _times(at.inverse, at.score)
+def _newton_step(at: _Point, without: int | None, penalty: _Matrix | None = None) -> _Vector:
+    """Return the step to the maximum, by the curvature with the penalty's where both have an inverse."""
     kept = [k for k in range(len(at.score)) if k != without]
-    found = _inverted([[at.curvature[i][j] for j in kept] for i in kept])
+    found = None
+    for curvature in ([] if penalty is None else [_sum(at.curvature, penalty)]) + [at.curvature]:
+        found = found or _inverted([[curvature[i][j] for j in kept] for i in kept])
     step = [0.0] * len(at.score)
     if found is not None:
         for k, by in zip(kept, _times(found[0], [at.score[k] for k in kept]), strict=True):
@@ -313,6 +345,11 @@ def _newton_step(at: _Point, without: int | None) -> _Vector:
 def _decrement(at: _Point) -> float:
     """Return the square of Newton's decrement, twice what is left to rise, to second order."""
     return _dot(at.score, _times(at.inverse, at.score))
+
+
+def _by_penalty(at: _Point) -> _Vector:
+    """Return what Firth's penalty adds to the score."""
+    return [penalised - float(plain) for penalised, plain in zip(at.score, at.sums.score, strict=True)]
 
 
 def _gain(at: _Point) -> float:
@@ -336,6 +373,10 @@ def _dot(first: Sequence[float], second: Sequence[float]) -> float:
     for a, b in zip(first, second, strict=True):
         total += a * b
     return total
+
+
+def _sum(first: _Matrix, second: _Matrix) -> _Matrix:
+    return [[a + b for a, b in zip(*rows, strict=True)] for rows in zip(first, second, strict=True)]
 
 
 def _times(matrix: _Matrix, vector: _Vector) -> _Vector:

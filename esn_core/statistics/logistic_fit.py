@@ -1,7 +1,7 @@
 """Logistic regression by federated Newton steps: one model, and its fit from noised sums."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,12 @@ FEWEST_FLOORS = 9
 
 The curvature along a feature with a standard deviation of .4, of a range from -1 to 1, is a sixth of that of
 the intercept; a curvature that passes for more by its noise alone gives a coefficient that is too small."""
+
+SPREAD_FLOORS = 1.5
+"""How often the noise's largest eigenvalue must go into the curvature along each predictor.
+
+That curvature is taken from the spread of the predictor in the linear sums, whose noise is another: among
+fits of a narrow predictor those that the noise made steep could not be told from true ones by their own."""
 
 # A step this small leaves the maximum: the next would be its square.
 _CONVERGED = 1e-8
@@ -71,6 +77,8 @@ class LogisticFit:
         Whether the predictors tell every child's outcome; exact sums only.
     told : bool
         Whether the noise leaves coefficients that can be told; always for exact sums.
+    noise_floor : float
+        The largest eigenvalue that the noise may give to the curvature; 0 for exact sums.
     maximum : bool
         Whether `log_likelihood` is the largest up to rounding, so that models can be compared by it.
     profile : (p, 2) float64 or None
@@ -95,14 +103,36 @@ class LogisticFit:
     loss_by_noise: float = 0.0
     separated: bool = False
     told: bool = True
+    noise_floor: float = 0.0
     maximum: bool = False
     profile: Floats | None = None
     ratio_p: Floats | None = None
 
     @property
     def possible(self) -> bool:
-        """Whether the log-likelihood is one that children can have: noise may leave it above 0."""
-        return self.log_likelihood <= 0 or not self.noise_sd_of_coefficients.any()
+        """Whether the log-likelihood is one that children can have.
+
+        A model with an intercept fits no worse than even odds for everybody; noise may leave it below these,
+        and above 0.
+        """
+        worst = -max(self.children, 0.0) * math.log(2)
+        return worst <= self.log_likelihood <= 0 or not self.noise_sd_of_coefficients.any()
+
+    def beside(self, spreads: Floats | None) -> "LogisticFit":
+        """Return the fit, whose coefficients are told only where the children spread along every predictor.
+
+        Parameters
+        ----------
+        spreads : (p,) float64 or None
+            Of the features, from other sums (`esn_core.statistics.linear.LinearFit`); None where these have
+            no model.
+
+        """
+        if self.noise_floor == 0:
+            return self
+        fewest = SPREAD_FLOORS * self.noise_floor
+        curvature = None if spreads is None else _variance(self.positives / self.children) * spreads[1:]
+        return replace(self, told=self.told and curvature is not None and bool((curvature >= fewest).all()))
 
     @property
     def aic(self) -> float:
@@ -272,7 +302,8 @@ class LogisticNewton:
         sampling = np.sqrt(np.diag(here.inverse))
         by_noise = noise_in_ratio(sampling, here.noise_sd, step)
         # The intercept's curvature is that of all children, which noise can hardly make.
-        enough = n * _variance(positives / n) >= FEWEST_FLOORS * noise_floor(noise, len(beta))
+        floor = noise_floor(noise, len(beta))
+        enough = n * _variance(positives / n) >= FEWEST_FLOORS * floor
         told = here.held is None and enough and bool(np.isfinite(by_noise).all())
         of_likelihood = noise * largest_loss(self._logit_clip) / self._feature_norm
         return LogisticFit(
@@ -290,6 +321,7 @@ class LogisticNewton:
             noise_sd_of_log_likelihood=math.hypot(of_likelihood, loss, noise * float(np.linalg.norm(step))),
             loss_by_noise=loss,
             told=told,
+            noise_floor=floor,
         )
 
     def _read(self, total: Floats) -> NewtonSums:

@@ -21,7 +21,7 @@ from esn_core.gase import GASE_MIDDLE, GASE_UNIT
 from esn_core.privacy.accounting import mu_for, noise_multiplier_for
 from esn_core.statistics.agreement import EVALUATION, evaluation_rows
 from esn_core.statistics.agreement_estimates import Estimates, estimates, estimates_of_all
-from esn_core.statistics.linear import linear, linear_fit, linear_rows
+from esn_core.statistics.linear import LinearFit, linear, linear_fit, linear_rows
 from esn_core.statistics.logistic_exact import ExactLogistic
 from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS, LogisticNewton
 from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, log_likelihoods, newton, newton_rows
@@ -238,13 +238,13 @@ def _coefficients(children: int, rng: np.random.Generator) -> Iterator[tuple[str
     target = np.clip(LINEAR_SLOPE * score + 0.25 * rng.normal(size=children), -1, 1)
     total = linear_rows(x, target, feature_norm=norm_of_x, largest_target=1.0).sum(axis=0)
     noised = total + rng.normal(0, linear_sd, total.shape)
+
+    def line() -> LinearFit:
+        return linear_fit(noised, ("intercept", "score"), noise_sd=linear_sd)
+
     for what, truth, fit in (
-        ("odds ratio under noise", LOG_ODDS_RATIO, model.fit),
-        (
-            "linear coefficient under noise",
-            LINEAR_SLOPE,
-            lambda: linear_fit(noised, ("intercept", "score"), noise_sd=linear_sd),
-        ),
+        ("odds ratio under noise", LOG_ODDS_RATIO, lambda: model.fit().beside(line().spreads)),
+        ("linear coefficient under noise", LINEAR_SLOPE, line),
     ):
         try:
             found = fit()

@@ -216,6 +216,21 @@ def test_a_constant_prediction_is_refused_by_name_and_the_other_models_stand(mod
     assert "cannot be compared" in contest.verdict
 
 
+def test_a_likelihood_that_is_no_maximum_and_models_of_other_children_are_not_compared(models_of_columns):
+    narrow = {**EIGHT, "predicted_gase": [4 + (x - 4) / 100 for x in EIGHT["predicted_gase"]]}
+    found = models_of_columns(*halves(narrow))
+    (gase, predicted, _), _ = told(found, 8.0)
+    # Eight children told apart by coefficients that no site answers at.
+    assert [m.logistic.maximum for m in found.models[:2]] == [True, False]
+    assert (predicted.log_likelihood, predicted.aic, predicted.bic) == (None, None, None)
+    assert gase.aic == pytest.approx(4)
+    columns = drawn(2, n=60)
+    columns["predicted_gase"][0] = np.nan
+    _, (contest,) = told(models_of_columns(*halves(columns)), 60.0)
+    assert contest.aic_difference is None
+    assert "one has 59 children, the other 60" in contest.verdict
+
+
 def test_a_column_that_a_site_lacks_costs_only_the_models_that_have_it(models_of_columns):
     north, south = halves(drawn(3, n=80))
     south["medicines"] = np.full(40, np.nan)
@@ -264,6 +279,14 @@ def test_expected_slope_and_calibration_in_the_large_are_their_formulas(models_o
 def test_under_noise_there_is_no_expected_slope(models_of_columns):
     found = models_of_columns(*halves(drawn(6, n=200)), noise_sd=DRAFTED, rounds=6)
     assert {model.expected_slope for model in told(found, 200.0)[0]} == {None}
+
+
+def test_no_coefficient_is_told_where_the_linear_sums_do_not_show_its_predictor(models_of_columns):
+    columns = drawn(6, n=300)
+    for linear, lost in ((0.5, False), (1e4, True)):
+        noise = {"linear": linear, "newton": 0.5, "comparison": 0.5}
+        models, _ = told(models_of_columns(*halves(columns), noise_sd=noise, rounds=8), 300.0)
+        assert ("coefficients" in models[0].lost) == lost
 
 
 def test_areas_stay_exact_where_probabilities_crowd(models_of_columns):
@@ -351,6 +374,8 @@ def test_the_noise_leaves_no_figure_that_cannot_be_true(models_of_columns, child
                     assert low is None or figure >= low, (name, figure)
                     assert high is None or figure <= high, (name, figure)
             assert model.impaired is None or model.impaired <= model.children
+            # No model with an intercept fits worse than even odds for everybody.
+            assert model.log_likelihood is None or model.log_likelihood >= -model.children * math.log(2)
             for point in model.operating_points:
                 odds = point.threshold / (1 - point.threshold)
                 for benefit in (point.net_benefit and point.net_benefit.value, point.net_benefit_of_all):

@@ -76,7 +76,8 @@ def summary_of(found: ModelFound, held_out: float) -> ModelSummary:
     area = found.area_interval or (auc.interval if auc is not None else None)
     predictors = len(found.model.predictors)
     r_squared = None if found.linear is None or not found.linear.told else found.linear.r_squared
-    likelihood = fit if fit is not None and fit.possible else None
+    noised = fit is not None and bool(fit.noise_sd_of_coefficients.any())
+    likelihood = fit if fit is not None and fit.possible and (noised or fit.maximum) else None
     counted = fit if fit is not None and 0 <= fit.positives <= fit.children else None
     return ModelSummary(
         outcome=found.model.outcome.name,

@@ -134,7 +134,10 @@ def run_neurocognition(course: Course, ask: Ask) -> Neurocognition:
     clip = logit_clip(price.of("newton").noise_multiplier)
     for number in range(rounds):
         ask("newton", number)
-    fits = course.fitted(rounds).fits()
+    fits: list[Fit] = [
+        (fit and fit.beside(None if line is None else line.spreads), why)
+        for (fit, why), (line, _) in zip(course.fitted(rounds).fits(), lines, strict=True)
+    ]
     compared = ask("comparison")
     noise = compared.noise_sd
     histograms, curves, vuongs = _compared(kinds, compared.total, noise, fits, clip)
@@ -266,6 +269,13 @@ def _no_likelihood(*fits: LogisticFit) -> str | None:
     return None if all(fit.possible for fit in fits) else "the likelihood of one is lost in the noise"
 
 
+def _other_children(first: LogisticFit, second: LogisticFit) -> str | None:
+    """Say that exact fits are not of as many children; None where they are."""
+    if abs(first.children - second.children) < 0.5:
+        return None
+    return f"one has {first.children:.0f} children, the other {second.children:.0f}"
+
+
 def _curve(part: Floats, noise: float) -> Reliability | None:
     try:
         return judge_reliability(part, noise_sd=noise)
@@ -310,12 +320,13 @@ def _rivalries(
         comparable = (
             first is not None
             and second is not None
-            and (not kinds.exact or (first.maximum and second.maximum))
+            and (not kinds.exact or (first.maximum and second.maximum and not _other_children(first, second)))
             and first.possible
             and second.possible
         )
         both_fitted = [] if first is None or second is None else [first, second]
         said = [why, _no_maximum(*both_fitted), _no_likelihood(*both_fitted)]
+        said += [_other_children(*both_fitted)] if kinds.exact and both_fitted else []
         found.append(
             Rivalry(
                 predicted=predicted,

@@ -112,6 +112,10 @@ def test_what_cannot_be_fitted_is_refused_with_words():
     ):
         with pytest.raises(StudyError, match=message):
             linear_fit(rows.sum(axis=0), NAMES)
+    # A score that is the same for all, whose squares leave a rounding above zero; and a line in a feature.
+    for score in (*(np.full(20, k / 60) for k in range(-59, 60)), 0.3 * x[:, 1] - 0.1):
+        with pytest.raises(StudyError, match="the scores do not vary beyond the model"):
+            linear_fit(linear_rows(x, score, **BOUNDS).sum(axis=0), NAMES)
     with pytest.raises(DataError, match=r"of 3 features holds 12 finite numbers, not \(2,\)"):
         linear_fit(np.zeros(2), NAMES)
 

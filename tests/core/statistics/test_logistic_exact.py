@@ -14,7 +14,13 @@ from scipy.stats import chi2
 from esn_core.errors import StudyError
 from esn_core.statistics.logistic_exact import ExactLogistic, tracks
 from esn_core.statistics.logistic_fit import EXACT_ROUNDS
-from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, NewtonSums, newton, newton_rows
+from esn_core.statistics.logistic_sums import (
+    EXACT_LOGIT_CLIP,
+    LARGEST_COEFFICIENT,
+    NewtonSums,
+    newton,
+    newton_rows,
+)
 
 RULES = {"feature_norm": 3.0, "logit_clip": EXACT_LOGIT_CLIP}
 NAMES = ("intercept", "gase", "age", "sex")
@@ -131,6 +137,25 @@ def test_separated_children_are_known_by_proof_and_get_firths_estimate():
     assert fitted(x, UPPER_HALF).intervals[1] == pytest.approx(ends, rel=1e-3)
 
 
+EIGHT = [2, 3, 3, 4, 4, 5, 6, 7]
+EIGHT_PREDICTED = [2.5, 3.6, 2.8, 5.1, 3.9, 4.6, 5.5, 6.1]
+
+
+@pytest.mark.parametrize("scores", [(EIGHT,), (EIGHT_PREDICTED,), (EIGHT, EIGHT_PREDICTED), (TIE_PREDICTED,)])
+def test_firths_estimate_stands_still_within_the_rounds_and_every_predictor_has_its_test(scores):
+    x = of(*scores)
+    y = UPPER_HALF if len(x) == 12 else np.repeat([0.0, 1.0], [6, 2])
+    fit = fitted(x, y)
+    assert (fit.converged, fit.separated) == (True, True)
+    assert np.isfinite(fit.ratio_p[1:]).all()
+    assert fit.by_profile[1:].all()
+    # There the score of the penalised likelihood is nothing; it stops at a step of 1e-8.
+    p = 1 / (1 + np.exp(-x @ fit.coefficients))
+    information = x.T @ (x * (p * (1 - p))[:, None])
+    lever = p * (1 - p) * np.einsum("ni,ij,nj->n", x, np.linalg.inv(information), x)
+    assert x.T @ (y - p + lever * (0.5 - p)) == pytest.approx(0, abs=1e-7)
+
+
 def test_a_steep_model_that_is_not_separated_has_its_maximum():
     scores = [1.2, 1.8, 2.3, 2.9, 3.3, 3.7, 4.2, 4.0, 4.5, 5.1, 5.6, 6.2, 6.6, 4.15]
     y = np.repeat([0.0, 1.0], 7)
@@ -182,6 +207,18 @@ def test_a_prediction_that_hardly_varies_is_refused_by_name():
     near = 4 + 1e-5 * rng.normal(size=40)
     with pytest.raises(StudyError, match="gase hardly varies; leave it out"):
         fitted(of(near), (rng.random(40) < 0.4).astype(float))
+
+
+@pytest.mark.parametrize("spread", [3e-4, 5e-4, 8e-4])
+def test_no_round_asks_at_a_coefficient_that_sites_refuse(spread):
+    # Without an effect, so that the top is near, and the ends of the interval are far away.
+    x = np.column_stack([np.ones(60), spread * np.linspace(-1, 1, 60)])
+    y, model = np.tile([0.0, 1.0, 1.0, 0.0], 15), ExactLogistic(NAMES[:2], **RULES)
+    for _ in range(EXACT_ROUNDS):
+        asked = model.coefficients
+        assert np.abs(asked).max() <= LARGEST_COEFFICIENT
+        rows = [newton_rows(x, y, coefficients=at, thirds=True, **RULES) for at in asked]
+        model.step(np.concatenate(rows, axis=1).sum(axis=0))
 
 
 @pytest.mark.parametrize("outcome", [True, False])

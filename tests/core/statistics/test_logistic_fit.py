@@ -7,6 +7,7 @@ import pytest
 import statsmodels.api as sm
 
 from esn_core.errors import DataError, StudyError
+from esn_core.statistics.linear import linear_fit, linear_rows
 from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS, SEPARATION_RIDGE, LogisticNewton
 from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, log_likelihoods, newton_rows
 
@@ -162,28 +163,41 @@ def test_each_childs_likelihood_adds_up_to_the_models():
     assert math.isclose(each.sum(), reference.llf, abs_tol=1e-10)
 
 
-def drawn_fit(n, rng, *, sd=7.6):
+def drawn_fit(n, rng, *, sd=7.6, spread=0.4, slope=2.58):
     """Fit the severity's odds ratio to n drawn children, under the noise of a study with two models."""
-    severity = rng.normal(size=n)
-    ill = rng.random(n) < 1 / (1 + np.exp(0.95 - 2.58 * severity / 2.5))
-    x = np.column_stack([np.ones(n), np.clip(severity / 2.5, -1, 1)])
+    severity = spread * rng.normal(size=n)
+    ill = rng.random(n) < 1 / (1 + np.exp(0.95 - slope * severity))
+    x = np.column_stack([np.ones(n), np.clip(severity, -1, 1)])
     model = LogisticNewton(("intercept", "gase"), feature_norm=math.sqrt(2), noise_sd=sd)
     for _ in range(ROUNDS):
         sums = newton_rows(x, ill, coefficients=model.coefficients, feature_norm=math.sqrt(2)).sum(axis=0)
         model.step(sums + rng.normal(0, sd, sums.shape))
-    return model.fit()
+    fit = model.fit()
+    rows = linear_rows(x, x[:, 1] / 2, feature_norm=math.sqrt(2), largest_target=1.0)
+    total = rows.sum(axis=0) + rng.normal(0, 9.0, rows.shape[1])
+    total[2] += 100  # of the score, which is not looked at: it leaves a model
+    return fit, fit.beside(linear_fit(total, ("intercept", "gase"), noise_sd=9.0).spreads)
 
 
-@pytest.mark.parametrize(("n", "most_told"), [(36, 0.0), (126, 0.0), (400, 1.0), (1200, 1.0)])
+@pytest.mark.parametrize(("n", "most_told"), [(36, 0.0), (126, 0.0), (500, 1.0), (1200, 1.0)])
 def test_an_interval_that_is_told_holds_the_true_odds_ratio_under_noise(n, most_told):
     rng = np.random.default_rng(n)
-    fits = [drawn_fit(n, rng) for _ in range(100)]
+    fits = [drawn_fit(n, rng)[1] for _ in range(100)]
     ends = [fit.intervals[1] for fit in fits if fit.told]
     assert len(ends) <= most_told * len(fits)
     if ends:
         assert len(ends) > 60
         # Of .95: three standard errors of 60 draws are .08.
         assert np.mean([low <= 2.58 <= high for low, high in ends]) >= 0.95 - 0.08
+
+
+def test_a_coefficient_of_a_narrow_predictor_is_not_told_where_the_noise_may_have_made_its_curvature():
+    rng = np.random.default_rng(0)
+    fits = [drawn_fit(1200, rng, spread=0.125, slope=8.0) for _ in range(60)]
+    # By its own curvature alone some are told, and most of those intervals miss.
+    assert sum(fit.told for fit, _ in fits) > 1
+    assert not any(fit.told for _, fit in fits)
+    assert not fits[0][0].beside(None).told
 
 
 def test_the_sampling_alone_hides_no_coefficient():
