@@ -49,6 +49,12 @@ def test_the_page_says_what_the_price_is_read_from():
         assert said[key] == [*first, *(x for part in columns + gains for x in part)], key
 
 
+def test_every_cell_of_three_worlds_is_there_without_and_with_a_colluding_site():
+    cells = {(r["world"], r["roster"], r["epsilon"], r["colluding"]) for r in shipped()}
+    assert len(cells) == len(shipped()) == 3 * 5 * 3 * 2
+    assert {world for world, *_ in cells} == {"clinical", "sober", "counts"}
+
+
 @pytest.mark.parametrize("colluding", ["0", "1"])
 def test_no_cell_of_the_page_lies_below_alone_and_its_text_says_the_lowest_limit(colluding):
     rows = [row for row in shipped() if row["colluding"] == colluding and row["world"] != "counts"]
