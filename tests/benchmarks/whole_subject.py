@@ -6,6 +6,11 @@ DIRECTORY keeps the subject. Run it in two trees at once to compare them: both t
 and the ratio holds where the seconds do not. What numba compiles is compiled in a first run of few seeds.
 """
 
+import os
+
+# Before numpy is imported: as `esn-client prepare` starts its workers, who would else wait for each other.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"))
+
 import argparse
 import json
 import shutil
