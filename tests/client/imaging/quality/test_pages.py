@@ -20,6 +20,7 @@ from esn_client.imaging.bids.visits import Visit
 from esn_client.imaging.preprocessing.displacement import Displacement
 from esn_client.imaging.preprocessing.gradient_table import Gradients
 from esn_client.imaging.quality import numbers
+from esn_client.imaging.quality import page as subject_page
 from esn_client.imaging.quality.anatomy import Anatomy
 from esn_client.imaging.quality.distributions import lay_out
 from esn_client.imaging.quality.figures import overlay_regions, region_colours
@@ -243,7 +244,9 @@ def test_a_number_without_a_limit_is_shown_and_not_judged():
     assert by_title["Eddy shift"].verdict == "not measured"
 
 
-def test_a_page_says_what_the_header_says_of_the_sides_and_warns(anatomy):
+def test_a_page_says_what_the_header_says_of_the_sides_and_warns(anatomy, monkeypatch):
+    pictures = subject_page._draw(anatomy, ATLAS, RECIPE)
+    monkeypatch.setattr(subject_page, "_draw", lambda *_: pictures)
     good = NUMBERS | {"assigned_percent": 90.0}
     assert "All numbers are within" in draw(anatomy, Quality=good)
     warned = draw(

@@ -105,6 +105,7 @@ def test_the_left_is_on_the_left(registration):
             assert (x_mm[indices == region.index].mean() - PLACED[0, 3] < 0) == (region.hemisphere == "L")
 
 
+@pytest.mark.long
 def test_a_coarse_grid_is_large_enough_to_be_bent():
     """At 4.8 mm a head has some thirty slices, and DIPY's coarsest level compares windows of nine."""
     coarse = GRID @ np.diag([4.8 / 3.5] * 3 + [1])
@@ -163,7 +164,7 @@ def test_a_label_volume_that_does_not_fit_its_table_is_refused(tmp_path, labels,
         read_labels(tmp_path / "own.nii.gz", atlas)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_own_atlas_of_two_regions_is_laid_over_a_subject(subject, tmp_path):
     labels, affine = read_labels(label_volume(DK.name), DK)
     side = np.select([(labels > 0) & (labels < 42), (labels > 41) & (labels < 83)], [1, 2], 0)
