@@ -93,8 +93,10 @@ def test_one_roster_of_the_table_is_found_again():
             # Of the seed alone; another processor rounds the last figure.
             assert said["ridge or CPM"] == pytest.approx(float(row["ridge_or_cpm"]), abs=0.002)
             assert said[f"alone, {words}"] == pytest.approx(float(row["alone"]), abs=0.002)
-            # Noise that is drawn anew: the mean of eight worlds moves by so much.
-            assert said[f"today, {words}"] == pytest.approx(float(row["today"]), abs=0.12)
+            # Noise that is drawn anew on both sides: three and a half sd of a difference of means of
+            # eight worlds, whose own sd was .008, .041 and .071 in six runs.
+            apart = {"8": 0.04, "3": 0.2, "1": 0.35}[row["epsilon"]]
+            assert said[f"today, {words}"] == pytest.approx(float(row["today"]), abs=apart)
             assert said[f"merged, {words}"] == pytest.approx(float(row["merged"]), abs=0.04)
 
 
