@@ -13,7 +13,13 @@ from esn_client.cohort.members import lacks_too_much, scans_behind, strengths_in
 from esn_client.cohort.participants import Participant, read_participants, read_phenotypes
 from esn_client.cohort.scoring import People, Visits
 from esn_client.cohort.withdrawn import Withdrew
-from esn_client.imaging.bids.derivatives import Derivative, prepared_visits, scans_of, strength_of
+from esn_client.imaging.bids.derivatives import (
+    Derivative,
+    is_record,
+    prepared_visits,
+    scans_of,
+    strength_of,
+)
 from esn_client.imaging.bids.visits import Visit
 from esn_client.imaging.quality.ratings import Rating, read_ratings
 from esn_client.imaging.quality.site_table import read_exclusions
@@ -25,15 +31,6 @@ from esn_core.protocol.quality_limits import Verdict, overall
 from esn_core.released_model.archive import ReleasedModel
 
 _MOST_AGE_SDS = 3.0
-# What a record may hold of a connectome, and of which kind it is.
-_IN_A_RECORD = {
-    "Nodes": list,
-    "RegionsWithoutTissue": list,
-    "MatricesSha256": dict,
-    "Sources": dict,
-    "Quality": dict,
-    "Warnings": list,
-}
 NO_AGES = "The study released no ages: nothing says whether this child is of its ages."
 _WITHDREW = "consent was withdrawn at this hospital: nothing more is computed of this child"
 
@@ -319,9 +316,7 @@ def _matrix_and_record(path: Path) -> tuple[bytes, dict[str, Any]]:
         raise DataError(f"{path.name}: it, or {record.name} beside it, cannot be read") from cause
     except (ValueError, RecursionError) as cause:
         raise DataError(f"{record.name}: is not a record of a connectome") from cause
-    if not isinstance(said, dict) or not all(
-        isinstance(said.get(name, kind()), kind) for name, kind in _IN_A_RECORD.items()
-    ):
+    if not is_record(said):
         raise DataError(f"{record.name}: is not a record of a connectome")
     return content, said
 

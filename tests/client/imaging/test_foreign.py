@@ -1,5 +1,6 @@
 """Connectomes made elsewhere: put into the atlas's order, with their provenance, or refused by name."""
 
+import hashlib
 import json
 from functools import partial
 
@@ -187,6 +188,41 @@ def test_a_label_that_is_none_writes_nothing_anywhere(fails, protocol, tmp_path,
     command[command.index("012")] = label
     fails(10, "is no label of a participant", *command)
     assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        {"MatricesSha256": []},
+        {"MatricesSha256": {"count": 5}},
+        {"Sources": ["c.csv"]},
+        {"Sources": {"sub-012_dwi.nii.gz": ["0"]}},
+        {"Warnings": [{}]},
+        {"Quality": {"snr_b0": "high"}},
+        {"RegionsWithoutTissue": 5},
+    ],
+)
+def test_a_record_whose_parts_have_other_kinds_is_none(protocol, tmp_path, spoiled):
+    derivative = Derivative(tmp_path, Visit("sub-012", None), load_protocol(protocol).imaging)
+    derivative.write({"count": WHOLE}, sources={"c.csv": "0"}, details={"Warnings": ["w"]})
+    assert derivative.read_record()["Warnings"] == ["w"]
+    said = json.loads(derivative.record.read_text())
+    derivative.record.write_text(json.dumps(said | spoiled))
+    for read in (derivative.read_record, derivative.read_connectome):
+        with pytest.raises(DataError, match="is not a record of a connectome"):
+            read()
+
+
+@pytest.mark.parametrize("content", [b"", b"1;2\n2;1\n", b"1\t2\n3\n", b"\xff\xfe1\x00", b"5\n"])
+def test_a_matrix_that_is_none_is_refused_whatever_its_record_says(protocol, tmp_path, content):
+    derivative = Derivative(tmp_path, Visit("sub-012", None), load_protocol(protocol).imaging)
+    derivative.write({"count": WHOLE}, sources={}, details={})
+    derivative.matrix("count").write_bytes(content)
+    said = json.loads(derivative.record.read_text())
+    said["MatricesSha256"]["count"] = hashlib.sha256(content).hexdigest()
+    derivative.record.write_text(json.dumps(said))
+    with pytest.raises(DataError, match=r"is no matrix|must have shape"):
+        derivative.read_connectome()
 
 
 def test_the_review_says_by_what_connectomes_are_made(esn_client, protocol):

@@ -217,13 +217,14 @@ class Derivative:
             record = json.loads(self.record.read_text(encoding="utf-8"))
             self._check_format(record)
             made_by, _ = record["RecipeSha256"], record["MatricesSha256"]
+            known = is_record(record)
         except FileNotFoundError as error:
             missing = Path(error.filename).name
             raise DataError(f"{self.visit.label}: no connectome; {missing} is missing") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise DataError(
-                f"{self.visit.label}: {self.record.name} is not a record of a connectome"
-            ) from None
+            known = False
+        if not known:
+            raise DataError(f"{self.visit.label}: {self.record.name} is not a record of a connectome")
         if made_by != self.recipe.sha256:
             raise DataError(
                 f"{self.visit.label}: made by recipe {str(made_by)[:12]}; the study's recipe is "
@@ -250,10 +251,12 @@ class Derivative:
             raise DataError(f"{self.visit.label}: no connectome; {path.name} is missing") from None
         if record["MatricesSha256"].get(strength_of(self.recipe)) != _sha256(content):
             raise DataError(f"{path.name} was changed after it was made; prepare it again")
-        matrix, names = (
-            np.loadtxt(io.BytesIO(content), dtype=np.float64, ndmin=2),
-            self.recipe.parcellation.names,
-        )
+        names = self.recipe.parcellation.names
+        try:
+            rows = [line.split("\t") for line in content.decode().splitlines()] or [[]]
+            matrix = np.array(rows, dtype=np.float64)
+        except ValueError as cause:
+            raise DataError(f"{path.name}: is no matrix of tab-separated numbers") from cause
         # A record of format 2 or older knows of none.
         away = record.get("RegionsWithoutTissue", [])
         if _regions_without(matrix, names) != away:
@@ -261,6 +264,21 @@ class Derivative:
                 f"{path.name} and {self.record.name} name different regions without tissue; prepare it again"
             )
         return Connectome(np.where(np.isnan(matrix), 0.0, matrix), names, tuple(away))
+
+
+def is_record(said: object) -> bool:
+    """Tell whether what was read as JSON can be the record of a connectome, by the kinds of its parts."""
+    kinds = {
+        **dict.fromkeys(("Nodes", "RegionsWithoutTissue", "Warnings"), (list, str)),
+        **dict.fromkeys(("MatricesSha256", "Sources"), (dict, str)),
+        "Quality": (dict, float | int | None),
+    }
+    return isinstance(said, dict) and all(
+        isinstance(part, whole)
+        and all(isinstance(one, kind) for one in (part.values() if isinstance(part, dict) else part))
+        for name, (whole, kind) in kinds.items()
+        for part in (said.get(name, whole()),)
+    )
 
 
 def scans_of(record: Mapping[str, Any]) -> set[str]:
