@@ -121,14 +121,27 @@ def test_an_answer_that_never_left_does_not_hold_an_idle_site():
     """Its run had ended, or its question was withdrawn, while it was on its way."""
     waited = []
     process = SimpleNamespace(wait_until=lambda ready, *, timeout_s: waited.append((ready(), timeout_s)))
-    process.log_lines = lambda: ["Sent successfully"]
+    process.log_lines = lambda: ["INFO : Sending: query message (ID: 1f)", "INFO : Sent successfully"]
     node = SuperNode("", b"", process)
-    node.drain(2, last_s=time.monotonic())
-    node.drain(2, last_s=time.monotonic() - 61)
-    node.drain(1, last_s=time.monotonic())
+    node.drain("2f", last_s=time.monotonic())
+    node.drain("2f", last_s=time.monotonic() - 61)
+    node.drain("1f", last_s=time.monotonic())
     (just_now, (_, long_ago), (left, _)) = waited
     assert (just_now, left) == ((False, supernode._DRAIN_S), True)
     assert long_ago < 0
+
+
+def test_an_answer_has_left_when_it_was_sent_itself_or_given_up_not_when_another_was():
+    """The SuperNode also sends errors of its own, for questions that could not be taken."""
+    of_its_own = ["INFO : Sending: query message (ID: 1f)", "INFO : Sent successfully"]
+    begun = [*of_its_own, "INFO : Sending: query message (ID: 2f)"]
+    given_up = (
+        "INFO : Run ID 7 is not in `RUNNING` status. Ignoring reply message 2f.",
+        "ERROR : Failed to send message 2f: gone",
+    )
+    assert not supernode._has_left("2f", of_its_own)
+    assert not supernode._has_left("2f", begun)
+    assert all(supernode._has_left("2f", [*begun, line]) for line in ("INFO : Sent successfully", *given_up))
 
 
 @pytest.mark.parametrize("polite", [True, False])

@@ -182,7 +182,7 @@ def _answer_questions(supernode: SuperNode, settings: GuardSettings, stop: threa
     proof = SuperExecAuthHttpInterceptor(
         master_secret=supernode.secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
     )
-    answered, asked_s = 0, time.monotonic()
+    last, asked_s = None, time.monotonic()
     with _runtime_client(supernode, proof) as client:
         while not stop.is_set() and supernode.running:
             waited_s = time.monotonic() - asked_s
@@ -197,18 +197,19 @@ def _answer_questions(supernode: SuperNode, settings: GuardSettings, stop: threa
                 continue
             if response.HasField("task"):
                 try:
-                    answered += _take_task(supernode, response.token, settings)
+                    last = _take_task(supernode, response.token, settings) or last
                 except TimeoutError:
                     logger.warning("a question did not arrive whole; the SuperNode is started again")
                     return
                 asked_s = time.monotonic()
             else:
                 stop.wait(pause_s)
-    supernode.drain(answered, last_s=asked_s)
+    if last is not None:
+        supernode.drain(last, last_s=asked_s)
 
 
-def _take_task(supernode: SuperNode, token: str, settings: GuardSettings) -> bool:
-    """Answer one question; return whether an answer is on its way.
+def _take_task(supernode: SuperNode, token: str, settings: GuardSettings) -> str | None:
+    """Answer one question; return the id of the answer that is on its way, if one is.
 
     A task that ends without an answer is not reported as ended: the SuperNode would wait for the answer
     for ever, whereas it reports a task whose heartbeat stops to the centre by itself. A task whose question
@@ -230,8 +231,8 @@ def _take_task(supernode: SuperNode, token: str, settings: GuardSettings) -> boo
         except Exception as error:
             # Whatever a message does to Flower's own code, this site stays in the federation.
             _note("a question could not be taken", error)
-            return False
-    return True
+            return None
+    return str(reply.metadata.message_id)
 
 
 class _Patience:

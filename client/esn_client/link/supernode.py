@@ -55,21 +55,31 @@ class SuperNode:
         """Return the SuperNode's last line."""
         return self._process.last_words()
 
-    def drain(self, answers: int, *, last_s: float) -> None:
-        """Wait until so many answers have left for the centre since the start, for a bounded time.
+    def drain(self, answer: str, *, last_s: float) -> None:
+        """Wait until the last answer has left for the centre or was given up, for a bounded time.
+
+        Those before it have by then: they are sent one at a time. They are not counted, as the SuperNode
+        also sends errors of its own.
 
         Parameters
         ----------
-        answers : int
+        answer : str
+            Its message's id.
         last_s : float
-            When the last of them was handed over, on the monotonic clock. What has not left long after that
-            never will: its run may have ended meanwhile.
+            When it was handed over, on the monotonic clock. What has not left long after that never will: its
+            run may have ended meanwhile.
 
         """
         self._process.wait_until(
-            lambda: sum("Sent successfully" in line for line in self._process.log_lines()) >= answers,
+            lambda: _has_left(answer, self._process.log_lines()),
             timeout_s=min(_DRAIN_S, last_s + _LONGEST_WAY_S - time.monotonic()),
         )
+
+
+def _has_left(answer: str, lines: list[str]) -> bool:
+    """Tell whether a SuperNode says that it has sent an answer, or that it cannot."""
+    begun = next((at for at, line in enumerate(lines) if "Sending:" in line and answer in line), len(lines))
+    return any("Sent successfully" in line or answer in line for line in lines[begun + 1 :])
 
 
 @contextlib.contextmanager
