@@ -230,6 +230,29 @@ def test_what_stands_in_its_way_is_logged_without_a_persons_name_and_ends_nothin
     assert not (north.state / "personal").exists()
 
 
+def test_a_disk_that_fills_up_or_a_kill_leaves_no_half_of_one(north, consortium, monkeypatch, caplog):
+    """A directory that is there is taken for a model that is made."""
+    protocol = consortium.protocol
+    place = north.personal_model_path(protocol.study, protocol.sha256)
+
+    def full(path, content, *, mode):
+        if path.suffix == ".json":
+            raise OSError(28, "No space left on device")
+        path.write_bytes(content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(personal_command, "write_new", full)
+        make_personal_models(north, [protocol])
+    assert "personal model was not made" in caplog.text
+    assert list(place.parent.iterdir()) == []
+    half = place.with_name(f".{place.name}.part")  # as a kill leaves it
+    half.mkdir()
+    (half / "personal-model.html").write_text("<p>ha")
+    make_personal_models(north, [protocol])
+    assert list(place.parent.iterdir()) == [place]
+    assert {path.name for path in place.iterdir()} == {"personal-model.html", "personal-model.json"}
+
+
 def test_a_study_that_gives_none_is_passed_over_without_a_word(north, consortium, caplog):
     rules = consortium.protocol.cohort.model_copy(update={"harmonisation": "public-template"})
     make_personal_models(north, [consortium.protocol.model_copy(update={"cohort": rules})])

@@ -76,7 +76,7 @@ class SiteStatus(_Table):
     unreadable: tuple[str, ...]
     """Approvals that were changed, or that another release left, each with what is wrong with it."""
     personal_models: tuple[PersonalModel, ...]
-    """Of the answered studies that give one; nothing of them may be sent."""
+    """Of the answered studies that give one, and all that are there; nothing of them may be sent."""
     last: LastMessage | None
     epsilon_of_worst_child: float | None
     """None after an exact release: it has no epsilon."""
@@ -153,8 +153,10 @@ def status_of(settings: SiteSettings) -> SiteStatus:
         personal_models=tuple(
             PersonalModel(study=p.study, directory=str(place) if place.exists() else None)
             for p in _approved(snapshot)
-            if p in snapshot.answered and p.gives_personal_model(settings.site)
+            if p.gives_personal_model(settings.site)
             for place in (settings.personal_model_path(p.study, p.sha256),)
+            # It is made when the evaluation was answered, and a study may have analyses still to come.
+            if p in snapshot.answered or place.exists()
         ),
         last=_last(settings),
         epsilon_of_worst_child=spent.largest_epsilon if math.isfinite(spent.largest_epsilon) else None,

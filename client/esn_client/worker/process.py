@@ -63,7 +63,7 @@ def serve(
         the question is put to a new one.
     at_rest : callable
         Called when nothing was asked for so long, before the end; a question that comes meanwhile is
-        answered.
+        answered. An exception is logged, and ends nothing.
     idle_s : float
         Longest wait for a question.
 
@@ -71,7 +71,10 @@ def serve(
     pipe.send_bytes(b"R")
     while True:
         if not pipe.poll(idle_s):
-            at_rest()
+            try:
+                at_rest()
+            except Exception as error:
+                _note("at rest", error)
             if not pipe.poll(0):
                 return
         try:
@@ -84,11 +87,14 @@ def serve(
         try:
             said = b"A" + _bounded(reply(body))
         except Exception as error:
-            # Without its text, which may name a patient; with it where debugging was asked for.
-            name = type(error).__name__
-            _log.warning("no answer: %s", name, exc_info=_log.isEnabledFor(logging.DEBUG))
-            said = b"E" + name.encode()
+            _note("no answer", error)
+            said = b"E" + type(error).__name__.encode()
         pipe.send_bytes(said)
+
+
+def _note(what: str, error: Exception) -> None:
+    """Log an error without its text, which may name a patient; with it where debugging was asked for."""
+    _log.warning("%s: %s", what, type(error).__name__, exc_info=_log.isEnabledFor(logging.DEBUG))
 
 
 def _bounded(answer: bytes) -> bytes:

@@ -1,11 +1,15 @@
 """The end of a study at a hospital: its personal model of it is made, for its own people alone."""
 
 import logging
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
 
 from esn_client.prediction.personal_command import personal_findings, write_personal
+from esn_client.prediction.personal_findings import PersonalFindings
 from esn_client.site.settings import SiteSettings
 from esn_client.site.state import open_ledger
+from esn_core.connectome.atlas import Atlas
 from esn_core.protocol.protocol import Protocol
 from esn_core.system.logs import said_of
 
@@ -28,12 +32,12 @@ def make_personal_models(settings: SiteSettings, protocols: Iterable[Protocol]) 
     """
     for protocol in protocols:
         place = settings.personal_model_path(protocol.study, protocol.sha256)
-        if place.exists() or not protocol.gives_personal_model(settings.site):
-            continue
         try:
+            if place.exists() or not protocol.gives_personal_model(settings.site):
+                continue
             if not _is_judged(settings, protocol):
                 continue
-            write_personal(personal_findings(settings, protocol), place, atlas=protocol.atlas)
+            _write_whole(personal_findings(settings, protocol), place, atlas=protocol.atlas)
         except Exception as error:
             _log.warning(
                 "%s: this hospital's personal model was not made ('esn-client personal-model' makes it): %s",
@@ -46,6 +50,18 @@ def make_personal_models(settings: SiteSettings, protocols: Iterable[Protocol]) 
                 "%s: this hospital's personal model was made, and stays here; 'esn-client status' says where",
                 protocol.study,
             )
+
+
+def _write_whole(found: PersonalFindings, place: Path, *, atlas: Atlas) -> None:
+    """Write page and JSON so that the directory is there with both of them, or not at all."""
+    beside = place.with_name(f".{place.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
+    try:
+        write_personal(found, beside, atlas=atlas)
+        beside.rename(place)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
 
 
 def _is_judged(settings: SiteSettings, protocol: Protocol) -> bool:

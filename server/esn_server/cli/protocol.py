@@ -65,7 +65,7 @@ def new(
         typer.Option(
             metavar="FILE",
             help="Edges that may belong to the network, as votes leave them; or template: those of the "
-            "simulated template, for simulated children.",
+            "simulated template, for simulated children (a file of that name is ./template).",
         ),
     ] = None,
     votes: Annotated[

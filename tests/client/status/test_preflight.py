@@ -486,11 +486,14 @@ def test_the_status_says_where_the_personal_model_of_a_study_is_or_what_makes_it
     protocol = approve()
     settings = load_site(site)
     assert status_of(settings).words()["personal model"] == "no study has ended"
+    place = settings.personal_model_path("test", protocol.sha256)
+    place.mkdir(parents=True)  # 'join' makes it once the evaluation is answered, and says to look here
+    assert status_of(settings).words()["personal model"] == f"test: {place}"
+    place.rmdir()
     pay(site, protocol.sha256, [phase.phase for phase in price_of(protocol).phases])
     said = "test: none yet, 'esn-client personal-model' makes it"
     assert status_of(settings).words()["personal model"] == said
-    place = settings.personal_model_path("test", protocol.sha256)
-    place.mkdir(parents=True)
+    place.mkdir()
     assert status_of(settings).words()["personal model"] == f"test: {place}"
 
 

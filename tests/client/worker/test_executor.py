@@ -93,6 +93,20 @@ def test_a_question_that_comes_while_a_process_is_about_to_end_is_answered_by_it
     assert said == ["at rest", "at rest"]
 
 
+def test_what_goes_wrong_at_rest_is_logged_without_its_text_and_ends_nothing(caplog):
+    (guard, process), said = Pipe(), []
+
+    def at_rest():
+        said.append("at rest")
+        if len(said) == 1:
+            guard.send_bytes(b"two")
+        raise OSError(2, "is missing", "/home/sub-001.tsv")
+
+    serve(process, bytes.upper, at_rest=at_rest, idle_s=0.0)
+    assert [guard.recv_bytes() for _ in range(2)] == [b"R", b"ATWO"]
+    assert caplog.messages == ["at rest: FileNotFoundError"] * 2
+
+
 def test_a_question_that_takes_too_long_is_an_error_and_the_next_is_answered(executor_of):
     with executor_of(question_limit_s=1.0) as executor:
         before = executor.ask(b"who")
