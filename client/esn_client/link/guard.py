@@ -182,7 +182,8 @@ def _answer_questions(supernode: SuperNode, settings: GuardSettings, stop: threa
     proof = SuperExecAuthHttpInterceptor(
         master_secret=supernode.secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
     )
-    last, asked_s = None, time.monotonic()
+    last: str | None = None
+    asked_s = time.monotonic()
     with _runtime_client(supernode, proof) as client:
         while not stop.is_set() and supernode.running:
             waited_s = time.monotonic() - asked_s
