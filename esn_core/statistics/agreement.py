@@ -66,8 +66,8 @@ class Level:
     children : float
         Not a whole number when noise was added.
     mean_prediction, sd_prediction : float or None
-        In steps of GASE; None where fewer than one child is left after noise,
-        or the variance came out negative.
+        In steps of GASE; None where fewer than one child is left after noise, the mean
+        lies outside 1 to 7, or the variance came out negative.
 
     """
 

@@ -59,7 +59,7 @@ class GaseBin(Record):
     gase: int = Field(ge=1, le=7, description="Step of the clinical score.")
     children: float = Field(description="Released number of held-out children; noise may make it negative.")
     mean_prediction: float | None = Field(
-        description="Mean predicted GASE; null where the noisy count is too small to divide by."
+        description="Mean predicted GASE; null where the noisy count is below 1, or the mean outside 1 to 7."
     )
     sd_prediction: float | None = Field(
         ge=0, description="Standard deviation of predicted GASE; null where the noisy sums allow none."

@@ -114,9 +114,11 @@ def _run(run: RunStatus, at: datetime.datetime) -> Table:
     errors = {name: site.error for name, site in p.sites.items() if site.error}
     for name, error in errors.items():
         table.add_row(f"error of {name}", str(error))
-    table.add_row("finished steps", f"{len(p.steps)}, in {sum(s.seconds for s in p.steps):.0f} s")
+    # A phase may come to rest before its last round.
+    planned = f" of {sum(rounds for _, rounds in p.plan)} at most" if p.state == "running" else ""
+    table.add_row("finished steps", f"{len(p.steps)}{planned}, in {sum(s.seconds for s in p.steps):.0f} s")
     if p.learning_curve:
-        table.add_row("loss", " ".join(f"{loss:.3f}" for loss in p.learning_curve[-8:]))
+        table.add_row("loss, noise included", " ".join(f"{loss:.3f}" for loss in p.learning_curve[-8:]))
     return table
 
 

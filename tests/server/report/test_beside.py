@@ -158,18 +158,24 @@ def test_every_figure_of_the_page_stands_beside_it(full, exact_result, atlas, tm
 
 
 def test_the_network_in_3d_has_every_edge_once_in_each_direction_and_its_weight(result, atlas):
-    text = network_text(result.severity_network, atlas)
+    text = network_text(result, atlas)
     assert "Severity network: blue is weaker when severe" in text
     assert "_con_w" in text or "con_w" in text
 
 
 def test_the_network_in_3d_has_a_heading_a_main_part_and_labelled_controls(result, atlas):
-    _, _, body = network_text(result.severity_network, atlas).rpartition("<body>")
-    assert re.match(r"<main><h1>Severity network in 3-D</h1>\s*<div", body)
+    _, _, body = network_text(result, atlas).rpartition("<body>")
+    assert re.match(rf"<main><h1>Severity network in 3-D: study {result.study}</h1>\s*<(p|div)", body)
     assert re.search(r"</main></body>\s*</html>\s*$", body)
     assert re.search(r"<label>Seen from <select [^<]*(<option.*?</option>\s*)+</select></label>", body)
     assert re.search(r"<label>Opacity of the brain <input [^<]*/></label>", body)
     assert body.count("<label>") == body.count("</label>") == 2
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_the_network_in_3d_says_when_its_children_are_simulated(result, atlas, simulated):
+    text = network_text(result.model_copy(update={"simulated": simulated}), atlas)
+    assert ("<strong>Simulated children.</strong>" in text) == simulated
 
 
 def test_the_summary_is_light_or_dark_on_a_screen_and_light_in_print(result, atlas):

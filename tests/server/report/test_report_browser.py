@@ -229,7 +229,7 @@ def test_a_screen_reader_and_a_keyboard_miss_nothing(full, exact_result, atlas, 
     for name, page in (
         ("report", page_text(full, atlas, no_noise=exact_result)),
         ("summary", summary_text(full, figures_of(full, atlas))),
-        ("network", network_text(full.severity_network, atlas)),
+        ("network", network_text(full, atlas)),
         *predicted.items(),
     ):
         assert barriers_of(page) == [], name
