@@ -70,7 +70,9 @@ class StudysChildren(Record):
     mean_prediction: float | None = Field(description="Of the held-out children, in steps of GASE.")
     sd_prediction: float | None = Field(description="Standard deviation between them.")
     mean_age_years: float | None = Field(description="Of the training children; null: not released.")
-    sd_age_years: float | None = Field(description="Standard deviation between them.")
+    sd_age_years: float | None = Field(
+        description="Between them; null: not released, or not told from noise."
+    )
 
 
 class RiskModel(Record):

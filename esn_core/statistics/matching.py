@@ -140,6 +140,28 @@ def _group(numbers: Floats) -> Group:
     )
 
 
+def noise_sd_of_age_variance(people: float, mean_years: float, sd_years: float, *, noise_sd: float) -> float:
+    """Return the standard deviation that noise gives to a group's variance of age, to first order.
+
+    Parameters
+    ----------
+    people, mean_years, sd_years : float
+        As released.
+    noise_sd : float
+        Of each number of the `COHORT` sum.
+
+    Returns
+    -------
+    float
+        In square years.
+
+    """
+    mean, variance = mean_years / _OLDEST_YEARS, (sd_years / _OLDEST_YEARS) ** 2
+    # The variance is q / n - (s / n)^2: its derivatives by q, s and n, times n.
+    slope = math.hypot(1.0, 2 * mean, mean**2 - variance)
+    return noise_sd / people * slope * _OLDEST_YEARS**2
+
+
 def _standardised(
     first: float | None, second: float | None, variances: Sequence[float | None]
 ) -> float | None:

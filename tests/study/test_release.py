@@ -727,7 +727,7 @@ class TestPrediction:
         )
         status, _, err = esn_client(*words[:2], path, *words[3:])
         assert status == 0, err
-        said = "The study released no ages: nothing says whether this child is of its ages."
+        said = "The study released no ages, or noise alone: nothing says whether this child is of its ages."
         one = json.loads((tmp_path / "out" / "sub-001_prediction.json").read_text())
         assert said in one["unlike"]["words"]
         assert said in (tmp_path / "out" / "sub-001_prediction.html").read_text()

@@ -31,7 +31,7 @@ from esn_core.protocol.quality_limits import Verdict, overall
 from esn_core.released_model.archive import ReleasedModel
 
 _MOST_AGE_SDS = 3.0
-NO_AGES = "The study released no ages: nothing says whether this child is of its ages."
+NO_AGES = "The study released no ages, or noise alone: nothing says whether this child is of its ages."
 _WITHDREW = "consent was withdrawn at this hospital: nothing more is computed of this child"
 
 
@@ -196,7 +196,7 @@ def require_fit(visits: Visits, age_years: float | None, model: ReleasedModel) -
 
 
 def ages_of(model: ReleasedModel) -> tuple[float, float] | None:
-    """Return mean and standard deviation of the age of the study's children; None where it released none."""
+    """Return mean and standard deviation of the age of the study's children; None where it told none."""
     ages = model.content.children
     if ages.mean_age_years is None or not ages.sd_age_years:
         return None

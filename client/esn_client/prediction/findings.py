@@ -35,7 +35,7 @@ class Unlike(Record):
     """How unlike the study's children, and this hospital's controls, a child is."""
 
     prediction_z: float | None = Field(description="Of the prediction among those of the study's children.")
-    age_z: float | None = Field(description="Of the age; null: the study released no ages.")
+    age_z: float | None = Field(description="Of the age; null: the study released none, or noise alone.")
     spread: float = Field(description="Root mean square of the child's edge scores over the candidates.")
     controls_spread: Interval | None = Field(
         description="Least and largest of the own controls, each left out; null: judged by no own controls."

@@ -6,7 +6,7 @@ from esn_core.protocol.price import price_of
 from esn_core.protocol.protocol import Protocol
 from esn_core.protocol.public_inputs import PublicInput
 from esn_core.protocol.warnings import cautions
-from esn_server.release.contents import INTENDED_USE, NOT_INTENDED
+from esn_server.release.contents import INTENDED_USE, NOT_INTENDED, children_of
 from esn_server.release.tripod import tripod
 from esn_server.report.outcome import ADJACENCY, UNIT, controls_note
 from esn_server.report.result import StudyResult
@@ -45,7 +45,7 @@ def card_of(protocol: Protocol, result: StudyResult) -> str:
         _section("Intended use", [INTENDED_USE, "", f"Not intended: {NOT_INTENDED}"]),
         _section("What it was made of, beside the children", _inputs(protocol)),
         _section("Performance", _performance(protocol, result)),
-        _section("Subgroups", _subgroups(result)),
+        _section("Subgroups", _subgroups(protocol, result)),
         _section("Privacy, in the terms of NIST SP 800-226", _privacy(protocol, result)),
         _section("What is known not to hold", _limits(protocol, result)),
         _section("TRIPOD+AI", tripod(protocol, result)),
@@ -108,7 +108,7 @@ def _controls(result: StudyResult) -> Iterator[tuple[str, float | None]]:
         yield "r of children of a site that took no part in training", result.cross_site.together.r
 
 
-def _subgroups(result: StudyResult) -> list[str]:
+def _subgroups(protocol: Protocol, result: StudyResult) -> list[str]:
     """Say how it does by level of GASE, and by sex and age where the protocol asked."""
     levels = [level for level in result.evaluation.by_gase if level.mean_prediction is not None]
     table = ["| clinical GASE | children | mean prediction |", "|---|---|---|"]
@@ -117,10 +117,11 @@ def _subgroups(result: StudyResult) -> list[str]:
     ]
     ages = ""
     if result.cohort is not None:
-        own = result.cohort.children
+        own, sd = result.cohort.children, children_of(protocol, result).sd_age_years
+        spread = "their spread is not told from the noise" if sd is None else f"sd {fixed(sd, 1)}"
         ages = (
             f" The training children are {fixed(own.mean_age_years, 1)} years old on average "
-            f"(sd {fixed(own.sd_age_years, 1)}); the share of boys is {fixed(own.share_male, 2)}."
+            f"({spread}); the share of boys is {fixed(own.share_male, 2)}."
         )
     if result.subgroups is None:
         table += ["", "Performance by sex and age was not asked for, and by site not released." + ages]

@@ -8,6 +8,7 @@ from esn_core.analyses.neurocognition import Model, models_of
 from esn_core.arrays import Floats
 from esn_core.connectome.own_controls import FEWEST_CONTROLS
 from esn_core.errors import StudyError
+from esn_core.protocol.expected_noise import noise_of_sum
 from esn_core.protocol.protocol import Protocol
 from esn_core.released_model.content import (
     ErrorOfPrediction,
@@ -17,8 +18,13 @@ from esn_core.released_model.content import (
     StudysChildren,
 )
 from esn_core.released_model.numbers import ModelNumbers
+from esn_core.statistics.matching import COHORT, noise_sd_of_age_variance
+from esn_server.report.analyses import GroupSummary
 from esn_server.report.impairment import ModelSummary
 from esn_server.report.result import StudyResult
+
+# Of the variance of ages: with fewer, the 95 % interval that the noise leaves it holds 0.
+_NOISE_SDS = 2.0
 
 INTENDED_USE = (
     "Research on the epilepsy severity network in children with drug-resistant epilepsy: a predicted GASE "
@@ -75,7 +81,7 @@ def content_of(
             r=found.r.value,
             r_interval=found.r.interval,
         ),
-        children=_children(result),
+        children=children_of(protocol, result),
         probe=numbers.probe(imaging.parcellation),
         random_r=tuple(draw.r for draw in result.random_score.draws) if result.random_score else (),
         risks=_risks(protocol, result, numbers),
@@ -107,8 +113,8 @@ def _reference(protocol: Protocol, result: StudyResult) -> Reference:
     )
 
 
-def _children(result: StudyResult) -> StudysChildren:
-    """Pool mean and spread of predictions over the levels, and take the ages that were released."""
+def children_of(protocol: Protocol, result: StudyResult) -> StudysChildren:
+    """Pool mean and spread of predictions over the levels, and take the ages as far as noise tells them."""
     levels = [
         (max(level.children, 0.0), level.mean_prediction, level.sd_prediction or 0.0)
         for level in result.evaluation.by_gase
@@ -124,8 +130,17 @@ def _children(result: StudyResult) -> StudysChildren:
         mean_prediction=mean,
         sd_prediction=sd,
         mean_age_years=None if ages is None else ages.mean_age_years,
-        sd_age_years=None if ages is None else ages.sd_age_years,
+        sd_age_years=None if ages is None else _spread_of_ages(protocol, ages),
     )
+
+
+def _spread_of_ages(protocol: Protocol, ages: GroupSummary) -> float | None:
+    """Return the spread of ages; none where noise may be all of it, as chance would then refuse children."""
+    mean, sd = ages.mean_age_years, ages.sd_age_years
+    if mean is None or sd is None:
+        return None
+    noise = noise_sd_of_age_variance(ages.people, mean, sd, noise_sd=noise_of_sum(protocol, COHORT))
+    return sd if sd**2 > _NOISE_SDS * noise else None
 
 
 def _risks(protocol: Protocol, result: StudyResult, numbers: ModelNumbers) -> tuple[RiskModel, ...]:
