@@ -93,11 +93,11 @@ def test_one_roster_of_the_table_is_found_again():
             # Of the seed alone; another processor rounds the last figure.
             assert said["ridge or CPM"] == pytest.approx(float(row["ridge_or_cpm"]), abs=0.002)
             assert said[f"alone, {words}"] == pytest.approx(float(row["alone"]), abs=0.002)
-            # Noise that is drawn anew on both sides: three and a half sd of a difference of means of
-            # eight worlds, whose own sd was .008, .041 and .071 in six runs.
-            apart = {"8": 0.04, "3": 0.2, "1": 0.35}[row["epsilon"]]
+            # Noise that is drawn anew on both sides. The mean of eight worlds has an sd of .008 (sober .043),
+            # .041 and .071 at most in six runs: three and a half sd of a difference.
+            apart = {"8": 0.04 if row["world"] == "clinical" else 0.22, "3": 0.2, "1": 0.35}[row["epsilon"]]
             assert said[f"today, {words}"] == pytest.approx(float(row["today"]), abs=apart)
-            assert said[f"merged, {words}"] == pytest.approx(float(row["merged"]), abs=0.04)
+            assert said[f"merged, {words}"] == pytest.approx(float(row["merged"]), abs=0.06)
 
 
 @pytest.mark.long
