@@ -3,7 +3,8 @@
     python tests/benchmarks/severity_bars.py [--json] [--worlds N] [--seed S] [--kind KIND ...] [--write]
 
 `--write` puts the table into docs/benchmarks.md; `make test-science` fails where it says what this does not.
-Worlds of `esn_core.simulation.consortium`: the clinical one, the weak one, and the one that is not additive.
+Worlds of `esn_core.simulation.consortium`: the clinical one, the sober one, the weak one, and the one that
+is not additive.
 """
 
 import argparse
@@ -31,9 +32,9 @@ from esn_core.learning.baselines.predictors import (
 )
 from esn_core.learning.weights import pretrained
 from esn_core.severity_network.candidates import candidates_of
-from esn_core.simulation.consortium import CLINICAL, NON_ADDITIVE, WEAK, SiteSplit, draw_consortium
+from esn_core.simulation.consortium import CLINICAL, NON_ADDITIVE, SOBER, WEAK, SiteSplit, draw_consortium
 
-WORLDS = {"clinical": CLINICAL, "weak": WEAK, "non-additive": NON_ADDITIVE}
+WORLDS = {"clinical": CLINICAL, "sober": SOBER, "weak": WEAK, "non-additive": NON_ADDITIVE}
 PERMUTATIONS = 20
 EPSILONS = (None, 3.0, 8.0)
 UNSEEN = "DCNN+RN, pooled, sites left out one by one"
@@ -70,7 +71,7 @@ def one_world(name: str, seed: int) -> Found:
         budget = "without noise" if epsilon is None else f"epsilon {epsilon:g}"
         found[f"weighted sum, federated, {budget}"], _ = study.cpm(summing, network)
         found[f"DCNN+RN, federated, {budget}"], _ = study.network_reads(summing, network, model)
-    if name == "clinical":
+    if name in ("clinical", "sober"):
         sites = [site for site in consortium.sites if len(site.training.gase)]
         said = [
             learnt(dcnn, pooled([s.training for s in sites if s is not left]), left.held_out)
