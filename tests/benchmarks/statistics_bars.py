@@ -11,6 +11,7 @@ of a held-out child, at delta 1e-3 and six sites of which one may collude.
 import argparse
 import math
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 import page
@@ -19,23 +20,39 @@ from scipy.stats import norm
 from esn_core.errors import StudyError
 from esn_core.gase import GASE_MIDDLE, GASE_UNIT
 from esn_core.privacy.accounting import mu_for, noise_multiplier_for
+from esn_core.severity_network.components import network_based
+from esn_core.severity_network.exact import exact_network
+from esn_core.severity_network.exact_releases import (
+    design,
+    moments_of,
+    network_null_rows,
+    network_rows,
+    null_moments,
+)
 from esn_core.statistics.agreement import EVALUATION, evaluation_rows
 from esn_core.statistics.agreement_estimates import Estimates, estimates, estimates_of_all
+from esn_core.statistics.calibration_curve import judge_reliability, reliability_rows
 from esn_core.statistics.linear import LinearFit, linear, linear_fit, linear_rows
 from esn_core.statistics.logistic_exact import ExactLogistic
-from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS, LogisticNewton
+from esn_core.statistics.logistic_fit import EXACT_ROUNDS, ROUNDS, LogisticFit, LogisticNewton
 from esn_core.statistics.logistic_sums import EXACT_LOGIT_CLIP, log_likelihoods, newton, newton_rows
 from esn_core.statistics.model_comparison import likelihood_ratio, vuong, vuong_rows, vuong_test
 from esn_core.statistics.roc import auc, delong_areas, delong_rows, histogram_rows
+from esn_server.report.analyses import Correlation, CrossSite, LeftOut
+from esn_server.report.figures.forest import heterogeneity
+from esn_server.report.impairment_outcome import model_p
 
 Row = tuple[str, str, float]
 """Table, line and column are told by the first two: figure, setting; and the share."""
-SIZES = (36, 100, 300)
+SIZES, NETWORK_SIZES = (36, 100, 300), (36, 300)
 DELTA, SITES, COLLUDING = 1e-3, 6, 1
 FEWEST = 4 * 5
 TOLD_SIZES, FEWEST_TOLD = (126, 400, 1200), 400
 """Held-out children; and from how many on enough coefficients are shown to count intervals."""
 LOG_ODDS_RATIO, LINEAR_SLOPE = 2.58, 0.5
+NOTHING = (0.0, 0.0)
+REGIONS, T_THRESHOLD, NULL_DRAWS = 28, 3.1, 60
+"""Of the exact network; threshold and draws as a drafted protocol has them."""
 
 
 def noise_of(bound: float, *, epsilon: float, share: float = 1.0, releases: int = 1) -> float:
@@ -73,7 +90,7 @@ def coverage_of_r(draws: int, rng: np.random.Generator) -> Iterator[Row]:
 def _estimated(
     draws: int, children: int, r: float, epsilon: float, rng: np.random.Generator
 ) -> Iterator[Estimates]:
-    totals = np.array([evaluation_rows(*scores(children, r, rng)).sum(axis=0) for _ in range(draws)])
+    totals = np.array([evaluation_rows(*_pair(children, r, rng)).sum(axis=0) for _ in range(draws)])
     if math.isinf(epsilon):
         yield from (estimates(total, noise_sd=0.0, fewest_children=FEWEST, rng=rng) for total in totals)
         return
@@ -81,6 +98,13 @@ def _estimated(
     noised = totals + rng.normal(0, sd, totals.shape)
     for part in np.array_split(noised, -(-draws // 50)):
         yield from estimates_of_all(part, noise_sd=sd, fewest_children=FEWEST, rng=rng)
+
+
+def _pair(children: int, r: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw predicted and clinical GASE; where r is 0, the prediction is that of other children."""
+    if r:
+        return scores(children, r, rng)
+    return scores(children, 0.5, rng)[0], scores(children, 0.5, rng)[1]
 
 
 def _holds(found: Estimates, what: str, true: float) -> bool:
@@ -176,15 +200,9 @@ def _exact_tests(children: int, rng: np.random.Generator) -> tuple[bool, bool, b
     rules = {"feature_norm": math.sqrt(3), "logit_clip": EXACT_LOGIT_CLIP}
     fits, each = [], []
     for columns in ((predicted,), (clinical,), (clinical, nothing)):
-        x, names = np.column_stack([np.ones(children), *columns]), ("intercept", "a", "b")[: 1 + len(columns)]
-        model = ExactLogistic(names, **rules)
-        for _ in range(EXACT_ROUNDS):
-            rows = [
-                newton_rows(x, impaired, coefficients=at, thirds=True, **rules) for at in model.coefficients
-            ]
-            model.step(np.concatenate(rows, axis=1).sum(axis=0))
+        x = np.column_stack([np.ones(children), *columns])
         try:
-            fits.append(model.fit())
+            fits.append(_exact_fit(x, impaired, **rules))
         except StudyError:
             return False, False, False
         each.append(log_likelihoods(x, impaired, coefficients=fits[-1].coefficients, **rules))
@@ -202,25 +220,159 @@ def _exact_tests(children: int, rng: np.random.Generator) -> tuple[bool, bool, b
     )
 
 
-def coefficients_under_noise(draws: int, rng: np.random.Generator) -> dict[str, list[Row]]:
-    """Count how often the noise leaves a coefficient to tell, and how often its interval holds the truth.
+def _exact_fit(x: np.ndarray, impaired: np.ndarray, **rules: float) -> LogisticFit:
+    model = ExactLogistic(("intercept", "a", "b")[: x.shape[1]], **rules)
+    sums: dict[tuple[float, ...], np.ndarray] = {}
+    for _ in range(EXACT_ROUNDS):
+        for at in model.coefficients:
+            if tuple(at) not in sums:
+                rows = newton_rows(x, impaired, coefficients=at, thirds=True, **rules)
+                sums[tuple(at)] = rows.sum(axis=0)
+        model.step(np.concatenate([sums[tuple(at)] for at in model.coefficients]))
+    return model.fit()
+
+
+def size_of_exact_models(draws: int, seed: int, sizes: tuple[int, ...] = SIZES) -> Iterator[Row]:
+    """Count sure tests of one model's exact sums: predictors that add nothing, and a model that is true."""
+    for children in sizes:
+        rng = np.random.default_rng([seed, 20, children])
+        for impaired, intercept in (("a third impaired", -0.8), ("one in twelve impaired", -3.0)):
+            sure = np.array([_exact_model(children, intercept, rng) for _ in range(draws)])
+            for test, share in zip(("odds ratio", "Hosmer and Lemeshow's test"), sure.T, strict=True):
+                yield f"{test}, {impaired}", f"{children}, exact", float(np.mean(share))
+        for test, p_of in (("whole model", _whole_model_p), ("linear coefficient", _linear_p)):
+            sure = np.array([p_of(children, rng) < 0.05 for _ in range(draws)])
+            yield test, f"{children}, exact", float(np.mean(sure))
+        sites = [_heterogeneity_p(children, rng) < 0.05 for _ in range(draws)]
+        yield "heterogeneity between six sites", f"{children}, exact", float(np.mean(sites))
+
+
+def _exact_model(children: int, intercept: float, rng: np.random.Generator) -> tuple[bool, bool]:
+    """Say whether a predictor without effect is sure, and whether a true model is surely not calibrated."""
+    score, nothing = np.clip(0.4 * rng.normal(size=(2, children)), -1, 1)
+    impaired = rng.random(children) < 1 / (1 + np.exp(-intercept - LOG_ODDS_RATIO * score))
+    rules = {"feature_norm": math.sqrt(3), "logit_clip": EXACT_LOGIT_CLIP}
+    x = np.column_stack([np.ones(children), score, nothing])
+    try:
+        fit = _exact_fit(x, impaired, **rules)
+    except StudyError:
+        return False, False
+    probability = 1 / (1 + np.exp(-x @ fit.coefficients))
+    curve = judge_reliability(reliability_rows(probability, impaired, groups=20).sum(axis=0))
+    return bool(fit.p_values[2] < 0.05), curve.p_value is not None and curve.p_value < 0.05
+
+
+def _whole_model_p(children: int, rng: np.random.Generator) -> float:
+    columns = np.clip(0.4 * rng.normal(size=(2, children)), -1, 1)
+    x, impaired = np.column_stack([np.ones(children), *columns]), rng.random(children) < 1 / 3
+    p = model_p(_exact_fit(x, impaired, feature_norm=math.sqrt(3), logit_clip=EXACT_LOGIT_CLIP))
+    return 1.0 if p is None else p
+
+
+def _linear_p(children: int, rng: np.random.Generator) -> float:
+    score, nothing = np.clip(0.4 * rng.normal(size=(2, children)), -1, 1)
+    target = np.clip(LINEAR_SLOPE * score + 0.25 * rng.normal(size=children), -1, 1)
+    x = np.column_stack([np.ones(children), score, nothing])
+    rows = linear_rows(x, target, feature_norm=math.sqrt(3), largest_target=1.0)
+    return float(linear_fit(rows.sum(axis=0), ("intercept", "a", "b")).p_values[2])
+
+
+def _heterogeneity_p(children: int, rng: np.random.Generator) -> float:
+    prediction, gase = (np.array_split(each, SITES) for each in scores(children, 0.8, rng))
+    nothing = {"r_interval": None, "r_noise_sd": None, "mae": None}
+    sites = [
+        LeftOut(site=f"{k}", children=len(own), r=_correlation(own, true), **nothing)
+        for k, (own, true) in enumerate(zip(prediction, gase, strict=True))
+    ]
+    found = heterogeneity(
+        CrossSite(by_site=sites, together=Correlation(children=children, r=None, **nothing))
+    )
+    return 1.0 if found is None else found.p
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float | None:
+    return float(np.corrcoef(first, second)[0, 1]) if first.std() and second.std() else None
+
+
+def size_of_r(draws: int, seed: int, sizes: tuple[int, ...] = SIZES) -> Iterator[Row]:
+    """Count intervals of r that leave 0 out, where the prediction is that of other children."""
+    for children in sizes:
+        rng = np.random.default_rng([seed, 22, children])
+        for epsilon in (math.inf, 8.0, 3.0):
+            found = list(_estimated(draws, children, 0.0, epsilon, rng))
+            ends = [each.r.interval for each in found if each.r is not None]
+            sure = sum(not low <= 0 <= high for low, high in ends)
+            setting = "exact" if math.isinf(epsilon) else f"ε {epsilon:g}"
+            yield "r", f"{children}, {setting}", sure / draws
+
+
+def size_of_network(draws: int, seed: int, sizes: tuple[int, ...] = NETWORK_SIZES) -> Iterator[Row]:
+    """Count what is sure in exact networks of connections that go with age and site, not with severity."""
+    for children in sizes:
+        rng = np.random.default_rng([seed, 21, children])
+        for kind, shared in (("independent", 0.0), ("correlated", 0.6)):
+            sure = np.array([_network(children, shared, rng) for _ in range(draws)])
+            for test, share in zip(
+                ("p of one", "any by false discovery rate", "p of a component"), sure.T, strict=True
+            ):
+                yield f"{kind} connections: {test}", f"{children}, exact", float(np.mean(share))
+
+
+def _network(children: int, shared: float, rng: np.random.Generator) -> tuple[bool, bool, bool]:
+    """Draw six sites; `shared` is the share of a connection's variance that its two regions make."""
+    ends = np.column_stack(np.triu_indices(REGIONS, 1))
+    parts, null = [], []
+    for own in np.array_split(np.arange(children), SITES):
+        n = len(own)
+        age, sex = rng.uniform(6, 18, n), rng.integers(0, 2, n).astype(float)
+        severity = 0.05 * (age - 12) + rng.normal(0, 0.5) + rng.exponential(size=n)
+        gase = np.clip(np.rint(2 + GASE_UNIT * severity), 1, 7)
+        regions = rng.normal(size=(n, REGIONS))
+        edges = math.sqrt(shared / 2) * regions[:, ends].sum(axis=2)
+        edges += math.sqrt(1 - shared) * rng.normal(size=(n, len(ends)))
+        edges += 0.1 * (age[:, None] - 12) + rng.normal(0, 0.5, len(ends))
+        designs = design(gase, age, sex)
+        parts.append(network_rows(edges, designs).sum(axis=0))
+        null.append(network_null_rows(edges, designs, rng.normal(size=(n, NULL_DRAWS))).sum(axis=0))
+    found = moments_of(np.sum(parts, axis=0), edges=len(ends), sites=SITES)
+    network = exact_network(found)
+    drawn = [exact_network(each).t for each in null_moments(np.sum(null, axis=0), found)]
+    components, _ = network_based(network.t, ends, drawn, threshold=T_THRESHOLD)
+    of_largest = components[0].p if components else None
+    return (
+        bool(network.p[0] < 0.05),
+        bool(network.retained.any()),
+        of_largest is not None and of_largest < 0.05,
+    )
+
+
+def coefficients_under_noise(
+    draws: int,
+    rng: np.random.Generator,
+    effects: tuple[float, float] = (LOG_ODDS_RATIO, LINEAR_SLOPE),
+) -> dict[str, list[Row]]:
+    """Count how often noise leaves a coefficient to tell, its interval holds the truth, and its p is sure.
 
     Two models with one predictor each, as a study that compares two severities and nothing else.
     """
-    told: dict[tuple[str, int], list[bool]] = {}
-    fitted: dict[tuple[str, int], int] = {}
+    told: dict[tuple[str, int], list[tuple[bool, bool]]] = {}
     for children in TOLD_SIZES:
         for _ in range(draws):
-            for what, holds in _coefficients(children, rng):
-                fitted[what, children] = fitted.get((what, children), 0) + (holds is not None)
-                told.setdefault((what, children), []).extend([] if holds is None else [holds])
-    shown = [(what, f"{n}, ε 8", fitted[what, n] / draws) for what, n in told]
-    held = [(w, f"{n}, ε 8", float(np.mean(told[w, n]))) for w, n in told if n >= FEWEST_TOLD]
-    return {"shown": shown, "held": held}
+            for what, found in _coefficients(children, effects, rng):
+                told.setdefault((what, children), []).extend([] if found is None else [found])
+    shown = [(what, f"{n}, ε 8", len(told[what, n]) / draws) for what, n in told]
+    counted = {(w, f"{n}, ε 8"): np.mean(told[w, n], axis=0) for w, n in told if n >= FEWEST_TOLD}
+    return {
+        "shown": shown,
+        "held": [(*where, float(shares[0])) for where, shares in counted.items()],
+        "sure": [(*where, float(shares[1])) for where, shares in counted.items()],
+    }
 
 
-def _coefficients(children: int, rng: np.random.Generator) -> Iterator[tuple[str, bool | None]]:
-    """Draw a study; say of both coefficients whether the interval holds it, or None where it is lost."""
+def _coefficients(
+    children: int, effects: tuple[float, float], rng: np.random.Generator
+) -> Iterator[tuple[str, tuple[bool, bool] | None]]:
+    """Draw a study; say whether both coefficients' intervals hold them and their p is sure; None if lost."""
     norm_of_x = math.sqrt(2)
     kinds = newton(2, feature_norm=norm_of_x), linear(2, feature_norm=norm_of_x, largest_target=1.0)
     newton_sd, linear_sd = (
@@ -229,13 +381,13 @@ def _coefficients(children: int, rng: np.random.Generator) -> Iterator[tuple[str
     )
     score = np.clip(0.4 * rng.normal(size=children), -1, 1)
     x = np.column_stack([np.ones(children), score])
-    impaired = rng.random(children) < 1 / (1 + np.exp(0.95 - LOG_ODDS_RATIO * score))
+    impaired = rng.random(children) < 1 / (1 + np.exp(0.95 - effects[0] * score))
     model = LogisticNewton(("intercept", "score"), feature_norm=norm_of_x, noise_sd=newton_sd)
     for _round in range(ROUNDS):
         rows = newton_rows(x, impaired, coefficients=model.coefficients, feature_norm=norm_of_x)
         total = rows.sum(axis=0)
         model.step(total + rng.normal(0, newton_sd, total.shape))
-    target = np.clip(LINEAR_SLOPE * score + 0.25 * rng.normal(size=children), -1, 1)
+    target = np.clip(effects[1] * score + 0.25 * rng.normal(size=children), -1, 1)
     total = linear_rows(x, target, feature_norm=norm_of_x, largest_target=1.0).sum(axis=0)
     noised = total + rng.normal(0, linear_sd, total.shape)
 
@@ -243,8 +395,8 @@ def _coefficients(children: int, rng: np.random.Generator) -> Iterator[tuple[str
         return linear_fit(noised, ("intercept", "score"), noise_sd=linear_sd)
 
     for what, truth, fit in (
-        ("odds ratio under noise", LOG_ODDS_RATIO, lambda: model.fit().beside(line().spreads)),
-        ("linear coefficient under noise", LINEAR_SLOPE, line),
+        ("odds ratio under noise", effects[0], lambda: model.fit().beside(line().spreads)),
+        ("linear coefficient under noise", effects[1], line),
     ):
         try:
             found = fit()
@@ -252,7 +404,8 @@ def _coefficients(children: int, rng: np.random.Generator) -> Iterator[tuple[str
             yield what, None
             continue
         low, high = found.intervals[1]
-        yield what, bool(low <= truth <= high) if found.told else None
+        held = bool(low <= truth <= high), bool(found.p_values[1] < 0.05)
+        yield what, held if found.told else None
 
 
 def tables_of(draws: int, seed: int) -> str:
@@ -261,14 +414,20 @@ def tables_of(draws: int, seed: int) -> str:
     few = max(draws // 4, 50)
     # Of their own seed, so that the figures above stay what they are.
     noised = coefficients_under_noise(draws, np.random.default_rng([seed, 18]))
+    nothing = coefficients_under_noise(draws, np.random.default_rng([seed, 19]), NOTHING)
+    models = size_of_exact_models(draws, seed)
     return "\n\n".join(
         [
             _table("95 % intervals hold", coverage_of_r(draws, rng)),
             _table("95 % intervals of an area hold, a third impaired", coverage_of_auc(draws, rng)),
             _table("sure at 5 % under noise, scores equally good", size_of_vuong(few, rng)),
-            _table("sure at 5 %, exact, nothing to find", size_of_exact_tests(draws, rng)),
+            _table("sure at 5 %, exact, nothing to find", chain(size_of_exact_tests(draws, rng), models)),
+            _table("sure at 5 %, exact, no connection goes with severity", size_of_network(draws, seed)),
+            _table("r is sure at 5 %, of other children's prediction", size_of_r(draws, seed)),
             _table("95 % intervals hold, of coefficients that are shown", iter(noised["held"])),
             _table("coefficients that the noise leaves to show", iter(noised["shown"])),
+            _table("sure at 5 %, no effect, of coefficients that are shown", iter(nothing["sure"])),
+            _table("coefficients without effect that the noise leaves to show", iter(nothing["shown"])),
         ]
     )
 

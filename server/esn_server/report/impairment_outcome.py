@@ -89,7 +89,7 @@ def summary_of(found: ModelFound, held_out: float) -> ModelSummary:
         coefficients=[] if fit is None else _coefficients(fit),
         converged=None if fit is None else fit.converged,
         log_likelihood=None if likelihood is None else likelihood.log_likelihood,
-        model_p=None if fit is None else _model_p(fit),
+        model_p=None if fit is None else model_p(fit),
         aic=None if likelihood is None else likelihood.aic,
         bic=None if likelihood is None else likelihood.bic,
         auc=None if auc is None else auc.value,
@@ -163,7 +163,8 @@ def _chi_squared(fit: LogisticFit) -> float | None:
     return 2 * (fit.log_likelihood - fit.null_log_likelihood)
 
 
-def _model_p(fit: LogisticFit) -> float | None:
+def model_p(fit: LogisticFit) -> float | None:
+    """Return p of the likelihood ratio against the intercept alone, for exact sums with a maximum."""
     gain = _chi_squared(fit)
     return None if gain is None else float(chdtrc(len(fit.names) - 1, max(gain, 0.0)))
 
