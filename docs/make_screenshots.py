@@ -65,11 +65,7 @@ def taken(page: str) -> Image.Image:
         path, shot = Path(scratch, "report.html"), Path(scratch, "shot.png")
         path.write_text(page.replace("(prefers-color-scheme: dark)", "not all"), encoding="utf-8")
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        command += [
-            f"--user-data-dir={scratch}/profile",
-            f"--window-size={WIDTH},{HEIGHT}",
-            "--hide-scrollbars",
-        ]
+        command += [f"--user-data-dir={scratch}/profile", f"--window-size={WIDTH},{HEIGHT}"]
         command += ["--hide-scrollbars", f"--screenshot={shot}", path.as_uri()]
         subprocess.run(command, capture_output=True, check=True)
         picture = Image.open(shot).convert("RGB")

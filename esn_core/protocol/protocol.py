@@ -311,7 +311,12 @@ class Protocol(Table):
 
     def gives_personal_model(self, site: str) -> bool:
         """Tell whether a site that has answered everything can have a personal model of the study."""
-        return not self.voting and self.trains(site) and not self.against_personal_models
+        return not self.voting and not self.against_personal_model_of(site)
+
+    def against_personal_model_of(self, site: str) -> tuple[str, ...]:
+        """Why one hospital has no personal model, in the same words; nothing where it has."""
+        by_others = () if self.trains(site) else ("judges this site's children by other sites' controls",)
+        return self.against_personal_models + by_others
 
     @property
     def template_sha256(self) -> str:

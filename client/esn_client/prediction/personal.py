@@ -41,10 +41,7 @@ def require_personal(study: Study) -> None:
         They do not; it says why.
 
     """
-    faults = list(study.protocol.against_personal_models)
-    if not study.protocol.trains(study.site):
-        faults.append("judges this site's children by other sites' controls")
-    if faults:
+    if faults := study.protocol.against_personal_model_of(study.site):
         raise ConfigError(
             f"study {study.protocol.study} {' and '.join(faults)}: there is no personal model of it"
         )

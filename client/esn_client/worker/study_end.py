@@ -35,7 +35,9 @@ def make_personal_models(settings: SiteSettings, protocols: Iterable[Protocol]) 
         try:
             if place.exists() or not protocol.gives_personal_model(settings.site):
                 continue
-            if not _is_judged(settings, protocol):
+            with open_ledger(settings) as ledger:
+                answered = ledger.charged_in(protocol.sha256)
+            if "evaluation" not in answered:
                 continue
             _write_whole(personal_findings(settings, protocol), place, atlas=protocol.atlas)
         except Exception as error:
@@ -62,9 +64,3 @@ def _write_whole(found: PersonalFindings, place: Path, *, atlas: Atlas) -> None:
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-
-
-def _is_judged(settings: SiteSettings, protocol: Protocol) -> bool:
-    with open_ledger(settings) as ledger:
-        charges = [entry.charge for entry in ledger.entries()]
-    return any(one.protocol_sha256 == protocol.sha256 and one.release == "evaluation" for one in charges)
